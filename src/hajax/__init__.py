@@ -1,0 +1,57 @@
+"""hajax: heterogeneous-agent reinforcement learning as pure JAX functions.
+
+Names are imported on first use, so that `import hajax` costs nothing beyond itself.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hajax.algorithms import Algorithm, list_algorithms, make_algorithm, register_algorithm
+    from hajax.envs import Environment, list_envs, make_env, register_env
+    from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete, Timestep
+    from hajax.training import make_evaluate, make_loop, make_train
+
+_HOMES = {
+    "hajax.algorithms": ("Algorithm", "list_algorithms", "make_algorithm", "register_algorithm"),
+    "hajax.envs": ("Environment", "list_envs", "make_env", "register_env"),
+    "hajax.spec": ("AgentSpec", "Box", "Discrete", "EnvSpec", "MultiDiscrete", "Timestep"),
+    "hajax.training": ("make_evaluate", "make_loop", "make_train"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AgentSpec",
+    "Algorithm",
+    "Box",
+    "Discrete",
+    "EnvSpec",
+    "Environment",
+    "MultiDiscrete",
+    "Timestep",
+    "list_algorithms",
+    "list_envs",
+    "make_algorithm",
+    "make_env",
+    "make_evaluate",
+    "make_loop",
+    "make_train",
+    "register_algorithm",
+    "register_env",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'hajax' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

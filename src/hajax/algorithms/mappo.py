@@ -1,0 +1,33 @@
+"""MAPPO: multi-agent PPO, which is HAPPO with all agents at once and no compound ratio.
+
+Yu et al., *The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games* (NeurIPS 2022):
+https://arxiv.org/abs/2103.01955.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from hajax.algorithms.happo import happo
+from hajax.core.algorithm import Algorithm
+from hajax.core.settings import Hyperparameters, Settings
+from hajax.spec import EnvSpec
+
+DEFAULTS = Settings(order="simultaneous", sharing="all")
+
+
+def mappo(
+    spec: EnvSpec,
+    settings: Settings = DEFAULTS,
+    hyperparameters: Hyperparameters | None = None,
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+) -> Algorithm:
+    """MAPPO for the team that `spec` describes; arguments and errors as in `happo`.
+
+    Every agent maximises E[min(r · Â, clip(r, 1 ± ε) · Â)] against the *old* policies of all others: M = Â. One policy
+    for the whole team by default, as in HARL; `sharing="none"` gives every agent its own.
+    """
+    settings.require("mappo", order="simultaneous", centralised=True)
+    return happo(spec, settings, hyperparameters, actor=actor, critic=critic, name="mappo")

@@ -1,0 +1,64 @@
+"""The `hajax` command: `train` and `list`.
+
+Only what a command needs is imported, and JAX last, so that help and refusals are quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from hajax import __version__
+from hajax.cli.errors import Refusal, one_of
+
+USAGE = """\
+hajax: heterogeneous-agent reinforcement learning in JAX
+
+usage: hajax COMMAND [ARGUMENTS]
+
+commands:
+  train    train an algorithm on an environment    hajax train algo=happo env=mpe/simple_spread num_seeds=4
+  list     show algorithms, environments, presets  hajax list
+
+options:
+  -h, --help       this text; `hajax COMMAND --help` for one command
+  --version        the version
+
+exit codes: 0 done, 2 refused (nothing was written), 130 interrupted"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0, 2 if the command was refused, 130 if interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command, arguments = (argv[0], argv[1:]) if argv else ("--help", [])
+    try:
+        return _dispatch(command, arguments)
+    except Refusal as refusal:
+        prefix = f"hajax {command}" if command in ("train", "list") else "hajax"
+        print(f"{prefix}: {refusal}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, `head` say, has gone; nothing is left to flush to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(command: str, arguments: list[str]) -> int:
+    if command in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if command == "--version":
+        print(f"hajax {__version__}")
+        return 0
+    if command == "train":
+        from hajax.cli.train import train
+
+        return train(arguments)
+    if command == "list":
+        from hajax.cli.listing import list_everything
+
+        return list_everything(arguments)
+    raise Refusal(one_of("command", command, ("train", "list")))

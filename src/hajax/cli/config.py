@@ -1,0 +1,120 @@
+"""Hydra's side of the command line: where conf/ is, what it offers, composing it, and its errors in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import hajax
+from hajax.cli.errors import Refusal, one_of, unknown_key
+
+CONFIG_NAME = "train"
+GROUPS = ("algo", "env", "preset")
+VERSION_BASE = "1.3"
+
+
+def conf_dir() -> Path:
+    """conf/ as the wheel carries it (`hajax/conf`), or beside `src/` in a checkout."""
+    package = Path(hajax.__file__).resolve().parent
+    for candidate in (package / "conf", package.parents[1] / "conf"):
+        if (candidate / f"{CONFIG_NAME}.yaml").is_file():
+            return candidate
+    raise Refusal(f"conf/{CONFIG_NAME}.yaml is missing from {package}; reinstall hajax")
+
+
+def options(group: str) -> list[str]:
+    """The configurations that a group offers, such as `mpe/simple_spread` of `env`."""
+    root = conf_dir() / group
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def description(group: str, option: str) -> str:
+    """The first comment of a configuration file."""
+    for line in (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines():
+        if line.startswith("# ") and not line.startswith("# @package"):
+            return line[2:].strip()
+    return ""
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Parsed overrides; anything that isn't one (a stray word, an unknown flag) is refused."""
+    for text in overrides:
+        if text.startswith("-"):
+            raise Refusal(f"{text} is no flag of `hajax train`; allowed: -m, --multirun, --print-config, -h, --help")
+        if "=" not in text and not text.startswith("~"):
+            raise Refusal(f"{text} is not an override; allowed: name=value, such as num_seeds=8")
+    with refusing_errors(overrides):
+        parsed = list(OverridesParser.create().parse_overrides(list(overrides)))
+    for override in parsed:
+        group, value = override.key_or_group, override.value()
+        one_name = isinstance(value, str) or (value is None and group == "preset")
+        if group in GROUPS and not override.is_sweep_override() and not one_name:
+            raise Refusal(one_of(group, override.get_value_element_as_str(), options(group)))
+    return parsed
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration as plain dictionaries and lists."""
+    with refusing_errors(overrides), hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        return plain(hydra.compose(CONFIG_NAME, overrides=list(overrides)))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A resolved copy as plain dictionaries and lists."""
+    with refusing_errors(()):
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items() if key != "hydra"}
+
+
+def flat_keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """`a.b.c` for every entry of nested dictionaries."""
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from flat_keys(value, f"{prefix}{key}.")
+
+
+@contextmanager
+def refusing_errors(overrides: Iterable[str]) -> Iterator[None]:
+    """Turns Hydra's and OmegaConf's errors into a `Refusal`."""
+    try:
+        yield
+    except OverrideParseException as error:
+        raise Refusal(f"{error.override} is not an override; allowed: name=value, such as num_seeds=8") from error
+    except MissingConfigException as error:
+        raise Refusal(_missing_option(error)) from error
+    except ConfigCompositionException as error:
+        raise Refusal(_composition_error(error, list(overrides))) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise Refusal(_first_line(error)) from error
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, value = (error.missing_cfg_file or "").partition("/")
+    return one_of(group, value, options(group)) if group in GROUPS else _first_line(error)
+
+
+def _composition_error(error: ConfigCompositionException, overrides: list[str]) -> str:
+    key = getattr(error.__cause__, "full_key", None)
+    named = re.search(r"Could not override '([^']+)'", str(error))
+    if named and (key or "not in struct" in str(error)):
+        key = named.group(1)
+        value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
+        kept = [text for text in overrides if text.partition("=")[0] in GROUPS]
+        return unknown_key(key, value, [*GROUPS, *flat_keys(compose(kept))])
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

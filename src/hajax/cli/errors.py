@@ -1,0 +1,42 @@
+"""Refusals: what the command line says, in one line, about a request that it can't carry out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class Refusal(Exception):
+    """A request refused before anything was written. Its text is one line: field, value and what is allowed."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(str(message).split()))
+
+
+def nearest(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
+    """The names that `name` most likely was meant to be, also compared by their last part (`spread` for `mpe/spread`)."""
+    known = list(names)
+    whole = difflib.get_close_matches(name, known, limit, 0.6)
+    last = {key.rsplit("/", 1)[-1].rsplit(".", 1)[-1]: key for key in reversed(known)}
+    parts = [last[part] for part in difflib.get_close_matches(name.rsplit("/", 1)[-1], last, limit, 0.6)]
+    return list(dict.fromkeys(whole + parts))[:limit]
+
+
+def one_of(field: str, value: Any, allowed: Iterable[str]) -> str:
+    """`field=value is unknown; did you mean …? allowed: …` for a name that isn't in a list."""
+    names = list(allowed)
+    close = nearest(str(value), names)
+    hint = f" did you mean {' or '.join(close)}?" if close else ""
+    return f"{field}={value} is unknown;{hint} allowed: {', '.join(names)}"
+
+
+def unknown_key(key: str, value: Any, keys: Iterable[str]) -> str:
+    """`key=value: no such setting`, with the nearest ones, or those beside it if none is near."""
+    names = list(keys)
+    close = nearest(key, names)
+    if close:
+        return f"{key}={value}: there is no setting {key}; did you mean {' or '.join(close)}?"
+    section = key.rpartition(".")[0]
+    beside = [name for name in names if name.rpartition(".")[0] == section] or [n for n in names if "." not in n]
+    return f"{key}={value}: there is no setting {key}; allowed: {', '.join(beside)}"

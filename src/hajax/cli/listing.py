@@ -1,0 +1,31 @@
+"""`hajax list`: what can be trained on what, from the configurations that `hajax train` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from hajax.cli import config
+from hajax.cli.errors import Refusal
+
+TITLES = {"algo": "algorithms", "env": "environments", "preset": "presets"}
+
+
+def list_everything(arguments: Sequence[str]) -> int:
+    """Prints a table of algorithms, environments and presets."""
+    if set(arguments) & {"-h", "--help"}:
+        print("usage: hajax list\n\nShows the algorithms, environments and presets that `hajax train` takes.")
+        return 0
+    if arguments:
+        raise Refusal(f"{arguments[0]} is no argument of `hajax list`; allowed: none")
+    table = Table(title="hajax train algo=… env=… preset=…", title_justify="left", show_lines=False)
+    for column in ("", "name", "what it is"):
+        table.add_column(column, overflow="fold")
+    for group, title in TITLES.items():
+        for index, option in enumerate(config.options(group)):
+            table.add_row(title if index == 0 else "", option, config.description(group, option))
+        table.add_section()
+    Console(highlight=False).print(table)
+    return 0

@@ -1,0 +1,147 @@
+"""`hajax train`: one run, or with `-m` a Hydra sweep of runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from hajax.cli import config
+from hajax.cli.errors import Refusal
+from hajax.cli.settings import TrainSettings, describe, validate
+
+USAGE = """\
+usage: hajax train [-m] [NAME=VALUE ...]
+
+  hajax train algo=happo env=mpe/simple_spread num_seeds=8 out_dir=DIR
+  hajax train preset=harl/mpe algo.clip=0.1 env.num_agents=5
+  hajax train -m algo=happo,mappo,ippo seed=0,1 out_dir=DIR    (a sweep: one run after another, each in a directory
+                                                               of its own under DIR)
+options:
+  -m, --multirun    sweep over comma-separated values; Hydra's launchers and sweepers apply
+  --print-config    print the composed settings and stop
+  -h, --help        this text
+"""
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Carries out `hajax train ARGUMENTS`; returns the exit code, 130 if a run was interrupted."""
+    flags = {"-h", "--help", "-m", "--multirun", "--print-config"}
+    given, overrides = flags.intersection(arguments), [text for text in arguments if text not in flags]
+    if given & {"-h", "--help"}:
+        print(help_text())
+        return 0
+    config.parse(overrides)
+    if given & {"-m", "--multirun"}:
+        return sweep(overrides)
+    composed = config.compose(overrides)
+    settings = validate(composed)
+    if "--print-config" in given:
+        print(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True), end="")
+        return 0
+    return 130 if run_once(settings)["status"] == "interrupted" else 0
+
+
+def run_once(settings: TrainSettings, directory_name: str | None = None) -> dict[str, Any]:
+    """One run from checked settings: refuses what can't work, then trains and reports; returns the summary."""
+    # JAX is slow to import, and none of what was refused so far needs it.
+    from hajax.cli.programs import build, use_compilation_cache
+    from hajax.cli.report import print_start, print_summary
+    from hajax.cli.run_directory import claim, default_directory
+    from hajax.cli.runner import run
+    from hajax.cli.schedule import make_schedule
+
+    use_compilation_cache(settings.compilation_cache)
+    team = build(settings)
+    schedule = make_schedule(settings.total_steps, team.loop.steps_per_iteration, settings.eval_interval)
+    out_dir = settings.out_dir
+    if out_dir is not None and directory_name is not None:
+        out_dir = str(Path(out_dir) / directory_name)
+    path = claim(out_dir, default_directory(settings.env["name"], settings.algo["name"]))
+    print_start(settings, schedule, path)
+    summary = run(settings, team, schedule, path)
+    print_summary(summary, path)
+    return summary
+
+
+def sweep(overrides: Sequence[str]) -> int:
+    """Runs every combination of the swept values through Hydra's sweeper and launcher."""
+    import hydra
+
+    parsed = config.parse(overrides)
+    swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
+    first = check_combinations(overrides)
+    fixed = [o.get_key_element().lstrip("+~") for o in parsed if o.get_key_element() not in swept]
+    names = ",".join(f"'{name}'" for name in fixed)
+    added = [f"hydra.job.config.override_dirname.exclude_keys=[{names}]"]
+    if first.out_dir is None:
+        from hajax.cli.run_directory import default_directory
+
+        added.append(f"out_dir='{default_directory('sweep')}'")
+    run_sweep = hydra.main(config.VERSION_BASE, str(config.conf_dir()), config.CONFIG_NAME)(run_job)
+    with as_command_line(["hajax train", "--multirun", *overrides, *added]), config.refusing_errors(overrides):
+        run_sweep()
+    return 0
+
+
+def check_combinations(overrides: Sequence[str]) -> TrainSettings:
+    """Checks every value of a sweep, with the others at their first, before anything runs; returns the first run's."""
+    choices = []
+    for override in config.parse(overrides):
+        key = override.get_key_element()
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        elif not override.is_sweep_override():
+            choices.append([override.input_line or ""])
+    first = [values[0] for values in choices]
+    settings = validate(config.compose(first))
+    for position, values in enumerate(choices):
+        for value in values[1:]:
+            validate(config.compose([*first[:position], value, *first[position + 1 :]]))
+    return settings
+
+
+def run_job(job: DictConfig) -> None:
+    """One run of a sweep, in the directory that its swept values name."""
+    from hydra.core.hydra_config import HydraConfig
+
+    settings = validate(config.plain(job))
+    name = HydraConfig.get().job.override_dirname.replace("/", "-") or f"job={HydraConfig.get().job.num}"
+    try:
+        summary = run_once(settings, directory_name=name)
+    except Refusal as refusal:
+        print(f"hajax train: {name}: {refusal}", file=sys.stderr)
+        raise
+    if summary["status"] == "interrupted":
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def as_command_line(argv: list[str]) -> Iterator[None]:
+    """`hydra.main` reads `sys.argv`; with full errors it raises instead of exiting with a page of text."""
+    old_argv, old_errors = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, "1"
+    try:
+        yield
+    finally:
+        sys.argv = old_argv
+        if old_errors is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = old_errors
+
+
+def help_text() -> str:
+    """Usage, every setting with its default, and what the groups offer."""
+    rows = describe()
+    wide = max(len(f"{name}={default}") for name, default, _ in rows)
+    settings = "\n".join(f"  {f'{name}={default}':<{wide}}  {doc}" for name, default, doc in rows if name != "preset")
+    groups = "\n".join(f"  {group + '=':<{wide}}  {', '.join(config.options(group))}" for group in config.GROUPS)
+    own = f"  {'algo.NAME=, env.NAME=':<{wide}}  their own settings, as `hajax train --print-config` shows them"
+    return f"{USAGE}\ngroups:\n{groups}\n{own}\n\nsettings:\n{settings}"

@@ -1,0 +1,125 @@
+"""The team's actors: one network definition, parameters stacked over groups."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.core.groups import Groups
+from hajax.core.normalisation import RunningMoments, normalise_moments
+from hajax.nn import distributions
+from hajax.nn.distributions import ActionParameters
+from hajax.nn.networks import Actor, init_params
+from hajax.spec import ActionLayout, EnvSpec, Timestep
+
+
+class GroupTables(NamedTuple):
+    """What padding means for each group: arrays with leading axis G (one group's, inside a scan or vmap)."""
+
+    observation_mask: jax.Array | None  # bool [G, O]; None if no agent is padded
+    layout: ActionLayout
+
+
+def policy_input(spec: EnvSpec, observation: jax.Array, agent_id: bool) -> jax.Array:
+    """The padded observations `[…, N, O]`, with a one-hot agent id appended to each if `agent_id`."""
+    if not agent_id:
+        return observation
+    identity = jnp.eye(spec.num_agents, dtype=observation.dtype)
+    return jnp.concatenate([observation, jnp.broadcast_to(identity, (*observation.shape[:-1], spec.num_agents))], -1)
+
+
+def policy_input_mask(spec: EnvSpec, agent_id: bool) -> np.ndarray:
+    """bool `[N, O]`, the entries of `policy_input` that each agent has."""
+    ids = np.ones((spec.num_agents, spec.num_agents if agent_id else 0), bool)
+    return np.concatenate([spec.observation_mask, ids], -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TeamActors:
+    """Static description of the team's actors; parameters are passed in, stacked over groups.
+
+    `torso` is any flax module called as `torso(observation, mask)`. With `action_scaling`, a bounded Box component's
+    Gaussian lives in units where its bounds are ±1; without, in native units (as in HARL).
+    """
+
+    spec: EnvSpec
+    groups: Groups
+    torso: nn.Module
+    agent_id: bool
+    action_scaling: bool
+    output_gain: float
+    std_scale: float
+
+    @functools.cached_property
+    def module(self) -> Actor:
+        spec = self.spec
+        return Actor(
+            torso=self.torso,
+            num_components=spec.num_components,
+            num_choices=spec.num_choices,
+            has_discrete=spec.has_discrete,
+            has_continuous=spec.has_continuous,
+            output_gain=self.output_gain,
+            std_scale=self.std_scale,
+        )
+
+    @functools.cached_property
+    def layout(self) -> ActionLayout:
+        """The action tables of all agents, `[N, D]` and `[N, D, C]`."""
+        layout = self.spec.action_layout
+        if not self.action_scaling:
+            layout = layout._replace(center=np.zeros_like(layout.center), scale=np.ones_like(layout.scale))
+        return layout
+
+    @functools.cached_property
+    def tables(self) -> GroupTables:
+        mask = policy_input_mask(self.spec, self.agent_id)
+        first = self.groups.first_member
+        return GroupTables(None if mask.all() else mask[first], ActionLayout(*(table[first] for table in self.layout)))
+
+    def init(self, key: jax.Array) -> Any:
+        """Parameters of every group, stacked `[G, …]`, each group from a key of its own."""
+        example = policy_input(self.spec, jnp.zeros((self.spec.num_agents, self.spec.observation_size)), self.agent_id)
+
+        def init_group(key, tables):
+            return init_params(self.module, key, example[0], tables.observation_mask, tables.layout)
+
+        return jax.vmap(init_group)(jax.random.split(key, self.groups.num_groups), self.tables)
+
+    def distribution(
+        self,
+        params: Any,
+        tables: GroupTables,
+        moments: RunningMoments | None,
+        observation: jax.Array,
+        action_mask: jax.Array,
+    ) -> ActionParameters:
+        """One group's action distribution for inputs `[…, O]` and masks `[…, D, C]`, from that group's parameters."""
+        if moments is not None:
+            observation = normalise_moments(moments, observation)
+        return self.module.apply({"params": params}, observation, tables.observation_mask, tables.layout, action_mask)
+
+    def act(
+        self, key: jax.Array, params: Any, moments: RunningMoments | None, timestep: Timestep, deterministic: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Actions `[…, N, D]` of all agents and their log-probabilities `[…, N]`."""
+        observation = policy_input(self.spec, timestep.observation, self.agent_id)
+        parameters = jax.vmap(self.distribution)(
+            params,
+            self.tables,
+            moments,
+            self.groups.gather(observation, axis=observation.ndim - 2),
+            self.groups.gather(timestep.action_mask, axis=observation.ndim - 2),
+        )
+        parameters = jax.tree.map(lambda x: self.groups.scatter(x, axis=observation.ndim - 2), parameters)
+        if deterministic:
+            action = distributions.mode(parameters, self.layout)
+        else:
+            action = distributions.sample(key, parameters, self.layout)
+        return action, distributions.log_prob(parameters, self.layout, action)

@@ -1,0 +1,139 @@
+"""On-policy data: the rollout as `update` takes it, advantages, and the samples of each group and critic."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hajax.core.actors import TeamActors, policy_input
+from hajax.core.advantages import generalised_advantages, standardise
+from hajax.core.critics import ValueFunctions
+from hajax.core.normalisation import RunningMoments, ValueStatistics, denormalise_value
+
+
+class OnPolicyBatch(NamedTuple):
+    """A rollout of T steps in E environments, as `update` takes it.
+
+    Row t holds what the agents saw at step t, what they did, and what the environment answered. `final_*` show where
+    step t led *before* any automatic reset; they equal row t + 1 inside an episode.
+    """
+
+    observation: jax.Array  # [T, E, N, O], padded with zeros
+    state: jax.Array  # [T, E, S]
+    action_mask: jax.Array  # bool [T, E, N, D, C]
+    active: jax.Array  # bool [T, E, N]: the agent was alive when it acted
+    first: jax.Array  # bool [T, E]: step t opens an episode
+    action: jax.Array  # [T, E, N, D], as sampled (not clipped)
+    log_prob: jax.Array  # [T, E, N], under the policy that acted
+    reward: jax.Array  # [T, E, N]
+    terminated: jax.Array  # bool [T, E]
+    truncated: jax.Array  # bool [T, E]
+    final_observation: jax.Array  # [T, E, N, O]
+    final_state: jax.Array  # [T, E, S]
+    memory: Any  # the actors' memory before step 0, [E, N, …]; empty for feed-forward policies
+
+
+class Estimates(NamedTuple):
+    """Per step and critic, `[T, E, V]`."""
+
+    value: jax.Array  # in the critic's own (normalised) units
+    advantage: jax.Array  # in reward units, not standardised
+    target: jax.Array  # advantage + value, in reward units
+    active: jax.Array  # bool: the critic's agent (the team: any agent) was alive
+
+
+class GroupBatch(NamedTuple):
+    """One group's samples (all groups' with a further leading axis G)."""
+
+    observation: jax.Array  # [K, B, O]
+    action_mask: jax.Array  # bool [K, B, D, C]
+    action: jax.Array  # [K, B, D]
+    log_prob: jax.Array  # [K, B]
+    advantage: jax.Array  # [K, B], standardised over the group's active samples
+    weight: jax.Array  # [K, B], 1 where a real member was alive, else 0
+
+
+class CriticBatch(NamedTuple):
+    """One critic's samples (all critics' with a further leading axis G)."""
+
+    inputs: jax.Array  # [K, B, S]
+    old_value: jax.Array  # [K, B], in the critic's units
+    target: jax.Array  # [K, B], in reward units
+    weight: jax.Array  # [K, B]
+
+
+def flatten_time(x: jax.Array) -> jax.Array:
+    """`[G, K, T, E, …] -> [G, K, T·E, …]`."""
+    return x.reshape(*x.shape[:2], -1, *x.shape[4:])
+
+
+def estimate(
+    critics: ValueFunctions,
+    params: Any,
+    moments: RunningMoments | None,
+    statistics: ValueStatistics | None,
+    batch: OnPolicyBatch,
+    discount: jax.Array,
+    gae_lambda: jax.Array,
+) -> Estimates:
+    """Values by the critics as they are, and from them GAE advantages and value targets."""
+
+    def values(observation, critic_state):
+        return critics.values(params, moments, critics.inputs(observation, critic_state))
+
+    def in_reward_units(value):
+        if statistics is None:
+            return value
+        per_value = jax.tree.map(lambda x: x[jnp.array(critics.groups.assignment)], statistics)
+        return denormalise_value(per_value, value)
+
+    value = values(batch.observation, batch.state)
+    final_value = in_reward_units(values(batch.final_observation, batch.final_state))
+    baseline = in_reward_units(value)
+    advantage = generalised_advantages(
+        reward=batch.reward[..., : value.shape[-1]],
+        value=baseline,
+        next_value=final_value,
+        terminated=jnp.broadcast_to(batch.terminated[..., None], value.shape),
+        truncated=jnp.broadcast_to(batch.truncated[..., None], value.shape),
+        discount=discount,
+        gae_lambda=gae_lambda,
+    )
+    active = batch.active.any(-1, keepdims=True) if critics.centralised else batch.active
+    return Estimates(value, advantage, advantage + baseline, active)
+
+
+def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> GroupBatch:
+    """The policy's samples of every group, `[G, K, B, …]`, with standardised advantages."""
+    groups = actors.groups
+
+    def grouped(x):
+        return flatten_time(groups.gather(x, axis=2))
+
+    advantage = grouped(jnp.broadcast_to(estimates.advantage, batch.log_prob.shape))
+    weight = (grouped(batch.active) & groups.member_mask[:, :, None]).astype(advantage.dtype)
+    return GroupBatch(
+        observation=grouped(policy_input(actors.spec, batch.observation, actors.agent_id)),
+        action_mask=grouped(batch.action_mask),
+        action=grouped(batch.action),
+        log_prob=grouped(batch.log_prob),
+        advantage=jax.vmap(standardise)(advantage, weight),
+        weight=weight,
+    )
+
+
+def critic_batches(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Estimates) -> CriticBatch:
+    """The critics' samples, `[G, K, B, …]`."""
+
+    def grouped(x):
+        return flatten_time(critics.groups.gather(x, axis=2))
+
+    weight = grouped(estimates.active) & critics.groups.member_mask[:, :, None]
+    return CriticBatch(
+        inputs=grouped(critics.inputs(batch.observation, batch.state)),
+        old_value=grouped(estimates.value),
+        target=grouped(estimates.target),
+        weight=weight.astype(estimates.value.dtype),
+    )

@@ -1,0 +1,102 @@
+"""Parameter groups: which agents share one set of parameters.
+
+Parameters are stacked on a leading axis of G groups. Unshared G = N, shared G = 1, by type anything between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.spec import EnvSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """A static table from N agents to G groups of at most K members."""
+
+    assignment: tuple[int, ...]  # the group of each agent, numbered 0 … G−1
+
+    @property
+    def num_agents(self) -> int:
+        return len(self.assignment)
+
+    @functools.cached_property
+    def num_groups(self) -> int:
+        return max(self.assignment) + 1
+
+    @functools.cached_property
+    def members(self) -> np.ndarray:
+        """int `[G, K]`: the agents of each group; a smaller group repeats its first agent, masked out."""
+        rows = [[i for i, g in enumerate(self.assignment) if g == group] for group in range(self.num_groups)]
+        size = max(map(len, rows))
+        return np.array([row + row[:1] * (size - len(row)) for row in rows])
+
+    @functools.cached_property
+    def member_mask(self) -> np.ndarray:
+        """bool `[G, K]`: false where `members` only fills up."""
+        sizes = np.bincount(self.assignment, minlength=self.num_groups)
+        return np.arange(sizes.max()) < sizes[:, None]
+
+    @functools.cached_property
+    def first_member(self) -> np.ndarray:
+        """int `[G]`: an agent whose spaces are those of the whole group."""
+        return self.members[:, 0]
+
+    @functools.cached_property
+    def _slots(self) -> np.ndarray:
+        """int `[N]`: where each agent stands in the flattened `[G, K]` table."""
+        flat = np.where(self.member_mask, self.members, -1).ravel()
+        return np.array([int(np.flatnonzero(flat == agent)[0]) for agent in range(self.num_agents)])
+
+    def gather(self, x: jax.Array, axis: int) -> jax.Array:
+        """Moves the agent axis to the front and splits it: `[…, N, …] -> [G, K, …]`."""
+        x = jnp.moveaxis(x, axis, 0)
+        shape = self.members.shape
+        if not np.array_equal(self.members.ravel(), np.arange(self.num_agents)):
+            x = x[self.members.ravel()]
+        return x.reshape(*shape, *x.shape[1:])
+
+    def scatter(self, x: jax.Array, axis: int) -> jax.Array:
+        """The inverse of `gather`: `[G, K, …] -> […, N, …]`."""
+        x = x.reshape(-1, *x.shape[2:])
+        if not np.array_equal(self._slots, np.arange(x.shape[0])):
+            x = x[self._slots]
+        return jnp.moveaxis(x, 0, axis)
+
+
+def make_groups(spec: EnvSpec, sharing: str | Sequence[int]) -> Groups:
+    """The groups that `sharing` names: `"none"`, `"all"`, `"type"` (agents with equal spaces), or a group per agent.
+
+    Raises ValueError if agents that would share have different observation shapes or action spaces.
+    """
+    spaces = [(agent.observation_shape, agent.action_space) for agent in spec.agents]
+    if sharing == "none":
+        assignment = list(range(spec.num_agents))
+    elif sharing == "all":
+        assignment = [0] * spec.num_agents
+    elif sharing == "type":
+        kinds = list(dict.fromkeys(spaces))
+        assignment = [kinds.index(space) for space in spaces]
+    elif isinstance(sharing, str):
+        raise ValueError(f"sharing={sharing!r}; allowed: none, all, type, or a list with the group of each agent")
+    else:
+        assignment = [int(g) for g in sharing]
+        if len(assignment) != spec.num_agents or sorted(set(assignment)) != list(range(max(assignment, default=0) + 1)):
+            raise ValueError(
+                f"sharing={assignment}; allowed: {spec.num_agents} group numbers, one per agent, using every number from 0"
+            )
+    for agent, group in enumerate(assignment):
+        other = assignment.index(group)
+        if spaces[agent] != spaces[other]:
+            names = spec.agents[other].name, spec.agents[agent].name
+            raise ValueError(
+                f"sharing={sharing!r} puts {names[0]} and {names[1]} in one group, but their spaces differ; "
+                "allowed: none, type, or groups of agents with equal spaces"
+            )
+    return Groups(tuple(assignment))

@@ -1,0 +1,39 @@
+"""The objectives of policy and value, as functions of arrays: no network, no optimiser."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+VALUE_LOSSES = ("huber", "squared")
+
+
+def clipped_surrogate(ratio: jax.Array, advantage: jax.Array, clip: float | jax.Array) -> jax.Array:
+    """PPO-clip, min(r·A, clip(r, 1 ± ε)·A), elementwise (Schulman et al., 2017, Eq. 7), to be maximised."""
+    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+
+
+def value_error(
+    value: jax.Array,
+    target: jax.Array,
+    old_value: jax.Array,
+    *,
+    kind: str,
+    huber_delta: float | jax.Array,
+    clip: float | jax.Array | None,
+) -> jax.Array:
+    """The critic's loss, elementwise: ½ (target − value)², or Huber with `huber_delta`.
+
+    With `clip`, the larger of that and the loss of `old_value + clip(value − old_value, ±clip)`, so that the critic
+    does not leave the old one by much in one update.
+    """
+
+    def loss(prediction):
+        if kind == "squared":
+            return optax.losses.squared_error(prediction, target) / 2
+        return optax.losses.huber_loss(prediction, target, delta=huber_delta)
+
+    if clip is None:
+        return loss(value)
+    return jnp.maximum(loss(value), loss(old_value + jnp.clip(value - old_value, -clip, clip)))

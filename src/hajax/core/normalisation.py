@@ -1,0 +1,99 @@
+"""Running statistics: of value targets (value normalisation) and of observations."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hajax.core.advantages import weighted_mean
+
+
+class ValueStatistics(NamedTuple):
+    """Exponential averages of value targets and the weight that debiases them, all scalars."""
+
+    mean: jax.Array
+    mean_square: jax.Array
+    weight: jax.Array
+
+
+def init_value_statistics() -> ValueStatistics:
+    return ValueStatistics(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+
+
+def update_value_statistics(
+    statistics: ValueStatistics, target: jax.Array, weight: jax.Array, decay: float | jax.Array
+) -> ValueStatistics:
+    """One step of x ← β x + (1 − β) batch mean, for targets and their squares, over entries with weight.
+
+    A batch without weight changes nothing.
+    """
+    rate = jnp.where(weight.sum() > 0, 1 - decay, 0)
+
+    def average(old, new):
+        return old + rate * (new - old)
+
+    return ValueStatistics(
+        average(statistics.mean, weighted_mean(target, weight)),
+        average(statistics.mean_square, weighted_mean(jnp.square(target), weight)),
+        average(statistics.weight, 1.0),
+    )
+
+
+def _location_and_scale(statistics: ValueStatistics) -> tuple[jax.Array, jax.Array]:
+    """Debiased mean and standard deviation (variance floor 1e-2, as in HARL); (0, 1) before the first update."""
+    seen = statistics.weight > 0
+    weight = jnp.where(seen, statistics.weight, 1)
+    mean = statistics.mean / weight
+    variance = jnp.maximum(statistics.mean_square / weight - jnp.square(mean), 1e-2)
+    return mean, jnp.where(seen, jnp.sqrt(variance), 1)
+
+
+def normalise_value(statistics: ValueStatistics, value: jax.Array) -> jax.Array:
+    """From reward units to the critic's normalised units."""
+    mean, scale = _location_and_scale(statistics)
+    return (value - mean) / scale
+
+
+def denormalise_value(statistics: ValueStatistics, value: jax.Array) -> jax.Array:
+    """From the critic's normalised units to reward units."""
+    mean, scale = _location_and_scale(statistics)
+    return value * scale + mean
+
+
+class RunningMoments(NamedTuple):
+    """Count, mean and sum of squared deviations of vectors `[S]` seen so far."""
+
+    count: jax.Array
+    mean: jax.Array
+    deviation: jax.Array
+
+
+def init_moments(size: int) -> RunningMoments:
+    return RunningMoments(jnp.zeros(()), jnp.zeros(size), jnp.zeros(size))
+
+
+def update_moments(moments: RunningMoments, x: jax.Array, weight: jax.Array) -> RunningMoments:
+    """Adds a batch `x` `[…, S]` weighted by `weight` `[…]` (Chan et al.'s parallel formula)."""
+    axes = tuple(range(weight.ndim))
+    weight = jnp.broadcast_to(weight[..., None], x.shape).astype(x.dtype)
+    count = weight.sum(axes)[0]
+    divisor = jnp.where(count > 0, count, 1)
+    mean = jnp.sum(x * weight, axes) / divisor
+    deviation = jnp.sum(jnp.square(x - mean) * weight, axes)
+    total = moments.count + count
+    fraction = count / jnp.where(total > 0, total, 1)
+    shift = mean - moments.mean
+    return RunningMoments(
+        total,
+        moments.mean + shift * fraction,
+        moments.deviation + deviation + jnp.square(shift) * moments.count * fraction,
+    )
+
+
+def normalise_moments(moments: RunningMoments, x: jax.Array, epsilon: float = 1e-8, limit: float = 10.0) -> jax.Array:
+    """(x − mean) / std, clipped to ±`limit`; `x` itself before anything was seen. A constant entry becomes 0."""
+    variance = moments.deviation / jnp.where(moments.count > 0, moments.count, 1)
+    normalised = (x - moments.mean) * jax.lax.rsqrt(variance + epsilon)
+    return jnp.where(moments.count > 0, jnp.clip(normalised, -limit, limit), x)

@@ -1,0 +1,203 @@
+"""What on-policy algorithms share around the policy's update, which lives in each algorithm's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hajax.core import batches
+from hajax.core.actors import TeamActors, policy_input_mask
+from hajax.core.advantages import weighted_mean
+from hajax.core.algorithm import Algorithm
+from hajax.core.batches import Estimates, GroupBatch, OnPolicyBatch
+from hajax.core.critics import ValueFunctions
+from hajax.core.groups import Groups, make_groups
+from hajax.core.losses import value_error
+from hajax.core.normalisation import (
+    RunningMoments,
+    ValueStatistics,
+    init_moments,
+    init_value_statistics,
+    normalise_value,
+    update_moments,
+    update_value_statistics,
+)
+from hajax.core.optimisation import Learner, decayed, gradient_step, init_learner, train_epochs
+from hajax.core.settings import Hyperparameters, Settings
+from hajax.nn.networks import MLP
+from hajax.spec import EnvSpec
+
+
+class OnPolicyState(NamedTuple):
+    """All that the next update needs. `hyperparameters` are numbers inside the state, so a sweep is a `vmap`."""
+
+    actors: Learner  # stacked [G, …]
+    critics: Learner  # stacked [1, …] if centralised, else [G, …]
+    value_statistics: ValueStatistics | None
+    actor_moments: RunningMoments | None
+    critic_moments: RunningMoments | None
+    updates: jax.Array  # int []: updates done so far
+    hyperparameters: Hyperparameters
+
+
+class ActExtras(NamedTuple):
+    """What `act` returns beside the action, for the batch."""
+
+    log_prob: jax.Array  # [..., N]
+
+
+def make_networks(
+    name: str, spec: EnvSpec, settings: Settings, actor: nn.Module | None, critic: nn.Module | None
+) -> tuple[TeamActors, ValueFunctions]:
+    """The team's actors and critics, with the settings' MLP where no torso is given."""
+    if spec.reward not in settings.rewards:
+        raise ValueError(
+            f"reward={spec.reward!r} of {spec.name} does not suit {name}, which learns from one advantage for the whole "
+            f"team; allowed: {', '.join(settings.rewards)}"
+        )
+    groups = make_groups(spec, settings.sharing)
+    mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
+    actors = TeamActors(
+        spec,
+        groups,
+        actor or mlp,
+        agent_id=settings.agent_id,
+        action_scaling=settings.action_scaling,
+        output_gain=settings.output_gain,
+        std_scale=settings.std_scale,
+    )
+    return actors, ValueFunctions(spec, groups, critic or mlp, settings.centralised, settings.agent_id)
+
+
+def make_algorithm(
+    name: str,
+    settings: Settings,
+    hyperparameters: Hyperparameters,
+    actors: TeamActors,
+    critics: ValueFunctions,
+    update: Callable[[jax.Array, OnPolicyState, OnPolicyBatch], tuple[OnPolicyState, dict[str, jax.Array]]],
+) -> Algorithm:
+    """The algorithm whose policy update is `update`; `init` and `act` are common to all."""
+    defaults = hyperparameters
+    defaults.validate()
+
+    def init(key: jax.Array, hyperparameters: Hyperparameters | None = None) -> OnPolicyState:
+        numbers = defaults if hyperparameters is None else hyperparameters
+        numbers.validate()
+        return init_state(key, actors, critics, settings, jax.tree.map(lambda x: jnp.asarray(x, float), numbers))
+
+    def act(key, state, timestep, memory, deterministic=False):
+        action, log_prob = actors.act(key, state.actors.params, state.actor_moments, timestep, deterministic)
+        return action, ActExtras(log_prob), memory
+
+    return Algorithm(
+        name=name,
+        kind="on_policy",
+        spec=actors.spec,
+        settings=settings,
+        hyperparameters=defaults,
+        init=init,
+        initial_memory=lambda batch_shape: (),
+        act=act,
+        update=update,
+    )
+
+
+def init_state(
+    key: jax.Array, actors: TeamActors, critics: ValueFunctions, settings: Settings, hyperparameters: Hyperparameters
+) -> OnPolicyState:
+    """Fresh parameters, optimisers and statistics."""
+    actor_key, critic_key = jax.random.split(key)
+
+    def stacked(make, groups: Groups, *args):
+        return jax.tree.map(lambda x: jnp.stack([x] * groups.num_groups), make(*args))
+
+    def moments(groups: Groups, size: int):
+        return stacked(init_moments, groups, size) if settings.normalise_observations else None
+
+    return OnPolicyState(
+        actors=jax.vmap(init_learner)(actors.init(actor_key)),
+        critics=jax.vmap(init_learner)(critics.init(critic_key)),
+        value_statistics=stacked(init_value_statistics, critics.groups) if settings.normalise_values else None,
+        actor_moments=moments(actors.groups, policy_input_mask(actors.spec, actors.agent_id).shape[-1]),
+        critic_moments=moments(critics.groups, critics.input_size),
+        updates=jnp.zeros((), int),
+        hyperparameters=hyperparameters,
+    )
+
+
+def estimate(critics: ValueFunctions, state: OnPolicyState, batch: OnPolicyBatch) -> Estimates:
+    """Values, GAE advantages and value targets, by the critics as they are."""
+    hp = state.hyperparameters
+    return batches.estimate(
+        critics,
+        state.critics.params,
+        state.critic_moments,
+        state.value_statistics,
+        batch,
+        hp.discount,
+        hp.gae_lambda,
+    )
+
+
+def update_critics(
+    key: jax.Array,
+    critics: ValueFunctions,
+    settings: Settings,
+    state: OnPolicyState,
+    batch: OnPolicyBatch,
+    estimates: Estimates,
+) -> tuple[OnPolicyState, dict[str, jax.Array]]:
+    """Regresses every critic on its targets, in normalised units if values are normalised.
+
+    The statistics take in the new targets first, so that the critic learns in the units in which it is read next.
+    """
+    hp = state.hyperparameters
+    learning_rate = decayed(hp.critic_lr, state.updates, settings.decay_updates)
+    samples = batches.critic_batches(critics, batch, estimates)
+
+    def update_critic(group):
+        key, learner, statistics, mask, moments, samples = group
+        if statistics is not None:
+            statistics = update_value_statistics(statistics, samples.target, samples.weight, hp.value_decay)
+            samples = samples._replace(target=normalise_value(statistics, samples.target))
+
+        def loss(params, samples):
+            value = critics.group_value(params, mask, moments, samples.inputs)
+            clip = hp.clip if settings.clip_value else None
+            error = value_error(
+                value, samples.target, samples.old_value, kind=settings.value_loss, huber_delta=hp.huber_delta, clip=clip
+            )
+            return weighted_mean(error, samples.weight)
+
+        def step(learner, minibatch):
+            value_loss, gradient = jax.value_and_grad(loss)(learner.params, minibatch)
+            learner, norm = gradient_step(learner, gradient, learning_rate, hp.max_grad_norm, hp.adam_eps)
+            return learner, {"value_loss": value_loss, "critic_grad_norm": norm}
+
+        learner, info = train_epochs(key, learner, samples, step, settings.critic_epochs, settings.minibatches)
+        return learner, statistics, info
+
+    keys = jax.random.split(key, critics.groups.num_groups)
+    learners, statistics, info = jax.lax.map(
+        update_critic, (keys, state.critics, state.value_statistics, critics.mask, state.critic_moments, samples)
+    )
+    moments = state.critic_moments
+    if moments is not None:
+        moments = jax.vmap(update_moments)(moments, samples.inputs, samples.weight)
+    return state._replace(critics=learners, value_statistics=statistics, critic_moments=moments), info
+
+
+def update_actor_moments(state: OnPolicyState, samples: GroupBatch) -> OnPolicyState:
+    """Observation statistics after this rollout, for the next one.
+
+    This update still sees the old ones, so that the ratio of new to old policy starts at exactly 1.
+    """
+    if state.actor_moments is None:
+        return state
+    moments = jax.vmap(update_moments)(state.actor_moments, samples.observation, samples.weight)
+    return state._replace(actor_moments=moments)

@@ -1,0 +1,83 @@
+"""Gradient steps: Adam with global-norm clipping and a traced learning rate, over epochs of minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+Params = TypeVar("Params")
+
+
+class Learner(NamedTuple):
+    """Parameters and the state of their optimiser."""
+
+    params: Any
+    optimiser: Any
+
+
+def init_learner(params: Any) -> Learner:
+    return Learner(params, optax.scale_by_adam().init(params))
+
+
+def gradient_step(
+    learner: Learner,
+    gradient: Any,
+    learning_rate: float | jax.Array,
+    max_grad_norm: float | jax.Array,
+    adam_eps: float | jax.Array,
+) -> tuple[Learner, jax.Array]:
+    """One Adam step on a gradient clipped to global norm `max_grad_norm`; also returns the norm before clipping.
+
+    The rates may be traced: a changed value does not recompile and may differ per vmapped run.
+    """
+    norm = optax.tree.norm(gradient)
+    scale = jnp.where(norm > max_grad_norm, max_grad_norm / jnp.where(norm > 0, norm, 1), 1)
+    gradient = jax.tree.map(lambda g: g * scale, gradient)
+    direction, optimiser = optax.scale_by_adam(eps=adam_eps).update(gradient, learner.optimiser)
+    params = jax.tree.map(lambda p, d: p - learning_rate * d, learner.params, direction)
+    return Learner(params, optimiser), norm
+
+
+def decayed(learning_rate: jax.Array, updates: jax.Array, decay_updates: int | None) -> jax.Array:
+    """Linear decay to 0 over `decay_updates` updates; constant if that is `None`."""
+    if decay_updates is None:
+        return learning_rate
+    return learning_rate * jnp.maximum(1 - updates / decay_updates, 0)
+
+
+def train_epochs(
+    key: jax.Array,
+    learner: Learner,
+    batch: Any,
+    step: Callable[[Learner, Any], tuple[Learner, Any]],
+    epochs: int,
+    minibatches: int,
+) -> tuple[Learner, Any]:
+    """Runs `step(learner, minibatch) -> (learner, info)` over `epochs` passes, each newly shuffled, of `minibatches`.
+
+    Leaves of `batch` are `[K, B, …]`; a minibatch takes some samples of all members, as each mean is over both. With
+    one minibatch nothing is shuffled, for a mean does not depend on the order. `info` is averaged over all steps.
+
+    Raises ValueError if B is not divisible by `minibatches`.
+    """
+    size = jax.tree.leaves(batch)[0].shape[1]
+    if size % minibatches:
+        raise ValueError(f"minibatches={minibatches} does not divide the {size} samples of an update (steps × environments)")
+
+    def epoch(learner, key):
+        if minibatches == 1:
+            return step(learner, batch)
+        index = jax.random.permutation(key, size).reshape(minibatches, -1)
+
+        def on_minibatch(learner, rows):
+            return step(learner, jax.tree.map(lambda x: jnp.take(x, rows, axis=1), batch))
+
+        return lax.scan(on_minibatch, learner, index)
+
+    learner, info = lax.scan(epoch, learner, jax.random.split(key, epochs))
+    return learner, jax.tree.map(jnp.mean, info)

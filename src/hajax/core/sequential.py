@@ -1,0 +1,68 @@
+"""The sequential update: groups of agents, one after another, each seeing what the earlier ones changed.
+
+This is the scheme that the heterogeneous-agent algorithms share (Kuba et al., 2022, Algorithms 1–3): a scan over a
+permutation of stacked parameters with a carry, the compound ratio M on-policy, the joint action off-policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Order = Literal["random", "fixed", "simultaneous"]
+ORDERS: tuple[str, ...] = ("random", "fixed", "simultaneous")
+
+State = TypeVar("State")
+Carry = TypeVar("Carry")
+
+
+def draw_permutation(key: jax.Array, num_groups: int, order: str) -> jax.Array | None:
+    """The permutation `[G]` in which groups update: fresh for `random`, 0 … G−1 for `fixed`, `None` if all at once."""
+    if order == "simultaneous":
+        return None
+    if order == "fixed" or num_groups == 1:
+        return jnp.arange(num_groups)
+    return jax.random.permutation(key, num_groups)
+
+
+def sequential_update(
+    update_group: Callable[[State, Any, Carry], tuple[State, Carry, Any]],
+    permutation: jax.Array | None,
+    states: State,
+    inputs: Any,
+    carry: Carry,
+) -> tuple[State, Carry, Any]:
+    """Updates G groups in the order of `permutation`, or all at once.
+
+    Args:
+      update_group: `(state, inputs, carry) -> (state, carry, info)`, the update of one group.
+      permutation: int `[G]`, or `None`: then every group sees the initial carry, which is returned unchanged, and the
+        order has no influence. That case *is* the simultaneous baseline (MAPPO for HAPPO).
+      states: a tree with leading axis G: each group's parameters and optimiser state.
+      inputs: a tree with leading axis G: each group's data and random key.
+      carry: what a group passes to the next.
+
+    Returns:
+      The new states and each group's info, both in the groups' own order (not the permutation's), and the last carry.
+    """
+    if permutation is None:
+
+        def update_alone(_, group):
+            state, _, info = update_group(*group, carry)
+            return None, (state, info)
+
+        _, (states, infos) = lax.scan(update_alone, None, (states, inputs))
+        return states, carry, infos
+
+    def update_next(carry, group):
+        state, carry, info = update_group(*group, carry)
+        return carry, (state, info)
+
+    in_order = jax.tree.map(lambda x: jnp.asarray(x)[permutation], (states, inputs))
+    carry, results = lax.scan(update_next, carry, in_order)
+    states, infos = jax.tree.map(lambda x: jnp.zeros_like(x).at[permutation].set(x), results)
+    return states, carry, infos

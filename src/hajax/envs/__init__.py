@@ -1,0 +1,96 @@
+"""Environments by name: the registry, and what every environment shares.
+
+Adding an environment is one file and one line in the table below; `register_env` adds one from outside. See
+`docs/adding-an-environment.md`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from hajax.envs.base import Environment, auto_reset, state_from_observations
+from hajax.validation import check_choice, check_known, check_settings
+
+Factory = Callable[..., Environment]
+
+_BUILT_IN: dict[str, str] = {
+    "mpe/simple_spread": "hajax.envs.mpe:simple_spread",
+    "mpe/simple_reference": "hajax.envs.mpe:simple_reference",
+    "mpe/simple_speaker_listener": "hajax.envs.mpe:simple_speaker_listener",
+    "games/matrix": "hajax.envs.games:matrix",
+    "games/trap_of_homogeneity": "hajax.envs.games:trap_of_homogeneity",
+    "games/trap_of_heterogeneity": "hajax.envs.games:trap_of_heterogeneity",
+    "games/hasac_matrix": "hajax.envs.games:hasac_matrix",
+    "games/gaussian": "hajax.envs.games:gaussian",
+}
+_registered: dict[str, str | Factory] = {}
+
+
+def list_envs() -> tuple[str, ...]:
+    """The names that `make_env` knows, sorted."""
+    return tuple(sorted({**_BUILT_IN, **_registered}))
+
+
+def register_env(name: str, factory: str | Factory) -> None:
+    """Lets `make_env(name, **options)` build the environment `factory(**options)`.
+
+    Args:
+        name: the new name, such as `"workshop/assembly"`. Registering a name of one's own again replaces it.
+        factory: a function that returns an `Environment` without automatic reset, or where to find one,
+            `"module:function"`, imported when it is first needed. Its keyword parameters are the allowed options.
+
+    Raises:
+        ValueError: `name` belongs to an environment of the library.
+        TypeError: `factory` is neither a function nor `"module:function"`.
+    """
+    if name in _BUILT_IN:
+        raise ValueError(f"name={name!r} is an environment of the library; allowed: any name but {', '.join(_BUILT_IN)}")
+    if not callable(factory) and not (isinstance(factory, str) and factory.count(":") == 1):
+        raise TypeError(f"factory={factory!r} of {name!r}; allowed: a function, or a string 'module:function'")
+    _registered[name] = factory
+
+
+def make_env(name: str, **options: Any) -> Environment:
+    """The environment of that name, with automatic reset.
+
+    Args:
+        name: one of `list_envs()`.
+        options: the environment's own options; its factory's docstring tells them. Every environment also takes
+            `state`: `"observations"` for the agents' unpadded observations end to end, `"environment"` for its own
+            state (the default, unless the factory has a `state` option with another one).
+
+    Raises:
+        ValueError: unknown name or option, an option that is missing, or a value that is not allowed.
+        TypeError: the factory returned something else than an `Environment`.
+    """
+    factory = _find(name)
+    parameters = inspect.signature(factory).parameters
+    has_own_state = "state" in parameters
+    _check_options(name, options, [*parameters.values()], also=() if has_own_state else ("state",))
+    state = "environment" if has_own_state else options.pop("state", "environment")
+    check_choice("state", state, ("environment", "observations"))
+    env = factory(**options)
+    if not isinstance(env, Environment):
+        raise TypeError(f"the factory of {name!r} returned {type(env).__name__}; it must return an Environment")
+    return auto_reset(state_from_observations(env) if state == "observations" else env)
+
+
+def _find(name: str) -> Factory:
+    check_known("environment", name, list_envs())
+    factory = {**_BUILT_IN, **_registered}[name]
+    if isinstance(factory, str):
+        module, function = factory.split(":")
+        return getattr(importlib.import_module(module), function)
+    return factory
+
+
+def _check_options(name: str, options: dict, parameters: list[inspect.Parameter], also: tuple[str, ...]) -> None:
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+        check_settings(name, options, [*(p.name for p in named), *also])
+    for parameter in named:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise ValueError(f"setting {parameter.name!r} of {name} is missing; it has no default")

@@ -1,0 +1,138 @@
+"""The environment contract, and what every adapter shares: padding, automatic reset, the critic's state.
+
+An adapter writes plain `reset` and `step` functions without automatic reset, builds its timesteps with `timestep`,
+and returns an `Environment`; `make_env` adds the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.spec import EnvSpec, FinalStep, Timestep
+
+
+class Environment(NamedTuple):
+    """Pure functions over explicit keys and states; one environment, to be vmapped over many.
+
+    `reset(key) -> (state, timestep)` and `step(key, state, action) -> (state, timestep)`, with `action` `[N, D]`:
+    a discrete component holds its index; a Box component may lie outside its bounds, and the environment clips it.
+    """
+
+    spec: EnvSpec
+    reset: Callable[[jax.Array], tuple[Any, Timestep]]
+    step: Callable[[jax.Array, Any, jax.Array], tuple[Any, Timestep]]
+
+
+def timestep(
+    spec: EnvSpec,
+    observation: jax.Array,
+    state: jax.Array,
+    *,
+    reward: jax.Array | None = None,
+    joint_reward: jax.Array | None = None,
+    terminated: jax.Array | bool = False,
+    truncated: jax.Array | bool = False,
+    first: bool = False,
+    action_mask: jax.Array | None = None,
+    active: jax.Array | None = None,
+    metrics: dict[str, jax.Array] | None = None,
+) -> Timestep:
+    """A `Timestep` with the usual defaults: zero reward, every agent active, every choice that an agent has available.
+
+    `reward` is each agent's own, `[N]`; with `spec.reward == "team"` every agent is given their sum. An environment
+    that pays the team as a whole passes the scalar `joint_reward` instead: the team reward is exactly that, and an
+    agent's own reward is its equal share of it.
+    """
+    if joint_reward is not None:
+        share = joint_reward if spec.reward == "team" else joint_reward / spec.num_agents
+        reward = jnp.broadcast_to(share, (spec.num_agents,))
+    elif reward is None:
+        reward = jnp.zeros(spec.num_agents)
+    elif spec.reward == "team":
+        reward = jnp.broadcast_to(reward.sum(), reward.shape)
+    if action_mask is None:
+        action_mask = jnp.asarray(spec.action_layout.choices)
+    if active is None:
+        active = jnp.ones(spec.num_agents, bool)
+    final = FinalStep(observation, state, action_mask, active)
+    return Timestep(
+        observation=observation,
+        state=state,
+        action_mask=action_mask,
+        active=active,
+        reward=reward,
+        terminated=jnp.asarray(terminated),
+        truncated=jnp.asarray(truncated),
+        first=jnp.asarray(first),
+        final=final,
+        metrics={} if metrics is None else metrics,
+    )
+
+
+def pad_observations(spec: EnvSpec, observations: list[jax.Array]) -> jax.Array:
+    """Stacks the agents' own observations into `[N, O]`, flat and padded with zeros."""
+    flat = [jnp.ravel(observation) for observation in observations]
+    return jnp.stack([jnp.pad(x, (0, spec.observation_size - x.size)) for x in flat])
+
+
+def concatenate_observations(spec: EnvSpec, observation: jax.Array) -> jax.Array:
+    """The unpadded observations of all agents, end to end: `[…, N, O] -> […, ΣOᵢ]`."""
+    flat = observation.reshape(*observation.shape[:-2], -1)
+    own = np.flatnonzero(spec.observation_mask)
+    return flat if own.size == flat.shape[-1] else flat[..., own]
+
+
+def clip_action(spec: EnvSpec, action: jax.Array) -> jax.Array:
+    """Clips Box components to their bounds; discrete components pass: `[…, N, D]`."""
+    if not spec.has_continuous:
+        return action
+    low, high = spec.action_bounds
+    return jnp.clip(action, low.astype(action.dtype), high.astype(action.dtype))
+
+
+def auto_reset(env: Environment) -> Environment:
+    """Starts a new episode in the same step in which one ends.
+
+    The timestep then shows the new episode's first observation, with `first` true, while `reward`, `terminated`,
+    `truncated`, `metrics` and `final` still tell of the episode that ended.
+    """
+
+    def step(key, state, action):
+        step_key, reset_key = jax.random.split(key)
+        next_state, last = env.step(step_key, state, action)
+        reset_state, opening = env.reset(reset_key)
+        done = last.terminated | last.truncated
+        next_state = jax.tree.map(lambda a, b: jnp.where(done, a, b), reset_state, next_state)
+
+        def choose(field):
+            return jnp.where(done, getattr(opening, field), getattr(last, field))
+
+        shown = {name: choose(name) for name in ("observation", "state", "action_mask", "active")}
+        return next_state, last._replace(**shown, first=done)
+
+    return env._replace(step=step)
+
+
+def state_from_observations(env: Environment) -> Environment:
+    """Replaces the critic's state by the agents' unpadded observations, end to end."""
+    spec = dataclasses.replace(env.spec, state_size=sum(agent.observation_size for agent in env.spec.agents))
+
+    def replace(ts: Timestep) -> Timestep:
+        final = ts.final._replace(state=concatenate_observations(spec, ts.final.observation))
+        return ts._replace(state=concatenate_observations(spec, ts.observation), final=final)
+
+    def reset(key):
+        state, ts = env.reset(key)
+        return state, replace(ts)
+
+    def step(key, state, action):
+        state, ts = env.step(key, state, action)
+        return state, replace(ts)
+
+    return Environment(spec, reset, step)

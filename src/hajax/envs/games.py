@@ -1,0 +1,160 @@
+"""Games with a single state: test beds whose optimum, gradients and equilibria are known exactly.
+
+Every agent observes the constant [1.]. The team reward is the payoff r(a) itself, and an agent's own reward is its
+equal share r(a)/N, so that the shares sum to the payoff.
+
+A game is played once and terminates, so that its value is E[r]. With `max_steps` above 1 it is repeated, and the last
+round is a truncation: the constant observation cannot tell one round from another, so the value that it can carry
+is that of the game that goes on, E[r]/(1 − γ).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.envs.base import Environment, timestep
+from hajax.spec import ActionSpace, AgentSpec, Box, Discrete, EnvSpec, RewardKind
+from hajax.validation import check_number
+
+Payoff = np.ndarray | Sequence[Any]
+
+
+class GameState(NamedTuple):
+    """How many rounds of the episode have been played."""
+
+    round: jax.Array  # int []
+
+
+def trap_of_homogeneity_payoff(num_agents: int = 2) -> np.ndarray:
+    """The payoff `[2]*n` of Proposition 1 of Heterogeneous-Agent Mirror Learning (Kuba et al., 2022).
+
+    1 where the first half of the agents play one action and the second half the other, else 0. The best policy that
+    all agents share earns 2/2ⁿ, policies of their own earn 1.
+
+    Raises:
+        ValueError: `num_agents` is odd or not between 2 and 20 (the tensor has 2ⁿ entries).
+    """
+    check_number("num_agents", num_agents, 2, 20, whole=True)
+    if num_agents % 2:
+        raise ValueError(f"num_agents={num_agents}; allowed: even numbers from 2 to 20")
+    half = num_agents // 2
+    payoff = np.zeros((2,) * num_agents)
+    payoff[(0,) * half + (1,) * half] = 1.0
+    payoff[(1,) * half + (0,) * half] = 1.0
+    return payoff
+
+
+def trap_of_heterogeneity_payoff() -> np.ndarray:
+    """The payoff `[2, 2]` of Proposition 2 of Heterogeneous-Agent Mirror Learning (Kuba et al., 2022).
+
+    Agents that both improve against the other's old policy land together on the worst joint action, −1.
+    """
+    return np.array([[0.0, 2.0], [2.0, -1.0]])
+
+
+def hasac_payoff() -> np.ndarray:
+    """The payoff `[3, 3]` of Figure 1 of the HASAC paper (Liu et al., 2024): 5, 10, 20 for agreeing, else −20."""
+    payoff = np.full((3, 3), -20.0)
+    np.fill_diagonal(payoff, [5.0, 10.0, 20.0])
+    return payoff
+
+
+def matrix(payoff: Payoff, *, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
+    """The common-payoff game of a tensor: agent i has Discrete(nᵢ) actions, nᵢ the tensor's i-th length.
+
+    Args:
+        payoff: `[n₁, …, n_N]`, the team's payoff r(a) of every joint action.
+        max_steps: rounds of an episode; see the module's docstring for how it ends.
+        reward: `"team"` gives every agent r(a), `"individual"` its share r(a)/N.
+
+    Raises:
+        ValueError: `payoff` is not a finite tensor with an axis per agent, or another option is not allowed.
+    """
+    return _matrix("games/matrix", payoff, max_steps, reward)
+
+
+def trap_of_homogeneity(*, num_agents: int = 2, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
+    """`matrix` with `trap_of_homogeneity_payoff(num_agents)`."""
+    return _matrix("games/trap_of_homogeneity", trap_of_homogeneity_payoff(num_agents), max_steps, reward)
+
+
+def trap_of_heterogeneity(*, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
+    """`matrix` with `trap_of_heterogeneity_payoff()`."""
+    return _matrix("games/trap_of_heterogeneity", trap_of_heterogeneity_payoff(), max_steps, reward)
+
+
+def hasac_matrix(*, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
+    """`matrix` with `hasac_payoff()`."""
+    return _matrix("games/hasac_matrix", hasac_payoff(), max_steps, reward)
+
+
+def gaussian(*, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
+    """The game r(a) = a₁·a₂ of two agents with one unbounded real action each.
+
+    Figure 1 of Trust Region Policy Optimisation in Multi-Agent Reinforcement Learning (Kuba et al., 2022): from
+    means of opposite sign, simultaneous improvements lower the expected payoff μ₁·μ₂, sequential ones raise it.
+
+    Args:
+        max_steps: rounds of an episode; see the module's docstring for how it ends.
+        reward: `"team"` gives both agents a₁·a₂, `"individual"` half of it each.
+
+    Raises:
+        ValueError: an option has a value that is not allowed.
+    """
+    line = Box((-np.inf,), (np.inf,))
+
+    def payoff(action):
+        return action[0, 0] * action[1, 0]
+
+    return _single_state_game("games/gaussian", (line, line), payoff, max_steps, reward)
+
+
+def _matrix(name: str, payoff: Payoff, max_steps: int, reward: RewardKind) -> Environment:
+    try:
+        table = np.array(payoff, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"payoff={payoff!r} of {name!r}; allowed: a tensor of numbers, one axis per agent") from error
+    if table.ndim == 0 or table.size == 0 or not np.isfinite(table).all():
+        raise ValueError(
+            f"payoff of {name!r} has shape {table.shape} and {np.isfinite(table).sum()} finite entries; "
+            "allowed: finite entries, one axis per agent, at least one action each"
+        )
+
+    def look_up(action):
+        joint = tuple(action[i, 0].astype(int) for i in range(table.ndim))
+        return jnp.asarray(table)[joint]
+
+    return _single_state_game(name, tuple(Discrete(n) for n in table.shape), look_up, max_steps, reward)
+
+
+def _single_state_game(
+    name: str,
+    action_spaces: tuple[ActionSpace, ...],
+    payoff: Callable[[jax.Array], jax.Array],
+    max_steps: int,
+    reward: RewardKind,
+) -> Environment:
+    """`payoff` maps the joint action `[N, D]` to the team's scalar payoff."""
+    check_number("max_steps", max_steps, 1, whole=True)
+    agents = tuple(AgentSpec(f"agent_{i}", (1,), space) for i, space in enumerate(action_spaces))
+    spec = EnvSpec(name, agents, state_size=1, max_steps=max_steps, reward=reward)
+
+    def show(state, **fields):
+        return state, timestep(spec, jnp.ones((spec.num_agents, 1)), jnp.ones(1), **fields)
+
+    def reset(key):
+        return show(GameState(jnp.zeros((), int)), first=True)
+
+    def step(key, state, action):
+        state = GameState(state.round + 1)
+        joint_reward = payoff(action).astype(jnp.result_type(float))
+        over = state.round >= max_steps
+        ending = {"terminated": over} if max_steps == 1 else {"truncated": over}
+        return show(state, joint_reward=joint_reward, **ending)
+
+    return Environment(spec, reset, step)

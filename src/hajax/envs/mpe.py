@@ -1,0 +1,251 @@
+"""The cooperative particle tasks (MPE): jaxmarl's physics with the semantics of mpe2, the maintained MPE.
+
+mpe2 (formerly in PettingZoo) is what published curves were measured on. jaxmarl's tasks differ from it in ways that
+matter to learning, and this adapter corrects them:
+
+- an episode lasts `max_steps` = 25 steps; jaxmarl tests its counter before it increments it, which gives 26;
+- the end of an episode is a truncation, never a termination, and its last observation is shown in `final`: jaxmarl
+  calls it `done`, and its `step` resets at once;
+- continuous actions are clipped to the Box [0, 1]; jaxmarl uses them as they are.
+
+A discrete movement is 0 stay, 1 left, 2 right, 3 down, 4 up. Continuous movement `a` has five components and the
+force (a₂ − a₁, a₄ − a₃)·5. A message is an index (discrete) or a vector in [0, 1] (continuous), and it is heard in
+the next observation.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import sys
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.envs.base import Environment, clip_action, pad_observations, state_from_observations, timestep
+from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, RewardKind
+from hajax.validation import check_choice, check_number
+
+# The unit force of each movement: stay, left, right, down, up.
+_DIRECTIONS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+
+ActionKind = Literal["discrete", "continuous"]
+StateKind = Literal["observations", "environment"]
+
+
+def simple_spread(
+    *,
+    num_agents: int = 3,
+    actions: ActionKind = "discrete",
+    reward: RewardKind = "team",
+    state: StateKind = "observations",
+    max_steps: int = 25,
+    local_ratio: float = 0.5,
+) -> Environment:
+    """N agents cover N landmarks and avoid each other.
+
+    An agent observes its velocity, its position, and relative to itself the landmarks and the other agents, then
+    the others' messages, which are always zero here: 6N entries. It moves by Discrete(5) or Box(5).
+
+    Its own reward is `(1 − local_ratio) · G + local_ratio · L`: G is minus the sum over landmarks of the distance to
+    the nearest agent, L minus the number of agents that it touches.
+
+    Args:
+        num_agents: N, at least 1.
+        actions: `"discrete"` or `"continuous"`.
+        reward: `"team"` gives every agent the sum over agents, `"individual"` its own.
+        state: `"observations"` is all agents' observations end to end; `"environment"` the world's own state,
+            positions of agents and landmarks and velocities of agents.
+        max_steps: steps after which an episode is truncated.
+        local_ratio: between 0 and 1.
+
+    Raises:
+        ValueError: an option has a value that is not allowed.
+    """
+    check_number("num_agents", num_agents, 1, whole=True)
+    check_number("local_ratio", local_ratio, 0, 1)
+    world = _world("SimpleSpreadMPE", actions, num_agents=num_agents, num_landmarks=num_agents, local_ratio=local_ratio)
+    return _environment("mpe/simple_spread", world, reward, state, max_steps)
+
+
+def simple_reference(
+    *,
+    actions: ActionKind = "discrete",
+    reward: RewardKind = "team",
+    state: StateKind = "observations",
+    max_steps: int = 25,
+    local_ratio: float = 0.5,
+) -> Environment:
+    """Two agents: each knows the landmark where the other should be, says so, and goes where it is told.
+
+    An agent observes its velocity, the 3 landmarks relative to itself, the colour of the *other* agent's goal and
+    the other's last message: 21 entries. It moves and speaks at once: Discrete(50), movement + 5 · message, or
+    Box(15), 5 components of movement and then 10 of message.
+
+    With Dᵢ the distance of agent i to its goal, the agent that knows this goal is rewarded for it: agent i's own
+    reward is `−(1 − local_ratio) · (D₀ + D₁)/2 − local_ratio · Dⱼ`, j the other agent.
+
+    Args:
+        actions, reward, max_steps, local_ratio: as in `simple_spread`.
+        state: `"environment"` is positions of agents and landmarks, velocities and messages of agents, and each
+            agent's own goal, one-hot.
+
+    Raises:
+        ValueError: an option has a value that is not allowed.
+    """
+    check_number("local_ratio", local_ratio, 0, 1)
+    world = _world("SimpleReferenceMPE", actions, local_ratio=local_ratio)
+    return _environment("mpe/simple_reference", world, reward, state, max_steps)
+
+
+def simple_speaker_listener(
+    *,
+    actions: ActionKind = "discrete",
+    reward: RewardKind = "team",
+    state: StateKind = "observations",
+    max_steps: int = 25,
+) -> Environment:
+    """A speaker that cannot move names a landmark to a listener that cannot speak.
+
+    The speaker observes the goal's colour (3 entries) and says Discrete(3) or Box(3). The listener observes its
+    velocity, the 3 landmarks relative to itself and the last message (11 entries) and moves by Discrete(5) or Box(5).
+    The reward of either is minus the squared distance of the listener to the goal.
+
+    Args:
+        actions, reward, max_steps: as in `simple_spread`.
+        state: `"environment"` is positions of agents and landmarks, the listener's velocity, the speaker's message
+            and the goal, one-hot.
+
+    Raises:
+        ValueError: an option has a value that is not allowed.
+    """
+    world = _world("SimpleSpeakerListenerMPE", actions)
+    return _environment("mpe/simple_speaker_listener", world, reward, state, max_steps)
+
+
+def _world(task: str, actions: ActionKind, **options: Any) -> Any:
+    """jaxmarl's task of that class name, with the same dynamics in fewer operations."""
+    check_choice("actions", actions, ("discrete", "continuous"))
+    world = _lean(getattr(_import_tasks(), task))(action_type=actions.capitalize(), **options)
+    world.discrete = actions == "discrete"
+    return world
+
+
+def _import_tasks() -> Any:
+    """jaxmarl's module of tasks, imported on demand because that takes seconds.
+
+    The import prints about optional parts, and leaves the process's own streams in the place of a notebook's or a
+    progress bar's; both are undone.
+    """
+    kept = sys.stdout, sys.stderr, sys.__stdout__
+    sys.stdout = sys.__stdout__ = io.StringIO()
+    try:
+        return importlib.import_module("jaxmarl.environments.mpe")
+    finally:
+        sys.stdout, sys.stderr, sys.__stdout__ = kept
+
+
+@functools.cache
+def _lean(task: Any) -> Any:
+    """The task in fewer operations: one random draw per reset, no noise, contact forces as one array expression.
+
+    jaxmarl splits keys and draws for every kind of entity, and draws Gaussian noise to multiply it by zero (no task
+    has noise); it gathers forces pair by pair through scatters. Its selection by an integer `silent` also fails
+    where integers have 64 bits.
+    """
+
+    class LeanTask(task):
+        def set_actions(self, actions):
+            actions = actions.astype(jnp.result_type(float))
+            moves, speaks = np.asarray(self.moveable)[: self.num_agents], np.asarray(self.silent) == 0
+            if self.discrete:
+                index = actions[:, 0].astype(int)
+                direction = jnp.array(_DIRECTIONS, actions.dtype)[index % len(_DIRECTIONS)]
+                word = jnp.where(moves, index // len(_DIRECTIONS), index)
+                message = jax.nn.one_hot(word, self.dim_c, dtype=actions.dtype)
+            else:
+                padded = jnp.pad(actions, ((0, 0), (0, len(_DIRECTIONS) + self.dim_c)))
+                movement, after_it = padded[:, : len(_DIRECTIONS)], padded[:, len(_DIRECTIONS) :]
+                # Differences, not a matrix product, which accelerators round.
+                direction = jnp.stack([movement[:, 2] - movement[:, 1], movement[:, 4] - movement[:, 3]], axis=-1)
+                message = jnp.where(moves[:, None], after_it[:, : self.dim_c], padded[:, : self.dim_c])
+            force = direction * self.accel[:, None]
+            return jnp.where(moves[:, None], force, 0), jnp.where(speaks[:, None], message, 0)
+
+        def reset(self, key):
+            _, state = super().reset(key)  # its own draws are replaced, and so compiled out
+            num_positions, num_goals = 2 * self.num_entities, 0 if state.goal is None else state.goal.size
+            positions, goals = jnp.split(jax.random.uniform(key, (num_positions + num_goals,)), [num_positions])
+            state = state.replace(p_pos=2 * positions.reshape(-1, 2) - 1)
+            if state.goal is not None:
+                goal = jnp.floor(goals * self.num_landmarks).astype(state.goal.dtype)
+                state = state.replace(goal=goal.reshape(state.goal.shape))
+            return self.get_obs(state), state
+
+        def _apply_action_force(self, key, p_force, u, u_noise, moveable):
+            return jnp.where(moveable[:, None], u, p_force)
+
+        def _apply_comm_action(self, key, c, c_noise, silent):
+            return c
+
+        def _apply_environment_force(self, p_force_all, state):
+            colliding = np.flatnonzero(np.asarray(self.collide))
+            if colliding.size < 2:
+                return p_force_all
+            position, radius = state.p_pos[colliding], self.rad[colliding]
+            offset = position[:, None] - position[None]
+            # The diagonal is moved away from zero; its force is zero because the offset is.
+            distance = jnp.sqrt(jnp.sum(offset**2, axis=-1) + np.eye(colliding.size))
+            overlap = (radius[:, None] + radius[None] - distance) / self.contact_margin
+            penetration = jnp.logaddexp(0.0, overlap) * self.contact_margin
+            force = jnp.sum((self.contact_force * penetration / distance)[..., None] * offset, axis=1)
+            return p_force_all.at[colliding].add(force * self.moveable[colliding, None])
+
+    return LeanTask
+
+
+def _environment(name: str, world: Any, reward: RewardKind, state: StateKind, max_steps: int) -> Environment:
+    """The contract's `reset` and `step` around jaxmarl's task, without automatic reset."""
+    check_number("max_steps", max_steps, 1, whole=True)
+    check_choice("state", state, ("observations", "environment"))
+    agents = tuple(
+        AgentSpec(agent, world.observation_spaces[agent].shape, _action_space(world.action_spaces[agent]))
+        for agent in world.agents
+    )
+    moving = np.flatnonzero(np.asarray(world.moveable)[: world.num_agents])
+    speaking = np.flatnonzero(np.asarray(world.silent) == 0)
+
+    def world_state(inner) -> jax.Array:
+        parts = [inner.p_pos, inner.p_vel[moving], inner.c[speaking]]
+        if inner.goal is not None:
+            parts.append(jax.nn.one_hot(inner.goal, world.num_landmarks, dtype=inner.p_pos.dtype))
+        return jnp.concatenate([part.ravel() for part in parts])
+
+    state_size = jax.eval_shape(lambda key: world_state(world.reset(key)[1]), jax.random.key(0)).size
+    spec = EnvSpec(name, agents, state_size, max_steps, reward)
+
+    def show(inner, observations, **fields):
+        observation = pad_observations(spec, [observations[agent] for agent in world.agents])
+        return inner, timestep(spec, observation, world_state(inner), **fields)
+
+    def reset(key):
+        observations, inner = world.reset(key)
+        return show(inner, observations, first=True)
+
+    def step(key, inner, action):
+        observations, inner, rewards, _, _ = world.step_env(key, inner, clip_action(spec, action))
+        own_rewards = jnp.stack([rewards[agent] for agent in world.agents])
+        return show(inner, observations, reward=own_rewards, truncated=inner.step >= max_steps)
+
+    env = Environment(spec, reset, step)
+    return state_from_observations(env) if state == "observations" else env
+
+
+def _action_space(space: Any) -> Discrete | Box:
+    if hasattr(space, "n"):
+        return Discrete(space.n)
+    (size,) = space.shape
+    return Box((space.low,) * size, (space.high,) * size)

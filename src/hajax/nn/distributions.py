@@ -1,0 +1,117 @@
+"""Action distributions of padded, possibly mixed action components.
+
+A policy's parameters are arrays; the distrax distributions built from them live and die inside one function, because
+they do not travel well through `vmap`. Components are independent given the observation, so joint log-probabilities,
+entropies and divergences are sums over the components that an agent has.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import distrax
+import jax
+import jax.numpy as jnp
+
+from hajax.spec import ActionLayout
+
+
+class ActionParameters(NamedTuple):
+    """Parameters of the distribution of one action; a kind that no agent of the team has is `None`.
+
+    `logits` `[…, D, C]`, −inf where a choice is unavailable; `mean` and `std` `[…, D]` of the Gaussian variable u,
+    the action being `center + scale · u`.
+    """
+
+    logits: jax.Array | None
+    mean: jax.Array | None
+    std: jax.Array | None
+
+
+def mask_logits(logits: jax.Array, available: jax.Array) -> jax.Array:
+    """−inf where a choice is unavailable, so that its probability is exactly 0 and it receives no gradient."""
+    return jnp.where(available, logits, -jnp.inf)
+
+
+def _categorical(parameters: ActionParameters) -> distrax.Categorical:
+    return distrax.Categorical(logits=parameters.logits)
+
+
+def _gaussian(parameters: ActionParameters) -> distrax.Normal:
+    return distrax.Normal(parameters.mean, parameters.std)
+
+
+def _scaled(layout: ActionLayout, u: jax.Array) -> jax.Array:
+    return jnp.asarray(layout.center, u.dtype) + jnp.asarray(layout.scale, u.dtype) * u
+
+
+def _combine(layout: ActionLayout, discrete: jax.Array | None, continuous: jax.Array | None) -> jax.Array:
+    """Takes each component from its own kind; components that an agent lacks are 0."""
+    total = 0.0
+    if discrete is not None:
+        total = total + jnp.where(layout.discrete, discrete, 0)
+    if continuous is not None:
+        total = total + jnp.where(layout.continuous, continuous, 0)
+    return jnp.asarray(total)
+
+
+def sample(key: jax.Array, parameters: ActionParameters, layout: ActionLayout) -> jax.Array:
+    """Draws an action `[…, D]`: indices for discrete components, unclipped reals for Box components."""
+    discrete = continuous = None
+    discrete_key, continuous_key = jax.random.split(key)
+    if parameters.logits is not None:
+        discrete = _categorical(parameters).sample(seed=discrete_key).astype(parameters.logits.dtype)
+    if parameters.mean is not None:
+        continuous = _scaled(layout, _gaussian(parameters).sample(seed=continuous_key))
+    return _combine(layout, discrete, continuous)
+
+
+def mode(parameters: ActionParameters, layout: ActionLayout) -> jax.Array:
+    """The most probable action `[…, D]`."""
+    discrete = continuous = None
+    if parameters.logits is not None:
+        discrete = _categorical(parameters).mode().astype(parameters.logits.dtype)
+    if parameters.mean is not None:
+        continuous = _scaled(layout, parameters.mean)
+    return _combine(layout, discrete, continuous)
+
+
+def log_prob(parameters: ActionParameters, layout: ActionLayout, action: jax.Array) -> jax.Array:
+    """The joint log-density of `action` `[…, D]`, summed over components: `[…]`.
+
+    For Box components it is the density of the action itself, log N(u; mean, std) − log scale, in native units.
+    """
+    discrete = continuous = None
+    if parameters.logits is not None:
+        # A component of another kind is scored at choice 0, which always exists, and masked afterwards.
+        index = jnp.where(layout.discrete, action, 0).astype(int)
+        discrete = _categorical(parameters).log_prob(index)
+    if parameters.mean is not None:
+        scale = jnp.asarray(layout.scale, action.dtype)
+        u = jnp.where(layout.continuous, (action - jnp.asarray(layout.center, action.dtype)) / scale, 0)
+        continuous = _gaussian(parameters).log_prob(u) - jnp.log(scale)
+    return _combine(layout, discrete, continuous).sum(-1)
+
+
+def entropy(parameters: ActionParameters, layout: ActionLayout) -> jax.Array:
+    """The joint (differential) entropy in nats, summed over components: `[…]`."""
+    discrete = continuous = None
+    if parameters.logits is not None:
+        discrete = _categorical(parameters).entropy()
+    if parameters.mean is not None:
+        scale = jnp.asarray(layout.scale, parameters.mean.dtype)
+        continuous = _gaussian(parameters).entropy() + jnp.log(scale)
+    return _combine(layout, discrete, continuous).sum(-1)
+
+
+def kl_divergence(p: ActionParameters, q: ActionParameters, layout: ActionLayout) -> jax.Array:
+    """KL(p ‖ q) in nats, exact for every kind, summed over components: `[…]`.
+
+    Both must have the same unavailable choices; these contribute nothing.
+    """
+    discrete = continuous = None
+    if p.logits is not None:
+        discrete = _categorical(p).kl_divergence(_categorical(q))
+    if p.mean is not None:
+        continuous = _gaussian(p).kl_divergence(_gaussian(q))
+    return _combine(layout, discrete, continuous).sum(-1)

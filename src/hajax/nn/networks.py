@@ -1,0 +1,136 @@
+"""Flax networks of actors and critics: a torso (yours or our MLP) and a head that knows about padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hajax.nn.distributions import ActionParameters, mask_logits
+from hajax.nn.initializers import orthogonal
+from hajax.spec import ActionLayout
+
+# Gains of orthogonal initialisation that keep the variance of activations (the values of `torch.nn.init.calculate_gain`).
+ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
+    "relu": (nn.relu, math.sqrt(2)),
+    "tanh": (nn.tanh, 5 / 3),
+    "elu": (nn.elu, 1.0),
+    "gelu": (nn.gelu, math.sqrt(2)),
+    "silu": (nn.silu, math.sqrt(2)),
+}
+
+
+class MaskedLayerNorm(nn.Module):
+    """Layer normalisation over the last axis (Ba et al., 2016), with statistics over the entries that exist.
+
+    Entries outside `mask` stay 0.
+    """
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], x.dtype)
+        mean = jnp.mean(x, -1, keepdims=True, where=mask)
+        centred = x - mean
+        variance = jnp.mean(jnp.square(centred), -1, keepdims=True, where=mask)
+        normalised = centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias
+        return normalised if mask is None else jnp.where(mask, normalised, 0)
+
+
+class MLP(nn.Module):
+    """`[LayerNorm on the input] → [Linear → activation → LayerNorm] × n`, orthogonal weights, zero biases.
+
+    The default torso, HARL's network for on-policy algorithms. Input `[…, O]`, output `[…, hidden_sizes[-1]]`.
+    `mask`, bool `[O]`, marks the input entries that the agent has.
+    """
+
+    hidden_sizes: Sequence[int] = (128, 128)
+    activation: str = "relu"
+    layer_norm: bool = True
+    input_layer_norm: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        activation, gain = ACTIVATIONS[self.activation]
+        if self.input_layer_norm:
+            x = MaskedLayerNorm()(x, mask)
+        for layer, width in enumerate(self.hidden_sizes):
+            x = nn.Dense(width, kernel_init=orthogonal(gain, mask if layer == 0 else None))(x)
+            x = activation(x)
+            if self.layer_norm:
+                x = MaskedLayerNorm()(x)
+        return x
+
+
+class Actor(nn.Module):
+    """A torso and the action head: `(observation […, O], tables of one agent) -> ActionParameters`.
+
+    Discrete components get logits (−inf where unavailable). Box components get a mean from the network and a
+    state-independent `std = std_scale · sigmoid(log_std)`, `log_std` starting at 1, as in HARL.
+    """
+
+    torso: nn.Module
+    num_components: int
+    num_choices: int
+    has_discrete: bool
+    has_continuous: bool
+    output_gain: float = 0.01
+    std_scale: float = 0.5
+
+    @nn.compact
+    def __call__(
+        self,
+        observation: jax.Array,
+        observation_mask: jax.Array | None,
+        layout: ActionLayout,
+        action_mask: jax.Array | None = None,
+    ) -> ActionParameters:
+        features = self.torso(observation, observation_mask)
+        head_init = orthogonal(self.output_gain)
+        logits = mean = std = None
+        if self.has_discrete:
+            width = self.num_components * self.num_choices
+            logits = nn.Dense(width, kernel_init=head_init, name="logits")(features)
+            logits = logits.reshape(*logits.shape[:-1], self.num_components, self.num_choices)
+            logits = mask_logits(logits, available_choices(layout, action_mask))
+        if self.has_continuous:
+            mean = nn.Dense(self.num_components, kernel_init=head_init, name="mean")(features)
+            log_std = self.param("log_std", nn.initializers.ones, (self.num_components,), mean.dtype)
+            std = jnp.broadcast_to(self.std_scale * nn.sigmoid(log_std), mean.shape)
+        return ActionParameters(logits, mean, std)
+
+
+def available_choices(layout: ActionLayout, action_mask: jax.Array | None) -> jax.Array:
+    """The choices that exist and that the environment allows, `[…, D, C]`.
+
+    Components that are not discrete ignore the environment's mask; a component left without any choice (a dead
+    agent in some environments) gets all of its own back, because an empty categorical is NaN.
+    """
+    choices = jnp.asarray(layout.choices)
+    if action_mask is None:
+        return choices
+    allowed = choices & action_mask
+    usable = jnp.asarray(layout.discrete) & allowed.any(-1)
+    return jnp.where(usable[..., None], allowed, choices)
+
+
+class Critic(nn.Module):
+    """A torso and a linear output: `x […, S] -> value […]`."""
+
+    torso: nn.Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        features = self.torso(x, mask)
+        return nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(features)[..., 0]
+
+
+def init_params(module: nn.Module, key: jax.Array, *inputs: Any) -> Any:
+    """The module's parameters (the `params` collection is all that hajax's networks have)."""
+    return module.init(key, *inputs)["params"]

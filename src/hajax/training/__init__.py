@@ -1,0 +1,6 @@
+"""Training loops, rollouts and evaluation."""
+
+from hajax.training.evaluation import make_evaluate
+from hajax.training.loop import Loop, TrainState, make_loop, make_train
+
+__all__ = ["Loop", "TrainState", "make_evaluate", "make_loop", "make_train"]

@@ -1,0 +1,65 @@
+"""Evaluation, apart from training: fresh environments, no learning, whole episodes only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.core.algorithm import Algorithm
+from hajax.envs.base import Environment
+from hajax.training.rollout import team_reward
+from hajax.validation import check_number
+
+
+def make_evaluate(
+    env: Environment,
+    algo: Algorithm,
+    *,
+    num_episodes: int = 100,
+    deterministic: bool = True,
+    max_steps: int | None = None,
+) -> Callable[[jax.Array, Any], dict[str, jax.Array]]:
+    """`evaluate(key, state) -> results` of `num_episodes` first episodes, one per freshly reset environment.
+
+    `results` holds arrays `[num_episodes]`: `episode_return` (the team's, undiscounted), `episode_length`, and the
+    environment's metrics at the episode's end. `deterministic` takes the policy's mode instead of a sample. Episodes
+    still running after `max_steps` (default: the environment's limit) count as they stand.
+
+    Raises ValueError if the environment has no step limit and `max_steps` is not given.
+    """
+    limit = env.spec.max_steps if max_steps is None else max_steps
+    if limit is None:
+        raise ValueError(f"max_steps=None, but {env.spec.name} has no step limit; allowed: a whole number >= 1")
+    check_number("max_steps", limit, 1, whole=True)
+    check_number("num_episodes", num_episodes, 1, whole=True)
+
+    def evaluate(key: jax.Array, state: Any) -> dict[str, jax.Array]:
+        reset_key, step_key = jax.random.split(key)
+        env_state, timestep = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
+        zeros = {"episode_return": jnp.zeros(num_episodes), "episode_length": jnp.zeros(num_episodes)}
+        results = zeros | {name: jnp.zeros(num_episodes) for name in timestep.metrics}
+
+        def step(carry, key):
+            env_state, timestep, memory, running, results = carry
+            act_key, env_key = jax.random.split(key)
+            action, _, memory = algo.act(act_key, state, timestep, memory, deterministic)
+            env_state, timestep = jax.vmap(env.step)(jax.random.split(env_key, num_episodes), env_state, action)
+            reward = team_reward(env.spec, timestep.reward)
+            results = {
+                **{name: jnp.where(running, value, results[name]) for name, value in timestep.metrics.items()},
+                "episode_return": results["episode_return"] + jnp.where(running, reward, 0),
+                "episode_length": results["episode_length"] + running,
+            }
+            running = running & ~(timestep.terminated | timestep.truncated)
+            return (env_state, timestep, memory, running, results), None
+
+        running = jnp.ones(num_episodes, bool)
+        carry = (env_state, timestep, algo.initial_memory((num_episodes,)), running, results)
+        (*_, results), _ = lax.scan(step, carry, jax.random.split(step_key, limit))
+        return results
+
+    return evaluate

@@ -1,0 +1,116 @@
+"""Acting in vectorised environments: rollouts for learning, and the statistics of the episodes that they see."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.core.algorithm import Algorithm
+from hajax.core.batches import OnPolicyBatch
+from hajax.envs.base import Environment
+from hajax.spec import EnvSpec, Timestep
+
+
+class EpisodeStatistics(NamedTuple):
+    """Running sums per environment `[E]`, and sums over the episodes that ended since the last report (scalars)."""
+
+    running_return: jax.Array
+    running_length: jax.Array
+    ended: jax.Array
+    ended_return: jax.Array
+    ended_length: jax.Array
+    ended_metrics: dict[str, jax.Array]
+
+
+class Actors(NamedTuple):
+    """Where the environments stand and what the actors remember, between rollouts."""
+
+    env_state: Any
+    timestep: Timestep
+    memory: Any
+    episodes: EpisodeStatistics
+
+
+def team_reward(spec: EnvSpec, reward: jax.Array) -> jax.Array:
+    """The sum over agents of their own rewards, `[…, N] -> […]`: what every agent is given if the reward is the team's."""
+    return reward[..., 0] if spec.reward == "team" else reward.sum(-1)
+
+
+def start(env: Environment, algo: Algorithm, key: jax.Array, num_envs: int) -> Actors:
+    """Resets `num_envs` environments."""
+    env_state, timestep = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+    zeros = jnp.zeros(num_envs)
+    metrics = {name: jnp.zeros(()) for name in timestep.metrics}
+    episodes = EpisodeStatistics(zeros, zeros, jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), metrics)
+    return Actors(env_state, timestep, algo.initial_memory((num_envs,)), episodes)
+
+
+def count_episodes(spec: EnvSpec, episodes: EpisodeStatistics, timestep: Timestep) -> EpisodeStatistics:
+    """Adds one vectorised step `[E]` to the statistics."""
+    done = timestep.terminated | timestep.truncated
+    running_return = episodes.running_return + team_reward(spec, timestep.reward)
+    running_length = episodes.running_length + 1
+    return EpisodeStatistics(
+        running_return=jnp.where(done, 0, running_return),
+        running_length=jnp.where(done, 0, running_length),
+        ended=episodes.ended + done.sum(),
+        ended_return=episodes.ended_return + jnp.where(done, running_return, 0).sum(),
+        ended_length=episodes.ended_length + jnp.where(done, running_length, 0).sum(),
+        ended_metrics={
+            name: episodes.ended_metrics[name] + jnp.where(done, value, 0).sum()
+            for name, value in timestep.metrics.items()
+        },
+    )
+
+
+def report_episodes(episodes: EpisodeStatistics) -> tuple[EpisodeStatistics, dict[str, jax.Array]]:
+    """Means over the episodes that ended since the last report (NaN if none did), and fresh sums."""
+    mean = {
+        "episode_return": episodes.ended_return / episodes.ended,
+        "episode_length": episodes.ended_length / episodes.ended,
+        **{name: value / episodes.ended for name, value in episodes.ended_metrics.items()},
+    }
+    zero = jnp.zeros(())
+    fresh = episodes._replace(
+        ended=zero,
+        ended_return=zero,
+        ended_length=zero,
+        ended_metrics={name: zero for name in episodes.ended_metrics},
+    )
+    return fresh, {"episodes": episodes.ended, **mean}
+
+
+def rollout(
+    env: Environment, algo: Algorithm, key: jax.Array, state: Any, actors: Actors, length: int
+) -> tuple[Actors, OnPolicyBatch]:
+    """`length` steps in every environment with the algorithm's stochastic policy: an `OnPolicyBatch` of `[T, E, …]`."""
+    num_envs = actors.timestep.first.shape[0]
+    initial_memory = actors.memory
+
+    def step(actors: Actors, key):
+        act_key, env_key = jax.random.split(key)
+        seen = actors.timestep
+        action, extras, memory = algo.act(act_key, state, seen, actors.memory)
+        env_state, timestep = jax.vmap(env.step)(jax.random.split(env_key, num_envs), actors.env_state, action)
+        row = OnPolicyBatch(
+            observation=seen.observation,
+            state=seen.state,
+            action_mask=seen.action_mask,
+            active=seen.active,
+            first=seen.first,
+            action=action,
+            log_prob=extras.log_prob,
+            reward=timestep.reward,
+            terminated=timestep.terminated,
+            truncated=timestep.truncated,
+            final_observation=timestep.final.observation,
+            final_state=timestep.final.state,
+            memory=(),
+        )
+        return Actors(env_state, timestep, memory, count_episodes(env.spec, actors.episodes, timestep)), row
+
+    actors, batch = lax.scan(step, actors, jax.random.split(key, length))
+    return actors, batch._replace(memory=initial_memory)

@@ -1,0 +1,59 @@
+"""Checks of settings, before anything compiles: every message names the setting, its value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """`"; did you mean x or y?"` with the known names closest to `name`, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def check_known(what: str, name: Any, known: Iterable[str]) -> None:
+    """Raises ValueError, with the nearest names, unless `name` is one of `known`."""
+    known = list(known)
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}{nearest(name, known)}; allowed: {', '.join(known)}")
+
+
+def check_settings(owner: str, settings: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    """Raises ValueError, with the nearest names, unless every key of `settings` is allowed."""
+    allowed = list(allowed)
+    for key, value in settings.items():
+        if key not in allowed:
+            raise ValueError(
+                f"unknown setting {key}={value!r} of {owner}{nearest(key, allowed)}; allowed: {', '.join(allowed)}"
+            )
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raises ValueError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; allowed: {', '.join(allowed)}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}; allowed: true, false")
+
+
+def check_number(
+    name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False, whole: bool = False
+) -> None:
+    """Raises ValueError unless every entry of `value` is a finite number in the range."""
+    kind = "a whole number" if whole else "a number"
+    allowed = f"{kind} {'>' if open_low else '>='} {low}" + (f" and <= {high}" if math.isfinite(high) else "")
+    numbers = np.asarray(value)
+    if isinstance(value, bool) or not np.issubdtype(numbers.dtype, np.integer if whole else np.number):
+        raise ValueError(f"{name}={value!r}; allowed: {allowed}")
+    above = numbers > low if open_low else numbers >= low
+    if not np.all(above & (numbers <= high) & np.isfinite(numbers)):
+        raise ValueError(f"{name}={value}; allowed: {allowed}")
