@@ -10,16 +10,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hajax.core.algorithm import Algorithm
-from hajax.core.settings import Hyperparameters, Settings
 from hajax.core import on_policy
 from hajax.core.advantages import weighted_mean
-from hajax.core.losses import clipped_surrogate
+from hajax.core.algorithm import Algorithm
 from hajax.core.batches import GroupBatch, OnPolicyBatch, group_batches
+from hajax.core.compound_ratio import GroupPolicy, improve_in_sequence
+from hajax.core.losses import clipped_surrogate
 from hajax.core.on_policy import OnPolicyState
-from hajax.core.optimisation import decayed, gradient_step, train_epochs
-from hajax.core.sequential import draw_permutation, sequential_update
-from hajax.nn import distributions
+from hajax.core.optimisation import Learner, decayed, gradient_step, train_epochs
+from hajax.core.settings import Hyperparameters, Settings
 from hajax.spec import EnvSpec
 
 DEFAULTS = Settings(order="random", sharing="none")
@@ -49,6 +48,7 @@ def happo(
       hyperparameters: default numbers, which `init` may replace.
       actor, critic: flax modules used as torsos instead of the MLP, called as `module(x, mask)` with `x` `[…, O]` (or
         the state `[…, S]`) padded with zeros and `mask` bool `[O]` or `None`; they return features `[…, H]`.
+      name: what the algorithm calls itself, in results and errors.
 
     Raises:
       ValueError: if a number is out of range, agents cannot share parameters, or the reward is of the wrong kind.
@@ -58,21 +58,13 @@ def happo(
     def update(key: jax.Array, state: OnPolicyState, batch: OnPolicyBatch) -> tuple[OnPolicyState, dict]:
         hp = state.hyperparameters
         learning_rate = decayed(hp.actor_lr, state.updates, settings.decay_updates)
-        order_key, actor_key, critic_key = jax.random.split(key, 3)
+        actor_key, critic_key = jax.random.split(key)
         estimates = on_policy.estimate(critics, state, batch)  # line 7
         samples = group_batches(actors, batch, estimates)
 
-        def log_prob_and_entropy(params, tables, moments, samples: GroupBatch):
-            policy = actors.distribution(params, tables, moments, samples.observation, samples.action_mask)
-            log_prob = distributions.log_prob(policy, tables.layout, samples.action)
-            return log_prob, distributions.entropy(policy, tables.layout)
-
-        def update_agent(learner, inputs, compound_ratio):
-            key, tables, moments, samples = inputs
-            samples = samples._replace(advantage=compound_ratio * samples.advantage)  # M
-
+        def improve_agent(key, policy: GroupPolicy, learner: Learner, samples: GroupBatch):
             def loss(params, samples: GroupBatch):
-                log_prob, entropy = log_prob_and_entropy(params, tables, moments, samples)
+                log_prob, entropy = policy.log_prob_and_entropy(params, samples)
                 log_ratio = log_prob - samples.log_prob
                 ratio = jnp.exp(log_ratio)
                 surrogate = weighted_mean(clipped_surrogate(ratio, samples.advantage, hp.clip), samples.weight)
@@ -90,24 +82,15 @@ def happo(
                 learner, norm = gradient_step(learner, gradient, learning_rate, hp.max_grad_norm, hp.adam_eps)
                 return learner, info | {"actor_grad_norm": norm}
 
-            learner, info = train_epochs(key, learner, samples, step, settings.epochs, settings.minibatches)  # line 11
-            new_log_prob, _ = log_prob_and_entropy(learner.params, tables, moments, samples)
-            log_ratio = jnp.where(samples.weight > 0, new_log_prob - samples.log_prob, 0)
-            return learner, compound_ratio * jnp.exp(log_ratio.sum(0)), info  # line 12
+            return train_epochs(key, learner, samples, step, settings.epochs, settings.minibatches)  # line 11
 
-        permutation = draw_permutation(order_key, actors.groups.num_groups, settings.order)  # line 8
-        keys = jax.random.split(actor_key, actors.groups.num_groups)
-        new_actors, compound_ratio, actor_info = sequential_update(  # lines 10–13
-            update_agent,
-            permutation,
-            state.actors,
-            (keys, actors.tables, state.actor_moments, samples),
-            jnp.ones_like(samples.log_prob[0, 0]),  # line 9
+        new_actors, actor_info = improve_in_sequence(  # lines 8–13
+            actor_key, actors, settings.order, state.actors, state.actor_moments, samples, improve_agent
         )
-        new_state, critic_info = on_policy.update_critics(  # lines 14–15
+        state, critic_info = on_policy.update_critics(  # lines 14–15
             critic_key, critics, settings, state, batch, estimates
         )
-        new_state = on_policy.update_actor_moments(new_state, samples)._replace(actors=new_actors, updates=state.updates + 1)
-        return new_state, actor_info | critic_info | {"compound_ratio": compound_ratio.mean()}
+        state = on_policy.update_actor_moments(state, samples)
+        return state._replace(actors=new_actors, updates=state.updates + 1), actor_info | critic_info
 
     return on_policy.make_algorithm(name, settings, hyperparameters or Hyperparameters(), actors, critics, update)

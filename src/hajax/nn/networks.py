@@ -24,6 +24,11 @@ ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
 }
 
 
+def dense(width: int, kernel_init: Callable, x: jax.Array, name: str | None = None) -> jax.Array:
+    """A linear layer whose parameters have the precision of its input, so that float64 inputs make a float64 network."""
+    return nn.Dense(width, kernel_init=kernel_init, param_dtype=x.dtype, name=name)(x)
+
+
 class MaskedLayerNorm(nn.Module):
     """Layer normalisation over the last axis (Ba et al., 2016), with statistics over the entries that exist.
 
@@ -61,7 +66,7 @@ class MLP(nn.Module):
         if self.input_layer_norm:
             x = MaskedLayerNorm()(x, mask)
         for layer, width in enumerate(self.hidden_sizes):
-            x = nn.Dense(width, kernel_init=orthogonal(gain, mask if layer == 0 else None))(x)
+            x = dense(width, orthogonal(gain, mask if layer == 0 else None), x)
             x = activation(x)
             if self.layer_norm:
                 x = MaskedLayerNorm()(x)
@@ -96,11 +101,11 @@ class Actor(nn.Module):
         logits = mean = std = None
         if self.has_discrete:
             width = self.num_components * self.num_choices
-            logits = nn.Dense(width, kernel_init=head_init, name="logits")(features)
+            logits = dense(width, head_init, features, "logits")
             logits = logits.reshape(*logits.shape[:-1], self.num_components, self.num_choices)
             logits = mask_logits(logits, available_choices(layout, action_mask))
         if self.has_continuous:
-            mean = nn.Dense(self.num_components, kernel_init=head_init, name="mean")(features)
+            mean = dense(self.num_components, head_init, features, "mean")
             log_std = self.param("log_std", nn.initializers.ones, (self.num_components,), mean.dtype)
             std = jnp.broadcast_to(self.std_scale * nn.sigmoid(log_std), mean.shape)
         return ActionParameters(logits, mean, std)
@@ -128,7 +133,7 @@ class Critic(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         features = self.torso(x, mask)
-        return nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(features)[..., 0]
+        return dense(1, orthogonal(1.0), features, "value")[..., 0]
 
 
 def init_params(module: nn.Module, key: jax.Array, *inputs: Any) -> Any:
