@@ -1,0 +1,132 @@
+"""The contract of an algorithm, for every registered one: a new entry joins by being registered."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems
+import pytest
+
+import hajax
+from hajax.core.algorithm import Algorithm
+from hajax.spec import Box, Discrete, Timestep
+
+ALGORITHMS = hajax.list_algorithms()
+# What suits a team whose agents all differ; each algorithm's own default sharing is tried on a team of equals.
+CASES = [(name, kind) for name in ALGORITHMS for kind in ("mixed team", "team of equals")]
+
+
+def build(name: str, kind: str) -> Algorithm:
+    if kind == "mixed team":
+        return problems.make_algorithm(name, problems.make_spec(problems.MIXED, problems.MIXED_SIZES), sharing="none")
+    return problems.make_algorithm(name, problems.make_spec([Box((-2.0,), (3.0,))] * 3))
+
+
+def timestep_of(batch) -> Timestep:
+    """The first row of a batch, as the actors would see it: `[E, N, …]`."""
+    fields = {name: getattr(batch, name)[0] for name in ("observation", "state", "action_mask", "active", "reward")}
+    flags = {name: getattr(batch, name)[0] for name in ("terminated", "truncated", "first")}
+    return Timestep(**fields, **flags, final=None, metrics={})  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(case), scope="module")
+def problem(request):
+    algo = build(*request.param)
+    state = algo.init(jax.random.key(0))
+    batch = problems.random_batch(algo, problems.random_state(algo, 0), 0)
+    return algo, state, jax.tree.map(lambda x: jnp.asarray(x, float) if x.dtype.kind == "f" else x, batch)
+
+
+def test_names_itself_and_validates_its_numbers(problem):
+    algo, _, _ = problem
+    assert algo.name in ALGORITHMS
+    with pytest.raises(ValueError, match=r"discount=1\.5; allowed: a number >= 0 and <= 1"):
+        algo.init(jax.random.key(0), algo.hyperparameters._replace(discount=1.5))
+
+
+def test_update_is_pure_traced_once_and_keeps_the_states_types(problem):
+    algo, state, batch = problem
+    chex.clear_trace_counter()  # counts by name, and every algorithm's function is called `update`
+    update = jax.jit(chex.assert_max_traces(algo.update, n=1))
+    first, info = update(jax.random.key(1), state, batch)
+    again, _ = update(jax.random.key(1), state, batch)
+    chex.assert_trees_all_equal(first, again)
+    chex.assert_trees_all_equal_shapes_and_dtypes(first, state)
+    second, _ = update(jax.random.key(2), first, batch)
+    assert int(second.updates) == 2
+    for name, value in info.items():
+        assert np.all(np.isfinite(value)), name
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), first.actors.params, state.actors.params)
+    assert max(jax.tree.leaves(moved)) > 0
+
+
+def test_act_scores_its_own_action_on_any_batch_axes(problem):
+    algo, state, batch = problem
+    timestep = timestep_of(batch)
+    memory = algo.initial_memory(timestep.first.shape)
+    action, extras, _ = algo.act(jax.random.key(3), state, timestep, memory)
+    assert action.shape == batch.action.shape[1:]
+    assert extras.log_prob.shape == batch.log_prob.shape[1:]
+    for space, column in zip((agent.action_space for agent in algo.spec.agents), range(action.shape[1]), strict=True):
+        own = np.asarray(action[:, column, : space.num_components])
+        if not isinstance(space, Box):
+            choices = np.array(space.choices)
+            assert np.all((own >= 0) & (own < choices) & (own == own.astype(int))), space
+    deterministic = [algo.act(jax.random.key(k), state, timestep, memory, True)[0] for k in (4, 5)]
+    chex.assert_trees_all_equal(*deterministic)
+    alone = jax.tree.map(lambda x: x[0], timestep)
+    chex.assert_trees_all_close(
+        algo.act(jax.random.key(4), state, alone, algo.initial_memory(()), True)[0], deterministic[0][0], rtol=1e-5
+    )
+
+
+def test_unavailable_actions_are_never_taken(problem):
+    algo, state, batch = problem
+    if not algo.spec.has_discrete:
+        assert all(isinstance(agent.action_space, Box) for agent in algo.spec.agents)
+        return
+    timestep = timestep_of(batch)
+    keys = jax.random.split(jax.random.key(6), 300)
+    actions = jax.vmap(lambda key: algo.act(key, state, timestep, algo.initial_memory((3,)))[0])(keys)
+    discrete = algo.spec.action_layout.discrete
+    index = np.where(discrete, np.asarray(actions), 0).astype(int)
+    available = np.broadcast_to(timestep.action_mask, (*index.shape, algo.spec.num_choices))
+    assert np.take_along_axis(available, index[..., None], -1)[..., 0][..., discrete].all()
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("sharing", ["none", "type", [0, 0, 1]])
+def test_every_form_of_sharing(name, sharing):
+    spec = problems.make_spec([Discrete(3)] * 3)
+    algo = problems.make_algorithm(name, spec, sharing=sharing, agent_id=True)
+    groups = {"none": 3, "type": 1}.get(sharing if isinstance(sharing, str) else "", 2)
+    params = jax.eval_shape(algo.init, jax.random.key(0)).actors.params
+    assert {x.shape[0] for x in jax.tree.leaves(params)} == {groups}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("happ", {}, r"unknown algorithm 'happ'; did you mean .*happo.*\?; allowed: happo, mappo, ippo"),
+        ("happo", {"epoch": 3}, r"unknown setting epoch=3 of happo; did you mean epochs"),
+        ("happo", {"epochs": 0}, r"epochs=0; allowed: a whole number >= 1"),
+        ("happo", {"actor_lr": -1.0}, r"actor_lr=-1\.0; allowed: a number >= 0"),
+        ("happo", {"order": "reverse"}, r"order='reverse'; allowed: random, fixed, simultaneous"),
+        ("happo", {"sharing": "all"}, r"sharing='all' puts agent_0 and agent_1 in one group, but their spaces differ"),
+        ("mappo", {"order": "fixed", "sharing": "none"}, r"order='fixed' of mappo; allowed: simultaneous"),
+        ("ippo", {"centralised": True, "sharing": "none"}, r"centralised=True of ippo; allowed: False"),
+    ],
+)
+def test_refusals_name_the_setting_the_value_and_what_is_allowed(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        hajax.make_algorithm(name, problems.make_spec(problems.MIXED), **settings)
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("happo", False), ("mappo", False), ("ippo", True)])
+def test_a_joint_advantage_needs_the_teams_reward(name, allowed):
+    spec = problems.make_spec([Discrete(2)] * 2, reward="individual")
+    if allowed:
+        assert hajax.make_algorithm(name, spec).spec.reward == "individual"
+    else:
+        with pytest.raises(ValueError, match=rf"reward='individual' of random does not suit {name}.*allowed: team"):
+            hajax.make_algorithm(name, spec)
