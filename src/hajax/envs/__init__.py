@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from hajax.envs.base import Environment, auto_reset, state_from_observations
@@ -47,7 +47,9 @@ def register_env(name: str, factory: str | Factory) -> None:
         TypeError: `factory` is neither a function nor `"module:function"`.
     """
     if name in _BUILT_IN:
-        raise ValueError(f"name={name!r} is an environment of the library; allowed: any name but {', '.join(_BUILT_IN)}")
+        raise ValueError(
+            f"name={name!r} is an environment of the library; allowed: any name but {', '.join(_BUILT_IN)}"
+        )
     if not callable(factory) and not (isinstance(factory, str) and factory.count(":") == 1):
         raise TypeError(f"factory={factory!r} of {name!r}; allowed: a function, or a string 'module:function'")
     _registered[name] = factory

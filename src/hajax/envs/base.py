@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hajax.spec import EnvSpec, FinalStep, Timestep
 
@@ -84,8 +83,8 @@ def pad_observations(spec: EnvSpec, observations: list[jax.Array]) -> jax.Array:
 def concatenate_observations(spec: EnvSpec, observation: jax.Array) -> jax.Array:
     """The unpadded observations of all agents, end to end: `[…, N, O] -> […, ΣOᵢ]`."""
     flat = observation.reshape(*observation.shape[:-2], -1)
-    own = np.flatnonzero(spec.observation_mask)
-    return flat if own.size == flat.shape[-1] else flat[..., own]
+    own = spec.observation_mask.ravel()
+    return flat if own.all() else flat[..., own]
 
 
 def clip_action(spec: EnvSpec, action: jax.Array) -> jax.Array:

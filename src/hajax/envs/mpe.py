@@ -67,8 +67,8 @@ def simple_spread(
     """
     check_number("num_agents", num_agents, 1, whole=True)
     check_number("local_ratio", local_ratio, 0, 1)
-    world = _world("SimpleSpreadMPE", actions, num_agents=num_agents, num_landmarks=num_agents, local_ratio=local_ratio)
-    return _environment("mpe/simple_spread", world, reward, state, max_steps)
+    options = {"num_agents": num_agents, "num_landmarks": num_agents, "local_ratio": local_ratio}
+    return _environment("mpe/simple_spread", "SimpleSpreadMPE", options, actions, reward, state, max_steps)
 
 
 def simple_reference(
@@ -97,8 +97,8 @@ def simple_reference(
         ValueError: an option has a value that is not allowed.
     """
     check_number("local_ratio", local_ratio, 0, 1)
-    world = _world("SimpleReferenceMPE", actions, local_ratio=local_ratio)
-    return _environment("mpe/simple_reference", world, reward, state, max_steps)
+    options = {"local_ratio": local_ratio}
+    return _environment("mpe/simple_reference", "SimpleReferenceMPE", options, actions, reward, state, max_steps)
 
 
 def simple_speaker_listener(
@@ -122,16 +122,8 @@ def simple_speaker_listener(
     Raises:
         ValueError: an option has a value that is not allowed.
     """
-    world = _world("SimpleSpeakerListenerMPE", actions)
-    return _environment("mpe/simple_speaker_listener", world, reward, state, max_steps)
-
-
-def _world(task: str, actions: ActionKind, **options: Any) -> Any:
-    """jaxmarl's task of that class name, with the same dynamics in fewer operations."""
-    check_choice("actions", actions, ("discrete", "continuous"))
-    world = _lean(getattr(_import_tasks(), task))(action_type=actions.capitalize(), **options)
-    world.discrete = actions == "discrete"
-    return world
+    name, task = "mpe/simple_speaker_listener", "SimpleSpeakerListenerMPE"
+    return _environment(name, task, {}, actions, reward, state, max_steps)
 
 
 def _import_tasks() -> Any:
@@ -140,40 +132,48 @@ def _import_tasks() -> Any:
     The import prints about optional parts, and leaves the process's own streams in the place of a notebook's or a
     progress bar's; both are undone.
     """
-    kept = sys.stdout, sys.stderr, sys.__stdout__
-    sys.stdout = sys.__stdout__ = io.StringIO()
+    streams = {name: getattr(sys, name) for name in ("stdout", "stderr", "__stdout__")}
     try:
+        for name in ("stdout", "__stdout__"):
+            setattr(sys, name, io.StringIO())
         return importlib.import_module("jaxmarl.environments.mpe")
     finally:
-        sys.stdout, sys.stderr, sys.__stdout__ = kept
+        for name, stream in streams.items():
+            setattr(sys, name, stream)
 
 
 @functools.cache
 def _lean(task: Any) -> Any:
     """The task in fewer operations: one random draw per reset, no noise, contact forces as one array expression.
 
-    jaxmarl splits keys and draws for every kind of entity, and draws Gaussian noise to multiply it by zero (no task
-    has noise); it gathers forces pair by pair through scatters. Its selection by an integer `silent` also fails
-    where integers have 64 bits.
+    jaxmarl splits keys and draws for every kind of entity, draws Gaussian noise to multiply it by zero (no task has
+    noise), and decodes actions and gathers forces one by one through scatters.
     """
 
     class LeanTask(task):
+        def __init__(self, action_type, **options):
+            super().__init__(action_type=action_type, **options)
+            self.discrete = action_type == "Discrete"
+            self.moves = np.asarray(self.moveable)[: self.num_agents]
+            self.speaks = np.asarray(self.silent) == 0
+            self.agents_collide = np.asarray(self.collide).any()  # landmarks never do
+
         def set_actions(self, actions):
             actions = actions.astype(jnp.result_type(float))
-            moves, speaks = np.asarray(self.moveable)[: self.num_agents], np.asarray(self.silent) == 0
+            moves, speaks = self.moves[:, None], self.speaks[:, None]
             if self.discrete:
                 index = actions[:, 0].astype(int)
                 direction = jnp.array(_DIRECTIONS, actions.dtype)[index % len(_DIRECTIONS)]
-                word = jnp.where(moves, index // len(_DIRECTIONS), index)
+                word = jnp.where(self.moves, index // len(_DIRECTIONS), index)
                 message = jax.nn.one_hot(word, self.dim_c, dtype=actions.dtype)
             else:
                 padded = jnp.pad(actions, ((0, 0), (0, len(_DIRECTIONS) + self.dim_c)))
                 movement, after_it = padded[:, : len(_DIRECTIONS)], padded[:, len(_DIRECTIONS) :]
                 # Differences, not a matrix product, which accelerators round.
                 direction = jnp.stack([movement[:, 2] - movement[:, 1], movement[:, 4] - movement[:, 3]], axis=-1)
-                message = jnp.where(moves[:, None], after_it[:, : self.dim_c], padded[:, : self.dim_c])
+                message = jnp.where(moves, after_it[:, : self.dim_c], padded[:, : self.dim_c])
             force = direction * self.accel[:, None]
-            return jnp.where(moves[:, None], force, 0), jnp.where(speaks[:, None], message, 0)
+            return jnp.where(moves, force, 0), jnp.where(speaks, message, 0)
 
         def reset(self, key):
             _, state = super().reset(key)  # its own draws are replaced, and so compiled out
@@ -192,34 +192,39 @@ def _lean(task: Any) -> Any:
             return c
 
         def _apply_environment_force(self, p_force_all, state):
-            colliding = np.flatnonzero(np.asarray(self.collide))
-            if colliding.size < 2:
+            if not self.agents_collide:
                 return p_force_all
-            position, radius = state.p_pos[colliding], self.rad[colliding]
+            agents = slice(self.num_agents)
+            position, radius = state.p_pos[agents], self.rad[agents]
             offset = position[:, None] - position[None]
             # The diagonal is moved away from zero; its force is zero because the offset is.
-            distance = jnp.sqrt(jnp.sum(offset**2, axis=-1) + np.eye(colliding.size))
+            distance = jnp.sqrt(jnp.sum(offset**2, axis=-1) + np.eye(self.num_agents))
             overlap = (radius[:, None] + radius[None] - distance) / self.contact_margin
             penetration = jnp.logaddexp(0.0, overlap) * self.contact_margin
             force = jnp.sum((self.contact_force * penetration / distance)[..., None] * offset, axis=1)
-            return p_force_all.at[colliding].add(force * self.moveable[colliding, None])
+            return p_force_all + jnp.pad(force, ((0, self.num_landmarks), (0, 0)))
 
     return LeanTask
 
 
-def _environment(name: str, world: Any, reward: RewardKind, state: StateKind, max_steps: int) -> Environment:
-    """The contract's `reset` and `step` around jaxmarl's task, without automatic reset."""
-    check_number("max_steps", max_steps, 1, whole=True)
+def _environment(
+    name: str, task: str, options: dict, actions: ActionKind, reward: RewardKind, state: StateKind, max_steps: int
+) -> Environment:
+    """The contract's `reset` and `step` around jaxmarl's task of that class name, without automatic reset."""
+    check_choice("actions", actions, ("discrete", "continuous"))
+    check_choice("reward", reward, ("team", "individual"))
     check_choice("state", state, ("observations", "environment"))
+    check_number("max_steps", max_steps, 1, whole=True)
+    task_class = _lean(getattr(_import_tasks(), task))
+    with jax.ensure_compile_time_eval():  # its constants are arrays, also where a caller is being traced
+        world = task_class(action_type=actions.capitalize(), **options)
     agents = tuple(
         AgentSpec(agent, world.observation_spaces[agent].shape, _action_space(world.action_spaces[agent]))
         for agent in world.agents
     )
-    moving = np.flatnonzero(np.asarray(world.moveable)[: world.num_agents])
-    speaking = np.flatnonzero(np.asarray(world.silent) == 0)
 
     def world_state(inner) -> jax.Array:
-        parts = [inner.p_pos, inner.p_vel[moving], inner.c[speaking]]
+        parts = [inner.p_pos, inner.p_vel[: world.num_agents][world.moves], inner.c[world.speaks]]
         if inner.goal is not None:
             parts.append(jax.nn.one_hot(inner.goal, world.num_landmarks, dtype=inner.p_pos.dtype))
         return jnp.concatenate([part.ravel() for part in parts])

@@ -1,0 +1,45 @@
+"""Every Python block of the guides runs: those of a page in order, in one namespace, as a reader would run them."""
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import hajax.envs
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+BLOCK = re.compile(r"^```python[^\S\n]*\n(.*?)^```[^\S\n]*$", re.DOTALL | re.MULTILINE)
+
+
+def python_blocks(text):
+    """The code of every ```python block, after as many empty lines as stand before it, so that errors point at it."""
+    return ["\n" * text.count("\n", 0, match.start(1)) + match.group(1) for match in BLOCK.finditer(text)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, monkeypatch, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    blocks = python_blocks(text)
+    assert len(blocks) == len(re.findall(r"^\s*```\s*python", text, re.MULTILINE)), "a block is indented or not closed"
+    # A module of its own, since dataclasses and NamedTuples look up where they are defined.
+    module = types.ModuleType("page_" + re.sub(r"\W", "_", page.stem))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(hajax.envs, "_registered", {})
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, str(page), "exec", dont_inherit=True), module.__dict__)
+
+
+def test_the_guides_are_found():
+    pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    assert len(python_blocks(pages["adding-an-environment.md"])) >= 4
+
+
+def test_blocks_keep_their_line_numbers():
+    text = "one\n\n```python\nx = 1\n```\n\n```text\nno\n```\n\n```python\ny = x\n```\n"
+    first, second = python_blocks(text)
+    assert first.splitlines().index("x = 1") == 3
+    assert second.splitlines().index("y = x") == 11
