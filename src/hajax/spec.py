@@ -190,7 +190,9 @@ class EnvSpec:
                     choices[i, d, :n] = True
         bounded = np.isfinite(low)
         finite_low, finite_high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-        return ActionLayout(discrete, continuous, choices, (finite_low + finite_high) / 2, (finite_high - finite_low) / 2)
+        return ActionLayout(
+            discrete, continuous, choices, (finite_low + finite_high) / 2, (finite_high - finite_low) / 2
+        )
 
     @functools.cached_property
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:

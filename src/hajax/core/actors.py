@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -103,7 +103,8 @@ class TeamActors:
         """One group's action distribution for inputs `[…, O]` and masks `[…, D, C]`, from that group's parameters."""
         if moments is not None:
             observation = normalise_moments(moments, observation)
-        return self.module.apply({"params": params}, observation, tables.observation_mask, tables.layout, action_mask)
+        inputs = (observation, tables.observation_mask, tables.layout, action_mask)
+        return cast(ActionParameters, self.module.apply({"params": params}, *inputs))
 
     def act(
         self, key: jax.Array, params: Any, moments: RunningMoments | None, timestep: Timestep, deterministic: bool

@@ -75,8 +75,8 @@ def estimate(
     moments: RunningMoments | None,
     statistics: ValueStatistics | None,
     batch: OnPolicyBatch,
-    discount: jax.Array,
-    gae_lambda: jax.Array,
+    discount: float | jax.Array,
+    gae_lambda: float | jax.Array,
 ) -> Estimates:
     """Values by the critics as they are, and from them GAE advantages and value targets."""
 

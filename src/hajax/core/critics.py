@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -69,12 +69,12 @@ class ValueFunctions:
         return jax.vmap(init_group)(jax.random.split(key, self.groups.num_groups), self.mask)
 
     def group_value(
-        self, params: Any, mask: jax.Array | None, moments: RunningMoments | None, inputs: jax.Array
+        self, params: Any, mask: jax.Array | np.ndarray | None, moments: RunningMoments | None, inputs: jax.Array
     ) -> jax.Array:
         """One group's values `[…]` for inputs `[…, S]`, in normalised units if values are normalised."""
         if moments is not None:
             inputs = normalise_moments(moments, inputs)
-        return self.module.apply({"params": params}, inputs, mask)
+        return cast(jax.Array, self.module.apply({"params": params}, inputs, mask))
 
     def values(self, params: Any, moments: RunningMoments | None, inputs: jax.Array) -> jax.Array:
         """All values `[…, V]` for inputs `[…, V, S]`."""

@@ -59,14 +59,14 @@ class Groups:
         x = jnp.moveaxis(x, axis, 0)
         shape = self.members.shape
         if not np.array_equal(self.members.ravel(), np.arange(self.num_agents)):
-            x = x[self.members.ravel()]
+            x = jnp.take(x, self.members.ravel(), axis=0)
         return x.reshape(*shape, *x.shape[1:])
 
     def scatter(self, x: jax.Array, axis: int) -> jax.Array:
         """The inverse of `gather`: `[G, K, …] -> […, N, …]`."""
         x = x.reshape(-1, *x.shape[2:])
         if not np.array_equal(self._slots, np.arange(x.shape[0])):
-            x = x[self._slots]
+            x = jnp.take(x, self._slots, axis=0)
         return jnp.moveaxis(x, 0, axis)
 
 
@@ -87,9 +87,10 @@ def make_groups(spec: EnvSpec, sharing: str | Sequence[int]) -> Groups:
         raise ValueError(f"sharing={sharing!r}; allowed: none, all, type, or a list with the group of each agent")
     else:
         assignment = [int(g) for g in sharing]
-        if len(assignment) != spec.num_agents or sorted(set(assignment)) != list(range(max(assignment, default=0) + 1)):
+        used = sorted(set(assignment))
+        if len(assignment) != spec.num_agents or used != list(range(len(used))):
             raise ValueError(
-                f"sharing={assignment}; allowed: {spec.num_agents} group numbers, one per agent, using every number from 0"
+                f"sharing={assignment}; allowed: {spec.num_agents} group numbers, one per agent, none left out"
             )
     for agent, group in enumerate(assignment):
         other = assignment.index(group)

@@ -18,7 +18,6 @@ def value_error(
     value: jax.Array,
     target: jax.Array,
     old_value: jax.Array,
-    *,
     kind: str,
     huber_delta: float | jax.Array,
     clip: float | jax.Array | None,

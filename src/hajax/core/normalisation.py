@@ -63,9 +63,9 @@ def denormalise_value(statistics: ValueStatistics, value: jax.Array) -> jax.Arra
 
 
 class RunningMoments(NamedTuple):
-    """Count, mean and sum of squared deviations of vectors `[S]` seen so far."""
+    """Total weight (a count), mean and sum of squared deviations of vectors `[S]` seen so far."""
 
-    count: jax.Array
+    weight: jax.Array
     mean: jax.Array
     deviation: jax.Array
 
@@ -82,18 +82,18 @@ def update_moments(moments: RunningMoments, x: jax.Array, weight: jax.Array) -> 
     divisor = jnp.where(count > 0, count, 1)
     mean = jnp.sum(x * weight, axes) / divisor
     deviation = jnp.sum(jnp.square(x - mean) * weight, axes)
-    total = moments.count + count
+    total = moments.weight + count
     fraction = count / jnp.where(total > 0, total, 1)
     shift = mean - moments.mean
     return RunningMoments(
         total,
         moments.mean + shift * fraction,
-        moments.deviation + deviation + jnp.square(shift) * moments.count * fraction,
+        moments.deviation + deviation + jnp.square(shift) * moments.weight * fraction,
     )
 
 
 def normalise_moments(moments: RunningMoments, x: jax.Array, epsilon: float = 1e-8, limit: float = 10.0) -> jax.Array:
     """(x − mean) / std, clipped to ±`limit`; `x` itself before anything was seen. A constant entry becomes 0."""
-    variance = moments.deviation / jnp.where(moments.count > 0, moments.count, 1)
+    variance = moments.deviation / jnp.where(moments.weight > 0, moments.weight, 1)
     normalised = (x - moments.mean) * jax.lax.rsqrt(variance + epsilon)
-    return jnp.where(moments.count > 0, jnp.clip(normalised, -limit, limit), x)
+    return jnp.where(moments.weight > 0, jnp.clip(normalised, -limit, limit), x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -56,8 +56,8 @@ def make_networks(
     """The team's actors and critics, with the settings' MLP where no torso is given."""
     if spec.reward not in settings.rewards:
         raise ValueError(
-            f"reward={spec.reward!r} of {spec.name} does not suit {name}, which learns from one advantage for the whole "
-            f"team; allowed: {', '.join(settings.rewards)}"
+            f"reward={spec.reward!r} of {spec.name} does not suit {name}, which learns from one advantage for the "
+            f"whole team; allowed: {', '.join(settings.rewards)}"
         )
     groups = make_groups(spec, settings.sharing)
     mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
@@ -169,9 +169,7 @@ def update_critics(
         def loss(params, samples):
             value = critics.group_value(params, mask, moments, samples.inputs)
             clip = hp.clip if settings.clip_value else None
-            error = value_error(
-                value, samples.target, samples.old_value, kind=settings.value_loss, huber_delta=hp.huber_delta, clip=clip
-            )
+            error = value_error(value, samples.target, samples.old_value, settings.value_loss, hp.huber_delta, clip)
             return weighted_mean(error, samples.weight)
 
         def step(learner, minibatch):

@@ -43,7 +43,7 @@ def gradient_step(
     return Learner(params, optimiser), norm
 
 
-def decayed(learning_rate: jax.Array, updates: jax.Array, decay_updates: int | None) -> jax.Array:
+def decayed(learning_rate: float | jax.Array, updates: jax.Array, decay_updates: int | None) -> float | jax.Array:
     """Linear decay to 0 over `decay_updates` updates; constant if that is `None`."""
     if decay_updates is None:
         return learning_rate
@@ -67,7 +67,7 @@ def train_epochs(
     """
     size = jax.tree.leaves(batch)[0].shape[1]
     if size % minibatches:
-        raise ValueError(f"minibatches={minibatches} does not divide the {size} samples of an update (steps × environments)")
+        raise ValueError(f"minibatches={minibatches}; allowed: a divisor of the {size} samples (steps × environments)")
 
     def epoch(learner, key):
         if minibatches == 1:

@@ -7,17 +7,13 @@ permutation of stacked parameters with a carry, the compound ratio M on-policy, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-Order = Literal["random", "fixed", "simultaneous"]
 ORDERS: tuple[str, ...] = ("random", "fixed", "simultaneous")
-
-State = TypeVar("State")
-Carry = TypeVar("Carry")
 
 
 def draw_permutation(key: jax.Array, num_groups: int, order: str) -> jax.Array | None:
@@ -30,12 +26,12 @@ def draw_permutation(key: jax.Array, num_groups: int, order: str) -> jax.Array |
 
 
 def sequential_update(
-    update_group: Callable[[State, Any, Carry], tuple[State, Carry, Any]],
+    update_group: Callable[[Any, Any, Any], tuple[Any, Any, Any]],
     permutation: jax.Array | None,
-    states: State,
+    states: Any,
     inputs: Any,
-    carry: Carry,
-) -> tuple[State, Carry, Any]:
+    carry: Any,
+) -> tuple[Any, Any, Any]:
     """Updates G groups in the order of `permutation`, or all at once.
 
     Args:
@@ -52,14 +48,16 @@ def sequential_update(
     if permutation is None:
 
         def update_alone(_, group):
-            state, _, info = update_group(*group, carry)
+            state, inputs = group
+            state, _, info = update_group(state, inputs, carry)
             return None, (state, info)
 
         _, (states, infos) = lax.scan(update_alone, None, (states, inputs))
         return states, carry, infos
 
     def update_next(carry, group):
-        state, carry, info = update_group(*group, carry)
+        state, inputs = group
+        state, carry, info = update_group(state, inputs, carry)
         return carry, (state, info)
 
     in_order = jax.tree.map(lambda x: jnp.asarray(x)[permutation], (states, inputs))

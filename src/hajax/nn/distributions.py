@@ -47,12 +47,12 @@ def _scaled(layout: ActionLayout, u: jax.Array) -> jax.Array:
 
 def _combine(layout: ActionLayout, discrete: jax.Array | None, continuous: jax.Array | None) -> jax.Array:
     """Takes each component from its own kind; components that an agent lacks are 0."""
-    total = 0.0
+    parts = []
     if discrete is not None:
-        total = total + jnp.where(layout.discrete, discrete, 0)
+        parts.append(jnp.where(layout.discrete, discrete, 0))
     if continuous is not None:
-        total = total + jnp.where(layout.continuous, continuous, 0)
-    return jnp.asarray(total)
+        parts.append(jnp.where(layout.continuous, continuous, 0))
+    return sum(parts[1:], parts[0])
 
 
 def sample(key: jax.Array, parameters: ActionParameters, layout: ActionLayout) -> jax.Array:

@@ -32,7 +32,7 @@ def orthonormalise_rows(matrix: jax.Array) -> jax.Array:
 
 
 def orthogonal(scale: float = 1.0, row_mask: jax.Array | None = None):
-    """An initialiser of kernels `[…, n_in, n_out]` with orthonormal rows or columns (whichever are fewer), times `scale`.
+    """An initialiser of kernels `[…, n_in, n_out]` with orthonormal rows or columns (the fewer), times `scale`.
 
     The matrix is Haar-distributed (Saxe et al., 2013). `row_mask`, bool `[n_in]`, marks the inputs that exist: the
     other rows are zero, and the rest is exactly as orthogonal as a kernel without them.

@@ -14,7 +14,7 @@ from hajax.nn.distributions import ActionParameters, mask_logits
 from hajax.nn.initializers import orthogonal
 from hajax.spec import ActionLayout
 
-# Gains of orthogonal initialisation that keep the variance of activations (the values of `torch.nn.init.calculate_gain`).
+# Each with the gain of orthogonal initialisation that keeps the variance (as `torch.nn.init.calculate_gain` has it).
 ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
     "relu": (nn.relu, math.sqrt(2)),
     "tanh": (nn.tanh, 5 / 3),
@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
 
 
 def dense(width: int, kernel_init: Callable, x: jax.Array, name: str | None = None) -> jax.Array:
-    """A linear layer whose parameters have the precision of its input, so that float64 inputs make a float64 network."""
+    """A linear layer with parameters of the precision of its input: float64 inputs make a float64 network."""
     return nn.Dense(width, kernel_init=kernel_init, param_dtype=x.dtype, name=name)(x)
 
 

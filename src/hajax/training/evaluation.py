@@ -59,7 +59,7 @@ def make_evaluate(
 
         running = jnp.ones(num_episodes, bool)
         carry = (env_state, timestep, algo.initial_memory((num_episodes,)), running, results)
-        (*_, results), _ = lax.scan(step, carry, jax.random.split(step_key, limit))
-        return results
+        carry, _ = lax.scan(step, carry, jax.random.split(step_key, limit))
+        return carry[-1]
 
     return evaluate

@@ -1,4 +1,4 @@
-"""The training loop as pure functions: `init`, `iterate` (one rollout, one update), and whole trainings made of them."""
+"""The training loop as pure functions: `init`, `iterate` (one rollout, one update), and whole trainings."""
 
 from __future__ import annotations
 

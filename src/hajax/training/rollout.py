@@ -35,7 +35,7 @@ class Actors(NamedTuple):
 
 
 def team_reward(spec: EnvSpec, reward: jax.Array) -> jax.Array:
-    """The sum over agents of their own rewards, `[…, N] -> […]`: what every agent is given if the reward is the team's."""
+    """The sum over agents of their own rewards, `[…, N] -> […]`: what `reward="team"` gives every agent."""
     return reward[..., 0] if spec.reward == "team" else reward.sum(-1)
 
 
@@ -78,7 +78,7 @@ def report_episodes(episodes: EpisodeStatistics) -> tuple[EpisodeStatistics, dic
         ended=zero,
         ended_return=zero,
         ended_length=zero,
-        ended_metrics={name: zero for name in episodes.ended_metrics},
+        ended_metrics=dict.fromkeys(episodes.ended_metrics, zero),
     )
     return fresh, {"episodes": episodes.ended, **mean}
 
