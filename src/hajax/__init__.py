@@ -31,6 +31,7 @@ __all__ = [
     "Environment",
     "MultiDiscrete",
     "Timestep",
+    "__version__",
     "list_algorithms",
     "list_envs",
     "make_algorithm",
@@ -40,7 +41,6 @@ __all__ = [
     "make_train",
     "register_algorithm",
     "register_env",
-    "__version__",
 ]
 
 

@@ -15,7 +15,7 @@ class Refusal(Exception):
 
 
 def nearest(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
-    """The names that `name` most likely was meant to be, also compared by their last part (`spread` for `mpe/spread`)."""
+    """The names that `name` was most likely meant to be, compared as a whole and by their last part."""
     known = list(names)
     whole = difflib.get_close_matches(name, known, limit, 0.6)
     last = {key.rsplit("/", 1)[-1].rsplit(".", 1)[-1]: key for key in reversed(known)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
 class TrainingProgress(AbstractContextManager):
@@ -22,14 +22,14 @@ class TrainingProgress(AbstractContextManager):
         self.console = console or Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[status]}"),
             TimeElapsedColumn(),
             console=self.console,
             disable=not (show and self.console.is_terminal),
         )
-        self.task = self.bar.add_task("training", total=total_steps, status="")
+        self.task = self.bar.add_task("compiling", total=total_steps, status="")
         self.latest_return = float("nan")
         self.steps = 0
         self.seconds = 0.0
@@ -46,23 +46,22 @@ class TrainingProgress(AbstractContextManager):
     def advance(self, steps: int, seconds: float) -> None:
         """`steps` per seed have been done in `seconds` of training."""
         self.steps, self.seconds = steps, seconds
-        self.bar.update(self.task, completed=steps, status=self.status())
+        self.bar.update(self.task, description="training", completed=steps, status=self.status())
 
     def evaluated(self, mean_return: float) -> None:
         """The latest evaluation's mean return over seeds."""
         self.latest_return = mean_return
         self.bar.update(self.task, status=self.status())
         if self.show and not self.console.is_terminal:
-            self.console.print(f"{self.steps:,} / {self.total_steps:,} steps  {self.status()}", highlight=False)
+            self.console.print(
+                f"{self.steps:,} / {self.total_steps:,} steps  {self.status()}", highlight=False, soft_wrap=True
+            )
 
     def status(self) -> str:
         """`steps/s`, return and remaining time, in words."""
-        parts = []
+        parts = [f"return {self.latest_return:.2f}"]
         if self.seconds > 0:
             rate = self.steps / self.seconds
-            parts.append(f"{rate * self.num_seeds:,.0f} steps/s")
-        parts.append(f"return {self.latest_return:.2f}")
-        if self.seconds > 0:
-            left = (self.total_steps - self.steps) / rate if rate else 0
-            parts.append(f"ETA {time.strftime('%H:%M:%S', time.gmtime(left))}")
+            left = (self.total_steps - self.steps) / rate
+            parts = [f"{rate * self.num_seeds:,.0f} steps/s", *parts, f"ETA {timedelta(seconds=round(left))}"]
         return "  ".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ def print_start(settings: TrainSettings, schedule: Schedule, path: Path) -> None
     if not settings.progress:
         return
     console = Console(stderr=True, highlight=False)
+    seeds = "1 seed" if settings.num_seeds == 1 else f"{settings.num_seeds} seeds"
+    length = f"{schedule.iterations:,} iterations of {schedule.steps_per_iteration:,} environment steps each"
     console.print(
-        f"{settings.algo['name']} on {settings.env['name']}, {settings.num_seeds} seeds: {schedule.iterations:,} "
-        f"iterations of {schedule.steps_per_iteration:,} environment steps each, results in {path}"
+        f"{settings.algo['name']} on {settings.env['name']}, {seeds}: {length}, results in {path}", soft_wrap=True
     )
     if schedule.total_steps != settings.total_steps:
         console.print(
             f"total_steps={settings.total_steps:,} is rounded up to whole iterations: {schedule.total_steps:,}"
         )
-    console.print("compiling (kept for the next run) …" if settings.compilation_cache else "compiling …")
+    if not console.is_terminal:
+        console.print("compiling; the next run finds it done" if settings.compilation_cache else "compiling")
 
 
 def print_summary(summary: Mapping[str, Any], path: Path) -> None:
@@ -43,7 +46,7 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     returns = summary["eval_return"]
     table = Table(
         title=f"{summary['algo']} on {summary['env']}, {summary['total_steps']:,} steps per seed",
-        caption=f"returns of {summary['eval_episodes']} episodes per seed, deterministic policy",
+        caption=f"{summary['eval_episodes']} episodes per seed, deterministic",
         show_header=False,
     )
     table.add_column(justify="left")
@@ -62,3 +65,16 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     table.add_row("compilation", f"{summary['compile_seconds']:.1f} s")
     table.add_row("wall time", f"{summary['wall_seconds']:.1f} s")
     return table
+
+
+def print_sweep(path: Path) -> None:
+    """One line per run of a sweep, best return first."""
+    summaries = [(file.parent.name, json.loads(file.read_text("utf-8"))) for file in path.glob("*/summary.json")]
+    table = Table(title=f"runs in {path}", title_justify="left")
+    for column in ("run", "interquartile mean", "95% interval", "steps/s"):
+        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
+    for name, summary in sorted(summaries, key=lambda item: item[1]["eval_return"]["iqm"] or 0.0, reverse=True):
+        returns, rate = summary["eval_return"], summary["steps_per_second"]
+        interval = "" if returns["ci95"] is None else "{:.2f} to {:.2f}".format(*returns["ci95"])
+        table.add_row(name, f"{returns['iqm']:.2f}", interval, "" if rate is None else f"{rate:,.0f}")
+    Console(highlight=False).print(table)

@@ -16,7 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.cli.curve import draw_curve
-from hajax.cli.programs import Programs, Team, Totals, compile_programs, evaluation_keys, means, seed_keys
+from hajax.cli.programs import (
+    Programs,
+    Team,
+    Totals,
+    compile_programs,
+    evaluation_keys,
+    hyperparameters,
+    means,
+    seed_keys,
+)
 from hajax.cli.progress import TrainingProgress
 from hajax.cli.run_directory import RunDirectory, summarise_returns, versions
 from hajax.cli.schedule import Schedule
@@ -66,7 +75,7 @@ def run(settings: TrainSettings, team: Team, schedule: Schedule, path: Path) -> 
 def train(this: Run, programs: Programs, keys: jax.Array, bar: TrainingProgress, stop: threading.Event) -> int:
     """Trains and evaluates as scheduled until the end or until `stop` is set; returns the iterations done."""
     schedule, clock = this.schedule, this.clock
-    train_state, totals = programs.init(keys), programs.no_totals()
+    train_state, totals = programs.init(keys, hyperparameters(this.team)), programs.no_totals()
     done, iterations = 0, 1
     for target in schedule.evaluate_after:
         while done < target and not stop.is_set():
@@ -119,8 +128,8 @@ def evaluation_rows(
             row[f"{prefix}return_mean"] = float(arrays["episode_return"][k].mean())
             row[f"{prefix}return_std"] = float(arrays["episode_return"][k].std())
             row[f"{prefix}length"] = float(arrays["episode_length"][k].mean())
-            for name in arrays.keys() - {"episode_return", "episode_length"}:
-                row[f"{prefix}{name}"] = float(arrays[name][k].mean())
+            others = [name for name in arrays if name not in ("episode_return", "episode_length")]
+            row |= {f"{prefix}{name}": float(arrays[name][k].mean()) for name in others}
         row |= {f"train_{name}": float(value[k]) for name, value in training_means.items()}
         rows.append(row)
     return rows

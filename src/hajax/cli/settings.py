@@ -58,7 +58,7 @@ KINDS = {
 
 def validate(config: Mapping[str, Any]) -> TrainSettings:
     """The settings in a composed configuration; `Refusal` names the first field that is unknown or wrong."""
-    sections = {"algo": _mapping("algo", config), "env": _mapping("env", config)}
+    algo, env = _mapping("algo", config), _mapping("env", config)
     fields = {f.name: f for f in dataclasses.fields(TrainSettings)}
     _refuse_unknown("", config, fields)
     evaluation = _mapping("eval", config)
@@ -72,7 +72,7 @@ def validate(config: Mapping[str, Any]) -> TrainSettings:
         for name, f in eval_fields.items()
         if name in evaluation
     }
-    settings = TrainSettings(**sections, eval=EvalSettings(**evals), **values)
+    settings = TrainSettings(algo=algo, env=env, eval=EvalSettings(**evals), **values)
     if settings.seed + settings.num_seeds > 2**31:
         raise Refusal(
             f"seed={settings.seed}; allowed: at most {2**31 - settings.num_seeds} with num_seeds={settings.num_seeds}"
@@ -87,6 +87,8 @@ def checked(name: str, value: Any, kind: str, low: float | None = None, high: fl
         return None
     if base == "int" and isinstance(value, float) and value.is_integer():
         value = int(value)
+    if base == "str" and type(value) is int:  # a directory called 42
+        value = str(value)
     is_bool = isinstance(value, bool)
     fits = {
         "int": isinstance(value, int) and not is_bool,

@@ -50,7 +50,9 @@ def train(arguments: Sequence[str]) -> int:
 
 def run_once(settings: TrainSettings, directory_name: str | None = None) -> dict[str, Any]:
     """One run from checked settings: refuses what can't work, then trains and reports; returns the summary."""
-    # JAX is slow to import, and none of what was refused so far needs it.
+    # JAX is slow to import, and none of what was refused so far needs it. Its runtime warns of every program that it
+    # loads from the compilation cache.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from hajax.cli.programs import build, use_compilation_cache
     from hajax.cli.report import print_start, print_summary
     from hajax.cli.run_directory import claim, default_directory
@@ -74,19 +76,20 @@ def sweep(overrides: Sequence[str]) -> int:
     """Runs every combination of the swept values through Hydra's sweeper and launcher."""
     import hydra
 
-    parsed = config.parse(overrides)
-    swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
-    first = check_combinations(overrides)
-    fixed = [o.get_key_element().lstrip("+~") for o in parsed if o.get_key_element() not in swept]
-    names = ",".join(f"'{name}'" for name in fixed)
-    added = [f"hydra.job.config.override_dirname.exclude_keys=[{names}]"]
-    if first.out_dir is None:
-        from hajax.cli.run_directory import default_directory
+    from hajax.cli.report import print_sweep
+    from hajax.cli.run_directory import default_directory
 
-        added.append(f"out_dir='{default_directory('sweep')}'")
-    run_sweep = hydra.main(config.VERSION_BASE, str(config.conf_dir()), config.CONFIG_NAME)(run_job)
+    first = check_combinations(overrides)
+    fixed = [o.get_key_element().lstrip("+~") for o in config.parse(overrides) if not o.is_sweep_override()]
+    names = ",".join(f"'{name}'" for name in [*fixed, "out_dir"])
+    added = [f"hydra.job.config.override_dirname.exclude_keys=[{names}]"]
+    out_dir = first.out_dir or str(default_directory("sweep"))
+    if first.out_dir is None:
+        added.append(f"out_dir='{out_dir}'")
+    run_sweep = hydra.main(str(config.conf_dir()), config.CONFIG_NAME, config.VERSION_BASE)(run_job)
     with as_command_line(["hajax train", "--multirun", *overrides, *added]), config.refusing_errors(overrides):
         run_sweep()
+    print_sweep(Path(out_dir))
     return 0
 
 

@@ -1,0 +1,67 @@
+# Everything starts from `python3` (3.11 or newer) and make; each target sees to its own environment.
+#
+#   make train ARGS="total_steps=200000 num_seeds=2 out_dir=DIR"    overrides, passed to `hajax train`
+#   make train EXTRAS=cuda                                          extras to install beside the package
+#   make test PYTEST_ARGS="-x tests/test_cli.py"                    arguments for pytest
+#   make train PYTHON=python3.12                                    another interpreter for .venv
+
+PYTHON ?= python3
+VENV := .venv
+EXTRAS ?=
+ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
+STAMP_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint format clean install install-dev
+
+help:
+	@echo "make train    install into $(VENV) and train HAPPO on MPE simple_spread (ARGS=\"num_seeds=2 ...\" overrides)"
+	@echo "make test     lint, formatting, types and tests: everything that CI runs"
+	@echo "make lint     ruff and mypy only"
+	@echo "make format   reformat and apply ruff's fixes"
+	@echo "make clean    remove the environment and all caches (never runs/)"
+
+train: $(STAMP)
+	@$(BIN)/python -m hajax train $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP_DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(STAMP)
+install-dev: $(STAMP_DEV)
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# `.complete` exists only while no installation is under way. pip takes a package that was half copied when it was
+# killed for installed, so an environment without that file is built anew.
+define install_into_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hajax needs Python 3.11 or newer; $(PYTHON) is not. Name another one: make train PYTHON=python3.12" >&2; exit 1; }
+	@if [ -e $(VENV)/.complete ] && $(BIN)/python -c ''; then rm -f $(VENV)/.complete $(VENV)/.installed*; \
+	  else rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(1),[$(1)])'
+	@touch $(VENV)/.installed $@ $(VENV)/.complete
+endef
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	$(call install_into_venv,dev)
+
+ifneq ($(STAMP),$(STAMP_DEV))
+$(STAMP): pyproject.toml constraints.txt
+	$(call install_into_venv,$(EXTRAS))
+endif

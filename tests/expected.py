@@ -1,0 +1,184 @@
+"""What `update` must return, from `reference.py` alone, and the comparison of the two."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import problems
+import reference
+
+
+@dataclasses.dataclass
+class Expected:
+    actors: list[reference.Learner]
+    critics: list[reference.Learner]
+    statistics: list[dict[str, float]] | None
+    actor_moments: list[np.ndarray] | None
+    critic_moments: list[np.ndarray] | None
+    compound_ratio: np.ndarray  # [T·E]
+
+
+@dataclasses.dataclass
+class Stream:
+    """What one critic sees of a rollout, `[T, E, …]`."""
+
+    inputs: np.ndarray
+    final_inputs: np.ndarray
+    reward: np.ndarray
+    active: np.ndarray
+
+
+def streams(algo: Any, state: Any, batch: Any) -> tuple[list[list[int]], list[Stream]]:
+    """The groups of critics, and a stream for every agent (for the team, if the critic is central)."""
+    active, reward = np.asarray(batch.active), np.asarray(batch.reward)
+    moments = state.critic_moments
+    if algo.settings.centralised:
+        inputs = [problems.normalised(moments, 0, np.asarray(x), ...) for x in (batch.state, batch.final_state)]
+        return [[0]], [Stream(*inputs, reward[..., 0], active.any(-1))]
+    made = []
+    for i, group in enumerate(problems.assignment(algo.spec, algo.settings.sharing)):
+        inputs = [problems.own_input(algo, x, i) for x in (batch.observation, batch.final_observation)]
+        inputs = [problems.normalised(moments, group, x, problems.own_columns(algo, i)) for x in inputs]
+        made.append(Stream(*inputs, reward[..., i], active[..., i]))
+    return problems.groups_of(algo.spec, algo.settings.sharing), made
+
+
+def read_statistics(statistics: Any) -> list[dict[str, float]]:
+    fields = {name: np.asarray(x) for name, x in statistics._asdict().items()}
+    return [{name: float(x[g]) for name, x in fields.items()} for g in range(len(fields["mean"]))]
+
+
+def update_critics(
+    learners: list[reference.Learner],
+    old_statistics: Any,
+    groups: Any,
+    streams: list[Stream],
+    batch: Any,
+    **options: Any,
+) -> tuple[list[reference.Learner], list[dict[str, float]], list[np.ndarray]]:
+    """New learners and statistics of every critic, and the advantages `[T·E]` of every stream by the old ones."""
+    hp, settings, learning_rate, epochs = (options[k] for k in ("hp", "settings", "learning_rate", "epochs"))
+    terminated, truncated = np.asarray(batch.terminated), np.asarray(batch.truncated)
+    new_learners, new_statistics, advantages = [], [], [np.empty(0)] * len(streams)
+    for g, members in enumerate(groups):
+        statistics, normalise = old_statistics[g], settings.normalise_values
+        mean, scale = reference.location_and_scale(statistics) if normalise else (0.0, 1.0)
+        pool = []
+        for i in members:
+            stream = streams[i]
+            flat = stream.inputs.reshape(-1, stream.inputs.shape[-1])
+            old, _ = reference.value(learners[g].params, flat)
+            final, _ = reference.value(learners[g].params, stream.final_inputs.reshape(flat.shape))
+            baseline, future = ((scale * x + mean).reshape(stream.reward.shape) for x in (old, final))
+            advantage = reference.gae(
+                stream.reward, baseline, future, terminated, truncated, hp.discount, hp.gae_lambda
+            )
+            advantages[i] = advantage.ravel()
+            pool.append((flat, old, (advantage + baseline).ravel(), stream.active.ravel()))
+        if normalise:
+            seen = np.concatenate([target[active] for _, _, target, active in pool])
+            statistics = reference.update_statistics(statistics, seen, hp.value_decay)
+            mean, scale = reference.location_and_scale(statistics)
+        learner = learners[g]
+        for rows in (rows for minibatches in epochs[g] for rows in minibatches):
+            parts = [[x[rows][active[rows]] for x in arrays] for *arrays, active in pool]
+            x, old, target = (np.concatenate(column) for column in zip(*parts, strict=True))
+            target = (target - mean) / scale
+            _, gradient = reference.value_loss(
+                learner.params, x, old, target, hp, settings.value_loss, settings.clip_value
+            )
+            learner = learner.step(gradient, learning_rate, hp)
+        new_learners.append(learner)
+        new_statistics.append(statistics)
+    return new_learners, new_statistics, advantages
+
+
+def moments(old: Any, groups: Any, rows: list[np.ndarray], own: list[Any]) -> list[np.ndarray] | None:
+    """Weight, mean and squared deviations, stacked over groups, with new `rows` of every agent (or of the team)."""
+    if old is None:
+        return None
+    weight, mean, deviation = (np.array(field) for field in old)
+    for g, members in enumerate(groups):
+        x = np.concatenate([rows[i] for i in members])
+        entries = own[members[0]]
+        total, before = weight[g] + len(x), mean[g, entries]
+        squares = deviation[g, entries] + weight[g] * before**2 + (x**2).sum(0)
+        weight[g], mean[g, entries] = total, (weight[g] * before + x.sum(0)) / total
+        deviation[g, entries] = squares - total * mean[g, entries] ** 2
+    return [weight, mean, deviation]
+
+
+def update(
+    algo: Any, state: Any, batch: Any, order: Sequence[int] | None, shuffles: Sequence[np.ndarray] | None = None
+) -> Expected:
+    """The update by plain loops, groups in `order` (`None`: simultaneous).
+
+    `shuffles` are the row permutations of all passes, one after another: the groups' in `order`, then the critics'.
+    """
+    settings, hp = algo.settings, jax.tree.map(float, state.hyperparameters)
+    size = batch.log_prob.shape[0] * batch.log_prob.shape[1]
+    drawn = iter(shuffles or [])
+
+    def passes(count):
+        if settings.minibatches == 1:
+            return [[np.arange(size)]] * count
+        return [np.split(np.asarray(next(drawn)), settings.minibatches) for _ in range(count)]
+
+    def decayed(learning_rate):
+        done = 0.0 if settings.decay_updates is None else int(state.updates) / settings.decay_updates
+        return learning_rate * max(1 - done, 0)
+
+    groups = problems.groups_of(algo.spec, settings.sharing)
+    critic_groups, critic_streams = streams(algo, state, batch)
+    actor_passes = {g: passes(settings.epochs) for g in (range(len(groups)) if order is None else order)}
+    critics, statistics, advantages = update_critics(
+        [view.read() for view in problems.critic_views(algo, state)],
+        read_statistics(state.value_statistics) if settings.normalise_values else [{}] * len(critic_groups),
+        critic_groups,
+        critic_streams,
+        batch,
+        hp=hp,
+        settings=settings,
+        learning_rate=decayed(hp.critic_lr),
+        epochs=[passes(settings.critic_epochs) for _ in critic_groups],
+    )
+    agents = [problems.samples(algo, state, batch, i) for i in range(algo.spec.num_agents)]
+    actors, compound = reference.happo(
+        [view.read() for view in problems.actor_views(algo, state)],
+        groups,
+        [problems.bounds(algo, members[0]) for members in groups],
+        agents,
+        advantages * (len(agents) if settings.centralised else 1),
+        order,
+        hp,
+        decayed(hp.actor_lr),
+        actor_passes,
+    )
+    columns = [problems.own_columns(algo, i) for i in range(len(agents))]
+    seen = [problems.own_input(algo, batch.observation, i)[batch.active[..., i]] for i in range(len(agents))]
+    actor_moments = moments(state.actor_moments, groups, seen, columns)
+    if settings.centralised:
+        seen, columns = [np.asarray(batch.state)[batch.active.any(-1)]], [...]
+    critic_moments = moments(state.critic_moments, critic_groups, seen, columns)
+    statistics = statistics if settings.normalise_values else None
+    return Expected(actors, critics, statistics, actor_moments, critic_moments, compound)
+
+
+def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expected, tolerance: float = 1e-10) -> None:
+    """Every parameter, Adam moment and statistic is as expected, and M is the product of the ratios."""
+    for g, view in enumerate(problems.actor_views(algo, after)):
+        view.assert_equals(expected.actors[g], before.actors, tolerance)
+    for g, view in enumerate(problems.critic_views(algo, after)):
+        view.assert_equals(expected.critics[g], before.critics, tolerance)
+    if expected.statistics is not None:
+        for actual, wanted in zip(read_statistics(after.value_statistics), expected.statistics, strict=True):
+            np.testing.assert_allclose(list(actual.values()), [wanted[name] for name in actual], 0, tolerance)
+    for name in ("actor_moments", "critic_moments"):
+        for actual, wanted in zip(getattr(after, name) or (), getattr(expected, name) or (), strict=True):
+            np.testing.assert_allclose(actual, wanted, 0, tolerance)
+    np.testing.assert_allclose(info["compound_ratio"], expected.compound_ratio.mean(), tolerance)
+    assert after.updates == before.updates + 1

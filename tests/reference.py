@@ -1,0 +1,279 @@
+"""The PPO family once more, in NumPy, with plain loops and gradients by hand: what the tests compare hajax with.
+
+Nothing here calls hajax or JAX, and nothing is padded: an agent is evaluated at its own widths from its own parameter
+arrays, which are named as flax names them (`torso/Dense_0/kernel`). Inactive samples are dropped, not masked.
+`test_exactness.py` checks the gradients against finite differences.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Params = dict[str, np.ndarray]
+Tape = list[
+    Callable[[np.ndarray], tuple[np.ndarray, Params]]
+]  # of each layer: output's gradient -> input's, parameters'
+
+
+# Networks: every function returns its output and leaves the way back on the tape.
+
+
+def layer_norm(p: Params, name: str, x: np.ndarray, tape: Tape) -> np.ndarray:
+    scale, bias = p[f"{name}/scale"], p[f"{name}/bias"]
+    inverse_std = 1 / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    normalised = (x - x.mean(-1, keepdims=True)) * inverse_std
+
+    def backward(g):
+        own = {f"{name}/scale": (g * normalised).sum(0), f"{name}/bias": g.sum(0)}
+        g = g * scale
+        g = g - g.mean(-1, keepdims=True) - normalised * (g * normalised).mean(-1, keepdims=True)
+        return inverse_std * g, own
+
+    tape.append(backward)
+    return normalised * scale + bias
+
+
+def dense(p: Params, name: str, x: np.ndarray, tape: Tape) -> np.ndarray:
+    kernel, bias = p[f"{name}/kernel"], p[f"{name}/bias"]
+    tape.append(lambda g: (g @ kernel.T, {f"{name}/kernel": x.T @ g, f"{name}/bias": g.sum(0)}))
+    return x @ kernel + bias
+
+
+def relu(x: np.ndarray, tape: Tape) -> np.ndarray:
+    tape.append(lambda g: (np.where(x > 0, g, 0.0), {}))
+    return np.maximum(x, 0)
+
+
+def torso(p: Params, x: np.ndarray, tape: Tape) -> np.ndarray:
+    """[LayerNorm] → [Linear → ReLU → LayerNorm] × n; without LayerNorm if there are no parameters for it."""
+    norm = "torso/MaskedLayerNorm_0/scale" in p
+    x = layer_norm(p, "torso/MaskedLayerNorm_0", x, tape) if norm else x
+    layer = 0
+    while f"torso/Dense_{layer}/kernel" in p:
+        x = relu(dense(p, f"torso/Dense_{layer}", x, tape), tape)
+        layer += 1
+        x = layer_norm(p, f"torso/MaskedLayerNorm_{layer}", x, tape) if norm else x
+    return x
+
+
+def backpropagate(tape: Tape, g: np.ndarray) -> Params:
+    gradient: Params = {}
+    for backward in reversed(tape):
+        g, own = backward(g)
+        gradient |= own
+    return gradient
+
+
+def value(p: Params, x: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], Params]]:
+    tape: Tape = []
+    out = dense(p, "value", torso(p, x, tape), tape)[:, 0]
+    return out, lambda g: backpropagate(tape, g[:, None])
+
+
+# Policies.
+
+
+@dataclasses.dataclass
+class Samples:
+    """Steps of one agent, rows of equal length; for discrete actions `available[d]` `[B, n_d]` says what is allowed."""
+
+    observation: np.ndarray
+    available: list[np.ndarray]
+    action: np.ndarray
+    log_prob: np.ndarray
+    active: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Samples:
+        available = [mask[rows] for mask in self.available]
+        return Samples(self.observation[rows], available, self.action[rows], self.log_prob[rows], self.active[rows])
+
+
+def policy(
+    p: Params, bounds: tuple[np.ndarray, np.ndarray] | None, samples: Samples, std_scale: float = 0.5
+) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray, np.ndarray], Params]]:
+    """Log-probabilities and entropies `[B]`, and the gradient of Σ (g·log_prob + h·entropy) as a function of (g, h).
+
+    `bounds` of a Box action are those of its units ±1; `None` leaves it in native units.
+    """
+    tape: Tape = []
+    features = torso(p, samples.observation, tape)
+    if samples.available:
+        return _categorical(p, features, samples, tape)
+    mean, std, center, scale = gaussian(p, bounds, features, tape, std_scale)
+    z = ((samples.action - center) / scale - mean) / std
+    log_prob = (-(z**2) / 2 - np.log(std * scale * np.sqrt(2 * np.pi))).sum(-1)
+    entropy = np.full(len(z), np.log(std * scale * np.sqrt(2 * np.pi * np.e)).sum())
+
+    def backward(g, h):
+        by_log_std = (g[:, None] * (z**2 - 1) + h[:, None]).sum(0)
+        by_log_std *= 1 - std / std_scale  # ∂ log std / ∂ log_std, as std = std_scale · sigmoid(log_std)
+        return backpropagate(tape, g[:, None] * z / std) | {"log_std": by_log_std}
+
+    return log_prob, entropy, backward
+
+
+def gaussian(
+    p: Params, bounds: Any, features: np.ndarray, tape: Tape, std_scale: float = 0.5
+) -> tuple[np.ndarray, ...]:
+    """Mean, std, center and scale: the action is center + scale · (mean + std · noise)."""
+    std = std_scale / (1 + np.exp(-p["log_std"]))
+    low, high = bounds if bounds is not None else (-np.ones_like(std), np.ones_like(std))
+    return dense(p, "mean", features, tape), std, (low + high) / 2, (high - low) / 2
+
+
+def _categorical(p: Params, features: np.ndarray, samples: Samples, tape: Tape):
+    logits = np.split(dense(p, "logits", features, tape), np.cumsum([m.shape[1] for m in samples.available])[:-1], -1)
+    log_prob, entropy, parts = 0.0, 0.0, []
+    for d, (component, mask) in enumerate(zip(logits, samples.available, strict=True)):
+        mask = mask | ~mask.any(-1, keepdims=True)  # an agent left without any choice has all of them
+        odds = np.where(mask, np.exp(component - component.max(-1, keepdims=True)), 0.0)
+        probability = odds / odds.sum(-1, keepdims=True)
+        chosen = np.arange(mask.shape[1]) == samples.action[:, d, None]
+        plogp = probability * np.log(np.where(probability > 0, probability, 1.0))
+        log_prob = log_prob + np.log(probability[chosen])
+        entropy = entropy - plogp.sum(-1)
+        parts.append((chosen - probability, -plogp + probability * plogp.sum(-1, keepdims=True)))
+
+    def backward(g, h):
+        return backpropagate(tape, np.concatenate([g[:, None] * a + h[:, None] * b for a, b in parts], -1))
+
+    return log_prob, entropy, backward
+
+
+# Losses, as (loss, gradient) over the active samples of one group or critic.
+
+
+def ppo_loss(p: Params, bounds: Any, members: Sequence[tuple[Samples, np.ndarray]], hp: Any) -> tuple[float, Params]:
+    """−mean[min(r·A, clip(r)·A)] − c·mean[entropy] over pooled members (samples, advantages).
+
+    Where A > 0 the clipped surrogate is A·min(r, 1 + ε), where A < 0 it is A·max(r, 1 − ε).
+    """
+    total = sum(samples.active.sum() for samples, _ in members)
+    loss, gradient = 0.0, {name: np.zeros_like(x) for name, x in p.items()}
+    for samples, advantage in members:
+        samples, advantage = samples.take(samples.active), advantage[samples.active]
+        log_prob, entropy, backward = policy(p, bounds, samples)
+        ratio = np.exp(log_prob - samples.log_prob)
+        limit = np.where(advantage > 0, 1 + hp.clip, 1 - hp.clip)
+        beyond = np.where(advantage > 0, ratio > limit, ratio < limit)
+        loss -= (np.where(beyond, limit, ratio) * advantage + hp.entropy_coef * entropy).sum() / total
+        by_log_prob = np.where(beyond, 0.0, ratio * advantage) / total
+        own = backward(-by_log_prob, np.full_like(entropy, -hp.entropy_coef / total))
+        gradient = {name: g + own[name] for name, g in gradient.items()}
+    return loss, gradient
+
+
+def value_loss(
+    p: Params, x: np.ndarray, old: np.ndarray, target: np.ndarray, hp: Any, kind: str, clip_value: bool
+) -> tuple[float, Params]:
+    """Mean of ½e² or Huber(e); with clipping the larger of that and the error of old + clip(value − old, ±ε)."""
+    prediction, backward = value(p, x)
+
+    def error(e):
+        size = np.abs(e)
+        if kind == "squared":
+            return e**2 / 2, e
+        small = size <= hp.huber_delta
+        return np.where(small, e**2 / 2, hp.huber_delta * (size - hp.huber_delta / 2)), np.clip(
+            e, -hp.huber_delta, hp.huber_delta
+        )
+
+    loss, slope = error(prediction - target)
+    moved = prediction - old
+    if clip_value:
+        limited, _ = error(old + np.clip(moved, -hp.clip, hp.clip) - target)
+        held = (np.abs(moved) > hp.clip) & (limited > loss)  # then the value itself has no influence
+        loss, slope = np.where(held, limited, loss), np.where(held, 0.0, slope)
+    return loss.mean(), backward(slope / len(x))
+
+
+# Optimisation.
+
+
+@dataclasses.dataclass
+class Learner:
+    """Parameters and Adam's moments after `count` steps."""
+
+    params: Params
+    mu: Params
+    nu: Params
+    count: int
+
+    def step(self, gradient: Params, learning_rate: float, hp: Any) -> Learner:
+        """Adam (β 0.9, 0.999) on the gradient clipped to global norm."""
+        norm = np.sqrt(sum((g**2).sum() for g in gradient.values()))
+        factor = hp.max_grad_norm / norm if norm > hp.max_grad_norm else 1.0
+        t, params, mu, nu = self.count + 1, {}, {}, {}
+        for name, g in gradient.items():
+            mu[name] = 0.9 * self.mu[name] + 0.1 * factor * g
+            nu[name] = 0.999 * self.nu[name] + 0.001 * (factor * g) ** 2
+            step = (mu[name] / (1 - 0.9**t)) / (np.sqrt(nu[name] / (1 - 0.999**t)) + hp.adam_eps)
+            params[name] = self.params[name] - learning_rate * step
+        return Learner(params, mu, nu, t)
+
+
+def ppo(learner: Learner, bounds: Any, members: Any, hp: Any, learning_rate: float, epochs: Sequence[Any]) -> Learner:
+    """PPO for one policy on the pooled samples of its `members`; each epoch is a list of minibatches (row numbers)."""
+    for rows in (rows for minibatches in epochs for rows in minibatches):
+        minibatch = [(samples.take(rows), advantage[rows]) for samples, advantage in members]
+        learner = learner.step(ppo_loss(learner.params, bounds, minibatch, hp)[1], learning_rate, hp)
+    return learner
+
+
+def standardise(advantages: Sequence[np.ndarray], active: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """(A − mean)/(std + 1e-5), the mean and standard deviation those of all active entries together."""
+    pool = np.concatenate([a[mask] for a, mask in zip(advantages, active, strict=True)])
+    return [(a - pool.mean()) / (pool.std() + 1e-5) for a in advantages]
+
+
+def happo(
+    learners: list[Learner], groups: Any, bounds: Any, agents: list[Samples], advantages: Any, order: Any, *args: Any
+) -> tuple[list[Learner], np.ndarray]:
+    """Algorithm 3 for groups (lists of agents) in `order`: the new learners and M/Â after the last group.
+
+    `args` are `(hp, learning_rate, epochs)`, with `epochs[g]` those of group g. `order=None` is MAPPO: M = Â for all.
+    """
+    hp, learning_rate, epochs = args
+    new, compound = list(learners), np.ones_like(agents[0].log_prob)
+    for g in range(len(groups)) if order is None else order:
+        scaled = standardise([advantages[i] for i in groups[g]], [agents[i].active for i in groups[g]])
+        members = [(agents[i], compound * a) for i, a in zip(groups[g], scaled, strict=True)]
+        new[g] = ppo(learners[g], bounds[g], members, hp, learning_rate, epochs[g])
+        if order is not None:
+            for i in groups[g]:
+                ratio = np.exp(policy(new[g].params, bounds[g], agents[i])[0] - agents[i].log_prob)
+                compound = compound * np.where(agents[i].active, ratio, 1.0)
+    return new, compound
+
+
+# Advantages and value normalisation.
+
+
+def gae(reward, value, next_value, terminated, truncated, discount: float, gae_lambda: float) -> np.ndarray:
+    """Σ_k (γλ)^k δ_{t+k} up to the end of the episode (or of the rollout), for sequences `[T, E]`."""
+    advantage = np.zeros_like(reward)
+    for start, env in np.ndindex(*reward.shape):
+        for t in range(start, len(reward)):
+            future = 0.0 if terminated[t, env] else next_value[t, env]
+            delta = reward[t, env] + discount * future - value[t, env]
+            advantage[start, env] += (discount * gae_lambda) ** (t - start) * delta
+            if terminated[t, env] or truncated[t, env]:
+                break
+    return advantage
+
+
+def update_statistics(statistics: dict[str, float], target: np.ndarray, decay: float) -> dict[str, float]:
+    """Exponential averages of the targets' mean and mean square, and of 1 (which debiases them)."""
+    new = {"mean": target.mean(), "mean_square": (target**2).mean(), "weight": 1.0}
+    return {name: decay * statistics[name] + (1 - decay) * x for name, x in new.items()}
+
+
+def location_and_scale(statistics: dict[str, float]) -> tuple[float, float]:
+    if statistics["weight"] == 0:
+        return 0.0, 1.0
+    mean, square = statistics["mean"] / statistics["weight"], statistics["mean_square"] / statistics["weight"]
+    return mean, np.sqrt(max(square - mean**2, 1e-2))

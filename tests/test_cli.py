@@ -1,0 +1,261 @@
+"""The command line: run directories, sweeps, refusals, interruption."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+import hajax
+from hajax.cli import main
+
+# A game of one step and a tiny network: the same programs for most tests, so that they compile once.
+TINY = [
+    "env=games/hasac_matrix",
+    "num_seeds=2",
+    "num_envs=4",
+    "rollout_length=8",
+    "eval.episodes=4",
+    "algo.hidden_sizes=[8]",
+    "algo.epochs=1",
+    "algo.critic_epochs=1",
+    "progress=false",
+]
+
+
+def train(*arguments: str) -> int:
+    return main(["train", *TINY, *arguments])
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path, monkeypatch):
+    """Every test starts in an empty directory, so that it sees what was written."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(directory) -> list[str]:
+    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*"))
+
+
+def read_rows(directory) -> list[dict[str, str]]:
+    with open(directory / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestRunDirectory:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, tmp_path_factory):
+        path = tmp_path_factory.mktemp("runs") / "run"
+        assert train(f"out_dir={path}", "total_steps=150", "seed=3", "eval.stochastic=true", "eval_interval=64") == 0
+        return path
+
+    def test_holds_four_files(self, run, working_directory):
+        assert files(run) == ["config.yaml", "curve.png", "metrics.csv", "summary.json"]
+        assert files(working_directory) == []
+
+    def test_summary(self, run):
+        summary = json.loads((run / "summary.json").read_text())
+        assert (summary["algo"], summary["env"], summary["status"]) == ("happo", "games/hasac_matrix", "finished")
+        assert summary["total_steps"] == 160  # 150 in whole iterations of 32
+        assert summary["num_seeds"] == 2
+        assert summary["seeds"] == [3, 4]
+        returns = summary["eval_return"]
+        assert set(returns) == {"mean", "iqm", "ci95", "per_seed"}
+        assert len(returns["per_seed"]) == 2
+        assert returns["mean"] == pytest.approx(sum(returns["per_seed"]) / 2)
+        assert returns["ci95"][0] <= returns["iqm"] <= returns["ci95"][1]
+        assert summary["steps_per_second"] == pytest.approx(320 / summary["train_seconds"], rel=0.05)
+        assert summary["wall_seconds"] >= summary["compile_seconds"] > 0
+        assert {"platform", "kind", "count"} == set(summary["device"])
+        assert {"hajax", "python", "jax", "jaxlib"} <= set(summary["versions"])
+
+    def test_metrics_have_a_row_per_seed_and_evaluation(self, run):
+        rows = read_rows(run)
+        assert [(int(row["step"]), int(row["seed"])) for row in rows] == [
+            (step, seed) for step in (0, 64, 128, 160) for seed in (3, 4)
+        ]
+        summary = json.loads((run / "summary.json").read_text())
+        assert [float(row["eval_return_mean"]) for row in rows[-2:]] == summary["eval_return"]["per_seed"]
+        stochastic = [float(row["eval_stochastic_return_mean"]) for row in rows[-2:]]
+        assert stochastic == summary["eval_stochastic_return"]["per_seed"]
+        assert all(row["eval_length"] == "1.0" for row in rows)
+        assert rows[0]["train_episodes"] == ""  # nothing had been trained
+        assert [float(row["train_episodes"]) for row in rows[2::2]] == [64, 64, 32]
+        assert all(-20 <= float(row["train_episode_return"]) <= 20 for row in rows[2:])
+        assert all(math.isfinite(float(row["train_value_loss"])) for row in rows[2:])
+
+    def test_config_is_resolved(self, run):
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        assert settings["out_dir"] == str(run)
+        assert settings["seed"] == 3
+        assert settings["algo"]["hidden_sizes"] == [8]
+        assert settings["env"] == {
+            "name": "games/hasac_matrix", "reward": "team", "max_steps": 1, "state": "environment"
+        }  # fmt: skip
+
+    def test_results_do_not_depend_on_when_they_are_looked_at(self, run, working_directory):
+        assert train("out_dir=again", "total_steps=150", "seed=3", "eval.stochastic=true", "eval_interval=1000") == 0
+        once, often = read_rows(working_directory / "again"), read_rows(run)
+        assert [row["step"] for row in once] == ["0", "0", "160", "160"]
+        for name in ("step", "seed", "eval_return_mean", "eval_return_std", "eval_stochastic_return_mean"):
+            assert [row[name] for row in once[-2:]] == [row[name] for row in often[-2:]]
+
+    def test_a_directory_with_a_run_is_refused(self, run, capsys):
+        before = (run / "summary.json").stat().st_mtime_ns
+        assert train(f"out_dir={run}", "total_steps=150") == 2
+        assert f"out_dir={run} already holds a run" in capsys.readouterr().err
+        assert (run / "summary.json").stat().st_mtime_ns == before
+
+
+def test_default_directory(working_directory, capsys):
+    assert train("total_steps=32") == 0
+    (path,) = (working_directory / "runs").iterdir()
+    assert path.name.startswith("games-hasac_matrix_happo_")
+    assert str(path.relative_to(working_directory)) in capsys.readouterr().out
+
+
+def test_sweep_stays_in_its_directory(working_directory, capsys):
+    assert train("-m", "algo.clip=0.1,0.3", "seed=0,1", "total_steps=32", "out_dir=sweep") == 0
+    names = [f"algo.clip={clip},seed={seed}" for clip in (0.1, 0.3) for seed in (0, 1)]
+    assert files(working_directory / "sweep") == sorted(
+        ["multirun.yaml", *names]
+        + [f"{n}/{f}" for n in names for f in ("config.yaml", "curve.png", "metrics.csv", "summary.json")]
+    )
+    assert [path.name for path in working_directory.iterdir()] == ["sweep"]
+    table = capsys.readouterr().out.split("runs in sweep")[1]
+    for name in names:
+        settings = yaml.safe_load((working_directory / "sweep" / name / "config.yaml").read_text())
+        assert f"algo.clip={settings['algo']['clip']},seed={settings['seed']}" == name
+        assert settings["out_dir"] == f"sweep/{name}"
+        assert name in table
+
+
+def test_failed_job_of_a_sweep_does_not_stop_the_others(working_directory, capsys):
+    assert train("-m", "algo.minibatches=3,1", "total_steps=32", "out_dir=sweep") == 2
+    assert files(working_directory / "sweep")[:2] == ["algo.minibatches=1", "algo.minibatches=1/config.yaml"]
+    assert "algo.minibatches=3: minibatches=3 does not divide" in capsys.readouterr().err
+    assert not (working_directory / "sweep" / "algo.minibatches=3").exists()
+
+
+REFUSALS = {
+    "num_seeds=abc": ("num_seeds=abc", "a whole number >= 1"),
+    "num_seeds=0": ("num_seeds=0", "a whole number >= 1"),
+    "num_envs=-4": ("num_envs=-4", "a whole number >= 1"),
+    "rollout_length=1.5": ("rollout_length=1.5", "a whole number >= 1"),
+    "total_steps=null": ("total_steps=null", "a whole number >= 1"),
+    "eval_interval=0": ("eval_interval=0", "a whole number >= 1 or null"),
+    "eval.episodes=true": ("eval.episodes=true", "a whole number >= 1"),
+    "lr_decay=maybe": ("lr_decay=maybe", "true or false"),
+    "seed=-1": ("seed=-1", "a whole number >= 0"),
+    "seed=2147483647": ("seed=2147483647", "at most 2147483646"),
+    "eval=3": ("eval=3", "a group of settings"),
+    "algo=hapo": ("algo=hapo", "did you mean happo or mappo?"),
+    "algo=null": ("algo=null", "happo"),
+    "env=spread": ("env=spread", "did you mean mpe/simple_spread?"),
+    "env=mpe/simple_sprad": ("env=mpe/simple_sprad", "did you mean mpe/simple_spread"),
+    "preset=harl": ("preset=harl", "harl/mpe"),
+    "numseeds=3": ("numseeds=3", "did you mean num_seeds"),
+    "alg=happo": ("alg=happo", "did you mean algo"),
+    "algo.clipp=0.1": ("algo.clipp=0.1", "did you mean algo.clip "),
+    "+algo.momentum=0.1": ("momentum=0.1", "happo"),
+    "env.max_step=9": ("env.max_step=9", "did you mean env.max_steps"),
+    "+colour=red": ("colour=red", "num_seeds"),
+    "seed=${nothing}": ("nothing", "not found"),
+    "algo.clip=[0.1": ("algo.clip=[0.1", "name=value"),
+    "quickly": ("quickly", "name=value"),
+    "--fast": ("--fast", "--multirun"),
+}
+LIBRARY_REFUSALS = {
+    "algo.clip=-1": ("clip=-1", "a number > 0"),
+    "algo.clip=abc": ("clip='abc'", "a number > 0"),
+    "algo.epochs=0": ("epochs=0", "a whole number >= 1"),
+    "algo.hidden_sizes=[8,0]": ("hidden_sizes=(8, 0)", "a whole number >= 1"),
+    "algo.layer_norm=1": ("layer_norm=1", "true, false"),
+    "algo.order=sorted": ("order='sorted'", "random, fixed, simultaneous"),
+    "algo.minibatches=5": ("minibatches=5", "a divisor of 32"),
+    "env.reward=individual": ("reward='individual'", "team"),
+    "env.max_steps=0": ("max_steps=0", ">= 1"),
+}
+
+
+@pytest.mark.parametrize("argument", [*REFUSALS, *LIBRARY_REFUSALS])
+def test_refusals_are_one_line_with_field_value_and_what_is_allowed(argument, working_directory, capsys):
+    given, allowed = (REFUSALS | LIBRARY_REFUSALS)[argument]
+    assert train(argument, "out_dir=refused") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("hajax train: ")
+    assert given in err
+    assert allowed in err
+    assert files(working_directory) == []
+
+
+@pytest.mark.parametrize("argument", ["num_seeds=1,abc", "algo=happo,hapo", "env=games/gaussian,games/gausian"])
+def test_every_value_of_a_sweep_is_checked_before_it_starts(argument, working_directory, capsys):
+    assert train("-m", argument, "out_dir=refused") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert files(working_directory) == []
+
+
+def test_output_directory_that_is_a_file_is_refused(working_directory, capsys):
+    (working_directory / "taken").write_text("mine")
+    assert train("out_dir=taken", "total_steps=32") == 2
+    assert "out_dir=taken" in capsys.readouterr().err
+    assert (working_directory / "taken").read_text() == "mine"
+
+
+def test_unknown_command(capsys):
+    assert main(["trian"]) == 2
+    assert "did you mean train?" in capsys.readouterr().err
+
+
+def test_help_and_version(capsys):
+    for arguments in (["--help"], [], ["train", "--help"], ["list", "--help"], ["--version"]):
+        assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "num_seeds=4" in out
+    assert hajax.__version__ in out
+
+
+def test_list_shows_everything_that_can_be_trained(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in (*hajax.list_algorithms(), *hajax.list_envs(), "harl/mpe"):
+        assert name in out
+
+
+def test_print_config_shows_the_composed_settings(capsys, working_directory):
+    assert main(["train", "--print-config", "preset=harl/mpe", "num_seeds=7"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings["num_seeds"] == 7
+    assert settings["preset"] == "harl/mpe"
+    assert files(working_directory) == []
+
+
+def test_interrupt_keeps_what_there_is(working_directory):
+    command = [sys.executable, "-m", "hajax", "train", *TINY, "total_steps=1000000000", "eval_interval=20000"]
+    process = subprocess.Popen([*command, "out_dir=run"], cwd=working_directory, stderr=subprocess.PIPE)
+    metrics = working_directory / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 4):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    summary = json.loads((working_directory / "run" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert 0 < summary["total_steps"] < 1_000_000_000
+    assert [int(row["step"]) for row in read_rows(working_directory / "run")[-2:]] == [summary["total_steps"]] * 2

@@ -1,0 +1,45 @@
+"""conf/ against the registries and the library's defaults."""
+
+import pytest
+
+import hajax
+from hajax.cli import config
+
+# Read before any test registers names of its own.
+ALGORITHMS, ENVS = hajax.list_algorithms(), hajax.list_envs()
+
+
+def test_every_algorithm_and_environment_has_one():
+    assert config.options("algo") == sorted(ALGORITHMS)
+    assert config.options("env") == sorted(ENVS)
+    assert all(config.description(group, name) for group in config.GROUPS for name in config.options(group))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_algorithm_defaults_are_the_library_s(name):
+    options = config.compose([f"algo={name}"])["algo"]
+    assert options.pop("name") == name
+    env = hajax.make_env("games/hasac_matrix", reward=options.pop("reward"))
+    configured, default = hajax.make_algorithm(name, env, **options), hajax.make_algorithm(name, env)
+    assert configured.settings == default.settings
+    assert configured.hyperparameters == default.hyperparameters
+    assert set(options) == {*vars(default.settings), *default.hyperparameters._fields}
+
+
+@pytest.mark.parametrize("name", ENVS)
+@pytest.mark.parametrize("algo", ["happo", "ippo"])
+def test_environments_build_with_the_algorithm_s_reward(name, algo):
+    options = config.compose([f"env={name}", f"algo={algo}"])["env"]
+    assert options.pop("name") == name
+    assert hajax.make_env(name, **options).spec.reward == {"happo": "team", "ippo": "individual"}[algo]
+
+
+def test_harl_preset():
+    settings = config.compose(["preset=harl/mpe"])
+    algo = settings["algo"]
+    assert (settings["num_envs"], settings["rollout_length"]) == (20, 200)
+    assert (algo["hidden_sizes"], algo["activation"], algo["layer_norm"]) == ([128, 128], "relu", True)
+    assert (algo["epochs"], algo["critic_epochs"], algo["minibatches"]) == (5, 5, 1)
+    assert (algo["actor_lr"], algo["critic_lr"], algo["entropy_coef"]) == (5e-4, 5e-4, 0.01)
+    assert algo["normalise_values"] is True
+    assert config.compose(["preset=harl/mpe", "algo.clip=0.1", "num_envs=8"])["num_envs"] == 8

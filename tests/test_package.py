@@ -1,0 +1,84 @@
+"""The package as it is installed and imported: lazy names, import time, constraints, the wheel."""
+
+import re
+import statistics
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+import hajax
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_every_public_name_resolves():
+    assert set(hajax.__all__) == {"__version__", *hajax._HOME_OF}
+    for name in hajax.__all__:
+        assert getattr(hajax, name) is not None
+    assert set(hajax.__all__) <= set(dir(hajax))
+
+
+def test_lazy_names_are_those_that_type_checkers_see():
+    block = Path(hajax.__file__).read_text().split("if TYPE_CHECKING:")[1].split("_HOMES")[0]
+    seen = {}
+    for module, names in re.findall(r"from (\S+) import ([^\n]+)", block):
+        seen[module] = tuple(name.strip() for name in names.split(","))
+    assert seen == hajax._HOMES
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'make_agent'"):
+        _ = hajax.make_agent
+
+
+def test_import_imports_nothing_heavy():
+    heavy = "{'jax', 'numpy', 'flax', 'hydra', 'matplotlib', 'jaxmarl'}"
+    assert python(f"import sys, hajax; print({heavy} & set(sys.modules))") == "set()"
+
+
+def test_import_costs_at_most_300_ms_beyond_jax():
+    code = "import time, jax; t = time.perf_counter(); import hajax; print(time.perf_counter() - t)"
+    assert statistics.median(float(python(code)) for _ in range(3)) <= 0.3
+
+
+def constraints() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("==") for line in lines)
+
+
+def test_constraints_are_names_and_versions_only():
+    for name, version in constraints().items():
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)
+        assert re.fullmatch(r"[0-9][A-Za-z0-9.]*", version)
+    text = (ROOT / "constraints.txt").read_text()
+    assert not re.search(r"://|^-|@|/(home|root|tmp|opt)/", text, re.MULTILINE)
+
+
+def test_constraints_pin_every_direct_dependency_and_the_fast_jax():
+    normalised = {re.sub(r"[-_.]+", "-", name).lower() for name in constraints()}
+    extras = PROJECT["optional-dependencies"]
+    requirements = PROJECT["dependencies"] + extras["dev"] + extras["mamujoco"] + extras["loggers"]
+    for requirement in requirements:
+        name = re.match(r"[A-Za-z0-9._-]+", requirement)[0]
+        assert re.sub(r"[-_.]+", "-", name).lower() in normalised, requirement
+    assert constraints()["jax"] == constraints()["jaxlib"] == "0.9.2"
+
+
+def test_wheel_carries_the_configurations(tmp_path):
+    wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    names = set(zipfile.ZipFile(wheel).namelist())
+    configurations = {path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
+    assert {f"hajax/{name}" for name in configurations} <= names
+    assert "hajax/conf/train.yaml" in names
+    assert f"hajax-{hajax.__version__}.dist-info/licenses/LICENSE" in names
+    assert all(name.startswith(("hajax/", f"hajax-{hajax.__version__}.dist-info/")) for name in names)

@@ -1,0 +1,50 @@
+"""The parts of a run that need no training: schedule, keys, decay, summary."""
+
+import itertools
+
+import jax
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hajax.cli import config
+from hajax.cli.programs import build, evaluation_keys, seed_keys
+from hajax.cli.run_directory import summarise_returns
+from hajax.cli.schedule import make_schedule
+from hajax.cli.settings import validate
+
+
+def test_a_single_seed_has_no_interval():
+    assert summarise_returns(np.array([2.0])) == {"mean": 2.0, "iqm": 2.0, "ci95": None, "per_seed": [2.0]}
+
+
+def test_learning_rates_decay_over_the_run():
+    settings = config.compose(
+        ["env=games/gaussian", "num_envs=4", "rollout_length=8", "total_steps=150", "lr_decay=true"]
+    )
+    assert build(validate(settings)).algorithm.settings.decay_updates == 5
+    assert build(validate(settings | {"lr_decay": False})).algorithm.settings.decay_updates is None
+
+
+@given(
+    total_steps=st.integers(1, 10**7),
+    steps_per_iteration=st.integers(1, 10**4),
+    eval_interval=st.none() | st.integers(10**5, 10**7),
+)
+def test_schedule_covers_the_run(total_steps, steps_per_iteration, eval_interval):
+    schedule = make_schedule(total_steps, steps_per_iteration, eval_interval)
+    assert total_steps <= schedule.total_steps < total_steps + steps_per_iteration
+    points = schedule.evaluate_after
+    assert points[0] == 0
+    assert points[-1] == schedule.iterations
+    assert all(earlier < later for earlier, later in itertools.pairwise(points))
+    if eval_interval is None:
+        assert len(points) <= 21
+
+
+def test_seeds_of_a_run_are_independent_of_each_other():
+    keys = seed_keys(3, 2)
+    assert keys[1] == jax.random.key(4)
+    assert seed_keys(4, 1)[0] == keys[1]
+    assert evaluation_keys(keys, 10)[1] == evaluation_keys(keys[1:], 10)[0]
+    assert (evaluation_keys(keys, 10) != evaluation_keys(keys, 20)).all()
