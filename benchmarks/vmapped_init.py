@@ -32,11 +32,8 @@ def main() -> None:
     for i in range(arguments.times):
         jax.block_until_ready(init(jax.random.split(jax.random.key(i), 8)))
     seconds = time.perf_counter() - began
-    print(
-        json.dumps(
-            {"jaxlib": version("jaxlib"), "seeds": 8, "agents": 5, "times": arguments.times, "seconds": round(seconds, 1)}
-        )
-    )
+    run = {"seeds": 8, "agents": 5, "times": arguments.times, "seconds": round(seconds, 1)}
+    print(json.dumps({"jaxlib": version("jaxlib")} | run))
 
 
 if __name__ == "__main__":

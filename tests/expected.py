@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import problems
 import reference
@@ -182,3 +183,11 @@ def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expe
             np.testing.assert_allclose(actual, wanted, 0, tolerance)
     np.testing.assert_allclose(info["compound_ratio"], expected.compound_ratio.mean(), tolerance)
     assert after.updates == before.updates + 1
+
+
+def take(tree: Any, rows: Sequence[int], axis: int) -> Any:
+    return jax.tree.map(lambda x: jnp.take(x, jnp.array(rows), axis), tree)
+
+
+def assert_trees_close(one: Any, other: Any, tolerance: float) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 0, tolerance), one, other)

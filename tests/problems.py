@@ -31,7 +31,7 @@ NUMBERS = {
     "adam_eps": 1e-4,
     "value_decay": 0.9,
 }
-TINY = {"hidden_sizes": (6,), "epochs": 3, "critic_epochs": 2}
+TINY = {"hidden_sizes": (6,), "epochs": 3, "critic_epochs": 2, "clip_value": True}
 # A quarter of the time to compile; what is computed does not depend on it.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 

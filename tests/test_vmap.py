@@ -6,6 +6,7 @@ import functools
 import re
 
 import chex
+import expected
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,10 +59,6 @@ def pick(tree, i):
     return jax.tree.map(lambda x: x[i], tree)
 
 
-def assert_close(one, other, tolerance):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 0, tolerance), one, other)
-
-
 # Same numbers.
 
 
@@ -72,8 +69,8 @@ def test_a_vmapped_seed_updates_as_the_seed_alone():
     together, infos = vmapped(keys, states, batches)
     for i in range(SEEDS):
         alone, info = single(keys[i], pick(states, i), pick(batches, i))
-        assert_close(pick(together, i), alone, 1e-10)
-        assert_close(pick(infos, i), info, 1e-10)
+        expected.assert_trees_close(pick(together, i), alone, 1e-10)
+        expected.assert_trees_close(pick(infos, i), info, 1e-10)
     kernels = together.actors.params["torso"]["Dense_0"]["kernel"]
     assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 0.1
 
@@ -94,7 +91,7 @@ def test_vmapped_hyperparameters_learn_as_each_alone():
         several = stack([state._replace(hyperparameters=run) for run in chosen])
         together, _ = vmapped(stack([keys[0]] * SEEDS), several, stack([batch] * SEEDS))
         for i in range(SEEDS):
-            assert_close(pick(together, i), alone[(start + i) % len(runs)], 1e-10)
+            expected.assert_trees_close(pick(together, i), alone[(start + i) % len(runs)], 1e-10)
 
     def change(one, other):
         pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
@@ -121,7 +118,7 @@ def test_a_vmapped_seed_trains_as_the_seed_alone_in_float32():
     together = jax.jit(jax.vmap(first_iteration))(keys)
     alone = jax.jit(first_iteration)
     for i in range(SEEDS):
-        assert_close(pick(together, i), alone(keys[i]), 1e-5)
+        expected.assert_trees_close(pick(together, i), alone(keys[i]), 1e-5)
     kernels = together[0].algorithm.actors.params["torso"]["Dense_0"]["kernel"]
     assert kernels.dtype == np.float32
     assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 0.1

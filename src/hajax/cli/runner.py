@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,18 +54,17 @@ class Run(NamedTuple):
     clock: Clock
 
 
-def run(settings: TrainSettings, team: Team, schedule: Schedule, path: Path) -> dict[str, Any]:
-    """Trains, writes the run directory at `path`, and returns the summary. Ctrl-C ends it early, in good order."""
+def run(settings: TrainSettings, team: Team, schedule: Schedule, path: Path, stop: threading.Event) -> dict[str, Any]:
+    """Trains, writes the run directory at `path`, and returns the summary. `stop` ends it early, in good order."""
     this = Run(settings, team, schedule, RunDirectory(path, settings), Clock())
     keys = seed_keys(settings.seed, settings.num_seeds)
-    with stop_on_interrupt() as stop:
-        with TrainingProgress(schedule.total_steps, settings.num_seeds, settings.progress) as bar:
-            programs = compile_programs(team, keys)
-            iterations = train(this, programs, keys, bar, stop)
-        summary = summarise(this, programs, iterations)
-        draw_curve(path / "curve.png", this.directory.rows, f"{summary['algo']} on {summary['env']}")
-        summary["wall_seconds"] = round(this.clock.elapsed(), 3)
-        this.directory.write_summary(summary)
+    with TrainingProgress(schedule.total_steps, settings.num_seeds, settings.progress) as bar:
+        programs = compile_programs(team, keys)
+        iterations = train(this, programs, keys, bar, stop)
+    summary = summarise(this, programs, iterations)
+    draw_curve(path / "curve.png", this.directory.rows, f"{summary['algo']} on {summary['env']}")
+    summary["wall_seconds"] = round(this.clock.elapsed(), 3)
+    this.directory.write_summary(summary)
     return summary
 
 
@@ -165,23 +161,3 @@ def summarise(this: Run, programs: Programs, iterations: int) -> dict[str, Any]:
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "versions": versions(),
     }
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Sets the event at the first Ctrl-C; a second one raises KeyboardInterrupt at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield stop
-        return
-
-    def handler(signum: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    previous = signal.signal(signal.SIGINT, handler)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, previous)

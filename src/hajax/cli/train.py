@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from hajax.cli import config
 from hajax.cli.errors import Refusal
+from hajax.cli.interrupt import raise_if_set, stop_on_interrupt
 from hajax.cli.settings import TrainSettings, describe, validate
 
 USAGE = """\
@@ -32,6 +33,8 @@ options:
 
 def train(arguments: Sequence[str]) -> int:
     """Carries out `hajax train ARGUMENTS`; returns the exit code, 130 if a run was interrupted."""
+    # Or JAX's runtime warns of every program that it loads from the compilation cache.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags = {"-h", "--help", "-m", "--multirun", "--print-config"}
     given, overrides = flags.intersection(arguments), [text for text in arguments if text not in flags]
     if given & {"-h", "--help"}:
@@ -50,24 +53,25 @@ def train(arguments: Sequence[str]) -> int:
 
 def run_once(settings: TrainSettings, directory_name: str | None = None) -> dict[str, Any]:
     """One run from checked settings: refuses what can't work, then trains and reports; returns the summary."""
-    # JAX is slow to import, and none of what was refused so far needs it. Its runtime warns of every program that it
-    # loads from the compilation cache.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from hajax.cli.programs import build, use_compilation_cache
-    from hajax.cli.report import print_start, print_summary
-    from hajax.cli.run_directory import claim, default_directory
-    from hajax.cli.runner import run
-    from hajax.cli.schedule import make_schedule
+    with stop_on_interrupt() as stop:
+        # JAX is slow to import, and none of what was refused so far needs it.
+        from hajax.cli.programs import build, use_compilation_cache
+        from hajax.cli.report import print_start, print_summary
+        from hajax.cli.run_directory import claim, default_directory
+        from hajax.cli.runner import run
+        from hajax.cli.schedule import make_schedule
 
-    use_compilation_cache(settings.compilation_cache)
-    team = build(settings)
-    schedule = make_schedule(settings.total_steps, team.loop.steps_per_iteration, settings.eval_interval)
-    out_dir = settings.out_dir
-    if out_dir is not None and directory_name is not None:
-        out_dir = str(Path(out_dir) / directory_name)
-    path = claim(out_dir, default_directory(settings.env["name"], settings.algo["name"]))
-    print_start(settings, schedule, path)
-    summary = run(settings, team, schedule, path)
+        raise_if_set(stop)
+        use_compilation_cache(settings.compilation_cache)
+        team = build(settings)
+        raise_if_set(stop)
+        schedule = make_schedule(settings.total_steps, team.loop.steps_per_iteration, settings.eval_interval)
+        out_dir = settings.out_dir
+        if out_dir is not None and directory_name is not None:
+            out_dir = str(Path(out_dir) / directory_name)
+        path = claim(out_dir, default_directory(settings.env["name"], settings.algo["name"]))
+        print_start(settings, schedule, path)
+        summary = run(settings, team, schedule, path, stop)
     print_summary(summary, path)
     return summary
 

@@ -16,7 +16,7 @@ from hajax.validation import check_choice, check_flag, check_number
 
 
 class Hyperparameters(NamedTuple):
-    """Numbers that may be traced, and so differ per vmapped run. Defaults: HARL's."""
+    """Numbers that may be traced, and so differ per vmapped run. Defaults: HARL's, but for `value_decay`."""
 
     actor_lr: float | jax.Array = 5e-4
     critic_lr: float | jax.Array = 5e-4
@@ -27,7 +27,7 @@ class Hyperparameters(NamedTuple):
     huber_delta: float | jax.Array = 10.0
     max_grad_norm: float | jax.Array = 10.0
     adam_eps: float | jax.Array = 1e-5
-    value_decay: float | jax.Array = 0.99999  # β of value normalisation
+    value_decay: float | jax.Array = 0.9  # β of value normalisation (HARL: 0.99999, an average over the whole past)
 
     def validate(self) -> None:
         """Raises ValueError naming the first concrete value out of range; traced values pass."""
@@ -41,7 +41,7 @@ class Hyperparameters(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Static settings: what shapes the compiled program. Defaults: HARL's.
+    """Static settings: what shapes the compiled program. Defaults: HARL's, but for `action_scaling` and `clip_value`.
 
     - `epochs`, `critic_epochs`, `minibatches`: passes over a rollout, for actors and critic, and their minibatches.
     - `order`: in which order groups update: `random` (fresh every iteration), `fixed`, or `simultaneous`.
@@ -50,7 +50,7 @@ class Settings:
     - `centralised`: one critic on the state, or critics on the agents' own observations, grouped like the actors.
     - `hidden_sizes`, `activation`, `layer_norm`, `output_gain`, `std_scale`: the default networks.
     - `action_scaling`: a bounded Box's Gaussian has its bounds at ±1 (HARL: native units, which is `False`).
-    - `value_loss` (`huber` or `squared`) and `clip_value`: the critic's loss.
+    - `value_loss` (`huber` or `squared`) and `clip_value` (HARL: `True`): the critic's loss.
     - `normalise_values`, `normalise_observations`: running statistics of value targets, of observations and states.
     - `decay_updates`: learning rates fall linearly to 0 over that many updates; `None` keeps them.
     """
@@ -69,7 +69,7 @@ class Settings:
     std_scale: float = 0.5
     action_scaling: bool = True
     value_loss: str = "huber"
-    clip_value: bool = True
+    clip_value: bool = False
     normalise_values: bool = True
     normalise_observations: bool = False
     decay_updates: int | None = None

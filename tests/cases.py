@@ -1,0 +1,104 @@
+"""The learning problems on which updates are compared with the reference; each is compiled once for all tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import expected
+import jax
+import numpy as np
+import problems
+
+from hajax.spec import Box, Discrete, MultiDiscrete
+
+BOX = Box((-1.0, 0.0), (1.0, 5.0))
+LINE = Box((-np.inf,), (np.inf,))
+TRIO = (Discrete(3),) * 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    algorithm: str
+    spaces: tuple
+    settings: tuple = ()  # (name, value) pairs
+    sizes: tuple | None = None
+    reward: str = "team"
+    inactive: float = 0.0  # share of dead agents
+
+
+def case(algorithm, spaces, *, sizes=None, reward="team", inactive=0.0, **settings):
+    return Case(algorithm, tuple(spaces), tuple(settings.items()), sizes, reward, inactive)
+
+
+CASES = {
+    "happo, one discrete agent": case("happo", [Discrete(3)]),
+    "happo, one box agent": case("happo", [BOX], max_grad_norm=10.0),
+    "happo, random order": case("happo", TRIO, epochs=2),
+    "happo, minibatches": case("happo", [Discrete(2), BOX], order="fixed", minibatches=3),
+    "happo, mixed team, some dead": case(
+        "happo", [Discrete(3), BOX, MultiDiscrete((2, 3))], sizes=(2, 4, 3), order="fixed", inactive=0.3
+    ),
+    "happo, groups of two and one": case("happo", TRIO, order="fixed", sharing=(0, 0, 1), inactive=0.3),
+    "happo, by type, agent id": case(
+        "happo", [Discrete(3), LINE, Discrete(3)], sizes=(3, 2, 3), order="fixed", sharing="type", agent_id=True
+    ),
+    "happo, all shared, agent id": case("happo", TRIO, sharing="all", agent_id=True, inactive=0.3),
+    "happo, other losses": case(
+        "happo",
+        [BOX, Discrete(3)],
+        order="fixed",
+        value_loss="squared",
+        clip_value=False,
+        normalise_values=False,
+        layer_norm=False,
+        action_scaling=False,
+        hidden_sizes=(5, 4),
+        decay_updates=4,
+    ),
+    "mappo, unshared": case("mappo", TRIO, sharing="none"),
+    "mappo, shared": case("mappo", TRIO, inactive=0.3),
+    "ippo, unshared": case("ippo", [Discrete(3), BOX], sizes=(2, 4), reward="individual", sharing="none"),
+    "ippo, groups, normalised observations": case(
+        "ippo",
+        [BOX, Discrete(3), BOX],
+        reward="individual",
+        sharing=(0, 1, 0),
+        normalise_observations=True,
+        inactive=0.3,
+    ),
+}
+
+
+@functools.cache
+def learning(name: str) -> tuple[Any, problems.Recorder]:
+    """The algorithm of a case and its update, compiled once for all tests."""
+    chosen = CASES[name]
+    spec = problems.make_spec(chosen.spaces, chosen.sizes, reward=chosen.reward)
+    algo = problems.make_algorithm(chosen.algorithm, spec, **dict(chosen.settings))
+    return algo, problems.Recorder(algo)
+
+
+def problem(name: str, seed: int = 0) -> tuple[Any, Any, Any]:
+    """The algorithm of a case, a random state and a random rollout."""
+    algo, _ = learning(name)
+    state = problems.random_state(algo, seed)
+    return algo, state, problems.random_batch(algo, state, seed, inactive=CASES[name].inactive)
+
+
+def update(name: str, state: Any, batch: Any, key: int = 0) -> tuple[Any, Any, list]:
+    return learning(name)[1](jax.random.key(key), state, batch)
+
+
+def expectation(algo: Any, state: Any, batch: Any, drawn: list) -> expected.Expected:
+    """The reference's update, in the order that the algorithm says or has drawn."""
+    num_groups = len(problems.groups_of(algo.spec, algo.settings.sharing))
+    if algo.settings.order == "simultaneous":
+        order = None
+    elif algo.settings.order == "random" and num_groups > 1:
+        order, *drawn = drawn
+        assert sorted(order) == list(range(num_groups))
+    else:
+        order = range(num_groups)
+    return expected.update(algo, state, batch, order, drawn)
