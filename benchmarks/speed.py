@@ -23,16 +23,18 @@ import jax.numpy as jnp
 from jax import lax
 
 import hajax
+from hajax.cli import config
 from hajax.training import make_loop
 
-# The preset's schedule; its networks are the algorithm's defaults.
-SCHEDULE = {"num_envs": 20, "rollout_length": 200}
+PRESET = config.compose(["preset=harl/mpe"])
+SCHEDULE = {name: PRESET[name] for name in ("num_envs", "rollout_length")}
+SETTINGS = {name: value for name, value in PRESET["algo"].items() if name not in ("name", "reward")}
 
 
 def compile_programs(num_seeds: int, iterations: int) -> tuple[Callable, Any, dict[str, float]]:
     """The chunk of `iterations` for `num_seeds`, its starting state, and the seconds of tracing and compiling."""
     env = hajax.make_env("mpe/simple_spread")
-    loop = make_loop(env, hajax.make_algorithm("happo", env), **SCHEDULE)
+    loop = make_loop(env, hajax.make_algorithm("happo", env, **SETTINGS), **SCHEDULE)
     keys = jnp.stack([jax.random.key(seed) for seed in range(num_seeds)])
 
     def chunk(train_state):

@@ -130,7 +130,7 @@ def update(
         return [np.split(np.asarray(next(drawn)), settings.minibatches) for _ in range(count)]
 
     def decayed(learning_rate):
-        done = 0.0 if settings.decay_updates is None else int(state.updates) / settings.decay_updates
+        done = int(state.updates) / hp.decay_updates
         return learning_rate * max(1 - done, 0)
 
     groups = problems.groups_of(algo.spec, settings.sharing)

@@ -1,6 +1,7 @@
 """The parts of a run that need no training: schedule, keys, decay, summary."""
 
 import itertools
+import json
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from hajax.cli import config
 from hajax.cli.programs import build, evaluation_keys, seed_keys
+from hajax.cli.report import print_sweep
 from hajax.cli.run_directory import summarise_returns
 from hajax.cli.schedule import make_schedule
 from hajax.cli.settings import validate
@@ -22,8 +24,8 @@ def test_learning_rates_decay_over_the_run():
     settings = config.compose(
         ["env=games/gaussian", "num_envs=4", "rollout_length=8", "total_steps=150", "lr_decay=true"]
     )
-    assert build(validate(settings)).algorithm.settings.decay_updates == 5
-    assert build(validate(settings | {"lr_decay": False})).algorithm.settings.decay_updates is None
+    assert build(validate(settings)).algorithm.hyperparameters.decay_updates == 5
+    assert build(validate(settings | {"lr_decay": False})).algorithm.hyperparameters.decay_updates == float("inf")
 
 
 @given(
@@ -48,3 +50,13 @@ def test_seeds_of_a_run_are_independent_of_each_other():
     assert seed_keys(4, 1)[0] == keys[1]
     assert evaluation_keys(keys, 10)[1] == evaluation_keys(keys[1:], 10)[0]
     assert (evaluation_keys(keys, 10) != evaluation_keys(keys, 20)).all()
+
+
+def test_a_diverged_run_of_a_sweep_comes_last(tmp_path, capsys):
+    for name, score in (("a", None), ("b", -3.0), ("c", 4.0)):
+        (tmp_path / name).mkdir()
+        summary = {"eval_return": {"iqm": score, "ci95": [score, score]}, "steps_per_second": 10.0}
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+    print_sweep(tmp_path)
+    out = capsys.readouterr().out
+    assert out.index("4.00") < out.index("-3.00") < out.index("-inf")

@@ -46,14 +46,21 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_number(
-    name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False, whole: bool = False
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    whole: bool = False,
+    finite: bool = True,
 ) -> None:
-    """Raises ValueError unless every entry of `value` is a finite number in the range."""
+    """Raises ValueError unless every entry of `value` is a number in the range, and finite if it must be."""
     kind = "a whole number" if whole else "a number"
     allowed = f"{kind} {'>' if open_low else '>='} {low}" + (f" and <= {high}" if math.isfinite(high) else "")
     numbers = np.asarray(value)
     if isinstance(value, bool) or not np.issubdtype(numbers.dtype, np.integer if whole else np.number):
         raise ValueError(f"{name}={value!r}; allowed: {allowed}")
     above = numbers > low if open_low else numbers >= low
-    if not np.all(above & (numbers <= high) & np.isfinite(numbers)):
+    if not np.all(above & (numbers <= high)) or (finite and not np.all(np.isfinite(numbers))):
         raise ValueError(f"{name}={value}; allowed: {allowed}")

@@ -11,31 +11,65 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from hajax.core.algorithm import Algorithm
 from hajax.spec import EnvSpec
 from hajax.validation import check_known, check_settings
 
-# One line per algorithm. `module:function`; the module also holds the algorithm's default settings, `DEFAULTS`, and
-# its `Hyperparameters`.
-ALGORITHMS: dict[str, str] = {
+# One line per algorithm: where its function is. It is called as `function(spec, settings, hyperparameters, *, actor,
+# critic)`; its module also holds the defaults of both, `DEFAULTS` and `Hyperparameters`.
+_BUILT_IN: dict[str, str] = {
     "happo": "hajax.algorithms.happo:happo",
     "mappo": "hajax.algorithms.mappo:mappo",
     "ippo": "hajax.algorithms.ippo:ippo",
 }
 
 
+class Entry(NamedTuple):
+    """A registered algorithm: its function, default static settings, and the class of its numbers."""
+
+    function: Callable[..., Algorithm]
+    defaults: Any
+    hyperparameters: Any
+
+
+_registered: dict[str, Entry] = {}
+
+
 def list_algorithms() -> tuple[str, ...]:
     """The names that `make_algorithm` takes."""
-    return tuple(ALGORITHMS)
+    return (*_BUILT_IN, *_registered)
 
 
-def register_algorithm(name: str, location: str) -> None:
-    """Adds `"module:function"` under `name`; the module must also hold `DEFAULTS` and `Hyperparameters`."""
-    if name in ALGORITHMS:
-        raise ValueError(f"algorithm {name!r} is registered already, as {ALGORITHMS[name]}; allowed: a new name")
-    ALGORITHMS[name] = location
+def register_algorithm(name: str, function: Callable[..., Algorithm], *, defaults: Any, hyperparameters: Any) -> None:
+    """Lets `make_algorithm(name, env, **settings)` build `function(spec, settings, hyperparameters, actor=, critic=)`.
+
+    Args:
+      name: the new name. Registering a name of one's own again replaces it.
+      function: returns an `Algorithm`.
+      defaults: its default static settings, an instance of a frozen dataclass.
+      hyperparameters: the NamedTuple class of its numbers, with a default for each.
+
+    Raises:
+      ValueError: `name` belongs to an algorithm of the library.
+      TypeError: `function` cannot be called, or `defaults` is no dataclass instance.
+    """
+    if name in _BUILT_IN:
+        raise ValueError(f"name={name!r} is an algorithm of the library; allowed: any name but {', '.join(_BUILT_IN)}")
+    if not callable(function) or not dataclasses.is_dataclass(defaults) or isinstance(defaults, type):
+        raise TypeError(f"function={function!r}, defaults={defaults!r}; allowed: a function and a dataclass instance")
+    _registered[name] = Entry(function, defaults, hyperparameters)
+
+
+def _find(name: str) -> Entry:
+    check_known("algorithm", name, list_algorithms())
+    if name in _registered:
+        return _registered[name]
+    module_name, function = _BUILT_IN[name].split(":")
+    module = importlib.import_module(module_name)
+    return Entry(getattr(module, function), module.DEFAULTS, module.Hyperparameters)
 
 
 def make_algorithm(name: str, env_or_spec: Any, *, actor: Any = None, critic: Any = None, **settings: Any) -> Algorithm:
@@ -44,19 +78,17 @@ def make_algorithm(name: str, env_or_spec: Any, *, actor: Any = None, critic: An
     Args:
       name: one of `list_algorithms()`.
       env_or_spec: an `Environment` or an `EnvSpec`.
-      actor, critic: flax modules to use as torsos instead of the MLP, called as `module(x, mask)`.
+      actor, critic: flax modules to use as torsos instead of the MLP (see `happo`).
       settings: any field of the algorithm's `Settings` or `Hyperparameters`, such as `epochs=3` or `actor_lr=1e-3`.
 
     Raises:
       ValueError: unknown name or setting (with the nearest ones), a value out of range, agents that cannot share
         parameters, or a reward of the wrong kind.
     """
-    check_known("algorithm", name, ALGORITHMS)
+    entry = _find(name)
     spec: EnvSpec = getattr(env_or_spec, "spec", env_or_spec)
-    module_name, function = ALGORITHMS[name].split(":")
-    module = importlib.import_module(module_name)
-    static = [field.name for field in dataclasses.fields(module.DEFAULTS)]
-    check_settings(name, settings, [*static, *module.Hyperparameters._fields])
-    chosen = dataclasses.replace(module.DEFAULTS, **{k: v for k, v in settings.items() if k in static})
-    numbers = module.Hyperparameters(**{k: v for k, v in settings.items() if k not in static})
-    return getattr(module, function)(spec, chosen, numbers, actor=actor, critic=critic)
+    static = [field.name for field in dataclasses.fields(entry.defaults)]
+    check_settings(name, settings, [*static, *entry.hyperparameters._fields])
+    chosen = dataclasses.replace(entry.defaults, **{k: v for k, v in settings.items() if k in static})
+    numbers = entry.hyperparameters(**{k: v for k, v in settings.items() if k not in static})
+    return entry.function(spec, chosen, numbers, actor=actor, critic=critic)

@@ -46,8 +46,9 @@ def happo(
       spec: the environment's specification; with a centralised critic its reward must be the team's.
       settings: static settings.
       hyperparameters: default numbers, which `init` may replace.
-      actor, critic: flax modules used as torsos instead of the MLP, called as `module(x, mask)` with `x` `[…, O]` (or
-        the state `[…, S]`) padded with zeros and `mask` bool `[O]` or `None`; they return features `[…, H]`.
+      actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for a centralised critic the
+        state `[…, S]`), padded with zeros, to features `[…, H]`. A module whose `__call__` has a parameter `mask` also
+        gets the entries that the agent has, bool `[O]`, or `None` if nothing is padded.
       name: what the algorithm calls itself, in results and errors.
 
     Raises:
@@ -57,7 +58,7 @@ def happo(
 
     def update(key: jax.Array, state: OnPolicyState, batch: OnPolicyBatch) -> tuple[OnPolicyState, dict]:
         hp = state.hyperparameters
-        learning_rate = decayed(hp.actor_lr, state.updates, settings.decay_updates)
+        learning_rate = decayed(hp.actor_lr, state.updates, hp.decay_updates)
         actor_key, critic_key = jax.random.split(key)
         estimates = on_policy.estimate(critics, state, batch)  # line 7
         samples = group_batches(actors, batch, estimates)
@@ -65,7 +66,8 @@ def happo(
         def improve_agent(key, policy: GroupPolicy, learner: Learner, samples: GroupBatch):
             def loss(params, samples: GroupBatch):
                 log_prob, entropy = policy.log_prob_and_entropy(params, samples)
-                log_ratio = log_prob - samples.log_prob
+                # A sample without weight may be of an impossible action; 0 · ∞ would make the gradient NaN.
+                log_ratio = jnp.where(samples.weight > 0, log_prob - samples.log_prob, 0)
                 ratio = jnp.exp(log_ratio)
                 surrogate = weighted_mean(clipped_surrogate(ratio, samples.advantage, hp.clip), samples.weight)
                 entropy = weighted_mean(entropy, samples.weight)

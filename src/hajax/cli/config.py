@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
@@ -65,8 +66,25 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration as plain dictionaries and lists."""
+    store_registered_envs(overrides)
     with refusing_errors(overrides), hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         return plain(hydra.compose(CONFIG_NAME, overrides=list(overrides)))
+
+
+def store_registered_envs(overrides: Sequence[str]) -> None:
+    """Gives a registered environment that has no file in conf/env a configuration: its factory's own defaults."""
+    named = [text.partition("=")[2] for text in overrides if text.partition("=")[0] == "env"]
+    unlisted = [name for name in named if name not in options("env")]
+    if not unlisted:
+        return
+    from hajax.envs import env_options, list_envs  # imports JAX, and so only where it is needed
+
+    for name in set(unlisted).intersection(list_envs()):
+        own = env_options(name)
+        if "reward" in own:
+            own["reward"] = "${algo.reward}"
+        group, _, last = f"env/{name}".rpartition("/")
+        ConfigStore.instance().store(name=last, node={"name": name, **own}, group=group)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

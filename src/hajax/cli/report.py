@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,23 @@ def print_sweep(path: Path) -> None:
     table = Table(title=f"runs in {path}", title_justify="left")
     for column in ("run", "interquartile mean", "95% interval", "steps/s"):
         table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
-    for name, summary in sorted(summaries, key=lambda item: item[1]["eval_return"]["iqm"] or 0.0, reverse=True):
-        returns, rate = summary["eval_return"], summary["steps_per_second"]
-        interval = "" if returns["ci95"] is None else "{:.2f} to {:.2f}".format(*returns["ci95"])
-        table.add_row(name, f"{returns['iqm']:.2f}", interval, "" if rate is None else f"{rate:,.0f}")
+    for name, summary in sorted(summaries, key=lambda item: _score(item[1]), reverse=True):
+        low, high = summary["eval_return"]["ci95"] or (None, None)
+        interval = "" if low is None else f"{low:.2f} to {high:.2f}"
+        table.add_row(name, f"{_score(summary):.2f}", interval, f"{summary['steps_per_second'] or 0:,.0f}")
     Console(highlight=False).print(table)
+
+
+def _number(value: float | None) -> float:
+    """For sorting: a run that diverged, whose return `summary.json` gives as null, comes last."""
+    return float("-inf") if value is None else value
+
+
+def _shown(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.2f}"
+
+
+def _score(summary: Mapping[str, Any]) -> float:
+    """The interquartile mean; a run that diverged has `null` there, and comes last."""
+    score = summary["eval_return"]["iqm"]
+    return -math.inf if score is None else score

@@ -105,6 +105,14 @@ def estimate(
     return Estimates(value, advantage, advantage + baseline, active)
 
 
+def blank(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """`x` `[G, K, B, …]` with zeros where `weight` `[G, K, B]` is 0.
+
+    Such samples may hold anything, and 0 · NaN would be NaN in a gradient.
+    """
+    return jnp.where(weight.reshape(*weight.shape, *[1] * (x.ndim - weight.ndim)) > 0, x, jnp.zeros((), x.dtype))
+
+
 def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> GroupBatch:
     """The policy's samples of every group, `[G, K, B, …]`, with standardised advantages."""
     groups = actors.groups
@@ -115,11 +123,11 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
     advantage = grouped(jnp.broadcast_to(estimates.advantage, batch.log_prob.shape))
     weight = (grouped(batch.active) & groups.member_mask[:, :, None]).astype(advantage.dtype)
     return GroupBatch(
-        observation=grouped(policy_input(actors.spec, batch.observation, actors.agent_id)),
+        observation=blank(grouped(policy_input(actors.spec, batch.observation, actors.agent_id)), weight),
         action_mask=grouped(batch.action_mask),
-        action=grouped(batch.action),
-        log_prob=grouped(batch.log_prob),
-        advantage=jax.vmap(standardise)(advantage, weight),
+        action=blank(grouped(batch.action), weight),
+        log_prob=blank(grouped(batch.log_prob), weight),
+        advantage=blank(jax.vmap(standardise)(advantage, weight), weight),
         weight=weight,
     )
 
@@ -130,10 +138,10 @@ def critic_batches(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Est
     def grouped(x):
         return flatten_time(critics.groups.gather(x, axis=2))
 
-    weight = grouped(estimates.active) & critics.groups.member_mask[:, :, None]
+    weight = (grouped(estimates.active) & critics.groups.member_mask[:, :, None]).astype(estimates.value.dtype)
     return CriticBatch(
-        inputs=grouped(critics.inputs(batch.observation, batch.state)),
-        old_value=grouped(estimates.value),
-        target=grouped(estimates.target),
-        weight=weight.astype(estimates.value.dtype),
+        inputs=blank(grouped(critics.inputs(batch.observation, batch.state)), weight),
+        old_value=blank(grouped(estimates.value), weight),
+        target=blank(grouped(estimates.target), weight),
+        weight=weight,
     )

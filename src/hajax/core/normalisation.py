@@ -93,7 +93,8 @@ def update_moments(moments: RunningMoments, x: jax.Array, weight: jax.Array) -> 
 
 
 def normalise_moments(moments: RunningMoments, x: jax.Array, epsilon: float = 1e-8, limit: float = 10.0) -> jax.Array:
-    """(x − mean) / std, clipped to ±`limit`; `x` itself before anything was seen. A constant entry becomes 0."""
+    """(x − mean) / std, clipped to ±`limit`; `x` itself before anything was seen. An entry that never
+    varied becomes 0, up to the rounding of its mean."""
     variance = moments.deviation / jnp.where(moments.weight > 0, moments.weight, 1)
     normalised = (x - moments.mean) * jax.lax.rsqrt(variance + epsilon)
     return jnp.where(moments.weight > 0, jnp.clip(normalised, -limit, limit), x)

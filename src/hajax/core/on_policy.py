@@ -157,7 +157,7 @@ def update_critics(
     The statistics take in the new targets first, so that the critic learns in the units in which it is read next.
     """
     hp = state.hyperparameters
-    learning_rate = decayed(hp.critic_lr, state.updates, settings.decay_updates)
+    learning_rate = decayed(hp.critic_lr, state.updates, hp.decay_updates)
     samples = batches.critic_batches(critics, batch, estimates)
 
     def update_critic(group):

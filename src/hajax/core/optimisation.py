@@ -37,16 +37,14 @@ def gradient_step(
     """
     norm = optax.tree.norm(gradient)
     scale = jnp.where(norm > max_grad_norm, max_grad_norm / jnp.where(norm > 0, norm, 1), 1)
-    gradient = jax.tree.map(lambda g: g * scale, gradient)
+    gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradient)
     direction, optimiser = optax.scale_by_adam(eps=adam_eps).update(gradient, learner.optimiser)
-    params = jax.tree.map(lambda p, d: p - learning_rate * d, learner.params, direction)
+    params = jax.tree.map(lambda p, d: p - (learning_rate * d).astype(p.dtype), learner.params, direction)
     return Learner(params, optimiser), norm
 
 
-def decayed(learning_rate: float | jax.Array, updates: jax.Array, decay_updates: int | None) -> float | jax.Array:
-    """Linear decay to 0 over `decay_updates` updates; constant if that is `None`."""
-    if decay_updates is None:
-        return learning_rate
+def decayed(learning_rate: float | jax.Array, updates: jax.Array, decay_updates: float | jax.Array) -> jax.Array:
+    """Linear decay to 0 over `decay_updates` updates; constant if that is infinite."""
     return learning_rate * jnp.maximum(1 - updates / decay_updates, 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ class Hyperparameters(NamedTuple):
     max_grad_norm: float | jax.Array = 10.0
     adam_eps: float | jax.Array = 1e-5
     value_decay: float | jax.Array = 0.9  # β of value normalisation (HARL: 0.99999, an average over the whole past)
+    decay_updates: float | jax.Array = math.inf  # updates over which learning rates fall linearly to 0
 
     def validate(self) -> None:
         """Raises ValueError naming the first concrete value out of range; traced values pass."""
@@ -35,6 +37,8 @@ class Hyperparameters(NamedTuple):
         for name, value in concrete.items():
             if name in ("discount", "gae_lambda", "value_decay"):
                 check_number(name, value, 0, 1)
+            elif name == "decay_updates":
+                check_number(name, value, 0, open_low=True, finite=False)
             else:
                 check_number(name, value, 0, open_low=name in ("clip", "huber_delta", "max_grad_norm"))
 
@@ -52,7 +56,6 @@ class Settings:
     - `action_scaling`: a bounded Box's Gaussian has its bounds at ±1 (HARL: native units, which is `False`).
     - `value_loss` (`huber` or `squared`) and `clip_value` (HARL: `True`): the critic's loss.
     - `normalise_values`, `normalise_observations`: running statistics of value targets, of observations and states.
-    - `decay_updates`: learning rates fall linearly to 0 over that many updates; `None` keeps them.
     """
 
     epochs: int = 5
@@ -72,7 +75,6 @@ class Settings:
     clip_value: bool = False
     normalise_values: bool = True
     normalise_observations: bool = False
-    decay_updates: int | None = None
 
     def __post_init__(self):
         for name in ("hidden_sizes", "sharing"):
@@ -84,10 +86,8 @@ class Settings:
         check_number("hidden_sizes", self.hidden_sizes or (0,), 1, whole=True)
         check_number("output_gain", self.output_gain, 0)
         check_number("std_scale", self.std_scale, 0, open_low=True)
-        if self.decay_updates is not None:
-            check_number("decay_updates", self.decay_updates, 1, whole=True)
         for field in dataclasses.fields(self):
-            if field.type == "bool":
+            if isinstance(field.default, bool):
                 check_flag(field.name, getattr(self, field.name))
         check_choice("order", self.order, ORDERS)
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
@@ -101,5 +101,10 @@ class Settings:
 
     @property
     def rewards(self) -> tuple[RewardKind, ...]:
-        """The kinds of reward to learn from: one joint advantage needs the team's, individual critics take either."""
-        return ("team",) if self.centralised else ("team", "individual")
+        """The kinds of reward to learn from.
+
+        One joint advantage needs the team's; so does a compound ratio, which is of the joint action. Agents that learn
+        at once, each with a critic of its own, take either kind.
+        """
+        independent = not self.centralised and self.order == "simultaneous"
+        return ("team", "individual") if independent else ("team",)

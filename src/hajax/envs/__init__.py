@@ -80,6 +80,12 @@ def make_env(name: str, **options: Any) -> Environment:
     return auto_reset(state_from_observations(env) if state == "observations" else env)
 
 
+def env_options(name: str) -> dict[str, Any]:
+    """The options of that environment that have defaults, with them."""
+    parameters = inspect.signature(_find(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.kind is not p.VAR_KEYWORD}
+
+
 def _find(name: str) -> Factory:
     check_known("environment", name, list_envs())
     factory = {**_BUILT_IN, **_registered}[name]

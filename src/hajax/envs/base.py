@@ -26,6 +26,7 @@ class Environment(NamedTuple):
     spec: EnvSpec
     reset: Callable[[jax.Array], tuple[Any, Timestep]]
     step: Callable[[jax.Array, Any, jax.Array], tuple[Any, Timestep]]
+    resets: bool = False  # whether `step` starts the next episode itself; `auto_reset` sees to it
 
 
 def timestep(
@@ -96,11 +97,20 @@ def clip_action(spec: EnvSpec, action: jax.Array) -> jax.Array:
 
 
 def auto_reset(env: Environment) -> Environment:
-    """Starts a new episode in the same step in which one ends.
+    """Starts a new episode in the same step in which one ends; an environment that does so already is left alone.
 
     The timestep then shows the new episode's first observation, with `first` true, while `reward`, `terminated`,
-    `truncated`, `metrics` and `final` still tell of the episode that ended.
+    `truncated`, `metrics` and `final` still tell of the episode that ended. The first timestep of all shows zeros for
+    the metrics that steps have.
     """
+    if env.resets:
+        return env
+
+    def reset(key):
+        state, opening = env.reset(key)
+        action = jnp.zeros((env.spec.num_agents, env.spec.num_components))
+        _, following = jax.eval_shape(env.step, key, state, action)
+        return state, opening._replace(metrics=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), following.metrics))
 
     def step(key, state, action):
         step_key, reset_key = jax.random.split(key)
@@ -115,7 +125,7 @@ def auto_reset(env: Environment) -> Environment:
         shown = {name: choose(name) for name in ("observation", "state", "action_mask", "active")}
         return next_state, last._replace(**shown, first=done)
 
-    return env._replace(step=step)
+    return env._replace(reset=reset, step=step, resets=True)
 
 
 def state_from_observations(env: Environment) -> Environment:
@@ -134,4 +144,4 @@ def state_from_observations(env: Environment) -> Environment:
         state, ts = env.step(key, state, action)
         return state, replace(ts)
 
-    return Environment(spec, reset, step)
+    return env._replace(spec=spec, reset=reset, step=step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -73,6 +74,12 @@ class MLP(nn.Module):
         return x
 
 
+def apply_torso(torso: nn.Module, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """`torso(x, mask=mask)` if its `__call__` has a parameter `mask`, else `torso(x)`: padding is zeros in any case."""
+    takes_mask = "mask" in inspect.signature(type(torso).__call__).parameters
+    return torso(x, mask=mask) if takes_mask else torso(x)
+
+
 class Actor(nn.Module):
     """A torso and the action head: `(observation […, O], tables of one agent) -> ActionParameters`.
 
@@ -96,7 +103,7 @@ class Actor(nn.Module):
         layout: ActionLayout,
         action_mask: jax.Array | None = None,
     ) -> ActionParameters:
-        features = self.torso(observation, observation_mask)
+        features = apply_torso(self.torso, observation, observation_mask)
         head_init = orthogonal(self.output_gain)
         logits = mean = std = None
         if self.has_discrete:
@@ -132,7 +139,7 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        features = self.torso(x, mask)
+        features = apply_torso(self.torso, x, mask)
         return dense(1, orthogonal(1.0), features, "value")[..., 0]
 
 

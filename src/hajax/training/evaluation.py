@@ -11,7 +11,7 @@ from jax import lax
 
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import Environment
-from hajax.training.rollout import team_reward
+from hajax.training.rollout import playable, team_reward
 from hajax.validation import check_number
 
 
@@ -29,8 +29,10 @@ def make_evaluate(
     environment's metrics at the episode's end. `deterministic` takes the policy's mode instead of a sample. Episodes
     still running after `max_steps` (default: the environment's limit) count as they stand.
 
-    Raises ValueError if the environment has no step limit and `max_steps` is not given.
+    Raises ValueError if the environment has no step limit and `max_steps` is not given, or the agents are not
+    those that the algorithm was made for.
     """
+    env = playable(env, algo, evaluation=True)
     limit = env.spec.max_steps if max_steps is None else max_steps
     if limit is None:
         raise ValueError(f"max_steps=None, but {env.spec.name} has no step limit; allowed: a whole number >= 1")

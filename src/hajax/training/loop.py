@@ -11,7 +11,7 @@ from jax import lax
 
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import Environment
-from hajax.training.rollout import Actors, report_episodes, rollout, start
+from hajax.training.rollout import Actors, playable, report_episodes, rollout, start
 from hajax.validation import check_number
 
 
@@ -39,14 +39,17 @@ class Loop(NamedTuple):
 def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_length: int) -> Loop:
     """The on-policy loop: a rollout of `rollout_length` steps in `num_envs` environments, then one update.
 
-    Raises ValueError for sizes that are not positive, or minibatches that do not divide the rollout.
+    Raises ValueError for sizes that are not positive, minibatches that do not divide the rollout, or an algorithm made
+    for another team.
     """
     check_number("num_envs", num_envs, 1, whole=True)
     check_number("rollout_length", rollout_length, 1, whole=True)
+    env = playable(env, algo)
     samples = num_envs * rollout_length
-    if samples % algo.settings.minibatches:
+    minibatches = getattr(algo.settings, "minibatches", 1)
+    if samples % minibatches:
         raise ValueError(
-            f"minibatches={algo.settings.minibatches} does not divide num_envs × rollout_length = {samples}; "
+            f"minibatches={minibatches} does not divide num_envs × rollout_length = {samples}; "
             f"allowed: a divisor of {samples}"
         )
 
@@ -65,19 +68,30 @@ def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_lengt
 
 
 def make_train(
-    env: Environment, algo: Algorithm, *, total_steps: int, num_envs: int = 20, rollout_length: int = 200
+    env: Environment,
+    algo: Algorithm,
+    *,
+    total_steps: int,
+    num_envs: int = 20,
+    rollout_length: int = 200,
+    lr_decay: bool = False,
 ) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
     """A whole training as one pure function, `train(key, hyperparameters=None) -> (state, metrics)`.
 
     `jax.jit(jax.vmap(train))(jax.random.split(key, 8))` trains eight seeds at once. `state` is the algorithm's state
     (for `algo.act`, or an evaluator); `metrics` are those of every iteration, stacked. `total_steps` counts
-    environment steps and is rounded up to whole iterations of `num_envs · rollout_length`.
+    environment steps and is rounded up to whole iterations of `num_envs · rollout_length`. With `lr_decay` the learning
+    rates fall linearly to 0 over the run.
     """
     check_number("total_steps", total_steps, 1, whole=True)
     loop = make_loop(env, algo, num_envs=num_envs, rollout_length=rollout_length)
     iterations = math.ceil(total_steps / loop.steps_per_iteration)
 
     def train(key: jax.Array, hyperparameters: Any = None) -> tuple[Any, dict[str, jax.Array]]:
+        hyperparameters = algo.hyperparameters if hyperparameters is None else hyperparameters
+        if lr_decay:
+            hyperparameters = hyperparameters._replace(decay_updates=iterations)
+
         def step(train_state, _):
             return loop.iterate(train_state)
 

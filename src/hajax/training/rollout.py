@@ -10,7 +10,7 @@ from jax import lax
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.batches import OnPolicyBatch
-from hajax.envs.base import Environment
+from hajax.envs.base import Environment, auto_reset
 from hajax.spec import EnvSpec, Timestep
 
 
@@ -32,6 +32,20 @@ class Actors(NamedTuple):
     timestep: Timestep
     memory: Any
     episodes: EpisodeStatistics
+
+
+def playable(env: Environment, algo: Algorithm, *, evaluation: bool = False) -> Environment:
+    """The environment with automatic reset, checked to be one that the algorithm was made for.
+
+    Raises ValueError if their agents differ, or, unless only for evaluation, the critic's state or the kind of reward.
+    """
+    for field in ("agents",) if evaluation else ("agents", "state_size", "reward"):
+        has, expected = getattr(env.spec, field), getattr(algo.spec, field)
+        if has != expected:
+            raise ValueError(
+                f"{field}={has!r} of {env.spec.name}; allowed: {expected!r}, for which {algo.name} was made"
+            )
+    return auto_reset(env)
 
 
 def team_reward(spec: EnvSpec, reward: jax.Array) -> jax.Array:
