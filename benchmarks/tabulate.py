@@ -1,6 +1,6 @@
 """Prints a Markdown table of finished runs, every seed shown.
 
-    python benchmarks/tabulate.py docs/results/spread/*
+python benchmarks/tabulate.py docs/results/spread/*
 """
 
 from __future__ import annotations
