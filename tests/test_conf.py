@@ -4,6 +4,7 @@ import pytest
 
 import hajax
 from hajax.cli import config
+from hajax.cli.errors import Refusal
 
 # Read before any test registers names of its own.
 ALGORITHMS, ENVS = hajax.list_algorithms(), hajax.list_envs()
@@ -43,3 +44,11 @@ def test_harl_preset():
     assert (algo["actor_lr"], algo["critic_lr"], algo["entropy_coef"]) == (5e-4, 5e-4, 0.01)
     assert algo["normalise_values"] is True
     assert config.compose(["preset=harl/mpe", "algo.clip=0.1", "num_envs=8"])["num_envs"] == 8
+
+
+def test_a_registered_environment_needs_no_file():
+    hajax.register_env("workshop/matrix", "hajax.envs.games:trap_of_homogeneity")
+    settings = config.compose(["env=workshop/matrix", "env.num_agents=4", "algo=ippo"])
+    assert settings["env"] == {"name": "workshop/matrix", "num_agents": 4, "max_steps": 1, "reward": "individual"}
+    with pytest.raises(Refusal, match=r"env=workshop/matrices is unknown;.* allowed: "):
+        config.compose(["env=workshop/matrices"])

@@ -8,6 +8,7 @@ import problems
 import pytest
 
 import hajax
+from hajax.algorithms import _find
 from hajax.core.algorithm import Algorithm
 from hajax.spec import Box, Discrete, Timestep
 
@@ -130,3 +131,21 @@ def test_a_joint_advantage_needs_the_teams_reward(name, allowed):
     else:
         with pytest.raises(ValueError, match=rf"reward='individual' of random does not suit {name}.*allowed: team"):
             hajax.make_algorithm(name, spec)
+
+
+def test_registering_an_algorithm_of_ones_own():
+    happo, defaults, numbers = _find("happo")
+    hajax.register_algorithm("mine", happo, defaults=defaults, hyperparameters=numbers)
+    hajax.register_algorithm("mine", happo, defaults=defaults, hyperparameters=numbers)  # a notebook's cell, again
+    assert "mine" in hajax.list_algorithms()
+    assert hajax.make_algorithm("mine", problems.make_spec([Discrete(2)]), epochs=7).settings.epochs == 7
+    with pytest.raises(ValueError, match="name='happo' is an algorithm of the library; allowed: any name but happo"):
+        hajax.register_algorithm("happo", happo, defaults=defaults, hyperparameters=numbers)
+    with pytest.raises(TypeError, match="allowed: a function and a dataclass instance"):
+        hajax.register_algorithm("other", "module:function", defaults=defaults, hyperparameters=numbers)
+
+
+def test_a_compound_ratio_needs_the_teams_reward_whatever_the_critics():
+    spec = problems.make_spec([Discrete(2)] * 2, reward="individual")
+    with pytest.raises(ValueError, match=r"reward='individual' of random does not suit happo.*allowed: team"):
+        hajax.make_algorithm("happo", spec, centralised=False)
