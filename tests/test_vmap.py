@@ -80,10 +80,10 @@ def test_vmapped_hyperparameters_learn_as_each_alone():
     """Same state, data and key, other numbers per run: every number counts, and only in its own run."""
     algo, single, vmapped, keys, states, batches = vmapped_problem()
     state, batch = pick(states, 0), pick(batches, 0)
-    numbers = algo.hyperparameters._asdict()
-    runs = [algo.hyperparameters] + [
-        algo.hyperparameters._replace(**{name: 0.5 * value}) for name, value in numbers.items()
-    ]
+    state = state._replace(updates=jnp.ones_like(state.updates))  # decay shows from the second update on
+    base = algo.hyperparameters._replace(decay_updates=4.0)
+    numbers = base._asdict()
+    runs = [base] + [base._replace(**{name: 0.5 * value}) for name, value in numbers.items()]
     runs = [jax.tree.map(lambda x: jnp.asarray(x, float), run) for run in runs]
     alone = [single(keys[0], state._replace(hyperparameters=run), batch)[0] for run in runs]
     for start in range(0, len(runs), SEEDS):  # three at a time, so that the compiled program serves again
