@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+from jax.custom_batching import sequential_vmap
 
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import Environment
@@ -36,6 +37,16 @@ class Loop(NamedTuple):
     steps_per_iteration: int
 
 
+def in_turn_on_cpu(update: Callable) -> Callable:
+    """`update`, but on a CPU `vmap` runs it over its axis in turn instead of at once.
+
+    One seed's activations fit a CPU's cache and eight seeds' do not; batched, the same arithmetic takes 1.7 times as
+    long there. An accelerator wants the batch. Reverse-mode differentiation does not go through a function treated so:
+    who needs it composes `rollout` and `algo.update` directly.
+    """
+    return sequential_vmap(update) if jax.default_backend() == "cpu" else update
+
+
 def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_length: int) -> Loop:
     """The on-policy loop: a rollout of `rollout_length` steps in `num_envs` environments, then one update.
 
@@ -44,7 +55,7 @@ def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_lengt
     """
     check_number("num_envs", num_envs, 1, whole=True)
     check_number("rollout_length", rollout_length, 1, whole=True)
-    env = playable(env, algo)
+    env, update = playable(env, algo), in_turn_on_cpu(algo.update)
     samples = num_envs * rollout_length
     minibatches = getattr(algo.settings, "minibatches", 1)
     if samples % minibatches:
@@ -60,7 +71,7 @@ def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_lengt
     def iterate(train_state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         key, rollout_key, update_key = jax.random.split(train_state.key, 3)
         actors, batch = rollout(env, algo, rollout_key, train_state.algorithm, train_state.actors, rollout_length)
-        algo_state, info = algo.update(update_key, train_state.algorithm, batch)
+        algo_state, info = update(update_key, train_state.algorithm, batch)
         episodes, metrics = report_episodes(actors.episodes)
         return TrainState(algo_state, actors._replace(episodes=episodes), key), metrics | info
 
