@@ -1,10 +1,12 @@
 """Every Python block of the guides runs: those of a page in order, in one namespace, as a reader would run them."""
 
 import re
+import runpy
 import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hajax.envs
@@ -59,3 +61,11 @@ def test_relative_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing
+
+
+def test_the_example_of_vmapped_seeds_runs():
+    example = runpy.run_path(str(README.parent / "examples" / "vmapped_seeds.py"))
+    returns = np.asarray(example["main"](4_000, 2))
+    assert returns.shape == (3, 2)
+    assert np.all(np.isfinite(returns))
+    assert len(np.unique(returns)) == 6  # every seed and every learning rate learned something else

@@ -51,8 +51,10 @@ class Groups:
     @functools.cached_property
     def _slots(self) -> np.ndarray:
         """int `[N]`: where each agent stands in the flattened `[G, K]` table."""
-        flat = np.where(self.member_mask, self.members, -1).ravel()
-        return np.array([int(np.flatnonzero(flat == agent)[0]) for agent in range(self.num_agents)])
+        real = np.flatnonzero(self.member_mask)
+        slots = np.empty(self.num_agents, int)
+        slots[self.members.ravel()[real]] = real
+        return slots
 
     def gather(self, x: jax.Array, axis: int) -> jax.Array:
         """Moves the agent axis to the front and splits it: `[…, N, …] -> [G, K, …]`."""
