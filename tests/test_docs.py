@@ -1,5 +1,6 @@
 """Every Python block of the guides runs: those of a page in order, in one namespace, as a reader would run them."""
 
+import json
 import re
 import runpy
 import sys
@@ -69,3 +70,15 @@ def test_the_example_of_vmapped_seeds_runs():
     assert returns.shape == (3, 2)
     assert np.all(np.isfinite(returns))
     assert len(np.unique(returns)) == 6  # every seed and every learning rate learned something else
+
+
+def test_the_notebook_s_cells_run(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    notebook = json.loads((README.parent / "notebooks" / "vmapped_seeds.ipynb").read_text(encoding="utf-8"))
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] for cell in notebook["cells"][2:])  # committed with what it shows
+    namespace: dict = {}
+    for cell in code:
+        exec(cell.replace("total_steps=100_000", "total_steps=4_000"), namespace)
+    assert namespace["returns"].shape == (4, 1)
+    assert np.all(np.isfinite(namespace["returns"]))
