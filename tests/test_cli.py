@@ -3,11 +3,6 @@
 import csv
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import yaml
@@ -57,8 +52,9 @@ class TestRunDirectory:
         assert train(f"out_dir={path}", "total_steps=150", "seed=3", "eval.stochastic=true", "eval_interval=64") == 0
         return path
 
-    def test_holds_four_files(self, run, working_directory):
-        assert files(run) == ["config.yaml", "curve.png", "metrics.csv", "summary.json"]
+    def test_holds_its_files_and_nothing_else_is_written(self, run, working_directory):
+        names = [path.name for path in run.iterdir()]
+        assert sorted(names) == ["checkpoints", "config.yaml", "curve.png", "metrics.csv", "summary.json", "timing.csv"]
         assert files(working_directory) == []
 
     def test_summary(self, run):
@@ -72,6 +68,7 @@ class TestRunDirectory:
         assert len(returns["per_seed"]) == 2
         assert returns["mean"] == pytest.approx(sum(returns["per_seed"]) / 2)
         assert returns["ci95"][0] <= returns["iqm"] <= returns["ci95"][1]
+        assert summary["eval_step"] == 160
         assert summary["steps_per_second"] == pytest.approx(320 / summary["train_seconds"], rel=0.05)
         assert summary["wall_seconds"] >= summary["compile_seconds"] > 0
         assert {"platform", "kind", "count"} == set(summary["device"])
@@ -91,6 +88,16 @@ class TestRunDirectory:
         assert [float(row["train_episodes"]) for row in rows[2::2]] == [64, 64, 32]
         assert all(-20 <= float(row["train_episode_return"]) <= 20 for row in rows[2:])
         assert all(math.isfinite(float(row["train_value_loss"])) for row in rows[2:])
+
+    def test_metrics_hold_no_times_and_timing_only_those(self, run):
+        assert not any("seconds" in name for name in read_rows(run)[0])
+        with open(run / "timing.csv", newline="") as file:
+            times = list(csv.DictReader(file))
+        assert [int(row["step"]) for row in times] == [0, 64, 128, 160]
+        for name in ("wall_seconds", "train_seconds", "eval_seconds"):
+            seconds = [float(row[name]) for row in times]
+            assert seconds == sorted(seconds)
+            assert seconds[-1] > 0
 
     def test_config_is_resolved(self, run):
         settings = yaml.safe_load((run / "config.yaml").read_text())
@@ -125,10 +132,7 @@ def test_default_directory(working_directory, capsys):
 def test_sweep_stays_in_its_directory(working_directory, capsys):
     assert train("-m", "algo.clip=0.1,0.3", "seed=0,1", "total_steps=32", "out_dir=sweep") == 0
     names = [f"algo.clip={clip},seed={seed}" for clip in (0.1, 0.3) for seed in (0, 1)]
-    assert files(working_directory / "sweep") == sorted(
-        ["multirun.yaml", *names]
-        + [f"{n}/{f}" for n in names for f in ("config.yaml", "curve.png", "metrics.csv", "summary.json")]
-    )
+    assert sorted(path.name for path in (working_directory / "sweep").iterdir()) == sorted(["multirun.yaml", *names])
     assert [path.name for path in working_directory.iterdir()] == ["sweep"]
     table = capsys.readouterr().out.split("runs in sweep")[1]
     for name in names:
@@ -138,11 +142,54 @@ def test_sweep_stays_in_its_directory(working_directory, capsys):
         assert name in table
 
 
-def test_failed_job_of_a_sweep_does_not_stop_the_others(working_directory, capsys):
-    assert train("-m", "algo.minibatches=3,1", "total_steps=32", "out_dir=sweep") == 2
-    assert files(working_directory / "sweep")[:2] == ["algo.minibatches=1", "algo.minibatches=1/config.yaml"]
-    assert "algo.minibatches=3: minibatches=3 does not divide" in capsys.readouterr().err
-    assert not (working_directory / "sweep" / "algo.minibatches=3").exists()
+def test_sweep_over_algorithms(working_directory, capsys):
+    assert train("-m", "algo=happo,mappo,ippo", "seed=0,1", "total_steps=32", "out_dir=sweep", "num_seeds=1") == 0
+    runs = sorted((working_directory / "sweep").glob("*/summary.json"))
+    names = [path.parent.name for path in runs]
+    assert names == [f"algo={algo},seed={seed}" for algo in ("happo", "ippo", "mappo") for seed in (0, 1)]
+    for path, name in zip(runs, names, strict=True):
+        summary = json.loads(path.read_text())
+        assert f"algo={summary['algo']},seed={summary['seeds'][0]}" == name
+        assert (summary["status"], summary["total_steps"]) == ("finished", 32)
+    table = capsys.readouterr().out.split("runs in sweep")[1]
+    assert all(name in table for name in names)
+
+
+def test_failed_job_of_a_sweep_is_reported_at_the_end_and_does_not_stop_the_others(working_directory, capsys):
+    assert train("-m", "algo.minibatches=3,1", "total_steps=32", "out_dir=sweep") == 1
+    failed, finished = (working_directory / "sweep" / f"algo.minibatches={n}" for n in (3, 1))
+    assert (finished / "summary.json").exists()
+    out, err = capsys.readouterr()
+    assert err.count("algo.minibatches=3: minibatches=3 does not divide") == 1
+    table, report = out.split("1 of 2 runs failed:")
+    assert "algo.minibatches=1" in table
+    assert "algo.minibatches=3: minibatches=3 does not divide" in report
+    assert files(failed) == ["error.txt"]
+    assert "allowed: a divisor of 32" in (failed / "error.txt").read_text()
+
+
+def test_crashed_job_of_a_sweep_leaves_its_traceback(working_directory, capsys, monkeypatch):
+    def crash(*args, **kwargs):
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr("hajax.cli.run_directory.claim", crash)
+    assert train("-m", "seed=0,1", "total_steps=32", "out_dir=sweep") == 1
+    out = capsys.readouterr().out
+    assert "2 of 2 runs failed:" in out
+    error = (working_directory / "sweep" / "seed=1" / "error.txt").read_text()
+    assert error.startswith("RuntimeError: the disk is full")
+    assert "Traceback" in error
+
+
+def test_sweep_repeated_with_resume_auto_trains_what_is_missing(working_directory, capsys):
+    sweep = ["-m", "algo.minibatches=1,2", "total_steps=32", "out_dir=sweep", "resume=auto"]
+    assert train(*sweep) == 0
+    kept, lost = (working_directory / "sweep" / f"algo.minibatches={n}" for n in (1, 2))
+    before = (kept / "metrics.csv").read_bytes(), (lost / "metrics.csv").read_bytes()
+    for path in sorted(lost.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert train(*sweep) == 0
+    assert ((kept / "metrics.csv").read_bytes(), (lost / "metrics.csv").read_bytes()) == before
 
 
 REFUSALS = {
@@ -167,6 +214,12 @@ REFUSALS = {
     "algo.clipp=0.1": ("algo.clipp=0.1", "did you mean algo.clip "),
     "+algo.momentum=0.1": ("momentum=0.1", "happo"),
     "env.max_step=9": ("env.max_step=9", "did you mean env.max_steps"),
+    "checkpoint.keep=0": ("checkpoint.keep=0", "a whole number >= 1"),
+    "checkpoint.interval=-5": ("checkpoint.interval=-5", "a whole number >= 1 or null"),
+    "checkpoint.kep=1": ("checkpoint.kep=1", "did you mean checkpoint.keep"),
+    "logger=[csv,tensorbord]": ("logger=[csv,tensorbord]", "a list of csv, tensorboard, wandb"),
+    "on_non_finite=ignore": ("on_non_finite=ignore", "stop or continue"),
+    "render=yes please": ("render=yes please", "true or false"),
     "+colour=red": ("colour=red", "num_seeds"),
     "seed=${nothing}": ("nothing", "not found"),
     "algo.clip=[0.1": ("algo.clip=[0.1", "name=value"),
@@ -196,6 +249,15 @@ def test_refusals_are_one_line_with_field_value_and_what_is_allowed(argument, wo
     assert err.startswith("hajax train: ")
     assert given in err
     assert allowed in err
+    assert files(working_directory) == []
+
+
+def test_sharing_among_agents_that_differ_is_refused(working_directory, capsys):
+    assert main(["train", "env=mpe/simple_speaker_listener", "algo.sharing=all", "out_dir=refused"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "sharing='all'" in err
+    assert "allowed: " in err
     assert files(working_directory) == []
 
 
@@ -240,22 +302,3 @@ def test_print_config_shows_the_composed_settings(capsys, working_directory):
     assert settings["num_seeds"] == 7
     assert settings["preset"] == "harl/mpe"
     assert files(working_directory) == []
-
-
-def test_interrupt_keeps_what_there_is(working_directory):
-    command = [sys.executable, "-m", "hajax", "train", *TINY, "total_steps=1000000000", "eval_interval=20000"]
-    process = subprocess.Popen([*command, "out_dir=run"], cwd=working_directory, stderr=subprocess.PIPE)
-    metrics = working_directory / "run" / "metrics.csv"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") > 4):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert b"Traceback" not in err
-    summary = json.loads((working_directory / "run" / "summary.json").read_text())
-    assert summary["status"] == "interrupted"
-    assert 0 < summary["total_steps"] < 1_000_000_000
-    assert [int(row["step"]) for row in read_rows(working_directory / "run")[-2:]] == [summary["total_steps"]] * 2

@@ -39,6 +39,9 @@ def test_schedule_covers_the_run(total_steps, steps_per_iteration, eval_interval
     points = schedule.evaluate_after
     assert points[0] == 0
     assert points[-1] == schedule.iterations
+    assert schedule.save_after == points
+    assert schedule.pauses(0) == list(points)
+    assert schedule.pauses(points[-1]) == [points[-1]]
     assert all(earlier < later for earlier, later in itertools.pairwise(points))
     if eval_interval is None:
         assert len(points) <= 21
@@ -53,10 +56,11 @@ def test_seeds_of_a_run_are_independent_of_each_other():
 
 
 def test_a_diverged_run_of_a_sweep_comes_last(tmp_path, capsys):
-    for name, score in (("a", None), ("b", -3.0), ("c", 4.0)):
+    for name, score, status in (("a", None, "diverged"), ("b", -3.0, "finished"), ("c", 4.0, "finished")):
         (tmp_path / name).mkdir()
-        summary = {"eval_return": {"iqm": score, "ci95": [score, score]}, "steps_per_second": 10.0}
+        summary = {"status": status, "eval_return": {"iqm": score, "ci95": [score, score]}, "steps_per_second": 10.0}
         (tmp_path / name / "summary.json").write_text(json.dumps(summary))
-    print_sweep(tmp_path)
+    assert print_sweep(tmp_path) == ["a"]
     out = capsys.readouterr().out
-    assert out.index("4.00") < out.index("-3.00") < out.index("-inf")
+    assert out.index("4.00") < out.index("-3.00") < out.index("diverged │")
+    assert "1 of 3 runs failed:" in out

@@ -10,12 +10,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hajax.algorithms import Algorithm, list_algorithms, make_algorithm, register_algorithm
+    from hajax.cli.loading import load_policy
     from hajax.envs import Environment, list_envs, make_env, register_env
     from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete, Timestep
     from hajax.training import make_evaluate, make_loop, make_train
 
 _HOMES = {
     "hajax.algorithms": ("Algorithm", "list_algorithms", "make_algorithm", "register_algorithm"),
+    "hajax.cli.loading": ("load_policy",),
     "hajax.envs": ("Environment", "list_envs", "make_env", "register_env"),
     "hajax.spec": ("AgentSpec", "Box", "Discrete", "EnvSpec", "MultiDiscrete", "Timestep"),
     "hajax.training": ("make_evaluate", "make_loop", "make_train"),
@@ -34,6 +36,7 @@ __all__ = [
     "__version__",
     "list_algorithms",
     "list_envs",
+    "load_policy",
     "make_algorithm",
     "make_env",
     "make_evaluate",

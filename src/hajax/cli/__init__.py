@@ -1,4 +1,4 @@
-"""The `hajax` command: `train` and `list`.
+"""The `hajax` command.
 
 Only what a command needs is imported, and JAX last, so that help and refusals are quick.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from hajax import __version__
 from hajax.cli.errors import Refusal, one_of
@@ -19,24 +20,31 @@ usage: hajax COMMAND [ARGUMENTS]
 
 commands:
   train    train an algorithm on an environment    hajax train algo=happo env=mpe/simple_spread num_seeds=4
+  evaluate play episodes with a trained run        hajax evaluate DIR --episodes 100
   list     show algorithms, environments, presets  hajax list
 
 options:
   -h, --help       this text; `hajax COMMAND --help` for one command
   --version        the version
 
-exit codes: 0 done, 2 refused (nothing was written), 130 interrupted"""
+exit codes: 0 done, 1 a run failed, 2 refused (nothing was written), 130 interrupted"""
+
+
+COMMANDS = {
+    "train": "hajax.cli.train:train",
+    "evaluate": "hajax.cli.evaluate:evaluate",
+    "list": "hajax.cli.listing:list_everything",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0, 2 if the command was refused, 130 if interrupted."""
+    """Runs the command line and returns its exit code: 0, 1 if a run failed, 2 if refused, 130 if interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     command, arguments = (argv[0], argv[1:]) if argv else ("--help", [])
     try:
         return _dispatch(command, arguments)
     except Refusal as refusal:
-        prefix = f"hajax {command}" if command in ("train", "list") else "hajax"
-        print(f"{prefix}: {refusal}", file=sys.stderr)
+        print(f"hajax {command}: {refusal}" if command in COMMANDS else f"hajax: {refusal}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -53,12 +61,7 @@ def _dispatch(command: str, arguments: list[str]) -> int:
     if command == "--version":
         print(f"hajax {__version__}")
         return 0
-    if command == "train":
-        from hajax.cli.train import train
-
-        return train(arguments)
-    if command == "list":
-        from hajax.cli.listing import list_everything
-
-        return list_everything(arguments)
-    raise Refusal(one_of("command", command, ("train", "list")))
+    if command not in COMMANDS:
+        raise Refusal(one_of("command", command, COMMANDS))
+    module, function = COMMANDS[command].split(":")
+    return getattr(import_module(module), function)(arguments)

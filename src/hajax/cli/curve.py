@@ -43,9 +43,10 @@ def draw_curve(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> Non
 
 
 def returns_by_step(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps `[K]` and returns `[K, num_seeds]` of K evaluations."""
+    """Steps `[K]` and returns `[K, num_seeds]` of K evaluations; NaN where a seed was not evaluated."""
     by_step: dict[int, dict[int, float]] = {}
     for row in rows:
         by_step.setdefault(row["step"], {})[row["seed"]] = row["eval_return_mean"]
     steps = sorted(by_step)
-    return np.array(steps), np.array([[by_step[step][seed] for seed in sorted(by_step[step])] for step in steps])
+    seeds = sorted({row["seed"] for row in rows})
+    return np.array(steps), np.array([[by_step[step].get(seed, np.nan) for seed in seeds] for step in steps])

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
-class Refusal(Exception):
+class Refusal(ValueError):
     """A request refused before anything was written. Its text is one line: field, value and what is allowed."""
 
     def __init__(self, message: str):
         super().__init__(" ".join(str(message).split()))
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turns the library's own errors about what it was asked for, which are ValueErrors, into refusals."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except ValueError as error:
+        raise Refusal(str(error)) from error
 
 
 def nearest(name: str, names: Iterable[str], limit: int = 3) -> list[str]:

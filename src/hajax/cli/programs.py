@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from hajax.algorithms import Algorithm, make_algorithm
-from hajax.cli.errors import Refusal
+from hajax.cli.errors import refusing
+from hajax.cli.health import Health, healthy, quantities, watch
 from hajax.cli.settings import TrainSettings
+from hajax.cli.totals import Totals, add, no_totals
 from hajax.envs import Environment, make_env
-from hajax.training import Loop, make_evaluate, make_loop
+from hajax.training import Loop, TrainState, make_evaluate, make_loop
 
 # Far from the small numbers that a training loop folds into its own keys.
 EVALUATION_STREAM = 0x_E7A1
@@ -30,25 +31,34 @@ class Team(NamedTuple):
 
     algorithm: Algorithm
     loop: Loop
+    env: Environment
     evaluators: dict[str, Callable]  # column prefix -> evaluate(key, algorithm_state)
     episode_metrics: tuple[str, ...]  # names of training metrics that are means over the episodes that ended
 
 
-class Totals(NamedTuple):
-    """Sums of training metrics since the last evaluation."""
+class RunState(NamedTuple):
+    """All that a run carries from one iteration to the next, and a checkpoint holds."""
 
-    metrics: dict[str, jax.Array]
-    iterations: jax.Array
-    episodes: jax.Array
+    train: TrainState
+    totals: Totals
+    health: Health
+
+
+class Traced(NamedTuple):
+    """Traced and not compiled: enough to know what a run's state looks like."""
+
+    init: Any  # jitted (keys, hyperparameters) -> run state
+    iterate: Any  # jitted, of one seed
+    run_state: RunState  # shapes and dtypes, with a leading seed axis
 
 
 class Programs(NamedTuple):
     """Compiled for `num_seeds` at once; every array has a leading seed axis."""
 
-    init: Callable  # (keys, hyperparameters) -> train state
-    advance: Callable  # (train state, totals, iterations) -> (train state, totals); the first two are donated
+    init: Callable  # (keys, hyperparameters) -> run state
+    advance: Callable  # (run state, iterations) -> run state; the old one is donated
     evaluate: Callable  # (keys, algorithm state) -> {prefix: results}
-    no_totals: Callable[[], Totals]
+    quantities: tuple[str, ...]  # what `Health.quantity` counts
     compile_seconds: float
 
 
@@ -59,17 +69,15 @@ def build(settings: TrainSettings) -> Team:
     if settings.lr_decay:
         options["decay_updates"] = math.ceil(settings.total_steps / (settings.num_envs * settings.rollout_length))
     env_options = {name: value for name, value in settings.env.items() if name != "name"}
-    try:
+    with refusing():
         env = make_env(settings.env.get("name", ""), **env_options)
         algo = make_algorithm(settings.algo.get("name", ""), env, **options)
         loop = make_loop(env, algo, num_envs=settings.num_envs, rollout_length=settings.rollout_length)
         evaluators = {"eval_": _evaluator(env, algo, settings, deterministic=True)}
         if settings.eval.stochastic:
             evaluators["eval_stochastic_"] = _evaluator(env, algo, settings, deterministic=False)
-    except ValueError as error:
-        raise Refusal(str(error)) from error
     _, timestep = jax.eval_shape(env.reset, jax.random.key(0))
-    return Team(algo, loop, evaluators, ("episode_return", "episode_length", *timestep.metrics))
+    return Team(algo, loop, env, evaluators, ("episode_return", "episode_length", *timestep.metrics))
 
 
 def _evaluator(env: Environment, algo: Algorithm, settings: TrainSettings, deterministic: bool) -> Callable:
@@ -92,75 +100,62 @@ def evaluation_keys(keys: jax.Array, steps: int) -> jax.Array:
     return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, EVALUATION_STREAM), steps))(keys)
 
 
-def compile_programs(team: Team, keys: jax.Array) -> Programs:
+def fresh_keys(seeds: Sequence[int], steps: int) -> jax.Array:
+    """Keys for an evaluation after training: other episodes than the run's own evaluations saw."""
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    return jax.vmap(lambda key: jax.random.fold_in(key, 1))(evaluation_keys(keys, steps))
+
+
+def trace(team: Team, keys: jax.Array) -> Traced:
+    """Traces a run's start and its iteration for as many seeds as there are keys."""
+    numbers = hyperparameters(team)
+    iterate = jax.jit(team.loop.iterate)  # traced once, though used twice
+    _, metrics = jax.eval_shape(iterate, jax.eval_shape(team.loop.init, keys[0], numbers))
+
+    def init(key: jax.Array, numbers: Any) -> RunState:
+        return RunState(team.loop.init(key, numbers), no_totals(tuple(metrics)), healthy())
+
+    init_all = jax.jit(jax.vmap(init, in_axes=(0, None)))
+    return Traced(init_all, iterate, jax.eval_shape(init_all, keys, numbers))
+
+
+def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
     """Compiles for as many seeds as there are keys.
 
     The number of iterations and the hyperparameters are arguments, so that neither an evaluation at another moment nor
     another learning rate needs another program.
     """
     started = time.perf_counter()
-    iterate = jax.jit(team.loop.iterate)  # traced once, though used twice
-    init = jax.jit(jax.vmap(team.loop.init, in_axes=(0, None)))
-    numbers = hyperparameters(team)
-    train_state = jax.eval_shape(init, keys, numbers)
-    _, metrics = jax.eval_shape(jax.vmap(iterate), train_state)
+    names: list[str] = []
 
-    def no_totals() -> Totals:
-        def zeros():  # arrays of their own, for they are donated
-            return jnp.zeros(keys.shape)
+    def advance(run_state: RunState, iterations: jax.Array) -> RunState:
+        def body(_, state: RunState) -> RunState:
+            train_state, metrics = traced.iterate(state.train)
+            found = quantities(train_state.algorithm, metrics, team.episode_metrics)
+            names[:] = found
+            totals = add(state.totals, metrics, team.episode_metrics)
+            return RunState(train_state, totals, watch(state.health, found))
 
-        return Totals({name: zeros() for name in metrics}, zeros(), zeros())
-
-    def advance(train_state: Any, totals: Totals, iterations: jax.Array) -> tuple[Any, Totals]:
-        def body(_, carry):
-            train_state, totals = carry
-            train_state, metrics = iterate(train_state)
-            return train_state, _add(totals, metrics, team.episode_metrics)
-
-        return lax.fori_loop(0, iterations, body, (train_state, totals))
+        return lax.fori_loop(0, iterations, body, run_state)
 
     def evaluate(key: jax.Array, algorithm_state: Any) -> dict[str, dict[str, jax.Array]]:
         return {prefix: evaluator(key, algorithm_state) for prefix, evaluator in team.evaluators.items()}
 
-    advance_all = jax.jit(jax.vmap(advance, in_axes=(0, 0, None)), donate_argnums=(0, 1))
+    advance_all = jax.jit(jax.vmap(advance, in_axes=(0, None)), donate_argnums=0)
     evaluate_all = jax.jit(jax.vmap(evaluate))
     # What runs rarely isn't worth LLVM's last optimisations.
     quick: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile beside it
-        totals = jax.eval_shape(no_totals)
-        advancing = threads.submit(advance_all.lower(train_state, totals, jnp.zeros((), int)).compile)
-        starting = threads.submit(init.lower(keys, numbers).compile, quick)
-        evaluating = threads.submit(evaluate_all.lower(keys, train_state.algorithm).compile, quick)
+        advancing = threads.submit(advance_all.lower(traced.run_state, jnp.zeros((), int)).compile)
+        starting = threads.submit(traced.init.lower(keys, hyperparameters(team)).compile, quick)
+        evaluating = threads.submit(evaluate_all.lower(keys, traced.run_state.train.algorithm).compile, quick)
     programs = (starting.result(), advancing.result(), evaluating.result())
-    return Programs(*programs, no_totals, time.perf_counter() - started)
+    return Programs(*programs, tuple(names), time.perf_counter() - started)
 
 
 def hyperparameters(team: Team) -> Any:
     """The algorithm's numbers as arrays, to be passed to programs instead of being compiled into them."""
     return jax.tree.map(lambda x: jnp.asarray(x, float), team.algorithm.hyperparameters)
-
-
-def _add(totals: Totals, metrics: dict[str, jax.Array], episode_metrics: tuple[str, ...]) -> Totals:
-    """Adds one iteration; means over episodes count as often as there were episodes, `[G]` metrics by their mean."""
-    episodes = metrics["episodes"]
-
-    def weighted(name: str, value: jax.Array) -> jax.Array:
-        value = value.mean()
-        return jnp.where(episodes > 0, value * episodes, 0) if name in episode_metrics else value
-
-    sums = {name: total + weighted(name, metrics[name]) for name, total in totals.metrics.items()}
-    return Totals(sums, totals.iterations + 1, totals.episodes + episodes)
-
-
-def means(totals: Totals, episode_metrics: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Means `[num_seeds]` over the iterations, or over the episodes that ended in them (NaN if none did).
-
-    `episodes` stays a sum.
-    """
-    metrics, iterations, episodes = jax.device_get(totals)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = {name: x / (episodes if name in episode_metrics else iterations) for name, x in metrics.items()}
-    return mean | {"episodes": episodes}
 
 
 def use_compilation_cache(setting: bool | str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from hajax.cli.schedule import Schedule
 from hajax.cli.settings import TrainSettings
 
 
-def print_start(settings: TrainSettings, schedule: Schedule, path: Path) -> None:
-    """Names the run, its length and its directory, and says so if the length was rounded."""
+def print_start(settings: TrainSettings, schedule: Schedule, path: Path, resumed_at: int | None) -> None:
+    """Names the run, its length and its directory, and says so if the length was rounded or the run goes on."""
     if not settings.progress:
         return
     console = Console(stderr=True, highlight=False)
@@ -25,6 +26,8 @@ def print_start(settings: TrainSettings, schedule: Schedule, path: Path) -> None
     console.print(
         f"{settings.algo['name']} on {settings.env['name']}, {seeds}: {length}, results in {path}", soft_wrap=True
     )
+    if resumed_at is not None:
+        console.print(f"going on from the checkpoint at {resumed_at:,} steps")
     if schedule.total_steps != settings.total_steps:
         console.print(
             f"total_steps={settings.total_steps:,} is rounded up to whole iterations: {schedule.total_steps:,}"
@@ -38,8 +41,20 @@ def print_summary(summary: Mapping[str, Any], path: Path) -> None:
     console = Console(highlight=False)
     console.print(results_table(summary))
     if summary["status"] == "interrupted":
-        console.print(f"interrupted after {summary['total_steps']:,} steps; the results are those of that moment")
+        console.print(f"interrupted after {summary['total_steps']:,} steps, and saved; go on with:")
+        console.print(f"  hajax train out_dir={path} resume=true", soft_wrap=True)
     console.print(f"run directory: {path}", soft_wrap=True)
+    for failure in summary.get("non_finite", ()):
+        print(describe_failure(failure, summary["last_good_checkpoint"]), file=sys.stderr)
+
+
+def describe_failure(failure: Mapping[str, Any], last_good: str | None) -> str:
+    """One line on a seed that diverged."""
+    return (
+        f"hajax train: seed {failure['seed']} diverged: {failure['quantity']} is not finite since iteration "
+        f"{failure['iteration']} (step {failure['step']:,}); last good checkpoint: {last_good or 'none'}; "
+        "the other seeds' results are kept, and resume=true on_non_finite=continue trains them on"
+    )
 
 
 def results_table(summary: Mapping[str, Any]) -> Table:
@@ -53,13 +68,13 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     table.add_column(justify="left")
     table.add_column(justify="right")
     for seed, value in zip(summary["seeds"], returns["per_seed"], strict=True):
-        table.add_row(f"return, seed {seed}", f"{value:.2f}")
+        table.add_row(f"return, seed {seed}", _shown(value))
     table.add_section()
-    table.add_row("mean", f"{returns['mean']:.2f}")
+    table.add_row("mean", _shown(returns["mean"]))
     if returns["ci95"] is not None:
         low, high = returns["ci95"]
-        table.add_row("interquartile mean", f"{returns['iqm']:.2f}")
-        table.add_row("95% interval of it", f"{low:.2f} to {high:.2f}")
+        table.add_row("interquartile mean", _shown(returns["iqm"]))
+        table.add_row("95% interval of it", f"{_shown(low)} to {_shown(high)}")
     table.add_section()
     if summary["steps_per_second"] is not None:
         table.add_row("environment steps/s, all seeds", f"{summary['steps_per_second']:,.0f}")
@@ -68,29 +83,33 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def print_sweep(path: Path) -> None:
-    """One line per run of a sweep, best return first."""
+def print_sweep(path: Path) -> list[str]:
+    """One line per run of a sweep, best return first, and then those that failed; returns their names."""
     summaries = [(file.parent.name, json.loads(file.read_text("utf-8"))) for file in path.glob("*/summary.json")]
+    errors = sorted((file.parent.name, file.read_text("utf-8").splitlines()[0]) for file in path.glob("*/error.txt"))
     table = Table(title=f"runs in {path}", title_justify="left")
     for column in ("run", "interquartile mean", "95% interval", "steps/s"):
         table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
     for name, summary in sorted(summaries, key=lambda item: _score(item[1]), reverse=True):
         low, high = summary["eval_return"]["ci95"] or (None, None)
-        interval = "" if low is None else f"{low:.2f} to {high:.2f}"
-        table.add_row(name, f"{_score(summary):.2f}", interval, f"{summary['steps_per_second'] or 0:,.0f}")
-    Console(highlight=False).print(table)
-
-
-def _number(value: float | None) -> float:
-    """For sorting: a run that diverged, whose return `summary.json` gives as null, comes last."""
-    return float("-inf") if value is None else value
+        interval = "" if low is None else f"{_shown(low)} to {_shown(high)}"
+        table.add_row(name, _shown(summary["eval_return"]["iqm"]), interval, f"{summary['steps_per_second'] or 0:,.0f}")
+    console = Console(highlight=False)
+    console.print(table)
+    diverged = [(name, "diverged") for name, summary in summaries if summary["status"] == "diverged"]
+    failed = [*errors, *diverged]
+    if failed:
+        console.print(f"{len(failed)} of {len(summaries) + len(errors)} runs failed:")
+        for name, reason in failed:
+            console.print(f"  {name}: {reason}", soft_wrap=True, markup=False)
+    return [name for name, _ in failed]
 
 
 def _shown(value: float | None) -> str:
-    return "nan" if value is None else f"{value:.2f}"
+    return "diverged" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
 def _score(summary: Mapping[str, Any]) -> float:
-    """The interquartile mean; a run that diverged has `null` there, and comes last."""
+    """For sorting: the interquartile mean; a run that diverged has `null` there, and comes last."""
     score = summary["eval_return"]["iqm"]
     return -math.inf if score is None else score

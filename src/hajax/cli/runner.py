@@ -1,4 +1,4 @@
-"""One training run: compile, then train and evaluate in turn, with progress, files and a clean Ctrl-C."""
+"""One training run: compile, then train, evaluate and save in turn, with progress, files and a clean Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.cli.curve import draw_curve
+from hajax.cli.errors import refusing
+from hajax.cli.health import Failure, failures
 from hajax.cli.programs import (
     Programs,
+    RunState,
     Team,
-    Totals,
+    Traced,
     compile_programs,
     evaluation_keys,
     hyperparameters,
-    means,
     seed_keys,
+    trace,
 )
 from hajax.cli.progress import TrainingProgress
-from hajax.cli.run_directory import RunDirectory, summarise_returns, versions
+from hajax.cli.run_directory import RunDirectory, summarise_returns, versions, write_json
 from hajax.cli.schedule import Schedule
 from hajax.cli.settings import TrainSettings
+from hajax.cli.totals import means, no_totals
+from hajax.training.checkpoints import Checkpoint, list_checkpoints, restore, save_checkpoint
 
 # How long the host lets the device work between looks at Ctrl-C and the progress bar.
 SLICE_SECONDS = 1.0
@@ -34,7 +39,7 @@ SLICE_SECONDS = 1.0
 
 @dataclass
 class Clock:
-    """Seconds since the run began, and those of them spent in training and in evaluation."""
+    """Seconds since the run began, over all its sessions, and those of them spent in training and in evaluation."""
 
     began: float = field(default_factory=time.perf_counter)
     training: float = 0.0
@@ -42,6 +47,17 @@ class Clock:
 
     def elapsed(self) -> float:
         return time.perf_counter() - self.began
+
+    def seconds(self) -> dict[str, float]:
+        return {
+            "wall_seconds": round(self.elapsed(), 3),
+            "train_seconds": round(self.training, 3),
+            "eval_seconds": round(self.evaluation, 3),
+        }
+
+    @classmethod
+    def resumed(cls, wall_seconds: float, train_seconds: float, eval_seconds: float) -> Clock:
+        return cls(time.perf_counter() - wall_seconds, train_seconds, eval_seconds)
 
 
 class Run(NamedTuple):
@@ -52,74 +68,118 @@ class Run(NamedTuple):
     schedule: Schedule
     directory: RunDirectory
     clock: Clock
+    keys: jax.Array  # [num_seeds]
+    bar: TrainingProgress
 
 
-def run(settings: TrainSettings, team: Team, schedule: Schedule, path: Path, stop: threading.Event) -> dict[str, Any]:
-    """Trains, writes the run directory at `path`, and returns the summary. `stop` ends it early, in good order."""
-    this = Run(settings, team, schedule, RunDirectory(path, settings), Clock())
+class Outcome(NamedTuple):
+    """Where a run stands when it stops."""
+
+    iterations: int
+    failures: list[Failure]
+
+
+def run(
+    settings: TrainSettings,
+    team: Team,
+    schedule: Schedule,
+    path: Path,
+    checkpoint: Checkpoint | None,
+    stop: threading.Event,
+) -> dict[str, Any]:
+    """Trains from the checkpoint, or from the start, and writes the run directory at `path`; returns the summary.
+
+    `stop` ends it early, in good order.
+
+    Raises:
+        Refusal: the checkpoint isn't one of this run, or is damaged.
+    """
     keys = seed_keys(settings.seed, settings.num_seeds)
+    traced = trace(team, keys)
+    with refusing():
+        run_state = None if checkpoint is None else restore(checkpoint, traced.run_state)
+    clock = Clock() if checkpoint is None else Clock.resumed(**checkpoint.facts["seconds"])
+    directory = RunDirectory(path, settings, checkpoint)
     with TrainingProgress(schedule.total_steps, settings.num_seeds, settings.progress) as bar:
-        programs = compile_programs(team, keys)
-        iterations = train(this, programs, keys, bar, stop)
-    summary = summarise(this, programs, iterations)
-    draw_curve(path / "curve.png", this.directory.rows, f"{summary['algo']} on {summary['env']}")
-    summary["wall_seconds"] = round(this.clock.elapsed(), 3)
-    this.directory.write_summary(summary)
+        this = Run(settings, team, schedule, directory, clock, keys, bar)
+        programs, outcome = train(this, traced, run_state, stop)
+    summary = summarise(this, programs, outcome)
+    draw_curve(path / "curve.png", directory.metrics.rows, f"{summary['algo']} on {summary['env']}")
+    summary["wall_seconds"] = round(clock.elapsed(), 3)
+    write_json(path / "summary.json", summary)
     return summary
 
 
-def train(this: Run, programs: Programs, keys: jax.Array, bar: TrainingProgress, stop: threading.Event) -> int:
-    """Trains and evaluates as scheduled until the end or until `stop` is set; returns the iterations done."""
-    schedule, clock = this.schedule, this.clock
-    train_state, totals = programs.init(keys, hyperparameters(this.team)), programs.no_totals()
-    done, iterations = 0, 1
-    for target in schedule.evaluate_after:
-        while done < target and not stop.is_set():
-            iterations = min(iterations, target - done)
-            began = time.perf_counter()
-            train_state, totals = jax.block_until_ready(programs.advance(train_state, totals, jnp.asarray(iterations)))
-            seconds = time.perf_counter() - began
-            clock.training += seconds
-            done += iterations
-            bar.advance(done * schedule.steps_per_iteration, clock.training)
-            iterations = max(1, int(SLICE_SECONDS * iterations / seconds))
-        evaluate(this, programs, keys, done, train_state.algorithm, totals, bar)
-        totals = programs.no_totals()
-        if stop.is_set():
+def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading.Event) -> tuple[Programs, Outcome]:
+    """Trains, evaluates and saves as scheduled until the end, until `stop` is set, or until a seed diverges."""
+    schedule, directory = this.schedule, this.directory
+    programs = compile_programs(this.team, this.keys, traced)
+    if run_state is None:
+        run_state = programs.init(this.keys, hyperparameters(this.team))
+    done, failed = int(run_state.health.iterations[0]), []
+    for target in schedule.pauses(done):
+        run_state, done = advance(this, programs, run_state, done, target, stop)
+        failed = failures(run_state.health, programs.quantities, this.settings.seed)
+        diverged = bool(failed) and this.settings.on_non_finite == "stop"
+        step = done * schedule.steps_per_iteration
+        if diverged or (done in schedule.evaluate_after and not directory.evaluated(step)):
+            run_state = evaluate(this, programs, run_state, step, failed)
+        if not diverged and (stop.is_set() or done in schedule.save_after):
+            save(this, run_state, step)
+        if diverged or stop.is_set():
             break
-    return done
+    return programs, Outcome(done, failed)
 
 
-def evaluate(
-    this: Run,
-    programs: Programs,
-    keys: jax.Array,
-    done: int,
-    algorithm_state: Any,
-    totals: Totals,
-    bar: TrainingProgress,
-) -> None:
-    """Evaluates after `done` iterations and writes a row per seed."""
+def advance(
+    this: Run, programs: Programs, run_state: RunState, done: int, target: int, stop: threading.Event
+) -> tuple[RunState, int]:
+    """Trains up to `target` iterations, in slices between which it looks at `stop` and for seeds that failed."""
+    iterations = 1
+    while done < target and not stop.is_set():
+        iterations = min(iterations, target - done)
+        began = time.perf_counter()
+        run_state = jax.block_until_ready(programs.advance(run_state, jnp.asarray(iterations)))
+        seconds = time.perf_counter() - began
+        this.clock.training += seconds
+        done += iterations
+        this.bar.advance(done * this.schedule.steps_per_iteration, this.clock.training)
+        iterations = max(1, int(SLICE_SECONDS * iterations / seconds))
+        if this.settings.on_non_finite == "stop" and np.asarray(run_state.health.failed_at).any():
+            break
+    return run_state, done
+
+
+def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, failed: list[Failure]) -> RunState:
+    """Evaluates after `step` steps and writes a row per seed that has not failed; training metrics start anew."""
     began = time.perf_counter()
-    step = done * this.schedule.steps_per_iteration
-    results = jax.device_get(programs.evaluate(evaluation_keys(keys, step), algorithm_state))
+    results = jax.device_get(programs.evaluate(evaluation_keys(this.keys, step), run_state.train.algorithm))
     this.clock.evaluation += time.perf_counter() - began
-    training_means = means(totals, this.team.episode_metrics) if done else {}
-    this.directory.append(evaluation_rows(this.settings, step, this.clock.elapsed(), results, training_means))
-    bar.evaluated(float(results["eval_"]["episode_return"].mean()))
+    training_means = means(run_state.totals, this.team.episode_metrics) if step else {}
+    rows = evaluation_rows(this.settings, step, results, training_means)
+    healthy = [row for row in rows if row["seed"] not in {failure.seed for failure in failed}]
+    this.directory.append(healthy, {"step": step, **this.clock.seconds()})
+    if healthy:
+        this.bar.evaluated(float(np.mean([row["eval_return_mean"] for row in healthy])))
+    return run_state._replace(totals=no_totals(tuple(run_state.totals.metrics), this.keys.shape))
+
+
+def save(this: Run, run_state: RunState, step: int) -> None:
+    """Writes the checkpoint of `step`."""
+    facts = {"rows": len(this.directory.metrics.rows), "seconds": this.clock.seconds()}
+    save_checkpoint(this.directory.checkpoints, step, run_state, facts, keep=this.settings.checkpoint.keep)
 
 
 def evaluation_rows(
     settings: TrainSettings,
     step: int,
-    wall_seconds: float,
     results: dict[str, dict[str, np.ndarray]],
     training_means: dict[str, np.ndarray],
 ) -> list[dict[str, Any]]:
     """One row of `metrics.csv` per seed, from evaluation results `[num_seeds, num_episodes]` and training means."""
     rows = []
     for k in range(settings.num_seeds):
-        row: dict[str, Any] = {"step": step, "seed": settings.seed + k, "wall_seconds": round(wall_seconds, 3)}
+        row: dict[str, Any] = {"step": step, "seed": settings.seed + k}
         for prefix, arrays in results.items():
             row[f"{prefix}return_mean"] = float(arrays["episode_return"][k].mean())
             row[f"{prefix}return_std"] = float(arrays["episode_return"][k].std())
@@ -131,33 +191,47 @@ def evaluation_rows(
     return rows
 
 
-def summarise(this: Run, programs: Programs, iterations: int) -> dict[str, Any]:
-    """The contents of `summary.json`; returns are those of the last evaluation."""
+def summarise(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]:
+    """The contents of `summary.json`; returns are those of the last evaluation, NaN for a seed that failed."""
     settings, schedule, clock = this.settings, this.schedule, this.clock
-    steps = iterations * schedule.steps_per_iteration
-    last = this.directory.rows[-settings.num_seeds :]
+    steps = outcome.iterations * schedule.steps_per_iteration
+    evaluated_at = this.directory.timing.rows[-1]["step"] if this.directory.timing.rows else None
+    status = "finished" if outcome.iterations == schedule.iterations else "interrupted"
     summary: dict[str, Any] = {
         "algo": settings.algo["name"],
         "env": settings.env["name"],
         "preset": settings.preset,
-        "status": "finished" if iterations == schedule.iterations else "interrupted",
+        "status": "diverged" if outcome.failures else status,
         "total_steps": steps,
         "num_seeds": settings.num_seeds,
         "seeds": [settings.seed + k for k in range(settings.num_seeds)],
+        "eval_step": evaluated_at,
         "eval_episodes": settings.eval.episodes,
-        "eval_return": summarise_returns(np.array([row["eval_return_mean"] for row in last])),
+        "eval_return": summarise_returns(_returns(this, "eval_return_mean", evaluated_at)),
     }
     if settings.eval.stochastic:
-        stochastic = np.array([row["eval_stochastic_return_mean"] for row in last])
-        summary["eval_stochastic_return"] = summarise_returns(stochastic)
+        summary["eval_stochastic_return"] = summarise_returns(
+            _returns(this, "eval_stochastic_return_mean", evaluated_at)
+        )
+    if outcome.failures:
+        summary["non_finite"] = [
+            failure._asdict() | {"step": failure.iteration * schedule.steps_per_iteration}
+            for failure in outcome.failures
+        ]
+        saved = list_checkpoints(this.directory.checkpoints)
+        summary["last_good_checkpoint"] = str(this.directory.checkpoints / f"{saved[-1]:012d}") if saved else None
     device = jax.devices()[0]
     return summary | {
         # Environment steps of all seeds per second of training: no compilation, no evaluation.
         "steps_per_second": round(steps * settings.num_seeds / clock.training, 1) if clock.training else None,
         "compile_seconds": round(programs.compile_seconds, 3),
-        "train_seconds": round(clock.training, 3),
-        "eval_seconds": round(clock.evaluation, 3),
-        "wall_seconds": round(clock.elapsed(), 3),
+        **clock.seconds(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "versions": versions(),
     }
+
+
+def _returns(this: Run, column: str, step: int | None) -> np.ndarray:
+    """`[num_seeds]` mean returns of the evaluation at `step`; NaN where a seed has none."""
+    found = {row["seed"]: row[column] for row in this.directory.metrics.rows if row["step"] == step}
+    return np.array([found.get(this.settings.seed + k, np.nan) for k in range(this.settings.num_seeds)])

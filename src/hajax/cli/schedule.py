@@ -1,4 +1,4 @@
-"""When a run evaluates: whole iterations, spread evenly over the run."""
+"""When a run evaluates and saves: whole iterations, spread evenly over the run."""
 
 from __future__ import annotations
 
@@ -14,23 +14,35 @@ class Schedule(NamedTuple):
     iterations: int
     steps_per_iteration: int
     evaluate_after: tuple[int, ...]  # iterations done at each evaluation; starts with 0 and ends with `iterations`
+    save_after: tuple[int, ...]  # iterations done at each checkpoint; likewise
 
     @property
     def total_steps(self) -> int:
         return self.iterations * self.steps_per_iteration
 
+    def pauses(self, done: int) -> list[int]:
+        """Iterations from `done` on after which there is something to do."""
+        return sorted(i for i in {*self.evaluate_after, *self.save_after} if i >= done)
 
-def make_schedule(total_steps: int, steps_per_iteration: int, eval_interval: int | None) -> Schedule:
-    """Rounds `total_steps` up to whole iterations, and evaluations to the nearest iteration.
+
+def make_schedule(
+    total_steps: int, steps_per_iteration: int, eval_interval: int | None, checkpoint_interval: int | None = None
+) -> Schedule:
+    """Rounds `total_steps` up to whole iterations, evaluations and checkpoints to the nearest iteration.
 
     There is an evaluation before the first iteration and one after the last, and between them one every
-    `eval_interval` steps, or about 20 in all.
+    `eval_interval` steps, or about 20 in all. Checkpoints are likewise every `checkpoint_interval` steps, or after
+    every evaluation.
     """
     iterations = math.ceil(total_steps / steps_per_iteration)
+
+    def every(interval: int) -> list[int]:
+        return [*range(0, iterations, max(1, round(interval / steps_per_iteration))), iterations]
+
     if eval_interval is None:
         intervals = min(EVALUATIONS, iterations)
         evaluate_after = [round(i * iterations / intervals) for i in range(intervals + 1)]
     else:
-        every = max(1, round(eval_interval / steps_per_iteration))
-        evaluate_after = [*range(0, iterations, every), iterations]
-    return Schedule(iterations, steps_per_iteration, tuple(evaluate_after))
+        evaluate_after = every(eval_interval)
+    save_after = evaluate_after if checkpoint_interval is None else every(checkpoint_interval)
+    return Schedule(iterations, steps_per_iteration, tuple(evaluate_after), tuple(save_after))

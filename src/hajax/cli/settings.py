@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hajax.cli.errors import Refusal, unknown_key
@@ -25,12 +25,23 @@ class EvalSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class CheckpointSettings:
+    """When checkpoints are written, and how many stay."""
+
+    interval: int | None = _setting(
+        None, "int?", "environment steps between checkpoints; null: one after each evaluation", low=1
+    )
+    keep: int = _setting(3, "int", "checkpoints kept, the newest", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainSettings:
     """A training run. `algo` and `env` are a name and its options, checked by `make_algorithm` and `make_env`."""
 
     algo: dict[str, Any]
     env: dict[str, Any]
     eval: EvalSettings
+    checkpoint: CheckpointSettings
     preset: str | None = _setting(None, "str?", "a tuned schedule from a paper or code base")
     seed: int = _setting(0, "int", "the first seed; seed k of the run is seed + k", low=0, high=2**31 - 1)
     num_seeds: int = _setting(4, "int", "independent seeds, trained together by vmap", low=1)
@@ -42,42 +53,58 @@ class TrainSettings:
     )
     lr_decay: bool = _setting(False, "bool", "let learning rates fall linearly to 0 over the run")
     out_dir: str | None = _setting(None, "str?", "the run directory; null: runs/<env>_<algo>_<time>")
+    resume: bool | str = _setting(
+        False, "bool|auto", "true: go on with the run in out_dir from its last checkpoint; auto: if there is one"
+    )
+    on_non_finite: str = _setting(
+        "stop", "stop|continue", "what a NaN or an infinity in one seed's losses or parameters does to the others"
+    )
+    logger: tuple[str, ...] = _setting(("csv",), "loggers", "csv always; also tensorboard and wandb, if installed")
+    render: bool = _setting(False, "bool", "end with episode.gif, an episode of the first seed's policy")
     compilation_cache: bool | str = _setting(
         True, "bool|str", "keep compiled programs: true (in the user's cache), false, or a directory"
     )
     progress: bool = _setting(True, "bool", "show progress while training")
 
 
-KINDS = {
-    "int": "a whole number",
-    "bool": "true or false",
-    "bool|str": "true, false or a directory",
-    "str": "text",
+LOGGERS = ("csv", "tensorboard", "wandb")
+# kind -> what it accepts, what to say of it
+KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "str": (lambda value: isinstance(value, str) and value != "", "text"),
+    "bool|str": (lambda value: isinstance(value, bool | str) and value != "", "true, false or a directory"),
+    "bool|auto": (lambda value: isinstance(value, bool) or value == "auto", "true, false or auto"),
+    "stop|continue": (lambda value: value in ("stop", "continue"), "stop or continue"),
+    "loggers": (
+        lambda value: isinstance(value, tuple) and all(name in LOGGERS for name in value),
+        f"a list of {', '.join(LOGGERS)}",
+    ),
 }
+SECTIONS: dict[str, type] = {"eval": EvalSettings, "checkpoint": CheckpointSettings}
 
 
-def validate(config: Mapping[str, Any]) -> TrainSettings:
+def validate(config: dict[str, Any]) -> TrainSettings:
     """The settings in a composed configuration; `Refusal` names the first field that is unknown or wrong."""
     algo, env = _mapping("algo", config), _mapping("env", config)
     fields = {f.name: f for f in dataclasses.fields(TrainSettings)}
     _refuse_unknown("", config, fields)
-    evaluation = _mapping("eval", config)
-    eval_fields = {f.name: f for f in dataclasses.fields(EvalSettings)}
-    _refuse_unknown("eval.", evaluation, eval_fields)
+    sections = {name: _section(name, kind, _mapping(name, {name: {}} | config)) for name, kind in SECTIONS.items()}
     values = {
         name: checked(name, config[name], **_bounds(f)) for name, f in fields.items() if name in config and f.metadata
     }
-    evals = {
-        name: checked(f"eval.{name}", evaluation[name], **_bounds(f))
-        for name, f in eval_fields.items()
-        if name in evaluation
-    }
-    settings = TrainSettings(algo=algo, env=env, eval=EvalSettings(**evals), **values)
+    settings = TrainSettings(algo=algo, env=env, **sections, **values)
     if settings.seed + settings.num_seeds > 2**31:
         raise Refusal(
             f"seed={settings.seed}; allowed: at most {2**31 - settings.num_seeds} with num_seeds={settings.num_seeds}"
         )
     return settings
+
+
+def _section(prefix: str, kind: type, given: Mapping[str, Any]) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    _refuse_unknown(f"{prefix}.", given, fields)
+    return kind(**{name: checked(f"{prefix}.{name}", value, **_bounds(fields[name])) for name, value in given.items()})
 
 
 def checked(name: str, value: Any, kind: str, low: float | None = None, high: float | None = None) -> Any:
@@ -89,32 +116,34 @@ def checked(name: str, value: Any, kind: str, low: float | None = None, high: fl
         value = int(value)
     if base == "str" and type(value) is int:  # a directory called 42
         value = str(value)
-    is_bool = isinstance(value, bool)
-    fits = {
-        "int": isinstance(value, int) and not is_bool,
-        "bool": is_bool,
-        "bool|str": is_bool or (isinstance(value, str) and value != ""),
-        "str": isinstance(value, str) and value != "",
-    }[base]
-    above = low is None or (fits and value >= low)
-    below = high is None or (fits and value <= high)
-    if fits and above and below:
+    if base == "loggers" and isinstance(value, str | list):
+        value = (value,) if isinstance(value, str) else tuple(value)
+    accepts, allowed = KINDS[base]
+    if accepts(value) and (low is None or value >= low) and (high is None or value <= high):
         return value
     bounds = (f" >= {low}" if low is not None else "") + (f" and <= {high}" if high is not None else "")
-    raise Refusal(f"{name}={_shown(value)}; allowed: {KINDS[base]}{bounds}{' or null' if kind.endswith('?') else ''}")
+    raise Refusal(f"{name}={shown(value)}; allowed: {allowed}{bounds}{' or null' if kind.endswith('?') else ''}")
 
 
 def describe() -> list[tuple[str, str, str]]:
     """`(name, default, what it does)` of every setting, for help."""
     rows = [(f.name, f.default, f.metadata["doc"]) for f in dataclasses.fields(TrainSettings) if f.metadata]
-    rows += [(f"eval.{f.name}", f.default, f.metadata["doc"]) for f in dataclasses.fields(EvalSettings)]
-    return [(name, _shown(default), doc) for name, default, doc in rows]
+    for section, kind in SECTIONS.items():
+        rows += [(f"{section}.{f.name}", f.default, f.metadata["doc"]) for f in dataclasses.fields(kind)]
+    return [(name, shown(default), doc) for name, default, doc in rows]
 
 
-def _shown(value: Any) -> str:
+def as_dict(settings: TrainSettings) -> dict[str, Any]:
+    """Plain dictionaries and lists, as `config.yaml` holds them and `validate` takes them."""
+    return dataclasses.asdict(settings) | {"logger": list(settings.logger)}
+
+
+def shown(value: Any) -> str:
     """As the user would write it."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(shown(entry) for entry in value)}]"
     return str(value)
 
 
@@ -125,11 +154,11 @@ def _bounds(field: dataclasses.Field) -> dict[str, Any]:
 def _mapping(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     value = config.get(name)
     if not isinstance(value, Mapping):
-        raise Refusal(f"{name}={_shown(value)}; allowed: a group of settings, such as {name}.… in `hajax train --help`")
+        raise Refusal(f"{name}={shown(value)}; allowed: a group of settings, such as {name}.… in `hajax train --help`")
     return dict(value)
 
 
 def _refuse_unknown(prefix: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for key, value in given.items():
         if key not in known:
-            raise Refusal(unknown_key(f"{prefix}{key}", _shown(value), [f"{prefix}{name}" for name in known]))
+            raise Refusal(unknown_key(f"{prefix}{key}", shown(value), [f"{prefix}{name}" for name in known]))

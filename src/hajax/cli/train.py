@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,20 @@ import yaml
 from omegaconf import DictConfig
 
 from hajax.cli import config
-from hajax.cli.errors import Refusal
+from hajax.cli.errors import Refusal, refusing
 from hajax.cli.interrupt import raise_if_set, stop_on_interrupt
-from hajax.cli.settings import TrainSettings, describe, validate
+from hajax.cli.resume import settings_to_resume
+from hajax.cli.settings import TrainSettings, as_dict, describe, validate
+
+FAILED = 1
+EXIT_CODES = {"finished": 0, "interrupted": 130, "diverged": FAILED}
 
 USAGE = """\
 usage: hajax train [-m] [NAME=VALUE ...]
 
   hajax train algo=happo env=mpe/simple_spread num_seeds=8 out_dir=DIR
   hajax train preset=harl/mpe algo.clip=0.1 env.num_agents=5
+  hajax train out_dir=DIR resume=true                          (go on with an interrupted run, bit for bit)
   hajax train -m algo=happo,mappo,ippo seed=0,1 out_dir=DIR    (a sweep: one run after another, each in a directory
                                                                of its own under DIR)
 options:
@@ -43,21 +49,20 @@ def train(arguments: Sequence[str]) -> int:
     config.parse(overrides)
     if given & {"-m", "--multirun"}:
         return sweep(overrides)
-    composed = config.compose(overrides)
-    settings = validate(composed)
+    settings = settings_to_resume(validate(config.compose(overrides)), overrides)
     if "--print-config" in given:
-        print(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True), end="")
+        print(yaml.safe_dump(as_dict(settings), sort_keys=False, allow_unicode=True), end="")
         return 0
-    return 130 if run_once(settings)["status"] == "interrupted" else 0
+    return EXIT_CODES[run_once(settings)["status"]]
 
 
-def run_once(settings: TrainSettings, directory_name: str | None = None) -> dict[str, Any]:
+def run_once(settings: TrainSettings) -> dict[str, Any]:
     """One run from checked settings: refuses what can't work, then trains and reports; returns the summary."""
     with stop_on_interrupt() as stop:
         # JAX is slow to import, and none of what was refused so far needs it.
         from hajax.cli.programs import build, use_compilation_cache
         from hajax.cli.report import print_start, print_summary
-        from hajax.cli.run_directory import claim, default_directory
+        from hajax.cli.run_directory import claim, default_directory, last_checkpoint
         from hajax.cli.runner import run
         from hajax.cli.schedule import make_schedule
 
@@ -65,13 +70,18 @@ def run_once(settings: TrainSettings, directory_name: str | None = None) -> dict
         use_compilation_cache(settings.compilation_cache)
         team = build(settings)
         raise_if_set(stop)
-        schedule = make_schedule(settings.total_steps, team.loop.steps_per_iteration, settings.eval_interval)
-        out_dir = settings.out_dir
-        if out_dir is not None and directory_name is not None:
-            out_dir = str(Path(out_dir) / directory_name)
-        path = claim(out_dir, default_directory(settings.env["name"], settings.algo["name"]))
-        print_start(settings, schedule, path)
-        summary = run(settings, team, schedule, path, stop)
+        schedule = make_schedule(
+            settings.total_steps, team.loop.steps_per_iteration, settings.eval_interval, settings.checkpoint.interval
+        )
+        checkpoint = None
+        if settings.resume:
+            path = Path(settings.out_dir or "").expanduser()
+            with refusing():
+                checkpoint = last_checkpoint(path)
+        else:
+            path = claim(settings.out_dir, default_directory(settings.env["name"], settings.algo["name"]))
+        print_start(settings, schedule, path, checkpoint and checkpoint.step)
+        summary = run(settings, team, schedule, path, checkpoint, stop)
     print_summary(summary, path)
     return summary
 
@@ -93,8 +103,7 @@ def sweep(overrides: Sequence[str]) -> int:
     run_sweep = hydra.main(str(config.conf_dir()), config.CONFIG_NAME, config.VERSION_BASE)(run_job)
     with as_command_line(["hajax train", "--multirun", *overrides, *added]), config.refusing_errors(overrides):
         run_sweep()
-    print_sweep(Path(out_dir))
-    return 0
+    return FAILED if print_sweep(Path(out_dir)) else 0
 
 
 def check_combinations(overrides: Sequence[str]) -> TrainSettings:
@@ -115,16 +124,25 @@ def check_combinations(overrides: Sequence[str]) -> TrainSettings:
 
 
 def run_job(job: DictConfig) -> None:
-    """One run of a sweep, in the directory that its swept values name."""
+    """One run of a sweep, in the directory that its swept values name; one that fails leaves `error.txt` there."""
     from hydra.core.hydra_config import HydraConfig
 
-    settings = validate(config.plain(job))
-    name = HydraConfig.get().job.override_dirname.replace("/", "-") or f"job={HydraConfig.get().job.num}"
+    hydra_job = HydraConfig.get()
+    composed = config.plain(job)
+    name = hydra_job.job.override_dirname.replace("/", "-") or f"job={hydra_job.job.num}"
+    path = Path(composed["out_dir"]).expanduser() / name
+    error = path / "error.txt"
+    error.unlink(missing_ok=True)
     try:
-        summary = run_once(settings, directory_name=name)
-    except Refusal as refusal:
-        print(f"hajax train: {name}: {refusal}", file=sys.stderr)
-        raise
+        settings = validate(composed | {"out_dir": str(path)})
+        summary = run_once(settings_to_resume(settings, list(hydra_job.overrides.task)))
+    except Exception as failure:
+        reason = str(failure) if isinstance(failure, Refusal) else f"{type(failure).__name__}: {failure}"
+        print(f"hajax train: {name}: {reason}", file=sys.stderr)
+        path.mkdir(parents=True, exist_ok=True)
+        details = "" if isinstance(failure, Refusal) else f"\n{traceback.format_exc()}"
+        error.write_text(f"{reason}\n{details}", encoding="utf-8")
+        return
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt
 

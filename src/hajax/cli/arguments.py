@@ -1,0 +1,67 @@
+"""Arguments of commands that take a directory and `--name value` options; one line refuses what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from hajax.cli.errors import Refusal, nearest
+from hajax.cli.settings import checked
+
+
+class Option(NamedTuple):
+    """An option's kind (as in `settings.KINDS`, or `flag`), default and least value."""
+
+    kind: str
+    default: Any
+    low: int | None = None
+
+
+class Arguments(NamedTuple):
+    """What a command was given: its directories, and a value for every option."""
+
+    directories: list[str]
+    values: dict[str, Any]
+
+
+def parse_arguments(
+    command: str, usage: str, arguments: Sequence[str], options: Mapping[str, Option], *, directories: int | None
+) -> Arguments | None:
+    """The arguments, checked; `None` if they asked for help, which is printed.
+
+    `directories` is how many directories the command takes, `None` for one or more. An option is `--name value` or
+    `--name=value`; a flag is `--name`.
+
+    Raises:
+        Refusal: an unknown option, a value that isn't allowed, or the wrong number of directories.
+    """
+    if {"-h", "--help"}.intersection(arguments):
+        print(usage, end="")
+        return None
+    values = {name: option.default for name, option in options.items()}
+    found: list[str] = []
+    left = list(arguments)
+    while left:
+        name, equals, text = left.pop(0).partition("=")
+        if not name.startswith("-"):
+            found.append(name + equals + text)
+            continue
+        if name not in options:
+            close = nearest(name, options)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            raise Refusal(f"{name} is no flag of `hajax {command}`; {hint}allowed: {', '.join(options)}, --help")
+        if options[name].kind == "flag":
+            values[name] = True
+        elif equals or left:
+            values[name] = _value(name, text if equals else left.pop(0), options[name])
+        else:
+            raise Refusal(f"{name} has no value; allowed: {name} VALUE")
+    if not found or (directories is not None and len(found) != directories):
+        count = "one or more directories" if directories is None else f"{directories} directory"
+        raise Refusal(f"{len(found)} directories given to `hajax {command}`; allowed: {count}, as `hajax train` wrote")
+    return Arguments(found, values)
+
+
+def _value(name: str, text: str, option: Option) -> Any:
+    number = text.lstrip("-").isdigit() and option.kind.startswith("int")
+    return checked(name, int(text) if number else text, option.kind, option.low)

@@ -1,0 +1,108 @@
+"""`hajax evaluate`: the returns of a trained run's policies over fresh episodes, as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hajax.cli.arguments import Option, parse_arguments
+from hajax.cli.errors import refusing
+
+USAGE = """\
+usage: hajax evaluate DIR [--episodes 100] [--seed K] [--stochastic] [--checkpoint STEP] [--max-steps N] [--output FILE]
+
+Plays whole episodes with the policies of the run in DIR, prints their returns, and writes DIR/evaluation.json.
+
+  --episodes N       episodes per seed (100)
+  --seed K           one of the run's seeds instead of all of them
+  --stochastic       sample actions instead of taking the most probable ones
+  --checkpoint STEP  the checkpoint of that step (last)
+  --max-steps N      steps after which an episode is cut (the environment's own limit)
+  --output FILE      write the results there instead of DIR/evaluation.json
+"""
+OPTIONS = {
+    "--episodes": Option("int", 100, low=1),
+    "--seed": Option("int?", None, low=0),
+    "--stochastic": Option("flag", False),
+    "--checkpoint": Option("int?", None, low=0),
+    "--max-steps": Option("int?", None, low=1),
+    "--output": Option("str?", None),
+}
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Carries out `hajax evaluate ARGUMENTS`."""
+    given = parse_arguments("evaluate", USAGE, arguments, OPTIONS, directories=1)
+    if given is None:
+        return 0
+    import numpy as np
+
+    from hajax.cli.run_directory import summarise_returns, write_json
+
+    path = Path(given.directories[0]).expanduser()
+    step, seeds, results = play(path, given.values)
+    returns = np.stack([results["episode_return"][k] for k in range(len(seeds))])
+    report = {
+        "run": str(path),
+        "step": step,
+        "episodes": given.values["--episodes"],
+        "deterministic": not given.values["--stochastic"],
+        "seeds": list(seeds),
+        "return": summarise_returns(returns.mean(axis=1)),
+        "episode_returns": returns.tolist(),
+        **{name: [float(x) for x in value.mean(axis=1)] for name, value in results.items() if name != "episode_return"},
+    }
+    output = Path(given.values["--output"] or path / "evaluation.json").expanduser()
+    write_json(output, report)
+    console = Console(highlight=False)
+    console.print(results_table(report, returns))
+    console.print(f"results: {output}", soft_wrap=True)
+    return 0
+
+
+def play(path: Path, options: dict[str, Any]) -> tuple[int, tuple[int, ...], dict[str, Any]]:
+    """The step of the checkpoint, the seeds, and results `[num_seeds, episodes]`."""
+    import jax
+
+    from hajax.cli.loading import load_run
+    from hajax.cli.programs import fresh_keys, use_compilation_cache
+    from hajax.training import make_evaluate
+
+    checkpoint = "last" if options["--checkpoint"] is None else options["--checkpoint"]
+    loaded = load_run(path, checkpoint)
+    use_compilation_cache(loaded.settings.compilation_cache)
+    seeds = loaded.seeds if options["--seed"] is None else (options["--seed"],)
+    states = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *(loaded.state(seed) for seed in seeds))
+    with refusing():
+        evaluator = make_evaluate(
+            loaded.team.env,
+            loaded.team.algorithm,
+            num_episodes=options["--episodes"],
+            max_steps=options["--max-steps"] or loaded.settings.eval.max_steps,
+            deterministic=not options["--stochastic"],
+        )
+    results = jax.jit(jax.vmap(evaluator))(fresh_keys(seeds, loaded.step), states)
+    return loaded.step, seeds, jax.device_get(results)
+
+
+def results_table(report: dict[str, Any], returns: Any) -> Table:
+    """Mean, spread and standard error of the return of every seed."""
+    how = "deterministic" if report["deterministic"] else "stochastic"
+    table = Table(
+        title=f"{report['run']} after {report['step']:,} steps per seed",
+        caption=f"{report['episodes']} episodes per seed, {how}",
+    )
+    for column in ("seed", "mean return", "standard deviation", "standard error", "length"):
+        table.add_column(column, justify="right")
+    for seed, own, length in zip(report["seeds"], returns, report["episode_length"], strict=True):
+        error = own.std() / own.size**0.5
+        table.add_row(str(seed), f"{own.mean():.2f}", f"{own.std():.2f}", f"{error:.2f}", f"{length:.1f}")
+    if len(report["seeds"]) > 1:
+        table.add_section()
+        low, high = report["return"]["ci95"]
+        table.add_row("IQM", f"{report['return']['iqm']:.2f}", f"[{low:.2f}, {high:.2f}]", "", "")
+    return table

@@ -1,0 +1,65 @@
+"""Watching for NaN and infinity while a run trains: which quantity of which seed was the first, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Health(NamedTuple):
+    """What is known of one seed; part of the compiled loop's state."""
+
+    iterations: jax.Array  # int []: iterations done
+    failed_at: jax.Array  # int []: the first iteration, counted from 1, that left something non-finite; 0 if none did
+    quantity: jax.Array  # int []: which quantity was the first
+
+
+class Failure(NamedTuple):
+    """A seed's first non-finite quantity."""
+
+    seed: int
+    iteration: int
+    quantity: str
+
+
+def healthy(shape: tuple[int, ...] = ()) -> Health:
+    """Nothing done, nothing wrong; every zero an array of its own, for they are donated."""
+    return Health(jnp.zeros(shape, int), jnp.zeros(shape, int), jnp.zeros(shape, int))
+
+
+def quantities(algorithm_state: Any, metrics: Mapping[str, jax.Array], undefined: tuple[str, ...]) -> dict[str, Any]:
+    """Everything that must be finite after an iteration: losses and other diagnostics, then the algorithm's state.
+
+    `undefined` names metrics that may be NaN (means over no episodes). Hyperparameters may be infinite.
+    """
+    found = {name: value for name, value in metrics.items() if name not in undefined}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(algorithm_state):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if not name.startswith("hyperparameters") and jnp.issubdtype(leaf.dtype, jnp.inexact):
+            found[name] = leaf
+    return found
+
+
+def watch(health: Health, found: Mapping[str, jax.Array]) -> Health:
+    """Health after one more iteration, which left these quantities."""
+    bad = jnp.stack([~jnp.isfinite(value).all() for value in found.values()])
+    iterations = health.iterations + 1
+    newly = (health.failed_at == 0) & bad.any()
+    return Health(
+        iterations,
+        jnp.where(newly, iterations, health.failed_at),
+        jnp.where(newly, jnp.argmax(bad).astype(health.quantity.dtype), health.quantity),
+    )
+
+
+def failures(health: Health, names: tuple[str, ...], first_seed: int) -> list[Failure]:
+    """The seeds that failed, of a `health` with a leading seed axis."""
+    _, failed_at, quantity = jax.device_get(health)
+    return [
+        Failure(first_seed + k, int(iteration), names[int(quantity[k])])
+        for k, iteration in enumerate(failed_at)
+        if iteration > 0
+    ]

@@ -1,0 +1,266 @@
+"""Checkpoints: a pytree of arrays on disk, whole or not there at all, and never restored if it is not what was saved.
+
+A checkpoint is a directory named after its step, with the arrays (written by orbax, which is used here and nowhere
+else) and `manifest.json`: the format's version, the shape, dtype and SHA-256 of every array, the size and SHA-256 of
+every file, and the SHA-256 of all that. It is written beside its place, flushed to the disk and then renamed, so that a
+process killed at any moment leaves the checkpoints that there were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax import __version__
+
+FORMAT = 1  # raised whenever older code could not read what newer code writes
+MANIFEST = "manifest.json"
+ARRAYS = "arrays"
+UNFINISHED = ".unfinished-"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, of a newer format, or of another configuration."""
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint whose manifest was read and found intact; its arrays are not read yet."""
+
+    path: Path
+    step: int
+    facts: dict[str, Any]  # what was saved beside the arrays
+    arrays: dict[str, dict[str, Any]]  # name -> shape, dtype, sha256
+    files: dict[str, dict[str, Any]]  # path under the checkpoint -> bytes, sha256
+
+
+def save_checkpoint(directory: Path, step: int, tree: Any, facts: Mapping[str, Any], *, keep: int) -> Path:
+    """Writes `tree` and `facts` (JSON) as the checkpoint of `step`, and removes all but the last `keep`.
+
+    A checkpoint of that step that exists already is left as it is: the state of a step does not change.
+    """
+    path = directory / f"{step:012d}"
+    if not path.exists():
+        unfinished = directory / f"{UNFINISHED}{path.name}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        arrays = _named_arrays(tree)
+        _write_arrays(unfinished / ARRAYS, arrays)
+        _write_manifest(unfinished, step, dict(facts), arrays)
+        _flush(unfinished)
+        os.rename(unfinished, path)
+        _flush_directory(directory)
+    for old in _step_directories(directory)[:-keep]:
+        _remove(old)
+    return path
+
+
+def list_checkpoints(directory: Path) -> list[int]:
+    """The steps of the checkpoints in `directory`, in order."""
+    return [int(path.name) for path in _step_directories(directory)]
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Removes what a killed process left half written or half removed."""
+    for path in directory.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def read_checkpoint(directory: Path, step: int | str = "last") -> Checkpoint:
+    """The checkpoint of `step`, or the last one, its files compared with its manifest.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged or of a newer format.
+    """
+    steps = list_checkpoints(directory)
+    if not steps:
+        raise CheckpointError(f"checkpoint={step}: {directory} holds no checkpoint; allowed: a run that has saved one")
+    if step != "last" and step not in steps:
+        raise CheckpointError(f"checkpoint={step} is not in {directory}; allowed: last, {', '.join(map(str, steps))}")
+    chosen = steps[-1] if step == "last" else int(step)
+    path = directory / f"{chosen:012d}"
+    manifest = _read_manifest(path)
+    if manifest["step"] != chosen:
+        raise CheckpointError(f"{path} was saved at step {manifest['step']}; allowed: the name that it was given")
+    checkpoint = Checkpoint(path, chosen, manifest["facts"], manifest["arrays"], manifest["files"])
+    for name, entry in checkpoint.files.items():
+        _check_file(path, name, entry)
+    return checkpoint
+
+
+def restore(checkpoint: Checkpoint, template: Any, under: str = "") -> Any:
+    """The saved tree, in the structure of `template` (arrays, or their shapes as `jax.eval_shape` gives them).
+
+    `under` is where in the saved tree the template's place is, such as `"train/algorithm/"`, to restore that alone.
+
+    Raises:
+        CheckpointError: the arrays are damaged, or not those that the template expects.
+    """
+    leaves = {under + name: leaf for name, leaf in _named_leaves(template).items()}
+    entries = {name: entry for name, entry in checkpoint.arrays.items() if name.startswith(under)}
+    expected = {name: _description(leaf) for name, leaf in leaves.items()}
+    found = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in entries.items()}
+    for name in [*expected, *found]:
+        if expected.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{checkpoint.path} holds {name} as {_shown(found.get(name))}; "
+                f"allowed: {_shown(expected.get(name))}, which its configuration makes with hajax {__version__}"
+            )
+    arrays = _read_arrays(checkpoint, entries)
+    return jax.tree.unflatten(
+        jax.tree.structure(template), [_as_leaf(arrays[name], leaf) for name, leaf in leaves.items()]
+    )
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _named_arrays(tree: Any) -> dict[str, tuple[np.ndarray, str]]:
+    """Name -> the array in host memory (a key's data for a key) and the dtype that it stands for."""
+    leaves = {name: jnp.asarray(leaf) for name, leaf in _named_leaves(tree).items()}
+    data = jax.device_get({name: jax.random.key_data(x) if _is_key(x) else x for name, x in leaves.items()})
+    return {name: (np.asarray(data[name]), str(leaf.dtype)) for name, leaf in leaves.items()}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _description(leaf: Any) -> tuple[tuple[int, ...], str]:
+    """Shape (of a key's data for a key) and dtype, as the manifest has them."""
+    shape = jax.eval_shape(jax.random.key_data, leaf).shape if _is_key(leaf) else leaf.shape
+    return tuple(shape), str(leaf.dtype)
+
+
+def _as_leaf(array: np.ndarray, leaf: Any) -> jax.Array:
+    # A copy: a device array that borrows NumPy's memory must not be donated.
+    restored = jnp.array(array, copy=True)
+    return jax.random.wrap_key_data(restored) if _is_key(leaf) else restored  # of JAX's default kind, as hajax's are
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, tuple[np.ndarray, str]]) -> None:
+    import orbax.checkpoint as ocp  # takes a while, and only runs need it
+
+    # orbax refuses arrays without elements; their shape in the manifest says all about them.
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), {name: x for name, (x, _) in arrays.items() if x.size})
+
+
+def _read_arrays(checkpoint: Checkpoint, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    arrays = {name: np.zeros(entry["shape"]) for name, entry in entries.items()}
+    stored = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name, array in arrays.items() if array.size}
+    wanted = ocp.args.PyTreeRestore(dict.fromkeys(stored, 0), restore_args=stored, partial_restore=True)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        arrays |= checkpointer.restore((checkpoint.path / ARRAYS).absolute(), args=wanted)
+    for name in stored:  # orbax restores an array as it finds it; that it is the one that was saved is seen here
+        if _sha256(arrays[name]) != entries[name]["sha256"]:
+            raise CheckpointError(f"{checkpoint.path}: {name} is damaged (its SHA-256 differs); {_ADVICE}")
+    return arrays
+
+
+_ADVICE = "allowed: a checkpoint as it was saved; remove this one to fall back on the one before it"
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _write_manifest(path: Path, step: int, facts: dict[str, Any], arrays: Mapping[str, tuple[np.ndarray, str]]) -> None:
+    files = {file.relative_to(path).as_posix(): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+    manifest = {
+        "format": FORMAT,
+        "hajax": __version__,
+        "step": step,
+        "facts": facts,
+        "arrays": {
+            name: {"shape": list(x.shape), "dtype": dtype, "sha256": _sha256(x)} for name, (x, dtype) in arrays.items()
+        },
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in files.items()
+        },
+    }
+    text = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1)
+    (path / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """The SHA-256 of a manifest's canonical JSON, without the digest itself."""
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_bytes())
+        version, intact = manifest["format"], manifest["sha256"] == _digest(manifest)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} is missing; {_ADVICE}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged (it can't be read); {_ADVICE}") from error
+    if isinstance(version, int) and version > FORMAT:  # before the digest, which a newer format may take otherwise
+        raise CheckpointError(
+            f"{path} has format {version}, written by hajax {manifest.get('hajax')}; "
+            f"allowed: up to {FORMAT}, which hajax {__version__} reads"
+        )
+    if not intact:
+        raise CheckpointError(f"{file} is damaged (its SHA-256 differs); {_ADVICE}")
+    return manifest
+
+
+def _check_file(path: Path, name: str, entry: Mapping[str, Any]) -> None:
+    file = path / name
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing; {_ADVICE}")
+    content = file.read_bytes()
+    if len(content) != entry["bytes"]:
+        raise CheckpointError(f"{file} is damaged ({len(content)} bytes of {entry['bytes']}); {_ADVICE}")
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise CheckpointError(f"{file} is damaged (its SHA-256 differs); {_ADVICE}")
+
+
+def _shown(description: tuple[tuple[int, ...], str] | None) -> str:
+    return "nothing" if description is None else f"{description[1]}{list(description[0])}"
+
+
+def _step_directories(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("[0-9]*") if path.name.isdigit() and path.is_dir())
+
+
+def _remove(path: Path) -> None:
+    """Under another name first, so that a half-removed checkpoint is never taken for one."""
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    os.rename(path, unfinished)
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Everything under `path` reaches the disk before the rename that makes it a checkpoint."""
+    for file in path.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+    for folder in [path, *(p for p in path.rglob("*") if p.is_dir())]:
+        _flush_directory(folder)
+
+
+def _flush_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

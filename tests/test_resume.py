@@ -1,0 +1,369 @@
+"""Resuming: bit for bit after any death, with the settings of the run, or refused."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+import yaml
+
+import hajax
+from hajax.cli import main
+from hajax.envs.base import Environment, timestep
+from hajax.training.checkpoints import list_checkpoints, read_checkpoint
+
+TINY = [
+    "env=games/hasac_matrix",
+    "num_seeds=2",
+    "num_envs=4",
+    "rollout_length=8",
+    "eval.episodes=4",
+    "algo.hidden_sizes=[8]",
+    "algo.epochs=1",
+    "algo.critic_epochs=1",
+    "progress=false",
+]
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(*arguments: str) -> int:
+    return main(["train", *TINY, *arguments])
+
+
+def rows(directory, name="metrics.csv") -> list[dict[str, str]]:
+    with open(directory / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(directory) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def assert_same_run(a, b):
+    """Bitwise: the last checkpoint's arrays by their SHA-256, and the metrics."""
+    assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
+    first, second = read_checkpoint(a / "checkpoints"), read_checkpoint(b / "checkpoints")
+    assert first.step == second.step
+    assert first.arrays == second.arrays
+    assert len(first.arrays) > 50
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A finished run of 5 iterations; tests that change it work on a copy."""
+    path = tmp_path_factory.mktemp("runs") / "short"
+    assert train(f"out_dir={path}", "total_steps=160", "eval_interval=64") == 0
+    return path
+
+
+@pytest.fixture
+def run(short, working_directory):
+    shutil.copytree(short, working_directory / "run")
+    return working_directory / "run"
+
+
+# Slows a run down, so that there is something to kill, and dies in the middle of a checkpoint if told to.
+VICTIM = """
+import os, signal, sys, time
+from hajax.cli import main, runner
+from hajax.training import checkpoints
+arguments, deadly_write = sys.argv[2:], int(sys.argv[1])
+write_manifest, writes = checkpoints._write_manifest, 0
+def killed(*args):
+    global writes
+    writes += 1
+    time.sleep(0.05)
+    if writes == deadly_write:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write_manifest(*args)
+checkpoints._write_manifest = killed
+sys.exit(main(["train", *arguments]))
+"""
+LONG = ["total_steps=64000", "eval_interval=6400", "checkpoint.keep=2"]
+
+
+def test_killed_five_times_and_still_the_same_run(working_directory):
+    """`kill -9` at random moments, and once during the write of a checkpoint."""
+    assert train(*LONG, "out_dir=whole") == 0
+    killed, random_moments = working_directory / "killed", random.Random(0)
+
+    def evaluations() -> int:
+        return (killed / "timing.csv").read_text().count("\n") - 1 if (killed / "timing.csv").exists() else 0
+
+    for death in range(5):
+        deadly_write = 2 if death == 2 else 0
+        command = [sys.executable, "-c", VICTIM, str(deadly_write), *TINY, *LONG, "out_dir=killed", "resume=auto"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        if not deadly_write:
+            wanted = evaluations() + random_moments.randrange(1, 3)
+            # The first time while it compiles, later after one or two more evaluations.
+            while not (killed / "config.yaml").exists() if death == 0 else evaluations() < wanted:
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.002)
+            time.sleep(random_moments.uniform(0, 0.1))
+            process.kill()
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, err
+    assert 2 <= evaluations() < 11
+    assert train(*LONG, "out_dir=killed", "resume=true") == 0
+    assert_same_run(working_directory / "whole", working_directory / "killed")
+    assert len(list_checkpoints(working_directory / "killed" / "checkpoints")) == 2
+    assert json.loads((working_directory / "killed" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_interrupted_and_resumed_is_the_same_run(working_directory):
+    settings = [*TINY, "total_steps=640000", "eval_interval=320000"]
+    command = [sys.executable, "-m", "hajax", "train", *settings, "out_dir=stopped"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    metrics = working_directory / "stopped" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not metrics.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.5)  # into the first chunk
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    step = list_checkpoints(working_directory / "stopped" / "checkpoints")[-1]
+    assert 0 < step < 640_000
+    assert step != 320_000
+    summary = json.loads((working_directory / "stopped" / "summary.json").read_text())
+    assert (summary["status"], summary["total_steps"]) == ("interrupted", step)
+    assert {int(row["step"]) for row in rows(working_directory / "stopped")} == {0, *range(320_000, step, 320_000)}
+    assert main(["train", "out_dir=stopped", "resume=true", "progress=false"]) == 0
+    assert main(["train", *settings, "out_dir=whole"]) == 0
+    assert_same_run(working_directory / "stopped", working_directory / "whole")
+
+
+def test_rows_newer_than_the_checkpoint_are_dropped(run, working_directory):
+    before = (run / "metrics.csv").read_bytes()
+    shutil.rmtree(run / "checkpoints" / f"{160:012d}")
+    with open(run / "metrics.csv", "a") as file:
+        file.write("192,0,1.0")  # half a row, as a dying process leaves it
+    assert main(["train", f"out_dir={run}", "resume=true", "progress=false"]) == 0
+    assert (run / "metrics.csv").read_bytes() == before
+    assert [row["step"] for row in rows(run, "timing.csv")] == ["0", "64", "128", "160"]
+
+
+def test_killed_before_the_first_checkpoint_starts_again(run):
+    before = (run / "metrics.csv").read_bytes()
+    shutil.rmtree(run / "checkpoints")
+    for name in ("metrics.csv", "timing.csv"):
+        lines = (run / name).read_text().splitlines(keepends=True)
+        (run / name).write_text("".join(line for line in lines if line.startswith(("step", "0,"))))
+    assert main(["train", f"out_dir={run}", "resume=true", "progress=false"]) == 0
+    assert (run / "metrics.csv").read_bytes() == before
+
+
+def test_more_steps(run, working_directory):
+    assert main(["train", f"out_dir={run}", "resume=true", "total_steps=320"]) == 0
+    assert train("out_dir=whole", "total_steps=320", "eval_interval=64") == 0
+    longer, whole = (read_checkpoint(path / "checkpoints") for path in (run, working_directory / "whole"))
+    assert (longer.step, longer.arrays) == (whole.step, whole.arrays)
+    assert yaml.safe_load((run / "config.yaml").read_text())["total_steps"] == 320
+
+
+def test_what_does_not_touch_the_results_may_change(run):
+    free = ["checkpoint.keep=1", "compilation_cache=false", "progress=false", "on_non_finite=continue"]
+    assert main(["train", f"out_dir={run}", "resume=true", *free, "seed=0", "algo=happo", "algo.clip=0.2"]) == 0
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    assert settings["checkpoint"]["keep"] == 1
+    assert settings["algo"]["hidden_sizes"] == [8]  # not given, so as the run was started
+
+
+def test_auto_starts_and_goes_on(working_directory):
+    for _ in range(2):
+        assert train("out_dir=run", "total_steps=64", "resume=auto") == 0
+    assert [int(row["step"]) for row in rows(working_directory / "run")] == [0, 0, 32, 32, 64, 64]
+
+
+CHANGED = {
+    "algo.clip=0.3": ("algo.clip=0.3", "algo.clip=0.2"),
+    "algo=mappo": ("algo.name=mappo", "algo.name=happo"),
+    "env=games/gaussian": ("env.name=games/gaussian", "env.name=games/hasac_matrix"),
+    "seed=1": ("seed=1", "seed=0"),
+    "num_seeds=3": ("num_seeds=3", "num_seeds=2"),
+    "eval.episodes=5": ("eval.episodes=5", "eval.episodes=4"),
+    "preset=harl/mpe": ("preset=harl/mpe", "preset=null"),
+    "eval_interval=32": ("eval_interval=32", "eval_interval=64"),
+    "total_steps=96": ("total_steps=96", "at least 160"),
+    "resume=maybe": ("resume=maybe", "true, false or auto"),
+}
+
+
+@pytest.mark.parametrize("argument", CHANGED)
+def test_changed_settings_are_refused_by_name(argument, short, capsys):
+    given, allowed = CHANGED[argument]
+    before = contents(short)
+    resume = [] if argument.startswith("resume") else ["resume=true"]
+    assert main(["train", f"out_dir={short}", *resume, argument]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("hajax train: ")
+    assert given in err
+    assert allowed in err
+    assert contents(short) == before
+
+
+def test_more_steps_are_refused_where_learning_rates_decay_over_the_run(working_directory, capsys):
+    assert train("out_dir=run", "total_steps=64", "lr_decay=true") == 0
+    before = contents(working_directory)
+    assert main(["train", "out_dir=run", "resume=true", "total_steps=128"]) == 2
+    assert "total_steps=128; allowed with lr_decay=true: 64" in capsys.readouterr().err
+    assert contents(working_directory) == before
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def largest(path):
+    return max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+
+
+def raise_version(path):
+    text = (path / "manifest.json").read_text()
+    (path / "manifest.json").write_text(text.replace('"format": 1', '"format": 99'))
+
+
+DAMAGE = {
+    "missing": (
+        lambda run, last: shutil.rmtree(run / "checkpoints"),
+        "holds no checkpoint",
+        "a run that has saved one",
+    ),
+    "truncated": (lambda run, last: os.truncate(largest(last), 100), "damaged (100 bytes of", "as it was saved"),
+    "bit-flipped": (lambda run, last: flip(largest(last)), "damaged (its SHA-256 differs)", "as it was saved"),
+    "manifest missing": (lambda run, last: (last / "manifest.json").unlink(), "is missing", "as it was saved"),
+    "manifest flipped": (lambda run, last: flip(last / "manifest.json"), "damaged", "as it was saved"),
+    "future version": (lambda run, last: raise_version(last), "has format 99", "up to 1"),
+    "rows missing": (lambda run, last: (run / "metrics.csv").unlink(), "has 0 rows up to step 160", "the 8"),
+    "no configuration": (lambda run, last: (run / "config.yaml").unlink(), "holds no run", "the directory of a run"),
+    "bad configuration": (lambda run, last: (run / "config.yaml").write_text("a: ["), "can't be read", "config.yaml"),
+    "edited configuration": (
+        lambda run, last: (run / "config.yaml").write_text((run / "config.yaml").read_text() + "num_seed: 3\n"),
+        "num_seed=3",
+        "did you mean num_seeds",
+    ),
+    "other agents": (
+        lambda run, last: (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("- 8\n", "- 9\n")),
+        "holds train/algorithm/actors/params/logits/kernel as float32[2, 2, 8, 3]",
+        "float32[2, 2, 9, 3]",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_runs_are_refused_and_left_as_they_are(damage, run, capsys):
+    spoil, found, allowed = DAMAGE[damage]
+    spoil(run, run / "checkpoints" / f"{160:012d}")
+    before = contents(run)
+    assert main(["train", f"out_dir={run}", "resume=true", "progress=false"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert found in err
+    assert allowed in err
+    assert contents(run) == before
+
+
+def test_resume_needs_a_run(working_directory, capsys):
+    for arguments, expected in (
+        (["resume=true"], "resume=true with out_dir=null; allowed: out_dir=DIR"),
+        (["resume=true", "out_dir=nowhere"], "out_dir=nowhere holds no run; allowed"),
+    ):
+        assert train(*arguments) == 2
+        assert expected in capsys.readouterr().err
+    assert not list(working_directory.iterdir())
+
+
+def poisoned(*, after: int = 20) -> Environment:
+    """A one-step game that pays NaN from some step on, to the seeds whose environments drew a large number."""
+    spec = hajax.EnvSpec(
+        "test/poisoned", (hajax.AgentSpec("a", (1,), hajax.Discrete(2)),), state_size=1, max_steps=after
+    )
+
+    def show(state, **fields):
+        return state, timestep(spec, jnp.ones((1, 1)), jnp.ones(1), **fields)
+
+    def reset(key):
+        return show((jnp.zeros((), int), jax.random.uniform(key)), first=True)
+
+    def step(key, state, action):
+        count, draw = state[0] + 1, state[1]
+        reward = jnp.where((count >= after) & (draw > 0.9), jnp.nan, 1.0)
+        return show((count, draw), joint_reward=reward, truncated=count >= after)
+
+    return Environment(spec, reset, step)
+
+
+class TestNonFinite:
+    """Seed 2 of 0, 1, 2, 3 meets a NaN in its second iteration of 16 steps, and 1 and 3 in a later one."""
+
+    SETTINGS = (
+        "env=test/poisoned",
+        "num_envs=1",
+        "rollout_length=16",
+        "num_seeds=4",
+        "total_steps=160",
+        "eval_interval=16",
+        "eval.max_steps=2",
+    )
+
+    @pytest.fixture(autouse=True)
+    def environment(self, monkeypatch):
+        monkeypatch.setattr(hajax.envs, "_registered", {})
+        hajax.register_env("test/poisoned", poisoned)
+
+    def test_stops_and_names_it(self, working_directory, capsys):
+        arguments = [argument for argument in TINY if not argument.startswith(("env=", "num_"))]
+        assert main(["train", *arguments, *self.SETTINGS, "out_dir=run"]) == 1
+        run, err = working_directory / "run", capsys.readouterr().err
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["status"] == "diverged"
+        failures = summary["non_finite"]
+        assert failures
+        steps = {failure["step"] for failure in failures}
+        assert len(steps) == 1
+        (step,) = steps
+        iteration = step // 16
+        bad = [failure["seed"] for failure in failures]
+        for failure in failures:
+            assert failure["iteration"] == iteration
+            assert (
+                f"seed {failure['seed']} diverged: {failure['quantity']} is not finite since iteration {iteration} "
+                f"(step {step:,}); last good checkpoint: {summary['last_good_checkpoint']}"
+            ) in err
+            assert summary["eval_return"]["per_seed"][failure["seed"]] is None
+        healthy = [seed for seed in range(4) if seed not in bad]
+        assert healthy
+        assert [int(row["seed"]) for row in rows(run) if int(row["step"]) == step] == healthy
+        assert all(summary["eval_return"]["per_seed"][seed] == 2 for seed in healthy)
+        assert list_checkpoints(run / "checkpoints")[-1] == step - 16
+        capsys.readouterr()
+
+        assert main(["train", "out_dir=run", "resume=true", "on_non_finite=continue", "progress=false"]) == 1
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["total_steps"] == 160
+        last = [int(row["seed"]) for row in rows(run) if row["step"] == "160"]
+        assert last
+        assert set(last) == set(range(4)) - {failure["seed"] for failure in summary["non_finite"]}
+        assert all(not any(value in ("nan", "inf") for value in row.values()) for row in rows(run))
