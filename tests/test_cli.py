@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 
 import pytest
 import yaml
@@ -190,6 +191,33 @@ def test_sweep_repeated_with_resume_auto_trains_what_is_missing(working_director
         path.rmdir() if path.is_dir() else path.unlink()
     assert train(*sweep) == 0
     assert ((kept / "metrics.csv").read_bytes(), (lost / "metrics.csv").read_bytes()) == before
+
+
+OWN_ENVIRONMENT = """
+from hajax.envs.games import matrix
+
+def meeting(*, places: int = 2, reward="team"):
+    return matrix([[float(i == j) for j in range(places)] for i in range(places)], reward=reward)
+"""
+
+
+def test_environment_of_one_s_own_from_the_working_directory(working_directory, capsys, monkeypatch):
+    (working_directory / "town.py").write_text(OWN_ENVIRONMENT)
+    monkeypatch.setattr("sys.path", [str(working_directory), *sys.path])
+    assert train("env=town:meeting", "env.places=4", "total_steps=32", "out_dir=run") == 0
+    settings = yaml.safe_load((working_directory / "run" / "config.yaml").read_text())
+    assert settings["env"] == {"name": "town:meeting", "places": 4, "reward": "team"}
+    assert main(["evaluate", "run", "--episodes", "3"]) == 0
+    assert train("-m", "env=town:meeting", "total_steps=32", "out_dir=sweep") == 0
+    assert (working_directory / "sweep" / "job=0" / "summary.json").exists()
+    capsys.readouterr()
+    for argument, expected in {
+        "env=town:meting": "module 'town' has no attribute 'meting'; allowed: module:function",
+        "env=twon:meeting": "No module named 'twon'; allowed: module:function",
+        "env.place=3": "did you mean env.places",
+    }.items():
+        assert train("env=town:meeting", argument) == 2
+        assert expected in capsys.readouterr().err
 
 
 REFUSALS = {

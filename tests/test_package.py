@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from hatchling.builders.wheel import WheelBuilder
 
 import hajax
@@ -72,6 +73,13 @@ def test_constraints_pin_every_direct_dependency_and_the_fast_jax():
         name = re.match(r"[A-Za-z0-9._-]+", requirement)[0]
         assert re.sub(r"[-_.]+", "-", name).lower() in normalised, requirement
     assert constraints()["jax"] == constraints()["jaxlib"] == "0.9.2"
+
+
+def test_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["title"].split(":")[0], citation["version"]) == ("hajax", hajax.__version__)
+    assert citation["license"] == PROJECT["license"]
+    assert {"cff-version", "message", "authors", "date-released"} <= set(citation)
 
 
 def test_wheel_carries_the_configurations(tmp_path):

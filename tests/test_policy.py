@@ -18,7 +18,7 @@ AGENTS = (
     hajax.AgentSpec("crane", (1,), hajax.MultiDiscrete((2, 3, 5))),
 )
 SPEC = hajax.EnvSpec("mixed", AGENTS, state_size=4, max_steps=10)
-ALGO = hajax.make_algorithm("happo", SPEC, hidden_sizes=(8,))
+ALGO = hajax.make_algorithm("happo", SPEC, hidden_sizes=(8,), std_scale=2.0)  # wide enough to be clipped
 STATE = jax.jit(ALGO.init)(jax.random.key(0))
 
 

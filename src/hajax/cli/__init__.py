@@ -63,5 +63,7 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         raise Refusal(one_of("command", command, COMMANDS))
+    if os.getcwd() not in sys.path:  # for `env=module:function`, as with `python -m hajax`
+        sys.path.insert(0, os.getcwd())
     module, function = COMMANDS[command].split(":")
     return getattr(import_module(module), function)(arguments)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import hajax
-from hajax.cli.errors import Refusal, one_of, unknown_key
+from hajax.cli.errors import Refusal, one_of, refusing, unknown_key
 
 CONFIG_NAME = "train"
 GROUPS = ("algo", "env", "preset")
@@ -72,15 +72,21 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def store_registered_envs(overrides: Sequence[str]) -> None:
-    """Gives a registered environment that has no file in conf/env a configuration: its factory's own defaults."""
-    named = [text.partition("=")[2] for text in overrides if text.partition("=")[0] == "env"]
-    unlisted = [name for name in named if name not in options("env")]
+    """Gives an environment that has no file in conf/env a configuration: its factory's own defaults.
+
+    That is one that was registered, or `module:function`, where the module may lie in the working directory.
+    """
+    values = [override.value() for override in parse(overrides) if override.key_or_group == "env"]
+    unlisted = {value for value in values if isinstance(value, str)}.difference(options("env"))
     if not unlisted:
         return
     from hajax.envs import env_options, list_envs  # imports JAX, and so only where it is needed
 
-    for name in set(unlisted).intersection(list_envs()):
-        own = env_options(name)
+    for name in unlisted:
+        if name not in list_envs() and ":" not in name:
+            continue
+        with refusing():
+            own = env_options(name)
         if "reward" in own:
             own["reward"] = "${algo.reward}"
         group, _, last = f"env/{name}".rpartition("/")

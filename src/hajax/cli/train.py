@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -129,7 +130,8 @@ def run_job(job: DictConfig) -> None:
 
     hydra_job = HydraConfig.get()
     composed = config.plain(job)
-    name = hydra_job.job.override_dirname.replace("/", "-") or f"job={hydra_job.job.num}"
+    # `env=module:function` and `env=mpe/simple_spread` as a directory's name, without the escapes of Hydra's grammar.
+    name = re.sub(r"[/:]", "-", hydra_job.job.override_dirname.replace("\\", "")) or f"job={hydra_job.job.num}"
     path = Path(composed["out_dir"]).expanduser() / name
     error = path / "error.txt"
     error.unlink(missing_ok=True)

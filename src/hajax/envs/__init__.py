@@ -59,7 +59,7 @@ def make_env(name: str, **options: Any) -> Environment:
     """The environment of that name, with automatic reset.
 
     Args:
-        name: one of `list_envs()`.
+        name: one of `list_envs()`, or `"module:function"` for a factory that is registered nowhere.
         options: the environment's own options; its factory's docstring tells them. Every environment also takes
             `state`: `"observations"` for the agents' unpadded observations end to end, `"environment"` for its own
             state (the default, unless the factory has a `state` option with another one).
@@ -87,12 +87,23 @@ def env_options(name: str) -> dict[str, Any]:
 
 
 def _find(name: str) -> Factory:
+    known: dict[str, str | Factory] = {**_BUILT_IN, **_registered}
+    if name not in known and isinstance(name, str) and name.count(":") == 1:
+        return _import(name)
     check_known("environment", name, list_envs())
-    factory = {**_BUILT_IN, **_registered}[name]
-    if isinstance(factory, str):
-        module, function = factory.split(":")
+    factory = known[name]
+    return _import(factory) if isinstance(factory, str) else factory
+
+
+def _import(place: str) -> Factory:
+    """The function at `"module:function"`."""
+    module, function = place.split(":")
+    try:
         return getattr(importlib.import_module(module), function)
-    return factory
+    except (ModuleNotFoundError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name != module.split(".")[0]:
+            raise  # the module is there, and something that it needs is not
+        raise ValueError(f"environment {place!r}: {error}; allowed: module:function that Python can import") from error
 
 
 def _check_options(name: str, options: dict, parameters: list[inspect.Parameter], also: tuple[str, ...]) -> None:
