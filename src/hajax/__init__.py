@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hajax.algorithms import Algorithm, list_algorithms, make_algorithm, register_algorithm
     from hajax.cli.loading import load_policy
+    from hajax.core.batches import OnPolicyBatch, on_policy_batch
     from hajax.envs import Environment, list_envs, make_env, register_env
     from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete, Timestep
     from hajax.training import make_evaluate, make_loop, make_train
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "hajax.algorithms": ("Algorithm", "list_algorithms", "make_algorithm", "register_algorithm"),
     "hajax.cli.loading": ("load_policy",),
+    "hajax.core.batches": ("OnPolicyBatch", "on_policy_batch"),
     "hajax.envs": ("Environment", "list_envs", "make_env", "register_env"),
     "hajax.spec": ("AgentSpec", "Box", "Discrete", "EnvSpec", "MultiDiscrete", "Timestep"),
     "hajax.training": ("make_evaluate", "make_loop", "make_train"),
@@ -32,6 +34,7 @@ __all__ = [
     "EnvSpec",
     "Environment",
     "MultiDiscrete",
+    "OnPolicyBatch",
     "Timestep",
     "__version__",
     "list_algorithms",
@@ -42,6 +45,7 @@ __all__ = [
     "make_evaluate",
     "make_loop",
     "make_train",
+    "on_policy_batch",
     "register_algorithm",
     "register_env",
 ]

@@ -11,6 +11,7 @@ from hajax.core.actors import TeamActors, policy_input
 from hajax.core.advantages import generalised_advantages, standardise
 from hajax.core.critics import ValueFunctions
 from hajax.core.normalisation import RunningMoments, ValueStatistics, denormalise_value
+from hajax.spec import EnvSpec
 
 
 class OnPolicyBatch(NamedTuple):
@@ -33,6 +34,71 @@ class OnPolicyBatch(NamedTuple):
     final_observation: jax.Array  # [T, E, N, O]
     final_state: jax.Array  # [T, E, S]
     memory: Any  # the actors' memory before step 0, [E, N, …]; empty for feed-forward policies
+
+
+def on_policy_batch(
+    spec: EnvSpec,
+    *,
+    observation: jax.Array,
+    state: jax.Array,
+    action: jax.Array,
+    log_prob: jax.Array,
+    reward: jax.Array,
+    final_observation: jax.Array,
+    final_state: jax.Array,
+    terminated: jax.Array | None = None,
+    truncated: jax.Array | None = None,
+    action_mask: jax.Array | None = None,
+    active: jax.Array | None = None,
+    memory: Any = (),
+) -> OnPolicyBatch:
+    """One's own data as `update` takes it, checked against the specification; the fields are those of `OnPolicyBatch`.
+
+    What is left out has its usual value: no step ends an episode, every choice is available, every agent alive. A
+    `reward` `[T, E]` is the team's, and given to every agent. A step opens an episode if the one before it ended one.
+
+    Raises:
+        ValueError: an array has another shape than the specification asks for.
+    """
+    steps, envs = observation.shape[:2]
+    layout = spec.action_layout
+    agents, ends = (steps, envs, spec.num_agents), jnp.zeros((steps, envs), bool)
+    terminated = ends if terminated is None else terminated
+    truncated = ends if truncated is None else truncated
+    if reward.ndim == 2:
+        reward = jnp.broadcast_to(reward[..., None], agents)
+    batch = OnPolicyBatch(
+        observation=observation,
+        state=state,
+        action_mask=jnp.broadcast_to(layout.choices, (*agents[:2], *layout.choices.shape))
+        if action_mask is None
+        else action_mask,
+        active=jnp.ones(agents, bool) if active is None else active,
+        first=jnp.concatenate([jnp.ones((1, envs), bool), (terminated | truncated)[:-1]]),
+        action=action,
+        log_prob=log_prob,
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated,
+        final_observation=final_observation,
+        final_state=final_state,
+        memory=memory,
+    )
+    widths = {
+        "observation": (spec.num_agents, spec.observation_size),
+        "state": (spec.state_size,),
+        "action_mask": layout.choices.shape,
+        "action": (spec.num_agents, spec.num_components),
+        "final_observation": (spec.num_agents, spec.observation_size),
+        "final_state": (spec.state_size,),
+        **dict.fromkeys(("active", "log_prob", "reward"), (spec.num_agents,)),
+        **dict.fromkeys(("terminated", "truncated"), ()),
+    }
+    for name, width in widths.items():
+        shape, allowed = getattr(batch, name).shape, (steps, envs, *width)
+        if shape != allowed:
+            raise ValueError(f"{name} has shape {shape}; allowed: {allowed} for {spec.name}")
+    return batch
 
 
 class Estimates(NamedTuple):

@@ -1,0 +1,58 @@
+"""One's own data as a batch: defaults, and errors that name the array."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hajax
+
+SPEC = hajax.EnvSpec(
+    "mine",
+    (hajax.AgentSpec("a", (6,), hajax.Discrete(4)), hajax.AgentSpec("b", (2,), hajax.Box((-1.0, 0.0), (1.0, 1.0)))),
+    state_size=5,
+    max_steps=9,
+)
+T, E, N = 4, 3, 2
+REQUIRED = {
+    "observation": jnp.ones((T, E, N, 6)),
+    "state": jnp.ones((T, E, 5)),
+    "action": jnp.zeros((T, E, N, 2)),
+    "log_prob": jnp.zeros((T, E, N)),
+    "reward": jnp.arange(12.0).reshape(T, E),
+    "final_observation": jnp.ones((T, E, N, 6)),
+    "final_state": jnp.ones((T, E, 5)),
+}
+
+
+def test_what_is_left_out_has_its_usual_value():
+    ends = jnp.zeros((T, E), bool).at[1, 2].set(True)
+    batch = hajax.on_policy_batch(SPEC, **REQUIRED, truncated=ends)
+    assert batch.active.all()
+    assert not batch.terminated.any()
+    np.testing.assert_array_equal(batch.action_mask[1, 2], SPEC.action_layout.choices)
+    np.testing.assert_array_equal(batch.reward[..., 0], REQUIRED["reward"])
+    np.testing.assert_array_equal(batch.reward[..., 1], REQUIRED["reward"])
+    expected_first = np.zeros((T, E), bool)
+    expected_first[0] = expected_first[2, 2] = True
+    np.testing.assert_array_equal(batch.first, expected_first)
+
+
+def test_it_is_what_update_takes():
+    algo = hajax.make_algorithm("happo", SPEC, hidden_sizes=(4,), epochs=1, critic_epochs=1)
+    batch = hajax.on_policy_batch(SPEC, **REQUIRED, terminated=jnp.ones((T, E), bool))
+    state, info = algo.update(jax.random.key(1), algo.init(jax.random.key(0)), batch)
+    assert int(state.updates) == 1
+    assert all(bool(jnp.isfinite(value).all()) for value in info.values())
+
+
+@pytest.mark.parametrize("name", [name for name in REQUIRED if name != "observation"])
+def test_a_wrong_shape_is_named(name):
+    wrong = REQUIRED | {name: jnp.zeros((T, E, 7))}
+    with pytest.raises(ValueError, match=rf"{name} has shape \(4, 3, 7\); allowed: \(4, 3, "):
+        hajax.on_policy_batch(SPEC, **wrong)
+
+
+def test_the_observation_itself_is_checked():
+    with pytest.raises(ValueError, match=r"observation has shape \(4, 3, 2, 8\); allowed: \(4, 3, 2, 6\) for mine"):
+        hajax.on_policy_batch(SPEC, **(REQUIRED | {"observation": jnp.zeros((T, E, N, 8))}))
