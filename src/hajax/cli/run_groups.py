@@ -21,7 +21,6 @@ NOT_THE_TASK = ("name", "reward", "state")
 # A label names up to so many settings; beyond that, those that suffice to tell the groups apart.
 MOST_IN_LABEL = 3
 
-
 Track = tuple[np.ndarray, np.ndarray]  # x [K], returns [K]
 
 
@@ -58,29 +57,33 @@ def group_runs(runs: Sequence[RunCurve]) -> list[Group]:
     A run that repeats a seed of its group is another look at the same training and not another sample, so it gets a
     group of its own, named by its directory.
     """
-    grouped: list[list[RunCurve]] = []
+    grouped: dict[Hashable, list[list[RunCurve]]] = {}
     for run in runs:
-        same = [group for group in grouped if _identity(group[0]) == _identity(run)]
-        fitting = [group for group in same if not {seed for r in group for seed in r.seeds} & set(run.seeds)]
+        same = grouped.setdefault(_identity(run), [])
+        fitting = [group for group in same if not {seed for other in group for seed in other.seeds} & set(run.seeds)]
         if fitting:
             fitting[0].append(run)
         else:
-            grouped.append([run])
-    firsts = [group[0] for group in grouped]
+            same.append([run])
+    groups = list(itertools.chain(*grouped.values()))
+    firsts = [group[0] for group in groups]
     tasks = tell_apart([run.settings["env"]["name"] for run in firsts], [task_settings(run) for run in firsts])
-    labels = [""] * len(grouped)
+    labels = [""] * len(groups)
     for task in dict.fromkeys(tasks):
         members = [i for i, other in enumerate(tasks) if other == task]
-        methods = [method_settings(firsts[i]) for i in members]
-        clashes = [methods.count(method) > 1 for method in methods]
-        methods = [
-            method | ({"run": str(firsts[i].path)} if clash else {})
-            for method, i, clash in zip(methods, members, clashes, strict=True)
-        ]
-        named = tell_apart([firsts[i].settings["algo"]["name"] for i in members], methods)
-        for i, label in zip(members, named, strict=True):
+        for i, label in zip(members, method_labels([firsts[i] for i in members]), strict=True):
             labels[i] = label
-    return [Group(*group) for group in zip(tasks, labels, grouped, strict=True)]
+    return [Group(*group) for group in zip(tasks, labels, groups, strict=True)]
+
+
+def method_labels(runs: Sequence[RunCurve]) -> list[str]:
+    """What to call the methods of these runs on one task: the algorithm, and what tells it from others like it."""
+    settings = [method_settings(run) for run in runs]
+    repeated = [settings.count(own) > 1 for own in settings]
+    for run, own, is_repeated in zip(runs, settings, repeated, strict=True):
+        if is_repeated:
+            own["run"] = str(run.path)
+    return tell_apart([run.settings["algo"]["name"] for run in runs], settings)
 
 
 def task_settings(run: RunCurve) -> dict[str, Any]:
