@@ -21,6 +21,8 @@ usage: hajax COMMAND [ARGUMENTS]
 commands:
   train    train an algorithm on an environment    hajax train algo=happo env=mpe/simple_spread num_seeds=4
   evaluate play episodes with a trained run        hajax evaluate DIR --episodes 100
+  render   an episode as an animation              hajax render DIR
+  plot     learning curves of one or more runs     hajax plot DIR [DIR ...]
   list     show algorithms, environments, presets  hajax list
 
 options:
@@ -33,6 +35,8 @@ exit codes: 0 done, 1 a run failed, 2 refused (nothing was written), 130 interru
 COMMANDS = {
     "train": "hajax.cli.train:train",
     "evaluate": "hajax.cli.evaluate:evaluate",
+    "render": "hajax.cli.render:render",
+    "plot": "hajax.cli.plot:plot",
     "list": "hajax.cli.listing:list_everything",
 }
 

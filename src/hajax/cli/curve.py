@@ -1,52 +1,138 @@
-"""The learning curve of one run: every seed as a thin line, their interquartile mean, its bootstrap interval."""
+"""Drawing learning curves: interquartile means with their bootstrap intervals, and every seed as a thin line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hajax.training.statistics import bootstrap_interval, interquartile_mean
+from hajax.cli.run_files import run_curve
+from hajax.cli.run_groups import Group, Line, Panel, make_panels
+from hajax.colours import CYCLE
 
-# Okabe and Ito's blue and vermilion: they differ in lightness too, for readers who don't see their hues.
-MAIN, SEED = "#0072B2", "#D55E00"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+# Told apart without colour too: dashes and markers repeat with other periods than colours.
+DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+MARKERS = "os^Dv"
+# What a reader can take in under the picture, in characters of a line.
+LEGEND_WIDTH = {1: 70, 2: 120}
 
 
-def draw_curve(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Writes the evaluation returns in `rows` as a picture, without a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def draw_curve(
+    path: Path, rows: Sequence[Mapping[str, Any]], title: str, timing: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Draws the evaluation returns of one run, without a display.
+
+    Args:
+        path: the picture, in the format that its suffix says.
+        rows: those of `metrics.csv`: `step`, `seed`, `eval_return_mean`.
+        title: stands above.
+        timing: the rows of `timing.csv`, `step` and `wall_seconds`, for a second panel by wall time.
+    """
+    run = run_curve(path.parent, {}, rows, timing)
+    draw_panels(path, make_panels([Group(title, "this run", [run])]))
+
+
+def draw_panels(path: Path, panels: Sequence[Panel]) -> None:
+    """Draws a row per panel, returns by steps and beside it by wall time if that is known, with one legend below all.
+
+    The suffix of `path` says the format. There is no display.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    steps, returns = returns_by_step(rows)
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for index, seed_returns in enumerate(returns.T):
-        label = "each seed" if index == 0 else None
-        axes.plot(steps, seed_returns, color=SEED, linewidth=0.8, alpha=0.6, label=label)
-    if returns.shape[1] > 1:
-        intervals = np.array([bootstrap_interval(row, resamples=2000) for row in returns])
-        axes.fill_between(
-            steps, intervals[:, 0], intervals[:, 1], color=MAIN, alpha=0.18, linewidth=0, label="95% interval"
-        )
-        axes.plot(steps, interquartile_mean(returns), color=MAIN, linewidth=2.2, label="interquartile mean")
-    axes.set(xlabel="environment steps per seed", ylabel="evaluation return", title=title)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    columns = 1 + any(x.size for panel in panels for line in panel.by_seconds for x, _ in line.seeds)
+    lines = [line for panel in panels for line in panel.by_steps]
+    labels = list(dict.fromkeys(line.label for line in lines))
+    handles = [_handle(i, label, [len(x.seeds) for x in lines if x.label == label]) for i, label in enumerate(labels)]
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    legend_columns = max(1, min(4, LEGEND_WIDTH[columns] // (longest + 8)))
+    legend_height = 0.25 * (-(-len(labels) // legend_columns) + 2)
+    size = (11.5 if columns == 2 else 7.2, 3.6 * len(panels) + legend_height)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(panels), columns, squeeze=False, sharey="row")
+    for panel, (left, *right) in zip(panels, grid, strict=True):
+        _draw_lines(left, panel.by_steps, labels)
+        left.xaxis.set_major_formatter(EngFormatter(sep=""))
+        left.set(xlabel="environment steps per seed", ylabel="evaluation return")
+        left.set_title(panel.title, loc="left", size=11)
+        _leave_out_the_start(left, panel.by_steps)
+        for axes in right:
+            unit, seconds = time_unit([x for line in panel.by_seconds for x, _ in line.seeds])
+            _draw_lines(axes, panel.by_seconds, labels, 1 / seconds)
+            axes.set_xlabel(f"wall time of a run, all its seeds together ({unit})")
+    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
+    figure.legend(handles=_explanations(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
 
 
-def returns_by_step(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps `[K]` and returns `[K, num_seeds]` of K evaluations; NaN where a seed was not evaluated."""
-    by_step: dict[int, dict[int, float]] = {}
-    for row in rows:
-        by_step.setdefault(row["step"], {})[row["seed"]] = row["eval_return_mean"]
-    steps = sorted(by_step)
-    seeds = sorted({row["seed"] for row in rows})
-    return np.array(steps), np.array([[by_step[step].get(seed, np.nan) for seed in seeds] for step in steps])
+def time_unit(times: Sequence[np.ndarray]) -> tuple[str, float]:
+    """The unit that suits times `[K]` in seconds, and how many seconds it has."""
+    longest = max((x.max(initial=0) for x in times), default=0)
+    for unit, seconds in (("hours", 3600.0), ("minutes", 60.0)):
+        if longest >= 2 * seconds:
+            return unit, seconds
+    return "seconds", 1.0
+
+
+def style(index: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the line with that number."""
+    return {
+        "color": CYCLE[index % len(CYCLE)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 5,
+        "linewidth": 2,
+    }
+
+
+def _draw_lines(axes: Axes, lines: Sequence[Line], labels: Sequence[str], scale: float = 1.0) -> None:
+    for line in lines:
+        look = style(labels.index(line.label))
+        if len(line.seeds) > 1:
+            for x, y in line.seeds:
+                axes.plot(x * scale, y, color=look["color"], linewidth=0.7, alpha=0.45, zorder=2)
+            axes.fill_between(
+                line.x * scale, line.low, line.high, color=look["color"], alpha=0.18, linewidth=0, zorder=1
+            )
+        every = max(1, len(line.x) // 8)
+        axes.plot(line.x * scale, line.iqm, **look, markevery=every, label=line.label, zorder=3)
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _leave_out_the_start(axes: Axes, lines: Sequence[Line]) -> None:
+    """Lets the first evaluations, of untrained policies, leave the picture if they would take up half of it."""
+    later, all_returns = (
+        np.concatenate([y[start:][np.isfinite(y[start:])] for line in lines for _, y in line.seeds]) for start in (1, 0)
+    )
+    if later.size and 0 < np.ptp(later) < np.ptp(all_returns) / 2:
+        margin = 0.05 * np.ptp(later)
+        axes.set_ylim(later.min() - margin, later.max() + margin)
+        axes.set_title("untrained policies are beyond the axis", loc="right", size=8, color="0.4")
+
+
+def _handle(index: int, label: str, num_seeds: Sequence[int]) -> Line2D:
+    """The line's entry in the legend, with the number of its seeds."""
+    from matplotlib.lines import Line2D
+
+    counts = "/".join(map(str, sorted(set(num_seeds))))
+    return Line2D([], [], **style(index), label=f"{label}, {counts} {'seed' if counts == '1' else 'seeds'}")
+
+
+def _explanations() -> list[Any]:
+    """What the kinds of lines mean, in grey."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    return [
+        Line2D([], [], color="0.4", linewidth=2, label="interquartile mean over seeds"),
+        Patch(color="0.4", alpha=0.25, linewidth=0, label="95% stratified bootstrap interval"),
+        Line2D([], [], color="0.4", linewidth=0.7, label="one seed"),
+    ]

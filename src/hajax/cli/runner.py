@@ -104,7 +104,8 @@ def run(
         this = Run(settings, team, schedule, directory, clock, keys, bar)
         programs, outcome = train(this, traced, run_state, stop)
     summary = summarise(this, programs, outcome)
-    draw_curve(path / "curve.png", directory.metrics.rows, f"{summary['algo']} on {summary['env']}")
+    title = f"{summary['algo']} on {summary['env']}"
+    draw_curve(path / "curve.png", directory.metrics.rows, title, directory.timing.rows)
     summary["wall_seconds"] = round(clock.elapsed(), 3)
     write_json(path / "summary.json", summary)
     return summary

@@ -61,6 +61,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
     """One run from checked settings: refuses what can't work, then trains and reports; returns the summary."""
     with stop_on_interrupt() as stop:
         # JAX is slow to import, and none of what was refused so far needs it.
+        from hajax.cli.film import check_drawing
         from hajax.cli.programs import build, use_compilation_cache
         from hajax.cli.report import print_start, print_summary
         from hajax.cli.run_directory import claim, default_directory, last_checkpoint
@@ -70,6 +71,9 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         raise_if_set(stop)
         use_compilation_cache(settings.compilation_cache)
         team = build(settings)
+        if settings.render:
+            with refusing():
+                check_drawing(team.env)
         raise_if_set(stop)
         schedule = make_schedule(
             settings.total_steps, team.loop.steps_per_iteration, settings.eval_interval, settings.checkpoint.interval
@@ -84,6 +88,10 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         print_start(settings, schedule, path, checkpoint and checkpoint.step)
         summary = run(settings, team, schedule, path, checkpoint, stop)
     print_summary(summary, path)
+    if settings.render and summary["status"] == "finished":
+        from hajax.cli.render import render
+
+        render([str(path)])
     return summary
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hajax.spec import EnvSpec, FinalStep, Timestep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class Environment(NamedTuple):
@@ -21,12 +24,19 @@ class Environment(NamedTuple):
 
     `reset(key) -> (state, timestep)` and `step(key, state, action) -> (state, timestep)`, with `action` `[N, D]`:
     a discrete component holds its index; a Box component may lie outside its bounds, and the environment clips it.
+
+    `draw(axes, state, action, timestep)`, if the environment has one, draws one step on empty Matplotlib axes, for
+    people: the environment's state *before* the step, the joint action `[N, D]` taken in it, and the timestep that
+    followed, whose `reward`, `terminated`, `truncated`, `metrics` and `final` are that step's. (The state after an
+    episode's last step is never seen, since an automatic reset has replaced it.) All are of one environment, without
+    batch axes, and hold NumPy arrays. It runs outside compiled code.
     """
 
     spec: EnvSpec
     reset: Callable[[jax.Array], tuple[Any, Timestep]]
     step: Callable[[jax.Array, Any, jax.Array], tuple[Any, Timestep]]
     resets: bool = False  # whether `step` starts the next episode itself; `auto_reset` sees to it
+    draw: Callable[[Axes, Any, Any, Timestep], None] | None = None
 
 
 def timestep(

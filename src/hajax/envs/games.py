@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.envs.base import Environment, timestep
+from hajax.envs.drawing import Draw, choices_drawing, product_drawing, table_drawing
 from hajax.spec import ActionSpace, AgentSpec, Box, Discrete, EnvSpec, RewardKind
 from hajax.validation import check_number
 
@@ -111,7 +112,7 @@ def gaussian(*, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
     def payoff(action):
         return action[0, 0] * action[1, 0]
 
-    return _single_state_game("games/gaussian", (line, line), payoff, max_steps, reward)
+    return _single_state_game("games/gaussian", (line, line), payoff, max_steps, reward, product_drawing)
 
 
 def _matrix(name: str, payoff: Payoff, max_steps: int, reward: RewardKind) -> Environment:
@@ -129,7 +130,8 @@ def _matrix(name: str, payoff: Payoff, max_steps: int, reward: RewardKind) -> En
         joint = tuple(action[i, 0].astype(int) for i in range(table.ndim))
         return jnp.asarray(table)[joint]
 
-    return _single_state_game(name, tuple(Discrete(n) for n in table.shape), look_up, max_steps, reward)
+    draw = table_drawing(table) if table.ndim <= 2 else choices_drawing(table)
+    return _single_state_game(name, tuple(Discrete(n) for n in table.shape), look_up, max_steps, reward, draw)
 
 
 def _single_state_game(
@@ -138,6 +140,7 @@ def _single_state_game(
     payoff: Callable[[jax.Array], jax.Array],
     max_steps: int,
     reward: RewardKind,
+    draw: Draw,
 ) -> Environment:
     """`payoff` maps the joint action `[N, D]` to the team's scalar payoff."""
     check_number("max_steps", max_steps, 1, whole=True)
@@ -157,4 +160,4 @@ def _single_state_game(
         ending = {"terminated": over} if max_steps == 1 else {"truncated": over}
         return show(state, joint_reward=joint_reward, **ending)
 
-    return Environment(spec, reset, step)
+    return Environment(spec, reset, step, draw=draw)

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.envs.base import Environment, clip_action, pad_observations, state_from_observations, timestep
+from hajax.envs.drawing import particle_drawing
 from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, RewardKind
 from hajax.validation import check_choice, check_number
 
@@ -245,7 +246,7 @@ def _environment(
         own_rewards = jnp.stack([rewards[agent] for agent in world.agents])
         return show(inner, observations, reward=own_rewards, truncated=inner.step >= max_steps)
 
-    env = Environment(spec, reset, step)
+    env = Environment(spec, reset, step, draw=particle_drawing(world, spec))
     return state_from_observations(env) if state == "observations" else env
 
 

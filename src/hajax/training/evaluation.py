@@ -11,8 +11,18 @@ from jax import lax
 
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import Environment
+from hajax.spec import EnvSpec
 from hajax.training.rollout import playable, team_reward
 from hajax.validation import check_number
+
+
+def step_limit(spec: EnvSpec, max_steps: int | None) -> int:
+    """`max_steps`, or if that is None the environment's limit; ValueError if it has none, or for a wrong number."""
+    limit = spec.max_steps if max_steps is None else max_steps
+    if limit is None:
+        raise ValueError(f"max_steps=None, but {spec.name} has no step limit; allowed: a whole number >= 1")
+    check_number("max_steps", limit, 1, whole=True)
+    return limit
 
 
 def make_evaluate(
@@ -33,10 +43,7 @@ def make_evaluate(
     those that the algorithm was made for.
     """
     env = playable(env, algo, evaluation=True)
-    limit = env.spec.max_steps if max_steps is None else max_steps
-    if limit is None:
-        raise ValueError(f"max_steps=None, but {env.spec.name} has no step limit; allowed: a whole number >= 1")
-    check_number("max_steps", limit, 1, whole=True)
+    limit = step_limit(env.spec, max_steps)
     check_number("num_episodes", num_episodes, 1, whole=True)
 
     def evaluate(key: jax.Array, state: Any) -> dict[str, jax.Array]:

@@ -1,10 +1,12 @@
-"""Statistics over seeds: the interquartile mean and its bootstrap interval.
+"""Statistics over seeds: the interquartile mean and its (stratified) bootstrap interval.
 
 Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice* (NeurIPS 2021),
 https://arxiv.org/abs/2108.13264, for why these and not the mean of a few seeds with a standard deviation.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,14 +30,41 @@ def bootstrap_interval(
     """The percentile bootstrap interval of the interquartile mean over seeds; `scores` is `[num_seeds]`.
 
     `None` for a single seed, which says nothing about how seeds differ. The resampling is seeded: the same scores
-    give the same interval.
+    give the same interval. It is `stratified_bootstrap_interval` with a single task.
     """
-    values = np.asarray(scores, float)
-    if values.ndim != 1:
-        raise ValueError(f"scores has shape {values.shape}; allowed: one score per seed")
-    if values.size < 2:
+    return stratified_bootstrap_interval([scores], confidence=confidence, resamples=resamples)
+
+
+def stratified_bootstrap_interval(
+    scores: Sequence[ArrayLike], *, confidence: float = 0.95, resamples: int = 10_000
+) -> tuple[float, float] | None:
+    """The percentile interval of the interquartile mean over all runs of several tasks, resampled task by task.
+
+    A resample draws, with replacement, as many runs of every task as the task has, so that no task gains or loses
+    weight by chance; the interquartile mean is that of all drawn scores together. Scores of different tasks must be
+    on one scale, so normalise them first.
+
+    Args:
+        scores: for every task, the scores `[num_runs]` of its runs; tasks may have different numbers of runs.
+        confidence: the share of resamples inside the interval.
+        resamples: how many. The resampling is seeded: the same scores give the same interval.
+
+    Returns:
+        `(low, high)`, or `None` if a task has a single run, which says nothing about how its runs differ.
+
+    Raises:
+        ValueError: no task, a task without runs, or scores that are not one number per run.
+    """
+    tasks = [np.asarray(task, float) for task in scores]
+    if not tasks:
+        raise ValueError("scores=[]; allowed: the scores of one task or more")
+    for task in tasks:
+        if task.ndim != 1 or task.size == 0:
+            raise ValueError(f"scores has shape {task.shape}; allowed: one score per seed")
+    if any(task.size < 2 for task in tasks):
         return None
-    draws = np.random.default_rng(0).integers(values.size, size=(resamples, values.size))
+    generator = np.random.default_rng(0)
+    drawn = [task[generator.integers(task.size, size=(resamples, task.size))] for task in tasks]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(interquartile_mean(values[draws]), [tail, 1 - tail])
+    low, high = np.quantile(interquartile_mean(np.concatenate(drawn, axis=1)), [tail, 1 - tail])
     return float(low), float(high)

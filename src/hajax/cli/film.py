@@ -1,0 +1,131 @@
+"""Films: recorded episodes as an animated GIF, a frame per step, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from hajax.envs.base import Environment
+from hajax.training.recording import Episode
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+SIZE = (5.2, 6.0)  # inches
+# Where the axes are: always the same, so that nothing jumps. There is room for a title, and below for a legend.
+AXES = (0.15, 0.18, 0.81, 0.675)
+# How long the last frame of an episode stays, in seconds.
+HOLD = 1.5
+
+Limits = tuple[tuple[float, float], tuple[float, float]]
+
+
+class Frame(NamedTuple):
+    """One step, and what stands above it."""
+
+    state: Any
+    action: np.ndarray
+    timestep: Any
+    caption: str
+    last: bool  # the last step of its episode
+
+
+def render_gif(
+    path: str | Path, env: Environment, episode: Episode, *, title: str, fps: float | None = None, dpi: int = 100
+) -> None:
+    """Writes the episode to `path` as a GIF that repeats: a frame per step, with title, step, reward and return so far.
+
+    Args:
+        path: the file to write.
+        env: the environment that the episode was recorded in; it draws the frames.
+        episode: of `record_episode`; with a leading axis `[K]` on everything, as from `jax.vmap(record)`, K episodes
+            one after the other.
+        title: the first line above every frame.
+        fps: frames per second; the last frame of an episode stays for 1.5 seconds at least. Default: 5, or 1 if every
+            episode is a single step.
+        dpi: pixels per inch; a frame is 5.2 by 6 inches.
+
+    Raises:
+        ValueError: the environment has no drawing.
+    """
+    check_drawing(env)
+    frames = list(each_frame(episode))
+    if fps is None:
+        fps = 1 if all(frame.last for frame in frames) else 5
+    limits = widest([frame_figure(env, frame, title, dpi)[1] for frame in frames])
+    images = [_image(frame_figure(env, frame, title, dpi, limits)[0]) for frame in frames]
+    milliseconds = [1000 / fps] * len(frames)
+    for i, frame in enumerate(frames):
+        if frame.last and (i == len(frames) - 1 or not frames[i + 1].last):
+            milliseconds[i] = max(milliseconds[i], 1000 * HOLD)
+    images[0].save(
+        path, "GIF", save_all=True, append_images=images[1:], duration=[round(x) for x in milliseconds], loop=0
+    )
+
+
+def check_drawing(env: Environment) -> None:
+    """Raises ValueError unless the environment can draw its steps."""
+    if env.draw is None:
+        raise ValueError(
+            f"environment={env.spec.name} has no drawing; allowed: environments whose `draw` is set, "
+            "see docs/adding-an-environment.md"
+        )
+
+
+def each_frame(episode: Episode) -> Iterator[Frame]:
+    """The steps of the episode, or of every episode of a batch, that are its own."""
+    episode = jax.device_get(episode)
+    lengths = np.atleast_1d(episode.length)
+    for k, length in enumerate(lengths):
+        one = episode if np.ndim(episode.length) == 0 else jax.tree.map(lambda x, k=k: x[k], episode)
+        returns = np.cumsum(one.reward)
+        for t in range(length):
+            state, action, timestep = jax.tree.map(lambda x, t=t: x[t], (one.state, one.action, one.timestep))
+            parts = [f"episode {k + 1} of {len(lengths)}"] if len(lengths) > 1 else []
+            parts += [f"step {t + 1} of {length}"] if length > 1 or not parts else []
+            parts += [f"reward {one.reward[t]:.2f}"]
+            parts += [f"return {returns[t]:.2f}"] if length > 1 else []
+            yield Frame(state, action, timestep, "   ".join(parts), t == length - 1)
+
+
+def widest(limits: Sequence[Limits]) -> Limits:
+    """Axis limits that hold all of these, in the direction of the first: one scale for the whole film."""
+
+    def union(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+        low, high = min(min(pair) for pair in pairs), max(max(pair) for pair in pairs)
+        return (low, high) if pairs[0][0] <= pairs[0][1] else (high, low)
+
+    return union([x for x, _ in limits]), union([y for _, y in limits])
+
+
+def frame_figure(
+    env: Environment, frame: Frame, title: str, dpi: int, limits: Limits | None = None
+) -> tuple[Figure, Limits]:
+    """The frame as a figure, and the limits of its axes: the drawing's own unless others are given."""
+    from matplotlib.figure import Figure
+
+    assert env.draw is not None
+    figure = Figure(figsize=SIZE, dpi=dpi)
+    axes: Axes = figure.add_axes(AXES)
+    env.draw(axes, frame.state, frame.action, frame.timestep)
+    if limits is not None:
+        axes.set(xlim=limits[0], ylim=limits[1])
+    figure.suptitle(f"{title}\n{frame.caption}", x=0.03, y=0.985, ha="left", va="top", size=11, linespacing=1.5)
+    return figure, (axes.get_xlim(), axes.get_ylim())
+
+
+def _image(figure: Figure) -> Image:
+    """The figure's pixels in 256 colours of its own."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    return pixels.quantize(256, dither=Image.Dither.NONE)

@@ -1,0 +1,90 @@
+"""`hajax plot`: learning curves of one or more runs, as a picture and as numbers."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hajax.cli.arguments import Option, parse_arguments
+from hajax.cli.errors import Refusal
+from hajax.cli.run_files import find_runs, read_run
+
+if TYPE_CHECKING:
+    from hajax.cli.run_groups import Panel
+
+SUFFIXES = (".png", ".pdf", ".svg")
+OPTIONS = {"--output": Option("str?", None)}
+COLUMNS = ("env", "label", "num_seeds", "by", "x", "iqm", "ci95_low", "ci95_high")
+
+USAGE = """\
+usage: hajax plot DIR [DIR ...] [--output FILE]
+
+  hajax plot runs/spread                               (writes runs/spread/plot.png and plot.csv)
+  hajax plot runs/happo runs/mappo --output compare.pdf
+
+A DIR is a run directory or a folder of them, such as a sweep. Runs that differ in their seeds only are pooled. A curve
+is the interquartile mean over seeds with its 95% stratified bootstrap interval; it has the evaluations that all its
+seeds have. By wall time, seeds are interpolated between their evaluations, as far as all of them have been trained.
+
+options:
+  --output FILE    the picture: .png, .pdf or .svg; the numbers go beside it, with the suffix .csv. Without it:
+                   plot.png in DIR, or here if there are several
+  -h, --help       this text
+"""
+
+
+def plot(arguments: Sequence[str]) -> int:
+    """Carries out `hajax plot ARGUMENTS`; returns the exit code. `Refusal` before anything is written."""
+    given = parse_arguments("plot", USAGE, arguments, OPTIONS, directories=None)
+    if given is None:
+        return 0
+    directories = [Path(name).expanduser() for name in given.directories]
+    default = directories[0] / "plot.png" if len(directories) == 1 else Path("plot.png")
+    output = default if given.values["--output"] is None else checked_output(given.values["--output"])
+    runs = [read_run(path) for path in find_runs(directories)]
+    # These import JAX, which refusals don't need.
+    from hajax.cli.curve import draw_panels
+    from hajax.cli.run_groups import group_runs, make_panels
+
+    panels = make_panels(group_runs(runs))
+    numbers = output.with_suffix(".csv")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_numbers(numbers, panels)
+        draw_panels(output, panels)
+    except OSError as error:
+        raise Refusal(
+            f"output={output} can't be written ({error.strerror}); allowed: a file in a directory of yours"
+        ) from error
+    print(f"curves: {output}\nnumbers: {numbers}")
+    return 0
+
+
+def checked_output(output: str) -> Path:
+    """The path, if its suffix is one that can be written and its numbers would not replace a run's file."""
+    path = Path(output).expanduser()
+    if path.suffix.lower() not in SUFFIXES:
+        raise Refusal(f"output={output} ends in {path.suffix or 'nothing'}; allowed: {', '.join(SUFFIXES)}")
+    if path.stem in ("metrics", "timing"):
+        raise Refusal(
+            f"output={output} would put its numbers into {path.stem}.csv, a run's own file; allowed: any other name"
+        )
+    return path
+
+
+def write_numbers(path: Path, panels: Sequence[Panel]) -> None:
+    """Everything drawn but the thin lines, which stand in the runs' `metrics.csv`: a row per point of a mean."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for panel in panels:
+            for by, lines in (("step", panel.by_steps), ("wall_seconds", panel.by_seconds)):
+                for line in lines:
+                    for row in zip(
+                        line.x.tolist(), line.iqm.tolist(), line.low.tolist(), line.high.tolist(), strict=True
+                    ):
+                        cells = ["" if math.isnan(value) else value for value in row]
+                        writer.writerow([panel.title, line.label, len(line.seeds), by, *cells])

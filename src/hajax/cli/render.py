@@ -1,0 +1,75 @@
+"""`hajax render`: episodes of a trained run as an animated GIF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from hajax.cli.arguments import Option, parse_arguments
+from hajax.cli.errors import Refusal, refusing
+
+USAGE = """\
+usage: hajax render DIR [--seed K] [--episodes N] [--stochastic] [--checkpoint STEP] [--max-steps N] [--output FILE.gif]
+
+Plays episodes with a policy of the run in DIR and writes them as an animation, DIR/episode.gif.
+
+  --seed K           one of the run's seeds (its first)
+  --episodes N       episodes, one after the other (1; 8 for --stochastic play of a single step)
+  --stochastic       sample actions instead of taking the most probable ones
+  --checkpoint STEP  the checkpoint of that step (last)
+  --max-steps N      steps after which an episode is cut (the environment's own limit)
+  --output FILE      write there instead of DIR/episode.gif
+"""
+OPTIONS = {
+    "--seed": Option("int?", None, low=0),
+    "--episodes": Option("int?", None, low=1),
+    "--stochastic": Option("flag", False),
+    "--checkpoint": Option("int?", None, low=0),
+    "--max-steps": Option("int?", None, low=1),
+    "--output": Option("str?", None),
+}
+
+
+def render(arguments: Sequence[str]) -> int:
+    """Carries out `hajax render ARGUMENTS`."""
+    given = parse_arguments("render", USAGE, arguments, OPTIONS, directories=1)
+    if given is None:
+        return 0
+    output = given.values["--output"]
+    if output is not None and Path(output).suffix != ".gif":
+        raise Refusal(f"--output={output}; allowed: a name that ends in .gif")
+    path = render_run(Path(given.directories[0]).expanduser(), given.values)
+    Console(highlight=False).print(f"animation: {path}", soft_wrap=True)
+    return 0
+
+
+def render_run(path: Path, options: dict[str, Any]) -> Path:
+    """Writes the animation that the options ask for and returns where it is."""
+    import jax
+
+    from hajax.cli.film import render_gif
+    from hajax.cli.loading import load_run
+    from hajax.cli.programs import fresh_keys, use_compilation_cache
+    from hajax.training.recording import record_episode
+
+    loaded = load_run(path, "last" if options["--checkpoint"] is None else options["--checkpoint"])
+    use_compilation_cache(loaded.settings.compilation_cache)
+    seed = loaded.seeds[0] if options["--seed"] is None else options["--seed"]
+    state, env = loaded.state(seed), loaded.team.env
+    episodes = options["--episodes"] or (8 if options["--stochastic"] and env.spec.max_steps == 1 else 1)
+    output = Path(options["--output"] or path / "episode.gif").expanduser()
+    with refusing():
+        record = record_episode(
+            env,
+            loaded.team.algorithm,
+            deterministic=not options["--stochastic"],
+            max_steps=options["--max-steps"] or loaded.settings.eval.max_steps,
+        )
+        keys = jax.random.split(fresh_keys([seed], loaded.step)[0], episodes)
+        recorded = jax.jit(jax.vmap(record, in_axes=(0, None)))(keys, state)
+        title = f"{loaded.settings.algo['name']} on {loaded.settings.env['name']}, seed {seed}, {loaded.step:,} steps"
+        render_gif(output, env, recorded, title=title)
+    return output

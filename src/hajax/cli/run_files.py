@@ -1,0 +1,107 @@
+"""Reading run directories back: settings, evaluation returns and wall times of finished or running runs."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from hajax.cli.errors import Refusal
+
+RUN = "a run directory, or a folder of them (config.yaml, metrics.csv, timing.csv in each)"
+
+
+class RunCurve(NamedTuple):
+    """The evaluations of one run: K steps, S seeds."""
+
+    path: Path
+    settings: dict[str, Any]  # config.yaml
+    seeds: tuple[int, ...]
+    steps: np.ndarray  # [K], ascending
+    seconds: np.ndarray  # [K] since the run began; NaN where timing.csv has no row (yet)
+    returns: np.ndarray  # [K, S]; NaN for an evaluation that a seed lacks, or that gave no number
+
+
+def find_runs(directories: Iterable[Path]) -> list[Path]:
+    """The run directories that these are or hold, each once, in the order given; `Refusal` for one without a run."""
+    found: dict[Path, Path] = {}
+    for directory in directories:
+        if not directory.is_dir():
+            raise Refusal(f"{directory} is no directory; allowed: {RUN}")
+        runs = [file.parent for file in sorted(directory.rglob("metrics.csv"))]
+        if not runs:
+            raise Refusal(f"{directory} holds no run; allowed: {RUN}")
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def read_run(path: Path) -> RunCurve:
+    """Reads one run; `Refusal` names the file, and the line if there is one, that can't be read."""
+    settings = _read_settings(path / "config.yaml")
+    rows = _read_numbers(path / "metrics.csv", ("step", "seed", "eval_return_mean"))
+    if not rows:
+        raise Refusal(f"{path / 'metrics.csv'} holds no evaluation yet; allowed: {RUN}")
+    return run_curve(path, settings, rows, _read_numbers(path / "timing.csv", ("step", "wall_seconds")))
+
+
+def run_curve(
+    path: Path, settings: dict[str, Any], rows: Sequence[Mapping[str, Any]], timing: Sequence[Mapping[str, Any]]
+) -> RunCurve:
+    """The run with these rows of `metrics.csv` and `timing.csv`."""
+    seeds = sorted({int(row["seed"]) for row in rows})
+    steps = sorted({int(row["step"]) for row in rows})
+    returns = np.full((len(steps), len(seeds)), math.nan)
+    for row in rows:
+        returns[steps.index(int(row["step"])), seeds.index(int(row["seed"]))] = row["eval_return_mean"]
+    seconds_at = {int(row["step"]): row["wall_seconds"] for row in timing}
+    seconds = np.array([seconds_at.get(step, math.nan) for step in steps])
+    return RunCurve(path, settings, tuple(seeds), np.array(steps), seconds, returns)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise Refusal(f"{path}{place} is not YAML; allowed: the file that `hajax train` wrote") from error
+    names = [settings.get(group, {}) for group in ("algo", "env")] if isinstance(settings, dict) else []
+    if not names or not all(isinstance(group, dict) and isinstance(group.get("name"), str) for group in names):
+        raise Refusal(f"{path} has no algo.name and env.name; allowed: the file that `hajax train` wrote")
+    return settings
+
+
+def _read_numbers(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
+    """These columns of a CSV file as numbers; an empty cell is NaN."""
+    reader = csv.DictReader(_text(path).splitlines())
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    if missing:
+        raise Refusal(f"{path}, line 1 has no column {missing[0]}; allowed: a file with {', '.join(columns)}")
+    return [{name: _number(path, reader.line_num, name, row[name]) for name in columns} for row in reader]
+
+
+def _number(path: Path, line: int, name: str, cell: str | None) -> float:
+    """A cell as a number: steps and seeds whole, anything else possibly empty, which is NaN."""
+    whole = name in ("step", "seed")
+    try:
+        if cell == "" and not whole:
+            return math.nan
+        return int(cell or "") if whole else float(cell or "")
+    except ValueError as error:
+        kind = "a whole number" if whole else "a number or nothing"
+        shown = "missing" if cell is None else repr(cell)
+        raise Refusal(f"{path}, line {line}: {name} is {shown}; allowed: {kind}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Refusal(f"{path} can't be read ({reason}); allowed: {RUN}") from error

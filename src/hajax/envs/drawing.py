@@ -1,0 +1,207 @@
+"""Drawings of single steps, the `draw` of an `Environment`: particle worlds and single-state games.
+
+Matplotlib is imported where something is drawn, never with the environments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.colours import BLUE, CYCLE, VERMILION
+from hajax.envs.base import clip_action
+from hajax.spec import Box, EnvSpec, Timestep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Draw = Callable[["Axes", Any, Any, Timestep], None]
+
+# Half the width of what is shown: the first that everything fits into, so that pictures rarely change scale.
+WINDOWS = (1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+# A movement's arrow, in world units for the unit force.
+ARROW = 0.3
+# Up to so many agents the legend names each one; the numbers on them always do.
+MOST_NAMED = 6
+# Tables up to this size show every payoff.
+MOST_WRITTEN = 10
+
+
+def window(reach: float) -> float:
+    """The first of `WINDOWS` that is at least `reach`; the next power of ten beyond them."""
+    fitting = [half for half in WINDOWS if half >= reach]
+    return fitting[0] if fitting else float(10.0 ** np.ceil(np.log10(reach)))
+
+
+def particle_drawing(world: Any, spec: EnvSpec) -> Draw:
+    """A particle task: agents as discs of their size with an arrow for the movement, landmarks grey, goals as rings.
+
+    A ring has the colour of the agent that should go to that landmark. What speaking agents say in this step stands
+    under the picture: the index, or of a continuous message the loudest component and how loud it is.
+
+    Args:
+        world: the jaxmarl task; it decodes actions and knows radii and who speaks.
+        spec: its agents.
+    """
+    radius, speaks = np.asarray(world.rad), np.asarray(world.silent) == 0
+    colours = [CYCLE[i % len(CYCLE)] for i in range(spec.num_agents)]
+
+    def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
+        from matplotlib.patches import Circle
+
+        position = np.asarray(state.p_pos)
+        force, message = world.set_actions(clip_action(spec, jnp.asarray(action)))
+        direction = np.asarray(force) / np.asarray(world.accel)[:, None]
+        for center, size in zip(position[spec.num_agents :], radius[spec.num_agents :], strict=True):
+            axes.add_patch(Circle(center, size, color="0.75", label="landmark", zorder=1))
+        for goal_of, landmark in goals(state, spec).items():
+            # Wider for later agents, so that two at one landmark are both seen.
+            size = radius[spec.num_agents + landmark] + 0.05 + 0.05 * goal_of
+            look = {"fill": False, "color": colours[goal_of], "linewidth": 2, "zorder": 2}
+            label = f"goal of {spec.agents[goal_of].name}"
+            axes.add_patch(Circle(position[spec.num_agents + landmark], size, label=label, **look))
+        for i, agent in enumerate(spec.agents):
+            x, y = position[i]
+            axes.add_patch(Circle((x, y), radius[i], color=colours[i], alpha=0.85, label=agent.name, zorder=3))
+            _arrow(axes, position[i], radius[i], direction[i])
+            axes.text(x, y, str(i), color="white", size=8, weight="bold", ha="center", va="center", zorder=5)
+        axes.set_xlabel(said(spec, speaks, np.asarray(message)), loc="left")
+        half = window(float(np.abs(position[: spec.num_agents]).max()) + float(radius.max()))
+        axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
+        axes.tick_params(labelsize=8, color="0.6", labelcolor="0.4")
+        axes.spines[:].set_color("0.6")
+        _particle_legend(axes, spec, goals(state, spec), colours)
+
+    return draw
+
+
+def goals(state: Any, spec: EnvSpec) -> dict[int, int]:
+    """The landmark of every agent that has one; a single goal is the last agent's, the listener's."""
+    if state.goal is None:
+        return {}
+    landmarks = np.atleast_1d(np.asarray(state.goal))
+    return {spec.num_agents - len(landmarks) + i: int(landmark) for i, landmark in enumerate(landmarks)}
+
+
+def said(spec: EnvSpec, speaks: np.ndarray, message: np.ndarray) -> str:
+    """What every speaking agent says, in one line: `agent_0 says 3, agent_1 says 7 (0.42)`."""
+    parts = []
+    for i, agent in enumerate(spec.agents):
+        if speaks[i]:
+            loudest = int(message[i].argmax())
+            how_loud = f" ({message[i, loudest]:.2f})" if isinstance(agent.action_space, Box) else ""
+            parts.append(f"{agent.name} says {loudest}{how_loud}")
+    return ", ".join(parts)
+
+
+def _arrow(axes: Axes, center: np.ndarray, radius: float, direction: np.ndarray) -> None:
+    """The movement that the agent chose, from the edge of its disc; none for staying where it is."""
+    length = float(np.linalg.norm(direction))
+    if length > 1e-3:
+        start = center + radius * direction / length
+        style = {"arrowstyle": "-|>", "color": "0.1", "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+        axes.annotate("", tuple(start + ARROW * direction), tuple(start), arrowprops=style, zorder=4)
+
+
+def _particle_legend(axes: Axes, spec: EnvSpec, goal_of: dict[int, int], colours: list[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    def entry(label: str, colour: str, filled: bool = True, size: float = 9) -> Line2D:
+        face = colour if filled else "none"
+        return Line2D([], [], linestyle="", marker="o", markersize=size, mec=colour, mfc=face, mew=2, label=label)
+
+    if spec.num_agents <= MOST_NAMED:
+        handles = [entry(f"{i}: {agent.name}", colours[i]) for i, agent in enumerate(spec.agents)]
+    else:
+        handles = [entry("agents, by number", colours[0])]
+    handles.append(entry("landmark", "0.75", size=6))
+    handles += [entry(f"goal of {spec.agents[agent].name}", colours[agent], filled=False) for agent in goal_of]
+    legend = axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=9)
+    legend.set_frame_on(False)
+
+
+def table_drawing(table: np.ndarray) -> Draw:
+    """The payoffs of one agent `[n]` or two `[n₁, n₂]` as a table, with the joint action played outlined."""
+    payoffs = table.reshape(1, -1) if table.ndim == 1 else table
+
+    def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
+        from matplotlib.patches import Rectangle
+
+        joint = tuple(int(a) for a in np.asarray(action)[: table.ndim, 0])
+        row, column = joint if table.ndim == 2 else (0, joint[0])
+        low, high = float(payoffs.min()), float(payoffs.max())
+        axes.imshow(payoffs, cmap="cividis", vmin=low, vmax=high if high > low else low + 1, aspect="auto")
+        for (i, j), payoff in np.ndenumerate(payoffs):
+            if max(payoffs.shape) <= MOST_WRITTEN or (i, j) == (row, column):
+                colour = "white" if payoff < low + 0.6 * (high - low) else "black"
+                axes.text(j, i, f"{payoff:.4g}", color=colour, size=13, ha="center", va="center")
+        for colour, width, label in (("white", 8, None), (VERMILION, 4, "played")):  # white sets it off any cell
+            corner = (column - 0.46, row - 0.46)
+            axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, color=colour, linewidth=width, label=label))
+        axes.set_title(_payoff_line(table, joint), size=11)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set(xticks=_ticks(payoffs.shape[1]), yticks=_ticks(payoffs.shape[0]) if table.ndim == 2 else [])
+        axes.set_xlabel(f"action of agent_{table.ndim - 1}")
+        axes.set_ylabel("action of agent_0" if table.ndim == 2 else "")
+
+    return draw
+
+
+def choices_drawing(table: np.ndarray) -> Draw:
+    """A game of many agents: a row per agent, a circle per action, filled where the agent played it."""
+
+    def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
+        joint = tuple(int(a) for a in np.asarray(action)[:, 0])
+        size = float(np.clip(6000 / max(table.ndim, *table.shape) ** 2, 20, 500))
+        agents, choices = np.array([(i, a) for i, n in enumerate(table.shape) for a in range(n)]).T
+        axes.scatter(choices, agents, s=size, facecolor="white", edgecolor="0.6", label="could be played")
+        axes.scatter(joint, range(table.ndim), s=size, color=BLUE, label="played")
+        axes.set_title(_payoff_line(table, joint), size=11)
+        axes.set(xlabel="action (filled: played)", xticks=_ticks(max(table.shape)), xlim=(-0.7, max(table.shape) - 0.3))
+        axes.set_yticks(range(table.ndim), [f"agent_{i}" for i in range(table.ndim)])
+        axes.set_ylim(table.ndim - 0.3, -0.7)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+
+    return draw
+
+
+def product_drawing(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
+    """The game r(a) = a₁·a₂: its level lines, and the point that was played."""
+    first, second = (float(a) for a in np.asarray(action)[:2, 0])
+    half = window(1.2 * max(abs(first), abs(second)))
+    # Three times as far as is shown, should other frames of a film show more.
+    line = np.linspace(-3 * half, 3 * half, 241)
+    payoff, shown = np.outer(line, line), round_levels(0.85 * half**2)
+    levels = [*(-level for level in reversed(shown)), *shown]
+    axes.contourf(line, line, payoff, levels, cmap="cividis", extend="both")
+    lines = axes.contour(line, line, payoff, levels, colors="white", linewidths=0.8, linestyles="solid")
+    places = [(np.sign(level) * np.sqrt(abs(level)), np.sqrt(abs(level))) for level in levels]
+    colours = ["white" if level < 0 else "black" for level in levels]
+    axes.clabel(lines, levels, fmt="%.3g", colors=colours, fontsize=9, manual=places)
+    axes.plot(
+        first, second, "o", color=VERMILION, markersize=13, markeredgecolor="white", markeredgewidth=2, label="played"
+    )
+    axes.set_title(f"payoff {first:.3g} · {second:.3g} = {first * second:.3g}", size=11)
+    axes.set(xlabel="action of agent_0", ylabel="action of agent_1", xlim=(-half, half), ylim=(-half, half))
+    axes.set_aspect("equal")
+
+
+def round_levels(most: float) -> list[float]:
+    """The three largest numbers 1, 2 or 5 times a power of ten that are at most `most`, in ascending order."""
+    exponent = int(np.floor(np.log10(most)))
+    numbers = [digit * 10.0**power for power in range(exponent - 1, exponent + 1) for digit in (1, 2, 5)]
+    return [number for number in numbers if number <= most][-3:]
+
+
+def _payoff_line(table: np.ndarray, joint: tuple[int, ...]) -> str:
+    return f"payoff {table[joint]:.4g} (the best is {table.max():.4g})"
+
+
+def _ticks(n: int) -> list[int]:
+    """Every action's number, or some of them where there are many."""
+    return list(range(0, n, 1 + (n - 1) // 20))

@@ -1,0 +1,62 @@
+"""Recording episodes for people to look at: every state, action and timestep of one episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.core.algorithm import Algorithm
+from hajax.envs.base import Environment
+from hajax.spec import Timestep
+from hajax.training.evaluation import step_limit
+from hajax.training.rollout import playable, team_reward
+
+
+class Episode(NamedTuple):
+    """One episode over time; the first `length` steps are its own, what follows belongs to the next ones."""
+
+    state: Any  # [T, …] the environment's own state before each step
+    action: jax.Array  # [T, N, D] taken in that state
+    timestep: Timestep  # [T, …] that followed
+    reward: jax.Array  # [T] the team's; 0 after the episode, so that its sum is the return
+    length: jax.Array  # int []
+
+
+def record_episode(
+    env: Environment, algo: Algorithm, *, deterministic: bool = True, max_steps: int | None = None
+) -> Callable[[jax.Array, Any], Episode]:
+    """`record(key, state) -> Episode`, the first episode after a reset, with `state` the algorithm's.
+
+    It is the episode that `make_evaluate` with one episode and the same options sees with that key. `record` may be
+    jitted, and vmapped over keys for several episodes. `deterministic` takes the policy's mode instead of a sample.
+    The episode is cut after `max_steps` (default: the environment's limit).
+
+    Raises ValueError if the environment has no step limit and `max_steps` is not given, or the agents are not those
+    that the algorithm was made for.
+    """
+    env = playable(env, algo, evaluation=True)
+    limit = step_limit(env.spec, max_steps)
+
+    def record(key: jax.Array, state: Any) -> Episode:
+        reset_key, step_key = jax.random.split(key)
+        env_state, timestep = env.reset(jax.random.split(reset_key, 1)[0])  # the keys of one episode's evaluation
+
+        def step(carry, key):
+            env_state, timestep, memory, running = carry
+            act_key, env_key = jax.random.split(key)
+            action, _, memory = algo.act(act_key, state, timestep, memory, deterministic)
+            next_env_state, following = env.step(jax.random.split(env_key, 1)[0], env_state, action)
+            reward = jnp.where(running, team_reward(env.spec, following.reward), 0)
+            row = (env_state, action, following, reward, running)
+            running = running & ~(following.terminated | following.truncated)
+            return (next_env_state, following, memory, running), row
+
+        carry = (env_state, timestep, algo.initial_memory(()), jnp.array(True))
+        _, (states, actions, timesteps, rewards, own) = lax.scan(step, carry, jax.random.split(step_key, limit))
+        return Episode(states, actions, timesteps, rewards, own.sum())
+
+    return record
