@@ -26,7 +26,7 @@ help:
 	@echo "make clean    remove the environment and all caches (never runs/)"
 
 train: $(STAMP)
-	@$(BIN)/python -m hajax train $(ARGS)
+	@$(BIN)/python -m hajax train render=auto $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

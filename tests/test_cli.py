@@ -55,7 +55,8 @@ class TestRunDirectory:
 
     def test_holds_its_files_and_nothing_else_is_written(self, run, working_directory):
         names = [path.name for path in run.iterdir()]
-        assert sorted(names) == ["checkpoints", "config.yaml", "curve.png", "metrics.csv", "summary.json", "timing.csv"]
+        written = {"config.yaml", "curve.png", "marl_eval.json", "metrics.csv", "summary.json", "timing.csv"}
+        assert set(names) == written | {"checkpoints"}
         assert files(working_directory) == []
 
     def test_summary(self, run):
@@ -245,9 +246,9 @@ REFUSALS = {
     "checkpoint.keep=0": ("checkpoint.keep=0", "a whole number >= 1"),
     "checkpoint.interval=-5": ("checkpoint.interval=-5", "a whole number >= 1 or null"),
     "checkpoint.kep=1": ("checkpoint.kep=1", "did you mean checkpoint.keep"),
-    "logger=[csv,tensorbord]": ("logger=[csv,tensorbord]", "a list of csv, tensorboard, wandb"),
+    "logger=[csv,tensorbord]": ("logger 'tensorbord'; did you mean tensorboard?", "csv, tensorboard, wandb"),
     "on_non_finite=ignore": ("on_non_finite=ignore", "stop or continue"),
-    "render=yes please": ("render=yes please", "true or false"),
+    "render=yes please": ("render=yes please", "true, false or auto"),
     "+colour=red": ("colour=red", "num_seeds"),
     "seed=${nothing}": ("nothing", "not found"),
     "algo.clip=[0.1": ("algo.clip=[0.1", "name=value"),

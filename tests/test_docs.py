@@ -1,5 +1,6 @@
 """Every Python block of the guides runs: those of a page in order, in one namespace, as a reader would run them."""
 
+import base64
 import json
 import re
 import runpy
@@ -7,6 +8,8 @@ import sys
 import types
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -72,13 +75,76 @@ def test_the_example_of_vmapped_seeds_runs():
     assert len(np.unique(returns)) == 6  # every seed and every learning rate learned something else
 
 
-def test_the_notebook_s_cells_run(monkeypatch):
-    monkeypatch.setenv("MPLBACKEND", "Agg")
-    notebook = json.loads((README.parent / "notebooks" / "vmapped_seeds.ipynb").read_text(encoding="utf-8"))
-    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert all(cell["outputs"] for cell in notebook["cells"][2:])  # committed with what it shows
+NOTEBOOK = json.loads((README.parent / "notebooks" / "quickstart.ipynb").read_text(encoding="utf-8"))
+CODE = {cell["id"]: cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"}
+# What the notebook's first code cell sets, and the same smaller.
+SIZES = """
+total_steps, num_seeds = 8_000, 2
+sweep_steps, sweep_seeds = 4_000, 2
+num_updates = 25
+"""
+
+
+@pytest.fixture(scope="module")
+def notebook_namespace():
+    """What the notebook's code cells leave behind, run in order at a small size."""
+    matplotlib.use("Agg")
     namespace: dict = {}
-    for cell in code:
-        exec(cell.replace("total_steps=100_000", "total_steps=4_000"), namespace)
-    assert namespace["returns"].shape == (4, 1)
-    assert np.all(np.isfinite(namespace["returns"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plt, "show", plt.close)
+        with matplotlib.rc_context():
+            for name, cell in CODE.items():
+                source = SIZES if name == "sizes" else "".join(cell["source"])
+                exec(compile(source, f"cell {name}", "exec", dont_inherit=True), namespace)
+    return namespace
+
+
+def test_the_notebook_trains_seeds_that_differ(notebook_namespace):
+    returns, final = notebook_namespace["returns"], notebook_namespace["final_returns"]
+    assert returns.shape == (2, 2)
+    assert final.shape == (2,)
+    assert np.all(np.isfinite(returns))
+    assert len(np.unique(returns)) == 4
+    assert final[0] != final[1]
+    assert list(notebook_namespace["steps"]) == [4_000, 8_000]
+    assert final.min() <= notebook_namespace["low"] <= notebook_namespace["high"] <= final.max()
+
+
+def test_the_notebook_sweeps_learning_rates(notebook_namespace):
+    swept = notebook_namespace["swept_returns"]
+    assert swept.shape == (4, 2)
+    assert np.all(np.isfinite(swept))
+    assert len(np.unique(swept)) == 8
+    np.testing.assert_allclose(
+        notebook_namespace["swept"].hyperparameters.actor_lr, np.repeat([[1e-4], [5e-4], [2e-3], [1e-2]], 2, axis=1)
+    )
+
+
+def test_the_notebook_learns_its_own_game(notebook_namespace):
+    payoffs = notebook_namespace["payoffs"]
+    assert len(payoffs) == 25
+    assert payoffs[0] < 0.25  # chance is 1/12
+    assert np.mean(payoffs[-5:]) > 0.9
+
+
+def test_the_sizes_replaced_are_those_that_the_notebook_sets():
+    assert next(iter(CODE)) == "sizes"
+    asked, given = {}, {}
+    exec("".join(CODE["sizes"]["source"]), asked)
+    exec(SIZES, given)
+    assert set(asked) == set(given)
+
+
+def test_the_notebook_is_committed_with_its_outputs():
+    assert NOTEBOOK["metadata"]["kernelspec"]["name"] == "python3"
+    assert [cell["execution_count"] for cell in CODE.values()] == list(range(1, len(CODE) + 1))
+    for name, cell in CODE.items():
+        source = "".join(cell["source"])
+        assert len(source.splitlines()) <= 20, name
+        printed = [output for output in cell["outputs"] if output.get("name") == "stdout"]
+        pictures = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
+        assert len(printed) == ("print(" in source), name
+        assert len(pictures) == ("plt.show()" in source), name
+        assert len(cell["outputs"]) == len(printed) + len(pictures), f"{name} shows something else, such as a warning"
+        for picture in pictures:
+            assert len(base64.b64decode(picture["data"]["image/png"])) < 150_000, name

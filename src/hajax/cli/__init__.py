@@ -23,6 +23,7 @@ commands:
   evaluate play episodes with a trained run        hajax evaluate DIR --episodes 100
   render   an episode as an animation              hajax render DIR
   plot     learning curves of one or more runs     hajax plot DIR [DIR ...]
+  export   runs as one file for marl-eval          hajax export DIR [DIR ...] --output FILE.json
   list     show algorithms, environments, presets  hajax list
 
 options:
@@ -37,6 +38,7 @@ COMMANDS = {
     "evaluate": "hajax.cli.evaluate:evaluate",
     "render": "hajax.cli.render:render",
     "plot": "hajax.cli.plot:plot",
+    "export": "hajax.cli.marl_eval:export",
     "list": "hajax.cli.listing:list_everything",
 }
 

@@ -78,8 +78,8 @@ class Table:
 class RunDirectory:
     """A run's files, written as the run goes on, so that an interrupted run keeps what it has."""
 
-    def __init__(self, path: Path, settings: TrainSettings, resumed: Checkpoint | None = None):
-        """Opens `path` for a run that starts, or for one that goes on from `resumed`: later rows are dropped.
+    def __init__(self, path: Path, resumed: Checkpoint | None = None):
+        """Reads what there is at `path` for a run that goes on from `resumed`; nothing for one that starts.
 
         Raises:
             Refusal: rows that were there when the checkpoint was saved are missing.
@@ -96,11 +96,14 @@ class RunDirectory:
                     f"{self.metrics.path} has {len(self.metrics.rows)} rows up to step {resumed.step}; "
                     f"allowed: the {resumed.facts['rows']} that were there when {resumed.path} was saved"
                 )
+
+    def open(self, settings: TrainSettings) -> None:
+        """Writes the settings, and drops what a run that goes on had written after its checkpoint."""
         remove_unfinished(self.checkpoints)
         self.metrics.write()
         self.timing.write()
-        with replacing(path / "config.yaml") as file:
-            config = as_dict(dataclasses.replace(settings, out_dir=str(path), resume=False))
+        with replacing(self.path / "config.yaml") as file:
+            config = as_dict(dataclasses.replace(settings, out_dir=str(self.path), resume=False))
             yaml.safe_dump(config, file, sort_keys=False, allow_unicode=True)
 
     def evaluated(self, step: int) -> bool:

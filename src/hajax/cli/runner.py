@@ -15,6 +15,8 @@ import numpy as np
 from hajax.cli.curve import draw_curve
 from hajax.cli.errors import refusing
 from hajax.cli.health import Failure, failures
+from hajax.cli.loggers import Logger, make_loggers
+from hajax.cli.marl_eval import write_marl_eval
 from hajax.cli.programs import (
     Programs,
     RunState,
@@ -29,7 +31,7 @@ from hajax.cli.programs import (
 from hajax.cli.progress import TrainingProgress
 from hajax.cli.run_directory import RunDirectory, summarise_returns, versions, write_json
 from hajax.cli.schedule import Schedule
-from hajax.cli.settings import TrainSettings
+from hajax.cli.settings import TrainSettings, as_dict
 from hajax.cli.totals import means, no_totals
 from hajax.training.checkpoints import Checkpoint, list_checkpoints, restore, save_checkpoint
 
@@ -70,6 +72,7 @@ class Run(NamedTuple):
     clock: Clock
     keys: jax.Array  # [num_seeds]
     bar: TrainingProgress
+    loggers: list[Logger]
 
 
 class Outcome(NamedTuple):
@@ -99,13 +102,23 @@ def run(
     with refusing():
         run_state = None if checkpoint is None else restore(checkpoint, traced.run_state)
     clock = Clock() if checkpoint is None else Clock.resumed(**checkpoint.facts["seconds"])
-    directory = RunDirectory(path, settings, checkpoint)
-    with TrainingProgress(schedule.total_steps, settings.num_seeds, settings.progress) as bar:
-        this = Run(settings, team, schedule, directory, clock, keys, bar)
-        programs, outcome = train(this, traced, run_state, stop)
-    summary = summarise(this, programs, outcome)
+    directory = RunDirectory(path, checkpoint)
+    seeds = range(settings.seed, settings.seed + settings.num_seeds)
+    with refusing():
+        loggers = make_loggers(settings.logger, path, as_dict(settings), seeds, checkpoint and checkpoint.step)
+    directory.open(settings)
+    summary = None
+    try:
+        with TrainingProgress(schedule.total_steps, settings.num_seeds, settings.progress) as bar:
+            this = Run(settings, team, schedule, directory, clock, keys, bar, loggers)
+            programs, outcome = train(this, traced, run_state, stop)
+        summary = summarise(this, programs, outcome)
+    finally:
+        for logger in loggers:
+            logger.close(summary)
     title = f"{summary['algo']} on {summary['env']}"
     draw_curve(path / "curve.png", directory.metrics.rows, title, directory.timing.rows)
+    write_marl_eval(path)
     summary["wall_seconds"] = round(clock.elapsed(), 3)
     write_json(path / "summary.json", summary)
     return summary
@@ -160,6 +173,8 @@ def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, fail
     rows = evaluation_rows(this.settings, step, results, training_means)
     healthy = [row for row in rows if row["seed"] not in {failure.seed for failure in failed}]
     this.directory.append(healthy, {"step": step, **this.clock.seconds()})
+    for logger in this.loggers:
+        logger.log(healthy)
     if healthy:
         this.bar.evaluated(float(np.mean([row["eval_return_mean"] for row in healthy])))
     return run_state._replace(totals=no_totals(tuple(run_state.totals.metrics), this.keys.shape))

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hajax.cli.errors import Refusal, unknown_key
+from hajax.cli.errors import Refusal, refusing, unknown_key
+from hajax.cli.loggers import PACKAGES, check_loggers
 
 
 def _setting(default: Any, kind: str, doc: str, low: int | None = None, high: int | None = None) -> Any:
@@ -60,14 +61,15 @@ class TrainSettings:
         "stop", "stop|continue", "what a NaN or an infinity in one seed's losses or parameters does to the others"
     )
     logger: tuple[str, ...] = _setting(("csv",), "loggers", "csv always; also tensorboard and wandb, if installed")
-    render: bool = _setting(False, "bool", "end with episode.gif, an episode of the first seed's policy")
+    render: bool | str = _setting(
+        False, "bool|auto", "end with episode.gif, an episode of the first seed's policy; auto: if it can be drawn"
+    )
     compilation_cache: bool | str = _setting(
         True, "bool|str", "keep compiled programs: true (in the user's cache), false, or a directory"
     )
     progress: bool = _setting(True, "bool", "show progress while training")
 
 
-LOGGERS = ("csv", "tensorboard", "wandb")
 # kind -> what it accepts, what to say of it
 KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
@@ -76,10 +78,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bool|str": (lambda value: isinstance(value, bool | str) and value != "", "true, false or a directory"),
     "bool|auto": (lambda value: isinstance(value, bool) or value == "auto", "true, false or auto"),
     "stop|continue": (lambda value: value in ("stop", "continue"), "stop or continue"),
-    "loggers": (
-        lambda value: isinstance(value, tuple) and all(name in LOGGERS for name in value),
-        f"a list of {', '.join(LOGGERS)}",
-    ),
+    "loggers": (lambda value: isinstance(value, tuple), f"a list of {', '.join(PACKAGES)}"),
 }
 SECTIONS: dict[str, type] = {"eval": EvalSettings, "checkpoint": CheckpointSettings}
 
@@ -117,7 +116,8 @@ def checked(name: str, value: Any, kind: str, low: float | None = None, high: fl
     if base == "str" and type(value) is int:  # a directory called 42
         value = str(value)
     if base == "loggers" and isinstance(value, str | list):
-        value = (value,) if isinstance(value, str) else tuple(value)
+        with refusing():
+            value = check_loggers([value] if isinstance(value, str) else value)
     accepts, allowed = KINDS[base]
     if accepts(value) and (low is None or value >= low) and (high is None or value <= high):
         return value

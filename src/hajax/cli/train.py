@@ -71,7 +71,8 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         raise_if_set(stop)
         use_compilation_cache(settings.compilation_cache)
         team = build(settings)
-        if settings.render:
+        drawn = settings.render is True or (settings.render == "auto" and team.env.draw is not None)
+        if drawn:
             with refusing():
                 check_drawing(team.env)
         raise_if_set(stop)
@@ -88,7 +89,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         print_start(settings, schedule, path, checkpoint and checkpoint.step)
         summary = run(settings, team, schedule, path, checkpoint, stop)
     print_summary(summary, path)
-    if settings.render and summary["status"] == "finished":
+    if drawn and summary["status"] == "finished":
         from hajax.cli.render import render
 
         render([str(path)])
