@@ -26,7 +26,7 @@ class Config(NamedTuple):
     gae_lambda: float = 0.95  # λ
 
 
-# The problem: agents start on one cell of a line and spread over the posts. A step costs 1; the best return is −33/7.
+# The problem: agents start on one cell of a line and spread over the posts. A step costs 1; the best mean is −33/7.
 CELLS, POSTS = 7, (0, 3, 6)
 NUM_AGENTS, NUM_ACTIONS = len(POSTS), 3  # left, stay, right
 
@@ -135,7 +135,7 @@ def update(config: Config, order: jax.Array, team: Team, rollout: Rollout) -> Te
 
     agents = (team.actors, jnp.moveaxis(rollout.observation, 2, 0), jnp.moveaxis(rollout.action, 2, 0))
     _, actors = jax.lax.scan(improve, standardised, jax.tree.map(lambda x: x[order], agents))  # lines 10–13
-    actors = jax.tree.map(lambda x: x[jnp.argsort(order)], actors)
+    actors = jax.tree.map(lambda x: x[jnp.argsort(order)], actors)  # back in the agents' own order
 
     def value_loss(critic: list) -> jax.Array:
         return jnp.square(network(critic, rollout.state)[..., 0] - (advantage + value)).mean() / 2
