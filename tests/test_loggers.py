@@ -6,6 +6,7 @@ import json
 import math
 import struct
 import sys
+import time
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -115,14 +116,27 @@ def test_tensorboard_shows_no_row_twice_when_a_run_goes_on(tmp_path):
 
 
 def wandb_records(directory):
-    """The records of an offline run: a log in blocks of 32 KiB, whose records may be split between blocks."""
+    """The records of an offline run, whose file W&B's own process may still be writing when `finish` returns."""
     (file,) = directory.glob("*.wandb")
-    data, position, record, found = file.read_bytes(), 7, b"", []
-    while position < len(data):
+    deadline = time.monotonic() + 20
+    while True:
+        records = parse_wandb(file.read_bytes())
+        if any(record.HasField("exit") for record in records):
+            return records
+        assert time.monotonic() < deadline, f"{file} has no end: {len(records)} records"
+        time.sleep(0.05)
+
+
+def parse_wandb(data):
+    """A log in blocks of 32 KiB, whose records may be split between blocks; a last one half written is left out."""
+    position, record, found = 7, b"", []
+    while position + 7 <= len(data):
         if (left := 32768 - position % 32768) < 7:
             position += left
             continue
         _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        if position + 7 + length > len(data):
+            break
         record += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last part
