@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import runpy
+import shlex
 import sys
 import types
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import hajax.envs
+from hajax.cli import main
 
 DOCS = Path(__file__).parent.parent / "docs"
 README = DOCS.parent / "README.md"
@@ -32,7 +34,56 @@ def python_blocks(text):
     return ["\n" * text.count("\n", 0, match.start(1)) + match.group(1) for match in BLOCK.finditer(text)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+# Its commands run with these besides, in the order in which they stand, and so does the code that needs their results.
+SMALL_RUN = [
+    "num_envs=2",
+    "rollout_length=10",
+    "eval.episodes=2",
+    "algo.hidden_sizes=[8]",
+    "algo.epochs=1",
+    "algo.critic_epochs=1",
+    "progress=false",
+]
+SHORTER = {"total_steps=1_000_000": "total_steps=20", "total_steps=2_000_000": "total_steps=40"}
+MY_MODULE = "from hajax.envs.games import gaussian as my_env\n"
+
+
+def run_command(line, out_dir):
+    """Runs `hajax …` as it stands in README, smaller."""
+    arguments = shlex.split(line, comments=True)[1:]
+    if arguments[0] == "train" and "--help" not in arguments:
+        small = [SHORTER.get(argument, argument) for argument in arguments]
+        steps = [] if any(argument.startswith("total_steps") for argument in small) else ["total_steps=20"]
+        named = [] if any(argument.startswith("out_dir") for argument in small) else [f"out_dir={out_dir}"]
+        arguments = [*small, *SMALL_RUN, *steps, *named]
+    assert main(arguments) == 0, line
+
+
+def test_readme_s_commands_and_code_run(monkeypatch, tmp_path):
+    text = README.read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    (tmp_path / "my_module.py").write_text(MY_MODULE)
+    module = types.ModuleType("page_readme")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    ran = []
+    for kind, block in re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        if kind == "python":
+            for size, small in SMALLER.items():
+                block = block.replace(size, small)
+            exec(compile(block, str(README), "exec", dont_inherit=True), module.__dict__)
+        for line in block.splitlines() if kind == "sh" else ():
+            if line.startswith("hajax "):
+                run_command(line, f"run_{len(ran)}")
+                ran.append(line)
+    assert {line.split()[1] for line in ran} == {"train", "evaluate", "render", "plot", "list"}
+    assert (tmp_path / "runs" / "spread" / "episode.gif").exists()
+    assert (tmp_path / "runs" / "sweep" / "plot.png").exists()
+    assert len(list((tmp_path / "runs" / "sweep").glob("*/summary.json"))) == 6
+    assert all(len(match.group(1).splitlines()) <= 16 for match in BLOCK.finditer(text))  # snippets
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
 def test_python_blocks_run(page, monkeypatch, tmp_path):
     text = page.read_text(encoding="utf-8")
     blocks = python_blocks(text)
@@ -43,8 +94,6 @@ def test_python_blocks_run(page, monkeypatch, tmp_path):
     monkeypatch.setattr(hajax.envs, "_registered", {})
     monkeypatch.chdir(tmp_path)
     for block in blocks:
-        for size, small in SMALLER.items() if page == README else ():
-            block = block.replace(size, small)
         exec(compile(block, str(page), "exec", dont_inherit=True), module.__dict__)
 
 
