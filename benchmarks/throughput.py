@@ -40,7 +40,7 @@ def grid(schedules: dict[str, Schedule], options: argparse.Namespace) -> Iterato
     for name, schedule in schedules.items():
         for num_agents in options.agents:
             rows = {row: make_row(row, schedule, num_agents) for row in options.rows}
-            inits = {row: jax.jit(iteration.init) for row, iteration in rows.items()}
+            inits = {row: compile_init(iteration.init) for row, iteration in rows.items()}
             for num_seeds in options.seeds:
                 say(f"{name}, {num_agents} agents, {num_seeds} seeds")
                 keys = [jax.random.key(seed) for seed in range(num_seeds)]
@@ -48,6 +48,12 @@ def grid(schedules: dict[str, Schedule], options: argparse.Namespace) -> Iterato
                 cell = {"schedule": name, "agents": num_agents, "seeds": num_seeds}
                 yield cell | measure_cell(rows, starts, schedule, options.repeats, options.seconds)
             jax.clear_caches()
+
+
+def compile_init(init: Callable[[jax.Array], Any]) -> Any:
+    """A compiled start; what runs a few times isn't worth LLVM's last optimisations."""
+    quick: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(init).lower(jax.random.key(0)).compile(quick)
 
 
 def table_line(cell: dict[str, Any]) -> str:
@@ -119,7 +125,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.5, help="about how long one timing takes")
     parser.add_argument("--output", type=Path, help="a JSON file for all numbers")
     parser.add_argument("--quick", action="store_true", help="one tiny cell, to see that everything works")
@@ -162,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
             cells.append(cell)
             record("cells", cells)
     if "memory" in options.parts:
-        record("memory", memory(schedules[next(iter(schedules))], [2, 200] if options.quick else [10, 1000]))
+        record("memory", memory(TINY["tiny"](), [2, 200]) if options.quick else memory(jaxmarl_mpe(), [10, 1000]))
         print(json.dumps(result["memory"]))
 
 
