@@ -1,6 +1,7 @@
 # Everything starts from `python3` (3.11 or newer) and make; each target sees to its own environment.
 #
 #   make train ARGS="total_steps=200000 num_seeds=2 out_dir=DIR"    overrides, passed to `hajax train`
+#   make bench ARGS="--agents 3 --seeds 1 --output FILE.json"       arguments for benchmarks/throughput.py
 #   make train EXTRAS=cuda                                          extras to install beside the package
 #   make test PYTEST_ARGS="-x tests/test_cli.py"                    arguments for pytest
 #   make train PYTHON=python3.12                                    another interpreter for .venv
@@ -16,10 +17,11 @@ STAMP := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
 STAMP_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format clean install install-dev
+.PHONY: help train bench test lint format clean install install-dev
 
 help:
 	@echo "make train    install into $(VENV) and train HAPPO on MPE simple_spread (ARGS=\"num_seeds=2 ...\" overrides)"
+	@echo "make bench    install and measure steps per second beside a single-file IPPO (ARGS=\"--agents 3 ...\")"
 	@echo "make test     lint, formatting, types and tests: everything that CI runs"
 	@echo "make lint     ruff and mypy only"
 	@echo "make format   reformat and apply ruff's fixes"
@@ -27,6 +29,9 @@ help:
 
 train: $(STAMP)
 	@$(BIN)/python -m hajax train render=auto $(ARGS)
+
+bench: $(STAMP)
+	@$(BIN)/python benchmarks/throughput.py $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -15,6 +15,7 @@ import reference
 from flax.traverse_util import flatten_dict
 
 import hajax
+from hajax.core import optimisation
 from hajax.core.batches import OnPolicyBatch
 from hajax.spec import ActionSpace, AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete
 
@@ -132,15 +133,19 @@ class Recorder:
         self._update = jax.jit(lambda *args: algo.update(*args), compiler_options=QUICK)
 
     def __call__(self, key: jax.Array, state: Any, batch: Any) -> tuple[Any, Any, list[np.ndarray]]:
-        draw = jax.random.permutation
+        def recording(draw):
+            def permutation(key, x, *args, **kwargs):
+                drawn = draw(key, x, *args, **kwargs)
+                jax.debug.callback(lambda p: self._drawn.append(np.asarray(p)), drawn, ordered=True)
+                return drawn
 
-        def permutation(key, x, *args, **kwargs):
-            drawn = draw(key, x, *args, **kwargs)
-            jax.debug.callback(lambda p: self._drawn.append(np.asarray(p)), drawn, ordered=True)
-            return drawn
+            return permutation
 
         self._drawn.clear()
-        with unittest.mock.patch("jax.random.permutation", permutation):
+        with (
+            unittest.mock.patch("jax.random.permutation", recording(jax.random.permutation)),
+            unittest.mock.patch.object(optimisation, "shuffle", recording(optimisation.shuffle)),
+        ):
             state, info = jax.block_until_ready(self._update(key, state, batch))
         jax.effects_barrier()
         return state, info, list(self._drawn)

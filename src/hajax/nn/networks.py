@@ -26,8 +26,13 @@ ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
 
 
 def dense(width: int, kernel_init: Callable, x: jax.Array, name: str | None = None) -> jax.Array:
-    """A linear layer with parameters of the precision of its input: float64 inputs make a float64 network."""
-    return nn.Dense(width, kernel_init=kernel_init, param_dtype=x.dtype, name=name)(x)
+    """A linear layer with parameters of the precision of its input: float64 inputs make a float64 network.
+
+    It sees one batch axis, for the gradient of a product with several goes through transposed copies.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    out = nn.Dense(width, kernel_init=kernel_init, param_dtype=x.dtype, name=name)(rows)
+    return out.reshape(*x.shape[:-1], width)
 
 
 class MaskedLayerNorm(nn.Module):

@@ -1,0 +1,138 @@
+"""Timing the rows of one cell in turn: compiled programs, their memory, and ratios of the same moments."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from arithmetic import matmul_flops
+from jax import lax
+from rows import Iteration, Schedule
+
+IN_TURN = "ippo_in_turn"
+
+
+class Timed:
+    """One row of one cell: a compiled program, its state, and the seconds of an iteration in every repeat."""
+
+    def __init__(self, name: str, row: Iteration, starts: list[Any]):
+        self.name, self.seconds = name, list[float]()
+        several = len(starts) > 1
+        self.state = jax.tree.map(lambda *x: jnp.stack(x), *starts) if several else jax.tree.map(jnp.copy, starts[0])
+        iterate = jax.vmap(row.iterate) if several else row.iterate
+        if name == IN_TURN:
+            iterate = lambda state: lax.map(row.iterate, state)  # noqa: E731
+
+        def advance(state, iterations):
+            return lax.fori_loop(0, iterations, lambda _, state: iterate(state), state)
+
+        began = time.perf_counter()
+        self.program = jax.jit(advance, donate_argnums=0).lower(self.state, jnp.zeros((), int)).compile()
+        self.compile_seconds = time.perf_counter() - began
+        self.memory = program_bytes(self.program)
+        self.iterations = 1
+
+    def advance(self) -> float:
+        """Runs `iterations` and returns the seconds of one."""
+        iterations = jax.block_until_ready(jnp.asarray(self.iterations))
+        began = time.perf_counter()
+        self.state = jax.block_until_ready(self.program(self.state, iterations))
+        return (time.perf_counter() - began) / self.iterations
+
+    def warm_up(self, seconds: float) -> None:
+        """Runs the program once, and sets how many iterations take about `seconds`."""
+        once = self.advance()
+        if once < seconds:
+            once = self.advance()
+        self.iterations = max(1, round(seconds / once))
+
+
+def program_bytes(program: Any) -> dict[str, int]:
+    """The memory that a compiled program needs at once, by XLA's account: `total` counts donated arguments once."""
+    analysis = program.memory_analysis()
+    sizes = {
+        "arguments": analysis.argument_size_in_bytes,
+        "outputs": analysis.output_size_in_bytes,
+        "temporaries": analysis.temp_size_in_bytes,
+    }
+    return sizes | {"total": sum(sizes.values()) - analysis.alias_size_in_bytes}
+
+
+def reset_peak() -> None:
+    """Lets the process's peak begin anew where Linux allows it; elsewhere `peak_memory` is since the process began."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> dict[str, int]:
+    """The process's peak since `reset_peak` in bytes, and the device's since the start where it keeps count."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"resident": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    of_device = jax.devices()[0].memory_stats() or {}
+    return peak | ({"device": of_device["peak_bytes_in_use"]} if "peak_bytes_in_use" in of_device else {})
+
+
+def spread(values: list[float], digits: int) -> dict[str, float]:
+    """Median, minimum and maximum."""
+    numbers = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(value, digits) for name, value in numbers.items()}
+
+
+def measure_cell(
+    rows: dict[str, Iteration], starts: dict[str, list[Any]], schedule: Schedule, repeats: int, seconds: float
+) -> dict[str, Any]:
+    """Compiles the rows of one cell and times them in turn.
+
+    Args:
+      rows: by name.
+      starts: every row's states, one per seed.
+      schedule: the rows' schedule.
+      repeats: how often each row is timed.
+      seconds: about how long a timing takes, unless one iteration takes longer.
+    """
+    reset_peak()
+    num_seeds = len(next(iter(starts.values())))
+    timed = [Timed(name, row, starts[name]) for name, row in rows.items()]
+    if num_seeds > 1 and "ippo" in rows:
+        timed.append(Timed(IN_TURN, rows["ippo"], starts["ippo"]))
+    for row in timed:
+        row.warm_up(seconds)
+    for _ in range(repeats):
+        for row in timed:
+            row.seconds.append(row.advance())
+    flops = {name: num_seeds * matmul_flops(row.iterate, starts[name][0]) for name, row in rows.items()}
+    flops[IN_TURN] = flops.get("ippo", 0)
+    results = {row.name: summary(row, num_seeds * schedule.steps, flops[row.name]) for row in timed}
+    return {"rows": results, "ratios": ratios(timed), "peak_bytes": peak_memory()}
+
+
+def summary(row: Timed, steps: int, flops: int) -> dict[str, Any]:
+    """What is reported of a row whose iterations take `steps` environment steps and `flops` of matrix products."""
+    return {
+        "steps_per_second": spread([steps / seconds for seconds in row.seconds], 0),
+        "iterations_per_repeat": row.iterations,
+        "compile_seconds": round(row.compile_seconds, 1),
+        "gflop_per_iteration": round(flops / 1e9, 4),
+        "gflop_per_second": round(flops / 1e9 / statistics.median(row.seconds), 2),
+        "program_bytes": row.memory,
+    }
+
+
+def ratios(timed: list[Timed]) -> dict[str, Any]:
+    """Speed of HAPPO and MAPPO over the faster yardstick's, per round of repeats; empty without a yardstick."""
+    yardsticks = [row for row in timed if row.name.startswith("ippo")]
+    if not yardsticks:
+        return {}
+    faster = min(yardsticks, key=lambda row: statistics.median(row.seconds))
+    return {
+        f"{row.name}_over_ippo": spread([b / a for a, b in zip(row.seconds, faster.seconds, strict=True)], 3)
+        for row in timed
+        if row.name in ("happo", "mappo")
+    } | {"against": faster.name}

@@ -1,0 +1,147 @@
+"""The benchmarks: every row runs and is reported, memory does not grow with a run, the yardstick is a correct PPO."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts that import each other
+
+import arithmetic  # noqa: E402
+import ippo  # noqa: E402
+import rows  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The numbers of the smallest run, and its table."""
+    output = tmp_path_factory.mktemp("bench") / "throughput.json"
+    command = [sys.executable, "benchmarks/throughput.py", "--quick", "--output", str(output)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return json.loads(output.read_text(encoding="utf-8")), run.stdout
+
+
+def test_every_row_is_timed_and_reported(quick):
+    result, table = quick
+    assert result["device"]["platform"] == jax.devices()[0].platform
+    assert set(result["versions"]) == {"jax", "jaxlib", "flax", "optax", "jaxmarl"}
+    (cell,) = result["cells"]
+    assert set(cell["rows"]) == {*rows.ROWS, "ippo_in_turn"}
+    for row in cell["rows"].values():
+        rate = row["steps_per_second"]
+        assert 0 < rate["min"] <= rate["median"] <= rate["max"]
+        assert row["compile_seconds"] > 0
+        assert row["program_bytes"]["total"] > 0
+    assert all(cell["rows"][name]["gflop_per_iteration"] > 0 for name in ("happo", "mappo", "ippo"))
+    assert cell["rows"]["random"]["gflop_per_iteration"] == 0
+    against = cell["ratios"]["against"]
+    medians = {name: cell["rows"][name]["steps_per_second"]["median"] for name in ("ippo", "ippo_in_turn")}
+    assert medians[against] == max(medians.values())
+    for name in ("happo_over_ippo", "mappo_over_ippo"):
+        assert 0 < cell["ratios"][name]["min"] <= cell["ratios"][name]["median"] <= cell["ratios"][name]["max"]
+    assert result["arithmetic"]["peak"] > 0
+    header, line = next(
+        (a, b) for a, b in zip(table.splitlines(), table.splitlines()[1:], strict=False) if "agents" in a
+    )
+    assert len(header) == len(line)
+    assert f"{cell['rows']['happo']['steps_per_second']['median']:,.0f}" in line
+
+
+def test_memory_is_flat_in_the_number_of_iterations(quick):
+    short, long = quick[0]["memory"].values()
+    assert long["program_bytes"]["temporaries"] == short["program_bytes"]["temporaries"]
+    assert long["metrics_bytes"] == 100 * short["metrics_bytes"]  # 2 and 200 iterations
+    growth = long["program_bytes"]["total"] - short["program_bytes"]["total"]
+    assert growth == long["metrics_bytes"] - short["metrics_bytes"]
+    assert long["metrics_bytes"] / 200 < 200  # bytes per iteration
+    assert long["peak_growth_bytes"] < 8 * 2**20
+
+
+def bandit(payoff):
+    """One agent, one step per episode: the reward is the payoff of its action."""
+
+    def observe():
+        return jnp.ones((1, 1))
+
+    def step(key, state, action):
+        return state, observe(), jnp.asarray(payoff)[action], jnp.asarray(True)
+
+    return ippo.Env(1, 1, len(payoff), lambda key: (jnp.zeros(()), observe()), step)
+
+
+def test_the_yardstick_learns_the_best_arm():
+    config = ippo.Config(num_envs=16, rollout_length=8, hidden_sizes=(8,), learning_rate=1e-2, anneal_updates=40)
+    _, info = jax.jit(ippo.make_train(bandit([0.0, 0.5, 1.0]), config, 40))(jax.random.key(0))
+    np.testing.assert_allclose(info["episode_return"][0], 0.5, atol=0.1)  # uniform at first
+    assert info["episode_return"][-1] > 0.9
+    assert info["value_loss"][-1] < info["value_loss"][0]
+
+
+def test_the_yardstick_s_loss_is_ppo_s():
+    """Against its formula, written out for one minibatch in NumPy."""
+    config = ippo.Config(hidden_sizes=(4,))
+    env = bandit([0.0, 1.0, 2.0])
+    algo = ippo.make_ippo(env, config)
+    params = algo.init(jax.random.key(0)).params
+    rng = np.random.default_rng(0)
+    batch, action = 32, rng.integers(3, size=32)
+    observation, value, advantage, target = rng.normal(size=(batch, 1)), *rng.normal(size=(3, batch))
+    old_log_prob = np.log(1 / 3) + 0.4 * rng.normal(size=batch)
+    samples = ippo.Transition(observation, action, old_log_prob, value, None, None)
+    total, info = algo.loss(params, samples, advantage, target)
+
+    def forward(layers):
+        hidden = np.tanh(observation @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"])
+        return np.asarray(hidden @ layers["Dense_1"]["kernel"] + layers["Dense_1"]["bias"], float)
+
+    logits, new_value = forward(params["actor"]["params"]), forward(params["critic"]["params"])[:, 0]
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    ratio = np.exp(log_probs[np.arange(batch), action] - old_log_prob)
+    assert np.mean(np.abs(ratio - 1) > 0.2) > 0.2  # the clip matters
+    standard = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    policy_loss = -np.minimum(ratio * standard, np.clip(ratio, 0.8, 1.2) * standard).mean()
+    clipped = value + np.clip(new_value - value, -0.2, 0.2)
+    value_loss = 0.5 * np.maximum((new_value - target) ** 2, (clipped - target) ** 2).mean()
+    entropy = -(np.exp(log_probs) * log_probs).sum(-1).mean()
+    expected = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    for name, number in expected.items():
+        np.testing.assert_allclose(info[name], number, rtol=1e-4)
+    np.testing.assert_allclose(total, policy_loss + 0.5 * value_loss - 0.01 * entropy, rtol=1e-4)
+
+
+def test_matrix_products_of_happo_are_counted_as_by_hand():
+    schedule, num_agents = rows.jaxmarl_mpe(num_envs=2, rollout_length=4, hidden_size=8), 2
+    happo = rows.make_row("happo", schedule, num_agents)
+    counted = arithmetic.matmul_flops(happo.iterate, jax.eval_shape(happo.init, jax.random.key(0)))
+
+    def forward(inputs, outputs):
+        return 2 * (inputs * 8 + 8 * 8 + 8 * outputs)
+
+    def gradient(inputs, outputs):  # weights like forward; inputs likewise, but not of the first layer
+        return 3 * forward(inputs, outputs) - 2 * inputs * 8
+
+    epochs, actor, critic = 4, (6 * num_agents, 5), (6 * num_agents**2, 1)
+    actors = num_agents * (2 * forward(*actor) + epochs * gradient(*actor))  # to act, and for the compound ratio
+    assert counted == schedule.steps * (actors + 2 * forward(*critic) + epochs * gradient(*critic))
+
+
+def test_products_are_counted_inside_loops_and_branches():
+    matrix = jnp.ones((3, 4))
+
+    def looped(x):
+        return jax.lax.scan(
+            lambda x, _: (jax.lax.cond(x.sum() > 0, lambda x: x @ (matrix.T @ matrix), jnp.copy, x), None), x, None, 7
+        )
+
+    assert arithmetic.matmul_flops(looped, jnp.ones((2, 4))) == 7 * (2 * 4 * 3 * 4 + 2 * 2 * 4 * 4)
+    with pytest.raises(ValueError, match="unknown length"):
+        arithmetic.matmul_flops(
+            lambda x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ x, x), jnp.ones((2, 2))
+        )
