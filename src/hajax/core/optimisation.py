@@ -52,8 +52,8 @@ def shuffle(key: jax.Array, size: int) -> jax.Array:
     """0, …, size − 1 in random order, `[size]`, by one sort of random words that carry their index in the low bits.
 
     `jax.random.permutation` sorts pairs, twice, which takes seven times as long and shows in a whole training. Words
-    that agree in their high bits stay in the order of their indices, so the order is not exactly uniform; with 12 random
-    bits or more, which samples share a minibatch hardly depends on it.
+    that agree in their high bits stay in the order of their indices, so the order is not exactly uniform; with 12
+    random bits or more, which samples share a minibatch hardly depends on it.
     """
     index_bits = max(size - 1, 1).bit_length()
     if index_bits > 20:
