@@ -17,6 +17,7 @@ import yaml
 
 import hajax
 from hajax.cli import main
+from hajax.cli.interrupt import stop_on_interrupt
 from hajax.envs.base import Environment, timestep
 from hajax.training.checkpoints import list_checkpoints, read_checkpoint
 
@@ -150,6 +151,16 @@ def test_interrupted_and_resumed_is_the_same_run(working_directory):
     assert_same_run(working_directory / "stopped", working_directory / "whole")
 
 
+def test_a_cluster_s_sigterm_stops_a_run_as_ctrl_c_does():
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_on_interrupt() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_rows_newer_than_the_checkpoint_are_dropped(run, working_directory):
     before = (run / "metrics.csv").read_bytes()
     shutil.rmtree(run / "checkpoints" / f"{160:012d}")
@@ -178,7 +189,16 @@ def test_more_steps(run, working_directory):
     assert yaml.safe_load((run / "config.yaml").read_text())["total_steps"] == 320
 
 
+def test_a_finished_run_is_left_as_it_is(run, monkeypatch, capsys):
+    monkeypatch.setattr("hajax.cli.runner.compile_programs", None)
+    before = contents(run)
+    assert main(["train", f"out_dir={run}", "resume=true"]) == 0
+    assert "160 steps per seed" in capsys.readouterr().out
+    assert contents(run) == before
+
+
 def test_what_does_not_touch_the_results_may_change(run):
+    (run / "summary.json").unlink()  # or there would be nothing left to do
     free = ["checkpoint.keep=1", "compilation_cache=false", "progress=false", "on_non_finite=continue"]
     assert main(["train", f"out_dir={run}", "resume=true", *free, "seed=0", "algo=happo", "algo.clip=0.2"]) == 0
     settings = yaml.safe_load((run / "config.yaml").read_text())

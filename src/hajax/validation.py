@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 
 
-def nearest(name: Any, known: Iterable[str]) -> str:
-    """`"; did you mean x or y?"` with the known names closest to `name`, or nothing."""
-    close = difflib.get_close_matches(str(name), list(known), n=3)
+def nearest(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
+    """The names that `name` was most likely meant to be, compared as a whole and by their last part."""
+    known = list(names)
+    whole = difflib.get_close_matches(name, known, limit, 0.6)
+    last = {key.rsplit("/", 1)[-1].rsplit(".", 1)[-1]: key for key in reversed(known)}
+    parts = [last[part] for part in difflib.get_close_matches(name.rsplit("/", 1)[-1], last, limit, 0.6)]
+    return list(dict.fromkeys(whole + parts))[:limit]
+
+
+def _did_you_mean(name: Any, known: Iterable[str]) -> str:
+    close = nearest(str(name), known)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
@@ -20,7 +28,7 @@ def check_known(what: str, name: Any, known: Iterable[str]) -> None:
     """Raises ValueError, with the nearest names, unless `name` is one of `known`."""
     known = list(known)
     if name not in known:
-        raise ValueError(f"unknown {what} {name!r}{nearest(name, known)}; allowed: {', '.join(known)}")
+        raise ValueError(f"unknown {what} {name!r}{_did_you_mean(name, known)}; allowed: {', '.join(known)}")
 
 
 def check_settings(owner: str, settings: Mapping[str, Any], allowed: Iterable[str]) -> None:
@@ -29,7 +37,7 @@ def check_settings(owner: str, settings: Mapping[str, Any], allowed: Iterable[st
     for key, value in settings.items():
         if key not in allowed:
             raise ValueError(
-                f"unknown setting {key}={value!r} of {owner}{nearest(key, allowed)}; allowed: {', '.join(allowed)}"
+                f"unknown setting {key}={value!r} of {owner}{_did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
             )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hajax.cli.errors import Refusal, nearest
+from hajax.cli.errors import Refusal
 from hajax.cli.settings import checked
+from hajax.validation import nearest
 
 
 class Option(NamedTuple):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from hajax.validation import nearest
 
 
 class Refusal(ValueError):
@@ -24,15 +25,6 @@ def refusing() -> Iterator[None]:
         raise
     except ValueError as error:
         raise Refusal(str(error)) from error
-
-
-def nearest(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
-    """The names that `name` was most likely meant to be, compared as a whole and by their last part."""
-    known = list(names)
-    whole = difflib.get_close_matches(name, known, limit, 0.6)
-    last = {key.rsplit("/", 1)[-1].rsplit(".", 1)[-1]: key for key in reversed(known)}
-    parts = [last[part] for part in difflib.get_close_matches(name.rsplit("/", 1)[-1], last, limit, 0.6)]
-    return list(dict.fromkeys(whole + parts))[:limit]
 
 
 def one_of(field: str, value: Any, allowed: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C that lets a run end in good order."""
+"""Ctrl-C, and the SIGTERM with which a cluster takes a machine back, that let a run end in good order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Sets the event at the first Ctrl-C; a second one raises KeyboardInterrupt at once.
+    """Sets the event at the first Ctrl-C or SIGTERM; a second one raises KeyboardInterrupt at once.
 
     Nothing is raised in between, so that no library can swallow it or be left half imported: whoever works inside
     looks at the event between steps.
@@ -28,11 +28,12 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         stop.set()
         print("stopping as soon as the files are in order; Ctrl-C again stops at once", file=sys.stderr)
 
-    previous = signal.signal(signal.SIGINT, handler)
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, old in previous.items():
+            signal.signal(number, old)
 
 
 def raise_if_set(stop: threading.Event) -> None:

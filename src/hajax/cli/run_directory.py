@@ -171,6 +171,15 @@ def last_checkpoint(path: Path) -> Checkpoint | None:
     return read_checkpoint(path / "checkpoints")
 
 
+def finished_summary(path: Path, total_steps: int) -> dict[str, Any] | None:
+    """The summary of a run that has done all its steps already."""
+    try:
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if summary.get("total_steps") == total_steps else None
+
+
 def default_directory(*parts: str) -> Path:
     """`runs/<parts>_<time>`, with a number appended if that exists."""
     stem = "_".join([*(part.replace("/", "-") for part in parts), datetime.now().strftime("%Y%m%d-%H%M%S")])

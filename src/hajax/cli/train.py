@@ -64,7 +64,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         from hajax.cli.film import check_drawing
         from hajax.cli.programs import build, use_compilation_cache
         from hajax.cli.report import print_start, print_summary
-        from hajax.cli.run_directory import claim, default_directory, last_checkpoint
+        from hajax.cli.run_directory import claim, default_directory, finished_summary, last_checkpoint
         from hajax.cli.runner import run
         from hajax.cli.schedule import make_schedule
 
@@ -87,7 +87,11 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         else:
             path = claim(settings.out_dir, default_directory(settings.env["name"], settings.algo["name"]))
         print_start(settings, schedule, path, checkpoint and checkpoint.step)
-        summary = run(settings, team, schedule, path, checkpoint, stop)
+        summary = None
+        if checkpoint is not None and checkpoint.step == schedule.total_steps:
+            summary = finished_summary(path, schedule.total_steps)  # nothing is left to do, nor to compile
+        if summary is None:
+            summary = run(settings, team, schedule, path, checkpoint, stop)
     print_summary(summary, path)
     if drawn and summary["status"] == "finished":
         from hajax.cli.render import render
