@@ -36,9 +36,8 @@ def check_settings(owner: str, settings: Mapping[str, Any], allowed: Iterable[st
     allowed = list(allowed)
     for key, value in settings.items():
         if key not in allowed:
-            raise ValueError(
-                f"unknown setting {key}={value!r} of {owner}{_did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
-            )
+            hint = _did_you_mean(key, allowed)
+            raise ValueError(f"unknown setting {key}={value!r} of {owner}{hint}; allowed: {', '.join(allowed)}")
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
