@@ -1,5 +1,7 @@
 """One's own data as a batch: defaults, and errors that name the array."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,8 +51,19 @@ def test_it_is_what_update_takes():
 @pytest.mark.parametrize("name", [name for name in REQUIRED if name != "observation"])
 def test_a_wrong_shape_is_named(name):
     wrong = REQUIRED | {name: jnp.zeros((T, E, 7))}
-    with pytest.raises(ValueError, match=rf"{name} has shape \(4, 3, 7\); allowed: \(4, 3, "):
+    with pytest.raises(ValueError, match=rf"{name} has shape \(4, 3, 7\); allowed: \(4, 3"):
         hajax.on_policy_batch(SPEC, **wrong)
+
+
+def test_a_team_s_reward_is_one_number_and_an_individual_s_is_each_agent_s():
+    """Agents' own rewards under `reward="team"` would be dropped but for the first agent's: they are refused."""
+    own = jnp.ones((T, E, N))
+    with pytest.raises(ValueError, match=r"reward has shape \(4, 3, 2\); allowed: \(4, 3\), the team's, for mine"):
+        hajax.on_policy_batch(SPEC, **(REQUIRED | {"reward": own}))
+    individual = dataclasses.replace(SPEC, reward="individual")
+    assert hajax.on_policy_batch(individual, **(REQUIRED | {"reward": own})).reward.shape == (T, E, N)
+    with pytest.raises(ValueError, match=r"reward has shape \(4, 3\); allowed: \(4, 3, 2\)"):
+        hajax.on_policy_batch(individual, **REQUIRED)
 
 
 def test_the_observation_itself_is_checked():

@@ -30,7 +30,8 @@ def tree(offset: int = 0):
         "step": jnp.asarray(3 + offset),
         "flags": jnp.array([True, False]),
         "half": jnp.arange(3, dtype=jnp.bfloat16),
-        "empty": jnp.zeros((2, 0)),
+        "empty": jnp.zeros((2, 0), int),
+        "other key": jax.random.key(5 + offset, impl="rbg"),
         "nothing": None,
     }
 
@@ -84,7 +85,7 @@ def test_manifest_describes_every_array(saved):
     manifest = json.loads((saved / f"{20:012d}" / "manifest.json").read_text())
     assert manifest["format"] == checkpoints.FORMAT
     arrays = manifest["arrays"]
-    assert set(arrays) == {"params/first", "params/second/bias", "key", "step", "flags", "half", "empty"}
+    assert set(arrays) == {"params/first", "params/second/bias", "key", "step", "flags", "half", "empty", "other key"}
     assert (arrays["params/first"]["shape"], arrays["params/first"]["dtype"]) == ([2, 3], "float32")
     assert arrays["empty"]["shape"] == [2, 0]
     assert arrays["key"]["dtype"] == "key<fry>"

@@ -183,6 +183,40 @@ def test_crashed_job_of_a_sweep_leaves_its_traceback(working_directory, capsys, 
     assert "Traceback" in error
 
 
+def test_sweep_repeated_leaves_what_is_there(working_directory, capsys):
+    sweep = ["-m", "seed=0,1", "total_steps=32", "out_dir=sweep"]
+    assert train(*sweep) == 0
+    before = files(working_directory)
+    capsys.readouterr()
+    assert train(*sweep) == 1
+    out = capsys.readouterr().out
+    assert "2 of 2 runs failed:" in out
+    assert "seed=0: out_dir=sweep/seed=0 already holds a run" in out
+    assert files(working_directory) == before
+
+
+def test_sweep_whose_directories_cannot_be_made_reports_it(working_directory, capsys):
+    (working_directory / "taken").mkdir()
+    for seed in (0, 1):
+        (working_directory / "taken" / f"seed={seed}").write_text("mine")
+    assert train("-m", "seed=0,1", "total_steps=32", "out_dir=taken") == 1
+    assert "2 of 2 runs failed:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a=1,b=[2]", "it's", "übung (1)", "with space", "~/home", "nan"])
+def test_directories_of_any_name(name, working_directory, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(working_directory))
+    assert train("--print-config", f"out_dir={name}") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["out_dir"] == name
+
+
+def test_home_is_home_in_a_sweep_too(working_directory, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(working_directory / "home"))
+    assert train("-m", "seed=0", "total_steps=32", "out_dir=~/sweep") == 0
+    assert [path.name for path in working_directory.iterdir()] == ["home"]
+    assert "job=0" in capsys.readouterr().out.split("runs in")[1]
+
+
 def test_sweep_repeated_with_resume_auto_trains_what_is_missing(working_directory, capsys):
     sweep = ["-m", "algo.minibatches=1,2", "total_steps=32", "out_dir=sweep", "resume=auto"]
     assert train(*sweep) == 0
@@ -199,6 +233,14 @@ from hajax.envs.games import matrix
 
 def meeting(*, places: int = 2, reward="team"):
     return matrix([[float(i == j) for j in range(places)] for i in range(places)], reward=reward)
+
+def empty(*, size: int, table=object()):
+    return matrix([[1.0] * size], reward="team")
+
+def wrong():
+    return 3
+
+FLAT = [1]
 """
 
 
@@ -207,14 +249,20 @@ def test_environment_of_one_s_own_from_the_working_directory(working_directory, 
     monkeypatch.setattr("sys.path", [str(working_directory), *sys.path])
     assert train("env=town:meeting", "env.places=4", "total_steps=32", "out_dir=run") == 0
     settings = yaml.safe_load((working_directory / "run" / "config.yaml").read_text())
-    assert settings["env"] == {"name": "town:meeting", "places": 4, "reward": "team"}
+    assert settings["env"] == {"name": "town:meeting", "places": 4, "reward": "team", "state": "environment"}
     assert main(["evaluate", "run", "--episodes", "3"]) == 0
+    assert train("--print-config", "env=town:empty", "env.size=3", "env.state=observations") == 0
     assert train("-m", "env=town:meeting", "total_steps=32", "out_dir=sweep") == 0
     assert (working_directory / "sweep" / "job=0" / "summary.json").exists()
     capsys.readouterr()
     for argument, expected in {
         "env=town:meting": "module 'town' has no attribute 'meting'; allowed: module:function",
         "env=twon:meeting": "No module named 'twon'; allowed: module:function",
+        "env=json.nope:f": "No module named 'json.nope'; allowed: module:function",
+        "env=..x:f": "allowed: module:function",
+        "env=town:FLAT": "environment 'town:FLAT' is list; allowed: a function",
+        "env=town:wrong": "the factory of 'town:wrong' returned int",
+        "env=town:empty": "env.size is missing; allowed: env.size=VALUE",
         "env.place=3": "did you mean env.places",
     }.items():
         assert train("env=town:meeting", argument) == 2

@@ -49,6 +49,7 @@ def test_harl_preset():
 def test_a_registered_environment_needs_no_file():
     hajax.register_env("workshop/matrix", "hajax.envs.games:trap_of_homogeneity")
     settings = config.compose(["env=workshop/matrix", "env.num_agents=4", "algo=ippo"])
-    assert settings["env"] == {"name": "workshop/matrix", "num_agents": 4, "max_steps": 1, "reward": "individual"}
+    options = {"num_agents": 4, "max_steps": 1, "reward": "individual", "state": "environment"}
+    assert settings["env"] == {"name": "workshop/matrix", **options}
     with pytest.raises(Refusal, match=r"env=workshop/matrices is unknown;.* allowed: "):
         config.compose(["env=workshop/matrices"])

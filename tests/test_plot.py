@@ -320,6 +320,10 @@ class TestPicture:
         assert figures[2].axes[0].get_title("left") == "happo on mpe/simple_spread"
 
 
+def run_steps(text):
+    return {line.split(",")[0] for line in text.splitlines()[1:]}
+
+
 class TestRefusals:
     def refused(self, *arguments):
         with pytest.raises(Refusal) as refusal:
@@ -368,8 +372,11 @@ class TestRefusals:
     def test_files_that_are_missing_or_cut(self, tmp_path):
         run = write_run(tmp_path / "run")
         whole = (run / "metrics.csv").read_text()
-        (run / "metrics.csv").write_text(whole[: whole.rindex(",1,") + 2])
+        (run / "metrics.csv").write_text(whole[: whole.rindex(",1,") + 2] + "\n")
         assert "metrics.csv, line 9: eval_return_mean is missing" in self.refused(run)
+        (run / "metrics.csv").write_text(whole[: whole.rindex(",1,") + 2])  # as a dying process leaves it
+        assert len(read_run(run).returns) == len(run_steps(whole))
+        assert np.isnan(read_run(run).returns[-1]).any()
         (run / "metrics.csv").write_text(whole.splitlines()[0] + "\n")
         assert "metrics.csv holds no evaluation yet" in self.refused(run)
         (run / "metrics.csv").write_bytes(b"\xff\xfe")

@@ -51,6 +51,7 @@ def test_an_episode_of_any_seed_and_length(run, tmp_path, capsys):
     ("arguments", "given", "allowed"),
     [
         (["--output", "film.mp4"], "--output=film.mp4", ".gif"),
+        (["--output", "no/film.gif"], "there is no directory no", "one that exists"),
         (["--seed", "2"], "seed=2", "0, 1"),
         (["--episodes=0"], "--episodes=0", "a whole number >= 1"),
         (["--fast"], "--fast is no flag", "--stochastic"),

@@ -1,5 +1,6 @@
 """Resuming: bit for bit after any death, with the settings of the run, or refused."""
 
+import contextlib
 import csv
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -16,8 +18,9 @@ import pytest
 import yaml
 
 import hajax
-from hajax.cli import main
+from hajax.cli import main, runner
 from hajax.cli.interrupt import stop_on_interrupt
+from hajax.cli.run_directory import lock
 from hajax.envs.base import Environment, timestep
 from hajax.training.checkpoints import list_checkpoints, read_checkpoint
 
@@ -129,13 +132,13 @@ def test_interrupted_and_resumed_is_the_same_run(working_directory):
     settings = [*TINY, "total_steps=640000", "eval_interval=320000"]
     command = [sys.executable, "-m", "hajax", "train", *settings, "out_dir=stopped"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    metrics = working_directory / "stopped" / "metrics.csv"
+    first = working_directory / "stopped" / "checkpoints" / f"{0:012d}"
     deadline = time.monotonic() + 120
-    while not metrics.exists():
+    while not first.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(0.5)  # into the first chunk
+    time.sleep(0.4)  # into the first chunk
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -204,6 +207,42 @@ def test_what_does_not_touch_the_results_may_change(run):
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["checkpoint"]["keep"] == 1
     assert settings["algo"]["hidden_sizes"] == [8]  # not given, so as the run was started
+
+
+def test_a_part_of_the_checkpoint_settings_leaves_the_others(run, capsys):
+    assert main(["train", f"out_dir={run}", "resume=true", "checkpoint.interval=32", "total_steps=192"]) == 0
+    capsys.readouterr()
+    assert main(["train", "--print-config", f"out_dir={run}", "resume=true", "checkpoint.keep=7"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["checkpoint"] == {"interval": 32, "keep": 7}
+
+
+def test_a_directory_in_use_is_refused(run, capsys):
+    before = contents(run)
+    with lock(run):
+        assert main(["train", f"out_dir={run}", "resume=true", "total_steps=320"]) == 2
+    assert f"out_dir={run} is in use by another process; allowed: one at a time" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+def test_a_run_that_goes_on_has_no_summary_yet(run, monkeypatch):
+    def crash(*args):
+        raise RuntimeError
+
+    monkeypatch.setattr("hajax.cli.runner.compile_programs", crash)
+    with pytest.raises(RuntimeError):
+        main(["train", f"out_dir={run}", "resume=true", "total_steps=320", "progress=false"])
+    assert not (run / "summary.json").exists()
+    assert not (run / ".lock").exists()
+
+
+def test_a_missing_logger_matters_to_training_only(run, monkeypatch, capsys):
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(settings | {"logger": ["csv", "wandb"]}))
+    monkeypatch.setattr("hajax.cli.loggers._is_installed", lambda package: False)
+    assert main(["evaluate", str(run), "--episodes=2"]) == 0
+    assert main(["train", f"out_dir={run}", "resume=true", "total_steps=320", "progress=false"]) == 2
+    assert "logger=wandb needs wandb, which is not installed" in capsys.readouterr().err
+    assert main(["train", f"out_dir={run}", "resume=true", "total_steps=192", "logger=csv", "progress=false"]) == 0
 
 
 def test_auto_starts_and_goes_on(working_directory):
@@ -296,7 +335,7 @@ def test_damaged_runs_are_refused_and_left_as_they_are(damage, run, capsys):
     spoil, found, allowed = DAMAGE[damage]
     spoil(run, run / "checkpoints" / f"{160:012d}")
     before = contents(run)
-    assert main(["train", f"out_dir={run}", "resume=true", "progress=false"]) == 2
+    assert main(["train", f"out_dir={run}", "resume=true", "total_steps=320", "progress=false"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
@@ -370,7 +409,7 @@ class TestNonFinite:
             assert failure["iteration"] == iteration
             assert (
                 f"seed {failure['seed']} diverged: {failure['quantity']} is not finite since iteration {iteration} "
-                f"(step {step:,}); last good checkpoint: {summary['last_good_checkpoint']}"
+                f"(step {step:,}); last good checkpoint: step {summary['last_good_checkpoint']:,}"
             ) in err
             assert summary["eval_return"]["per_seed"][failure["seed"]] is None
         healthy = [seed for seed in range(4) if seed not in bad]
@@ -387,3 +426,36 @@ class TestNonFinite:
         assert last
         assert set(last) == set(range(4)) - {failure["seed"] for failure in summary["non_finite"]}
         assert all(not any(value in ("nan", "inf") for value in row.values()) for row in rows(run))
+
+    def test_stops_at_the_failure_however_long_the_slices_are(self, working_directory, monkeypatch):
+        """One slice reaches from the start to the end, and yet all seeds stop where the first one failed."""
+        arguments = [argument for argument in TINY if not argument.startswith(("env=", "num_"))]
+        once = [*self.SETTINGS, "eval_interval=160", "env.after=40", "total_steps=1600"]
+        metrics = []
+        for name, seconds in (("long", 1e9), ("short", 0.0)):
+            monkeypatch.setattr("hajax.cli.runner.SLICE_SECONDS", seconds)
+            assert main(["train", *arguments, *once, f"out_dir={name}"]) == 1
+            summary = json.loads((working_directory / name / "summary.json").read_text())
+            assert {failure["step"] for failure in summary["non_finite"]} == {summary["total_steps"]}
+            metrics.append((working_directory / name / "metrics.csv").read_bytes())
+        assert metrics[0] == metrics[1]
+
+    def test_ctrl_c_is_ctrl_c_also_after_a_failure(self, working_directory, monkeypatch):
+        arguments = [argument for argument in TINY if not argument.startswith(("env=", "num_"))]
+        stop = threading.Event()
+        advance = runner.advance
+
+        def interrupted_late(this, programs, run_state, done, target, event):
+            if done >= 20:
+                stop.set()
+            return advance(this, programs, run_state, done, target, stop)
+
+        monkeypatch.setattr(runner, "advance", interrupted_late)
+        monkeypatch.setattr("hajax.cli.train.stop_on_interrupt", lambda: contextlib.nullcontext(stop))
+        late = ["on_non_finite=continue", "total_steps=1600", "out_dir=run"]
+        assert main(["train", *arguments, *self.SETTINGS, *late]) == 130
+        summary = json.loads((working_directory / "run" / "summary.json").read_text())
+        assert summary["status"] == "interrupted"
+        assert summary["non_finite"]
+        first = min(failure["step"] for failure in summary["non_finite"])
+        assert summary["last_good_checkpoint"] is None or summary["last_good_checkpoint"] < first

@@ -60,7 +60,8 @@ def test_a_diverged_run_of_a_sweep_comes_last(tmp_path, capsys):
         (tmp_path / name).mkdir()
         summary = {"status": status, "eval_return": {"iqm": score, "ci95": [score, score]}, "steps_per_second": 10.0}
         (tmp_path / name / "summary.json").write_text(json.dumps(summary))
-    assert print_sweep(tmp_path) == ["a"]
+    assert print_sweep(tmp_path, {"d": "no space left"}) == ["a", "d"]
     out = capsys.readouterr().out
     assert out.index("4.00") < out.index("-3.00") < out.index("diverged │")
-    assert "1 of 3 runs failed:" in out
+    assert "2 of 4 runs failed:" in out
+    assert "d: no space left" in out

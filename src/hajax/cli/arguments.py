@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hajax.cli.errors import Refusal
@@ -63,6 +66,19 @@ def parse_arguments(
     return Arguments(found, values)
 
 
+def writable(output: str | Path) -> Path:
+    """The path of a file to write, checked before the work for it is done."""
+    path = Path(output).expanduser()
+    if not path.parent.is_dir():
+        raise Refusal(f"--output={path}: there is no directory {path.parent}; allowed: a file in one that exists")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise Refusal(f"--output={path} can't be written to; allowed: a file in a directory of yours")
+    return path
+
+
 def _value(name: str, text: str, option: Option) -> Any:
-    number = text.lstrip("-").isdigit() and option.kind.startswith("int")
-    return checked(name, int(text) if number else text, option.kind, option.low)
+    value: Any = text
+    if option.kind.startswith("int"):
+        with contextlib.suppress(ValueError):
+            value = int(text)
+    return checked(name, value, option.kind, option.low)

@@ -47,6 +47,16 @@ def description(group: str, option: str) -> str:
     return ""
 
 
+def quoted(override: str) -> str:
+    """A directory's name as Hydra's grammar takes it, whatever its characters; other overrides as they are."""
+    name, equals, value = override.partition("=")
+    plain_value = value in ("", "null", "true", "false") or value[0] in "'\"" or "${" in value
+    if name not in ("out_dir", "compilation_cache") or not equals or plain_value:
+        return override
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{name}='{escaped}'"
+
+
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Parsed overrides; anything that isn't one (a stray word, an unknown flag) is refused."""
     for text in overrides:
@@ -86,17 +96,27 @@ def store_registered_envs(overrides: Sequence[str]) -> None:
         if name not in list_envs() and ":" not in name:
             continue
         with refusing():
-            own = env_options(name)
+            own = {key: "???" if value is ... else value for key, value in env_options(name).items()}
+        own = {key: value for key, value in own.items() if _fits_yaml(value)}  # the factory keeps its other defaults
         if "reward" in own:
             own["reward"] = "${algo.reward}"
         group, _, last = f"env/{name}".rpartition("/")
         ConfigStore.instance().store(name=last, node={"name": name, **own}, group=group)
 
 
+def _fits_yaml(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_fits_yaml(entry) for entry in value)
+    return value is None or isinstance(value, str | int | float | bool)
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """A resolved copy as plain dictionaries and lists."""
     with refusing_errors(()):
-        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        for key in sorted(OmegaConf.missing_keys(config)):
+            if not key.startswith("hydra."):
+                raise Refusal(f"{key} is missing; allowed: {key}=VALUE, for it has no default")
+        container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items() if key != "hydra"}
 

@@ -17,13 +17,13 @@ class Refusal(ValueError):
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Turns the library's own errors about what it was asked for, which are ValueErrors, into refusals."""
+def refusing(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Turns the library's own errors about what it was asked for, which are of these kinds, into refusals."""
     try:
         yield
     except Refusal:
         raise
-    except ValueError as error:
+    except kinds as error:
         raise Refusal(str(error)) from error
 
 

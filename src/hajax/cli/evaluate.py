@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hajax.cli.arguments import Option, parse_arguments
+from hajax.cli.arguments import Option, parse_arguments, writable
 from hajax.cli.errors import refusing
 
 USAGE = """\
@@ -41,9 +41,11 @@ def evaluate(arguments: Sequence[str]) -> int:
         return 0
     import numpy as np
 
-    from hajax.cli.run_directory import summarise_returns, write_json
+    from hajax.cli.run_directory import summarise_returns
+    from hajax.cli.tables import write_json
 
     path = Path(given.directories[0]).expanduser()
+    output = writable(given.values["--output"] or path / "evaluation.json")
     step, seeds, results = play(path, given.values)
     returns = np.stack([results["episode_return"][k] for k in range(len(seeds))])
     report = {
@@ -54,9 +56,13 @@ def evaluate(arguments: Sequence[str]) -> int:
         "seeds": list(seeds),
         "return": summarise_returns(returns.mean(axis=1)),
         "episode_returns": returns.tolist(),
-        **{name: [float(x) for x in value.mean(axis=1)] for name, value in results.items() if name != "episode_return"},
+        "episode_length": [float(x) for x in results["episode_length"].mean(axis=1)],
+        "metrics": {
+            name: [float(x) for x in value.mean(axis=1)]
+            for name, value in results.items()
+            if name not in ("episode_return", "episode_length")
+        },
     }
-    output = Path(given.values["--output"] or path / "evaluation.json").expanduser()
     write_json(output, report)
     console = Console(highlight=False)
     console.print(results_table(report, returns))

@@ -34,19 +34,23 @@ class Logger(Protocol):
         """Ends the series: `summary` is that of the run, `None` if the run failed."""
 
 
-def check_loggers(names: Any) -> tuple[str, ...]:
-    """The loggers asked for, `csv` first and each once. Imports nothing.
-
-    Raises ValueError for what isn't a list, for an unknown name, and for a logger whose package is missing.
-    """
+def check_names(names: Any) -> tuple[str, ...]:
+    """The loggers asked for, `csv` first and each once. ValueError for what isn't a list, and for an unknown name."""
     if not isinstance(names, Sequence) or isinstance(names, str):
         raise ValueError(f"logger={names!r}; allowed: a list of {', '.join(PACKAGES)}")
     for name in names:
         check_known("logger", name, PACKAGES)
+    return tuple(dict.fromkeys(["csv", *names]))
+
+
+def check_loggers(names: Any) -> tuple[str, ...]:
+    """`check_names`, and ValueError for a logger whose package is missing here. Imports nothing."""
+    checked = check_names(names)
+    for name in checked:
         package = PACKAGES[name]
         if package is not None and not _is_installed(package):
             raise ValueError(f"logger={name} needs {package}, which is not installed: pip install 'hajax[loggers]'")
-    return tuple(dict.fromkeys(["csv", *names]))
+    return checked
 
 
 def make_loggers(

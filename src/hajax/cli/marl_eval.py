@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from hajax.cli.arguments import Option, parse_arguments
+from hajax.cli.arguments import Option, parse_arguments, writable
 from hajax.cli.errors import Refusal
-from hajax.cli.run_directory import Table, write_json
+from hajax.cli.tables import Table, write_json
 
 FILE = "marl_eval.json"
 # `return` as in marl-eval's own examples; other columns lose only their prefix.
@@ -52,7 +52,7 @@ def read_run(path: Path) -> Run:
             raise Refusal(f"{path} holds no {name}; allowed: the directory of a run, with {', '.join(NEEDED)}")
     config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     timing, metrics = Table(path / "timing.csv"), Table(path / "metrics.csv")
-    timing.read(lambda step: True)
+    timing.read()
     wall_seconds = {row["step"]: row["wall_seconds"] for row in timing.rows}
     metrics.read(wall_seconds.__contains__)
     if not metrics.rows:
@@ -92,11 +92,10 @@ def export(arguments: Sequence[str]) -> int:
     given = parse_arguments("export", USAGE, arguments, OPTIONS, directories=None)
     if given is None:
         return 0
-    output = Path(given.values["--output"]).expanduser()
+    output = Path(given.values["--output"])
     if output.suffix != ".json":
         raise Refusal(f"--output={output}; allowed: a file whose name ends in .json")
-    if not output.parent.is_dir():
-        raise Refusal(f"--output={output}: there is no directory {output.parent}; allowed: a file in one that exists")
+    output = writable(output)
     paths = [Path(name).expanduser() for name in given.directories]
     write_json(output, marl_eval_json(read_run(path) for path in paths))
     print(f"{output}: {len(paths)} run{'s' if len(paths) > 1 else ''} in marl-eval's format")

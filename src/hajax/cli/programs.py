@@ -56,7 +56,7 @@ class Programs(NamedTuple):
     """Compiled for `num_seeds` at once; every array has a leading seed axis."""
 
     init: Callable  # (keys, hyperparameters) -> run state
-    advance: Callable  # (run state, iterations) -> run state; the old one is donated
+    advance: Callable  # (run state, iterations, stop at a failure) -> run state; the old one is donated
     evaluate: Callable  # (keys, algorithm state) -> {prefix: results}
     quantities: tuple[str, ...]  # what `Health.quantity` counts
     compile_seconds: float
@@ -69,8 +69,9 @@ def build(settings: TrainSettings) -> Team:
     if settings.lr_decay:
         options["decay_updates"] = math.ceil(settings.total_steps / (settings.num_envs * settings.rollout_length))
     env_options = {name: value for name, value in settings.env.items() if name != "name"}
-    with refusing():
+    with refusing((ValueError, TypeError)):
         env = make_env(settings.env.get("name", ""), **env_options)
+    with refusing():
         algo = make_algorithm(settings.algo.get("name", ""), env, **options)
         loop = make_loop(env, algo, num_envs=settings.num_envs, rollout_length=settings.rollout_length)
         evaluators = {"eval_": _evaluator(env, algo, settings, deterministic=True)}
@@ -128,25 +129,32 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
     started = time.perf_counter()
     names: list[str] = []
 
-    def advance(run_state: RunState, iterations: jax.Array) -> RunState:
-        def body(_, state: RunState) -> RunState:
-            train_state, metrics = traced.iterate(state.train)
-            found = quantities(train_state.algorithm, metrics, team.episode_metrics)
-            names[:] = found
-            totals = add(state.totals, metrics, team.episode_metrics)
-            return RunState(train_state, totals, watch(state.health, found))
+    @jax.vmap
+    def iterate(state: RunState) -> RunState:
+        train_state, metrics = traced.iterate(state.train)
+        found = quantities(train_state.algorithm, metrics, team.episode_metrics)
+        names[:] = found
+        totals = add(state.totals, metrics, team.episode_metrics)
+        return RunState(train_state, totals, watch(state.health, found))
 
-        return lax.fori_loop(0, iterations, body, run_state)
+    def advance(run_state: RunState, iterations: jax.Array, stop_at_failure: jax.Array) -> RunState:
+        """All seeds stop after the iteration in which the first of them fails, so that it is the same in every run."""
+
+        def going_on(carry):
+            done, state = carry
+            return (done < iterations) & ~(stop_at_failure & (state.health.failed_at > 0).any())
+
+        return lax.while_loop(going_on, lambda carry: (carry[0] + 1, iterate(carry[1])), (0, run_state))[1]
 
     def evaluate(key: jax.Array, algorithm_state: Any) -> dict[str, dict[str, jax.Array]]:
         return {prefix: evaluator(key, algorithm_state) for prefix, evaluator in team.evaluators.items()}
 
-    advance_all = jax.jit(jax.vmap(advance, in_axes=(0, None)), donate_argnums=0)
+    advance_all = jax.jit(advance, donate_argnums=0)
     evaluate_all = jax.jit(jax.vmap(evaluate))
     # What runs rarely isn't worth LLVM's last optimisations.
     quick: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile beside it
-        advancing = threads.submit(advance_all.lower(traced.run_state, jnp.zeros((), int)).compile)
+        advancing = threads.submit(advance_all.lower(traced.run_state, jnp.zeros((), int), jnp.zeros((), bool)).compile)
         starting = threads.submit(traced.init.lower(keys, hyperparameters(team)).compile, quick)
         evaluating = threads.submit(evaluate_all.lower(keys, traced.run_state.train.algorithm).compile, quick)
     programs = (starting.result(), advancing.result(), evaluating.result())

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from hajax.cli.arguments import Option, parse_arguments
+from hajax.cli.arguments import Option, parse_arguments, writable
 from hajax.cli.errors import Refusal, refusing
 
 USAGE = """\
@@ -55,12 +55,12 @@ def render_run(path: Path, options: dict[str, Any]) -> Path:
     from hajax.cli.programs import fresh_keys, use_compilation_cache
     from hajax.training.recording import record_episode
 
+    output = writable(options["--output"] or path / "episode.gif")
     loaded = load_run(path, "last" if options["--checkpoint"] is None else options["--checkpoint"])
     use_compilation_cache(loaded.settings.compilation_cache)
     seed = loaded.seeds[0] if options["--seed"] is None else options["--seed"]
     state, env = loaded.state(seed), loaded.team.env
     episodes = options["--episodes"] or (8 if options["--stochastic"] and env.spec.max_steps == 1 else 1)
-    output = Path(options["--output"] or path / "episode.gif").expanduser()
     with refusing():
         record = record_episode(
             env,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,19 +43,23 @@ def print_summary(summary: Mapping[str, Any], path: Path) -> None:
     console.print(results_table(summary))
     if summary["status"] == "interrupted":
         console.print(f"interrupted after {summary['total_steps']:,} steps, and saved; go on with:")
-        console.print(f"  hajax train out_dir={path} resume=true", soft_wrap=True)
+        console.print(f"  hajax train {shlex.quote(f'out_dir={path}')} resume=true", soft_wrap=True)
     console.print(f"run directory: {path}", soft_wrap=True)
     for failure in summary.get("non_finite", ()):
-        print(describe_failure(failure, summary["last_good_checkpoint"]), file=sys.stderr)
+        print(describe_failure(failure, summary), file=sys.stderr)
 
 
-def describe_failure(failure: Mapping[str, Any], last_good: str | None) -> str:
+def describe_failure(failure: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """One line on a seed that diverged."""
-    return (
+    good = summary["last_good_checkpoint"]
+    line = (
         f"hajax train: seed {failure['seed']} diverged: {failure['quantity']} is not finite since iteration "
-        f"{failure['iteration']} (step {failure['step']:,}); last good checkpoint: {last_good or 'none'}; "
-        "the other seeds' results are kept, and resume=true on_non_finite=continue trains them on"
+        f"{failure['iteration']} (step {failure['step']:,}); last good checkpoint: "
+        f"{'none' if good is None else f'step {good:,}'}"
     )
+    if summary["total_steps"] == failure["step"] and len(summary["non_finite"]) < summary["num_seeds"]:
+        line += "; the other seeds were evaluated, and resume=true on_non_finite=continue trains them on"
+    return line
 
 
 def results_table(summary: Mapping[str, Any]) -> Table:
@@ -74,7 +79,7 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     if returns["ci95"] is not None:
         low, high = returns["ci95"]
         table.add_row("interquartile mean", _shown(returns["iqm"]))
-        table.add_row("95% interval of it", f"{_shown(low)} to {_shown(high)}")
+        table.add_row("95% interval of it", _interval(low, high))
     table.add_section()
     if summary["steps_per_second"] is not None:
         table.add_row("environment steps/s, all seeds", f"{summary['steps_per_second']:,.0f}")
@@ -83,26 +88,37 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def print_sweep(path: Path) -> list[str]:
-    """One line per run of a sweep, best return first, and then those that failed; returns their names."""
+def print_sweep(path: Path, failed: Mapping[str, str]) -> list[str]:
+    """One line per run of a sweep, best return first, and then those that failed; returns their names.
+
+    `failed` tells why of those that this process ran; others are known by the `error.txt` that they left.
+    """
     summaries = [(file.parent.name, json.loads(file.read_text("utf-8"))) for file in path.glob("*/summary.json")]
-    errors = sorted((file.parent.name, file.read_text("utf-8").splitlines()[0]) for file in path.glob("*/error.txt"))
+    errors = {file.parent.name: file.read_text("utf-8").split("\n", 1)[0] for file in path.glob("*/error.txt")}
+    diverged = {name: "diverged" for name, summary in summaries if summary["status"] == "diverged"}
+    reasons = dict(sorted((errors | diverged | dict(failed)).items()))
     table = Table(title=f"runs in {path}", title_justify="left")
     for column in ("run", "interquartile mean", "95% interval", "steps/s"):
         table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
     for name, summary in sorted(summaries, key=lambda item: _score(item[1]), reverse=True):
         low, high = summary["eval_return"]["ci95"] or (None, None)
-        interval = "" if low is None else f"{_shown(low)} to {_shown(high)}"
-        table.add_row(name, _shown(summary["eval_return"]["iqm"]), interval, f"{summary['steps_per_second'] or 0:,.0f}")
+        table.add_row(
+            name,
+            _shown(summary["eval_return"]["iqm"]),
+            _interval(low, high),
+            f"{summary['steps_per_second'] or 0:,.0f}",
+        )
     console = Console(highlight=False)
     console.print(table)
-    diverged = [(name, "diverged") for name, summary in summaries if summary["status"] == "diverged"]
-    failed = [*errors, *diverged]
-    if failed:
-        console.print(f"{len(failed)} of {len(summaries) + len(errors)} runs failed:")
-        for name, reason in failed:
+    if reasons:
+        console.print(f"{len(reasons)} of {len({name for name, _ in summaries} | set(reasons))} runs failed:")
+        for name, reason in reasons.items():
             console.print(f"  {name}: {reason}", soft_wrap=True, markup=False)
-    return [name for name, _ in failed]
+    return list(reasons)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None or math.isnan(low) else f"{low:.2f} to {high:.2f}"
 
 
 def _shown(value: float | None) -> str:

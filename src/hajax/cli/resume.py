@@ -55,9 +55,7 @@ def settings_to_resume(settings: TrainSettings, overrides: Sequence[str]) -> Tra
         return settings
     directory = None if settings.out_dir is None else Path(settings.out_dir).expanduser()
     if directory is None:
-        raise Refusal(
-            f"resume={shown(settings.resume)} with out_dir=null; allowed: with out_dir=DIR, a run's directory"
-        )
+        raise Refusal(f"resume={shown(settings.resume)} with out_dir=null; allowed: out_dir=DIR, a run's directory")
     if not (directory / "config.yaml").exists():
         if settings.resume == "auto":
             return dataclasses.replace(settings, resume=False)
@@ -78,14 +76,17 @@ def settings_to_resume(settings: TrainSettings, overrides: Sequence[str]) -> Tra
 
 def free_values(settings: TrainSettings, saved: TrainSettings, overrides: Sequence[str]) -> dict[str, Any]:
     """What may differ from the run as it was started, checked."""
-    given = {key.split(".")[0] for key in given_keys(overrides)}
-    free = {name: getattr(settings, name) for name in FREE if name in given}
+    given = [key for key in given_keys(overrides) if key.split(".")[0] in FREE]
+    free = {name: getattr(settings, name) for name in given if "." not in name}
+    parts = [name.removeprefix("checkpoint.") for name in given if name.startswith("checkpoint.")]
+    changed = {part: getattr(settings.checkpoint, part) for part in parts}
     before, after = saved.total_steps, free.get("total_steps", saved.total_steps)
     if after < before:
         raise Refusal(f"total_steps={after}; allowed with resume=true: at least {before}, the run's own")
     if after > before and saved.lr_decay:
         raise Refusal(f"total_steps={after}; allowed with lr_decay=true: {before}, over which learning rates decay")
-    return free | {"resume": True, "out_dir": settings.out_dir}
+    checkpoint = dataclasses.replace(saved.checkpoint, **changed)
+    return free | {"checkpoint": checkpoint, "resume": True, "out_dir": settings.out_dir}
 
 
 def given_keys(overrides: Sequence[str]) -> list[str]:

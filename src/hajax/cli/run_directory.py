@@ -6,18 +6,17 @@ byte, however often it was interrupted; `timing.csv` holds the seconds.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
+import fcntl
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import yaml
@@ -25,54 +24,11 @@ import yaml
 from hajax import __version__
 from hajax.cli.errors import Refusal
 from hajax.cli.settings import TrainSettings, as_dict
+from hajax.cli.tables import Row, Table, replacing
 from hajax.training.checkpoints import Checkpoint, list_checkpoints, read_checkpoint, remove_unfinished
 from hajax.training.statistics import bootstrap_interval, interquartile_mean
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "jaxmarl")
-
-
-Row = dict[str, Any]
-
-
-class Table:
-    """A CSV file that grows by rows. Every state of it on the disk is whole rows, but perhaps for the last."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.rows: list[Row] = []
-        self.columns: list[str] = []
-
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds rows; a column that is new in them joins, and is empty in the rows before."""
-        self.rows.extend(dict(row) for row in rows)
-        columns = list(dict.fromkeys([*self.columns, *(name for row in rows for name in row)]))
-        if columns == self.columns:
-            with open(self.path, "a", newline="", encoding="utf-8") as file:
-                self._writer(file).writerows(map(_cells, rows))
-                _flush(file)
-        else:
-            self.columns = columns
-            self.write()
-
-    def read(self, keep: Callable[[int], bool]) -> None:
-        """Reads back what was written, without the steps that are not to be kept and a last row half written."""
-        if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            reader = csv.DictReader(line for line in lines if line.endswith("\n"))
-            self.columns = list(reader.fieldnames or ())
-            self.rows = [row for row in map(_values, reader) if keep(row["step"])]
-
-    def write(self) -> None:
-        """Writes all rows anew."""
-        if not self.columns:
-            return
-        with replacing(self.path) as file:
-            writer = self._writer(file)
-            writer.writeheader()
-            writer.writerows(map(_cells, self.rows))
-
-    def _writer(self, file: TextIO) -> csv.DictWriter:
-        return csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
 
 
 class RunDirectory:
@@ -91,7 +47,7 @@ class RunDirectory:
             self.timing.read(lambda step: step <= resumed.step)
             complete = {row["step"] for row in self.timing.rows}
             self.metrics.read(complete.__contains__)
-            if len(self.metrics.rows) < resumed.facts["rows"]:
+            if len(self.metrics.rows) != resumed.facts["rows"]:
                 raise Refusal(
                     f"{self.metrics.path} has {len(self.metrics.rows)} rows up to step {resumed.step}; "
                     f"allowed: the {resumed.facts['rows']} that were there when {resumed.path} was saved"
@@ -100,6 +56,7 @@ class RunDirectory:
     def open(self, settings: TrainSettings) -> None:
         """Writes the settings, and drops what a run that goes on had written after its checkpoint."""
         remove_unfinished(self.checkpoints)
+        (self.path / "summary.json").unlink(missing_ok=True)  # it would tell of another end than the one to come
         self.metrics.write()
         self.timing.write()
         with replacing(self.path / "config.yaml") as file:
@@ -116,26 +73,27 @@ class RunDirectory:
         self.timing.append([seconds])  # last, for it says that the evaluation is there
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file of JSON; numbers that are not finite become `null`."""
-    with replacing(path) as file:
-        file.write(json.dumps(_finite(content), indent=2) + "\n")
-
-
 @contextmanager
-def replacing(path: Path) -> Iterator[TextIO]:
-    """A file that takes the place of `path` when it is complete, and not before."""
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        yield file
-        _flush(file)
-    os.replace(partial, path)
+def lock(path: Path) -> Iterator[None]:
+    """Keeps other processes from running in the directory; the system lets go of it however this one ends.
 
-
-def _flush(file: TextIO) -> None:
-    """To the disk: a checkpoint, which is flushed too, must never be ahead of the rows before it."""
-    file.flush()
-    os.fsync(file.fileno())
+    Raises:
+        Refusal: another process runs there.
+    """
+    file = path / ".lock"
+    try:
+        opened = open(file, "w")  # noqa: SIM115
+    except OSError as error:
+        raise Refusal(f"out_dir={path} can't be written to ({error.strerror}); allowed: one of your own") from error
+    with opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Refusal(f"out_dir={path} is in use by another process; allowed: one at a time") from error
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def claim(out_dir: str | None, default: Path) -> Path:
@@ -207,22 +165,3 @@ def summarise_returns(returns: np.ndarray) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """What the run was computed with."""
     return {"hajax": __version__, "python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
-
-
-def _cells(row: Mapping[str, Any]) -> Row:
-    """CSV has no NaN: a mean over no episodes is an empty cell."""
-    return {name: "" if isinstance(x, float) and math.isnan(x) else x for name, x in row.items()}
-
-
-def _values(row: Mapping[str, str]) -> Row:
-    """The numbers of a row as it was read; `repr` and `float` are each other's inverse."""
-    return {name: int(x) if name in ("step", "seed") else float(x or "nan") for name, x in row.items()}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinities; they become `null`."""
-    if isinstance(value, Mapping):
-        return {name: _finite(x) for name, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(x) for x in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,7 @@ import numpy as np
 import yaml
 
 from hajax.cli.errors import Refusal
-
-RUN = "a run directory, or a folder of them (config.yaml, metrics.csv, timing.csv in each)"
+from hajax.cli.tables import RUN, read_rows
 
 
 class RunCurve(NamedTuple):
@@ -44,10 +42,11 @@ def find_runs(directories: Iterable[Path]) -> list[Path]:
 def read_run(path: Path) -> RunCurve:
     """Reads one run; `Refusal` names the file, and the line if there is one, that can't be read."""
     settings = _read_settings(path / "config.yaml")
-    rows = _read_numbers(path / "metrics.csv", ("step", "seed", "eval_return_mean"))
+    _, rows = read_rows(path / "metrics.csv", ("step", "seed", "eval_return_mean"))
     if not rows:
         raise Refusal(f"{path / 'metrics.csv'} holds no evaluation yet; allowed: {RUN}")
-    return run_curve(path, settings, rows, _read_numbers(path / "timing.csv", ("step", "wall_seconds")))
+    _, timing = read_rows(path / "timing.csv", ("step", "wall_seconds"))
+    return run_curve(path, settings, rows, timing)
 
 
 def run_curve(
@@ -75,28 +74,6 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not names or not all(isinstance(group, dict) and isinstance(group.get("name"), str) for group in names):
         raise Refusal(f"{path} has no algo.name and env.name; allowed: the file that `hajax train` wrote")
     return settings
-
-
-def _read_numbers(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
-    """These columns of a CSV file as numbers; an empty cell is NaN."""
-    reader = csv.DictReader(_text(path).splitlines())
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise Refusal(f"{path}, line 1 has no column {missing[0]}; allowed: a file with {', '.join(columns)}")
-    return [{name: _number(path, reader.line_num, name, row[name]) for name in columns} for row in reader]
-
-
-def _number(path: Path, line: int, name: str, cell: str | None) -> float:
-    """A cell as a number: steps and seeds whole, anything else possibly empty, which is NaN."""
-    whole = name in ("step", "seed")
-    try:
-        if cell == "" and not whole:
-            return math.nan
-        return int(cell or "") if whole else float(cell or "")
-    except ValueError as error:
-        kind = "a whole number" if whole else "a number or nothing"
-        shown = "missing" if cell is None else repr(cell)
-        raise Refusal(f"{path}, line {line}: {name} is {shown}; allowed: {kind}") from error
 
 
 def _text(path: Path) -> str:

@@ -29,9 +29,10 @@ from hajax.cli.programs import (
     trace,
 )
 from hajax.cli.progress import TrainingProgress
-from hajax.cli.run_directory import RunDirectory, summarise_returns, versions, write_json
+from hajax.cli.run_directory import RunDirectory, summarise_returns, versions
 from hajax.cli.schedule import Schedule
 from hajax.cli.settings import TrainSettings, as_dict
+from hajax.cli.tables import write_json
 from hajax.cli.totals import means, no_totals
 from hajax.training.checkpoints import Checkpoint, list_checkpoints, restore, save_checkpoint
 
@@ -80,6 +81,7 @@ class Outcome(NamedTuple):
 
     iterations: int
     failures: list[Failure]
+    diverged: bool  # whether it stopped because of them
 
 
 def run(
@@ -116,11 +118,10 @@ def run(
     finally:
         for logger in loggers:
             logger.close(summary)
+    write_json(path / "summary.json", summary)  # first, since it is what one least wants to lose
     title = f"{summary['algo']} on {summary['env']}"
     draw_curve(path / "curve.png", directory.metrics.rows, title, directory.timing.rows)
     write_marl_eval(path)
-    summary["wall_seconds"] = round(clock.elapsed(), 3)
-    write_json(path / "summary.json", summary)
     return summary
 
 
@@ -130,37 +131,37 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
     programs = compile_programs(this.team, this.keys, traced)
     if run_state is None:
         run_state = programs.init(this.keys, hyperparameters(this.team))
-    done, failed = int(run_state.health.iterations[0]), []
+    done, failed, diverged = int(run_state.health.iterations[0]), [], False
     for target in schedule.pauses(done):
         run_state, done = advance(this, programs, run_state, done, target, stop)
         failed = failures(run_state.health, programs.quantities, this.settings.seed)
         diverged = bool(failed) and this.settings.on_non_finite == "stop"
         step = done * schedule.steps_per_iteration
-        if diverged or (done in schedule.evaluate_after and not directory.evaluated(step)):
+        if (diverged or done in schedule.evaluate_after) and not directory.evaluated(step):
             run_state = evaluate(this, programs, run_state, step, failed)
         if not diverged and (stop.is_set() or done in schedule.save_after):
             save(this, run_state, step)
         if diverged or stop.is_set():
             break
-    return programs, Outcome(done, failed)
+    return programs, Outcome(done, failed, diverged)
 
 
 def advance(
     this: Run, programs: Programs, run_state: RunState, done: int, target: int, stop: threading.Event
 ) -> tuple[RunState, int]:
-    """Trains up to `target` iterations, in slices between which it looks at `stop` and for seeds that failed."""
-    iterations = 1
+    """Trains up to `target` iterations, or a failure that ends the run; it looks at `stop` between slices."""
+    iterations, stop_at_failure = 1, jnp.asarray(this.settings.on_non_finite == "stop")
     while done < target and not stop.is_set():
         iterations = min(iterations, target - done)
         began = time.perf_counter()
-        run_state = jax.block_until_ready(programs.advance(run_state, jnp.asarray(iterations)))
+        run_state = jax.block_until_ready(programs.advance(run_state, jnp.asarray(iterations), stop_at_failure))
         seconds = time.perf_counter() - began
+        before, done = done, int(run_state.health.iterations[0])
         this.clock.training += seconds
-        done += iterations
         this.bar.advance(done * this.schedule.steps_per_iteration, this.clock.training)
-        iterations = max(1, int(SLICE_SECONDS * iterations / seconds))
-        if this.settings.on_non_finite == "stop" and np.asarray(run_state.health.failed_at).any():
+        if done < before + iterations:
             break
+        iterations = max(1, int(SLICE_SECONDS * iterations / seconds))
     return run_state, done
 
 
@@ -212,12 +213,13 @@ def summarise(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]
     settings, schedule, clock = this.settings, this.schedule, this.clock
     steps = outcome.iterations * schedule.steps_per_iteration
     evaluated_at = this.directory.timing.rows[-1]["step"] if this.directory.timing.rows else None
-    status = "finished" if outcome.iterations == schedule.iterations else "interrupted"
+    stopped_early = outcome.iterations < schedule.iterations and not outcome.diverged
+    status = "interrupted" if stopped_early else "diverged" if outcome.failures else "finished"
     summary: dict[str, Any] = {
         "algo": settings.algo["name"],
         "env": settings.env["name"],
         "preset": settings.preset,
-        "status": "diverged" if outcome.failures else status,
+        "status": status,
         "total_steps": steps,
         "num_seeds": settings.num_seeds,
         "seeds": [settings.seed + k for k in range(settings.num_seeds)],
@@ -234,8 +236,9 @@ def summarise(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]
             failure._asdict() | {"step": failure.iteration * schedule.steps_per_iteration}
             for failure in outcome.failures
         ]
-        saved = list_checkpoints(this.directory.checkpoints)
-        summary["last_good_checkpoint"] = str(this.directory.checkpoints / f"{saved[-1]:012d}") if saved else None
+        first = min(failure.iteration for failure in outcome.failures) * schedule.steps_per_iteration
+        good = [saved for saved in list_checkpoints(this.directory.checkpoints) if saved < first]
+        summary["last_good_checkpoint"] = good[-1] if good else None
     device = jax.devices()[0]
     return summary | {
         # Environment steps of all seeds per second of training: no compilation, no evaluation.

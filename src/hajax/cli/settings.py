@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hajax.cli.errors import Refusal, refusing, unknown_key
-from hajax.cli.loggers import PACKAGES, check_loggers
+from hajax.cli.loggers import PACKAGES, check_names
 
 
 def _setting(default: Any, kind: str, doc: str, low: int | None = None, high: int | None = None) -> Any:
@@ -117,7 +117,7 @@ def checked(name: str, value: Any, kind: str, low: float | None = None, high: fl
         value = str(value)
     if base == "loggers" and isinstance(value, str | list):
         with refusing():
-            value = check_loggers([value] if isinstance(value, str) else value)
+            value = check_names([value] if isinstance(value, str) else value)
     accepts, allowed = KINDS[base]
     if accepts(value) and (low is None or value >= low) and (high is None or value <= high):
         return value

@@ -43,7 +43,8 @@ def train(arguments: Sequence[str]) -> int:
     # Or JAX's runtime warns of every program that it loads from the compilation cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags = {"-h", "--help", "-m", "--multirun", "--print-config"}
-    given, overrides = flags.intersection(arguments), [text for text in arguments if text not in flags]
+    given = flags.intersection(arguments)
+    overrides = [config.quoted(text) for text in arguments if text not in flags]
     if given & {"-h", "--help"}:
         print(help_text())
         return 0
@@ -62,9 +63,10 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
     with stop_on_interrupt() as stop:
         # JAX is slow to import, and none of what was refused so far needs it.
         from hajax.cli.film import check_drawing
+        from hajax.cli.loggers import check_loggers
         from hajax.cli.programs import build, use_compilation_cache
         from hajax.cli.report import print_start, print_summary
-        from hajax.cli.run_directory import claim, default_directory, finished_summary, last_checkpoint
+        from hajax.cli.run_directory import claim, default_directory, finished_summary, last_checkpoint, lock
         from hajax.cli.runner import run
         from hajax.cli.schedule import make_schedule
 
@@ -72,26 +74,27 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         use_compilation_cache(settings.compilation_cache)
         team = build(settings)
         drawn = settings.render is True or (settings.render == "auto" and team.env.draw is not None)
-        if drawn:
-            with refusing():
+        with refusing():
+            check_loggers(settings.logger)  # not with the other settings: a run is loaded where it isn't logged
+            if drawn:
                 check_drawing(team.env)
         raise_if_set(stop)
         schedule = make_schedule(
             settings.total_steps, team.loop.steps_per_iteration, settings.eval_interval, settings.checkpoint.interval
         )
-        checkpoint = None
         if settings.resume:
             path = Path(settings.out_dir or "").expanduser()
-            with refusing():
-                checkpoint = last_checkpoint(path)
         else:
             path = claim(settings.out_dir, default_directory(settings.env["name"], settings.algo["name"]))
-        print_start(settings, schedule, path, checkpoint and checkpoint.step)
-        summary = None
-        if checkpoint is not None and checkpoint.step == schedule.total_steps:
-            summary = finished_summary(path, schedule.total_steps)  # nothing is left to do, nor to compile
-        if summary is None:
-            summary = run(settings, team, schedule, path, checkpoint, stop)
+        with lock(path):
+            with refusing():
+                checkpoint = last_checkpoint(path) if settings.resume else None
+            print_start(settings, schedule, path, checkpoint and checkpoint.step)
+            summary = None
+            if checkpoint is not None and checkpoint.step == schedule.total_steps:
+                summary = finished_summary(path, schedule.total_steps)  # nothing is left to do, nor to compile
+            if summary is None:
+                summary = run(settings, team, schedule, path, checkpoint, stop)
     print_summary(summary, path)
     if drawn and summary["status"] == "finished":
         from hajax.cli.render import render
@@ -110,14 +113,19 @@ def sweep(overrides: Sequence[str]) -> int:
     first = check_combinations(overrides)
     fixed = [o.get_key_element().lstrip("+~") for o in config.parse(overrides) if not o.is_sweep_override()]
     names = ",".join(f"'{name}'" for name in [*fixed, "out_dir"])
-    added = [f"hydra.job.config.override_dirname.exclude_keys=[{names}]"]
-    out_dir = first.out_dir or str(default_directory("sweep"))
-    if first.out_dir is None:
-        added.append(f"out_dir='{out_dir}'")
-    run_sweep = hydra.main(str(config.conf_dir()), config.CONFIG_NAME, config.VERSION_BASE)(run_job)
+    out_dir = default_directory("sweep") if first.out_dir is None else Path(first.out_dir).expanduser()
+    added = [f"hydra.job.config.override_dirname.exclude_keys=[{names}]", config.quoted(f"out_dir={out_dir}")]
+    failed: dict[str, str] = {}
+
+    def job(composed: DictConfig) -> None:
+        name, reason = run_job(composed)
+        if reason is not None:
+            failed[name] = reason
+
+    run_sweep = hydra.main(str(config.conf_dir()), config.CONFIG_NAME, config.VERSION_BASE)(job)
     with as_command_line(["hajax train", "--multirun", *overrides, *added]), config.refusing_errors(overrides):
         run_sweep()
-    return FAILED if print_sweep(Path(out_dir)) else 0
+    return FAILED if print_sweep(out_dir, failed) else 0
 
 
 def check_combinations(overrides: Sequence[str]) -> TrainSettings:
@@ -137,29 +145,35 @@ def check_combinations(overrides: Sequence[str]) -> TrainSettings:
     return settings
 
 
-def run_job(job: DictConfig) -> None:
-    """One run of a sweep, in the directory that its swept values name; one that fails leaves `error.txt` there."""
+def run_job(job: DictConfig) -> tuple[str, str | None]:
+    """One run of a sweep, in the directory that its swept values name; returns the name, and why it failed if it did.
+
+    A run that could not start or crashed also leaves `error.txt` there, for launchers whose jobs are other processes.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     hydra_job = HydraConfig.get()
     composed = config.plain(job)
     # `env=module:function` and `env=mpe/simple_spread` as a directory's name, without the escapes of Hydra's grammar.
     name = re.sub(r"[/:]", "-", hydra_job.job.override_dirname.replace("\\", "")) or f"job={hydra_job.job.num}"
-    path = Path(composed["out_dir"]).expanduser() / name
-    error = path / "error.txt"
-    error.unlink(missing_ok=True)
+    path = Path(composed["out_dir"]) / name
+    error, was_there = path / "error.txt", (path / "config.yaml").exists()
     try:
+        error.unlink(missing_ok=True)
         settings = validate(composed | {"out_dir": str(path)})
-        summary = run_once(settings_to_resume(settings, list(hydra_job.overrides.task)))
+        status = run_once(settings_to_resume(settings, list(hydra_job.overrides.task)))["status"]
     except Exception as failure:
         reason = str(failure) if isinstance(failure, Refusal) else f"{type(failure).__name__}: {failure}"
         print(f"hajax train: {name}: {reason}", file=sys.stderr)
-        path.mkdir(parents=True, exist_ok=True)
         details = "" if isinstance(failure, Refusal) else f"\n{traceback.format_exc()}"
-        error.write_text(f"{reason}\n{details}", encoding="utf-8")
-        return
-    if summary["status"] == "interrupted":
+        if not (was_there and isinstance(failure, Refusal)):  # a run that was there before stays as it is
+            with contextlib.suppress(OSError):
+                path.mkdir(parents=True, exist_ok=True)
+                error.write_text(f"{reason}\n{details}", encoding="utf-8")
+        return name, reason
+    if status == "interrupted":
         raise KeyboardInterrupt
+    return name, "diverged" if status == "diverged" else None
 
 
 @contextlib.contextmanager

@@ -54,8 +54,9 @@ def on_policy_batch(
 ) -> OnPolicyBatch:
     """One's own data as `update` takes it, checked against the specification; the fields are those of `OnPolicyBatch`.
 
-    What is left out has its usual value: no step ends an episode, every choice is available, every agent alive. A
-    `reward` `[T, E]` is the team's, and given to every agent. A step opens an episode if the one before it ended one.
+    What is left out has its usual value: no step ends an episode, every choice is available, every agent alive. The
+    `reward` is `[T, E]`, the team's, if the specification says `reward="team"`, else `[T, E, N]`, each agent's own. A
+    step opens an episode if the one before it ended one.
 
     Raises:
         ValueError: an array has another shape than the specification asks for.
@@ -65,7 +66,9 @@ def on_policy_batch(
     agents, ends = (steps, envs, spec.num_agents), jnp.zeros((steps, envs), bool)
     terminated = ends if terminated is None else terminated
     truncated = ends if truncated is None else truncated
-    if reward.ndim == 2:
+    if spec.reward == "team":
+        if reward.shape != agents[:2]:
+            raise ValueError(f"reward has shape {reward.shape}; allowed: {agents[:2]}, the team's, for {spec.name}")
         reward = jnp.broadcast_to(reward[..., None], agents)
     batch = OnPolicyBatch(
         observation=observation,

@@ -81,9 +81,10 @@ def make_env(name: str, **options: Any) -> Environment:
 
 
 def env_options(name: str) -> dict[str, Any]:
-    """The options of that environment that have defaults, with them."""
+    """The options of that environment with their defaults; `...` for one that has none and must be given."""
     parameters = inspect.signature(_find(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty and p.kind is not p.VAR_KEYWORD}
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return {"state": "environment"} | {p.name: ... if p.default is p.empty else p.default for p in named}
 
 
 def _find(name: str) -> Factory:
@@ -97,13 +98,16 @@ def _find(name: str) -> Factory:
 
 def _import(place: str) -> Factory:
     """The function at `"module:function"`."""
-    module, function = place.split(":")
+    module, name = place.split(":")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ModuleNotFoundError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name != module.split(".")[0]:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, and something that it needs is not
         raise ValueError(f"environment {place!r}: {error}; allowed: module:function that Python can import") from error
+    if not callable(function):
+        raise ValueError(f"environment {place!r} is {type(function).__name__}; allowed: a function")
+    return function
 
 
 def _check_options(name: str, options: dict, parameters: list[inspect.Parameter], also: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ FORMAT = 1  # raised whenever older code could not read what newer code writes
 MANIFEST = "manifest.json"
 ARRAYS = "arrays"
 UNFINISHED = ".unfinished-"
+KEY_KINDS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 
 
 class CheckpointError(ValueError):
@@ -145,7 +146,12 @@ def _description(leaf: Any) -> tuple[tuple[int, ...], str]:
 def _as_leaf(array: np.ndarray, leaf: Any) -> jax.Array:
     # A copy: a device array that borrows NumPy's memory must not be donated.
     restored = jnp.array(array, copy=True)
-    return jax.random.wrap_key_data(restored) if _is_key(leaf) else restored  # of JAX's default kind, as hajax's are
+    return jax.random.wrap_key_data(restored, impl=KEY_KINDS[str(leaf.dtype)]) if _is_key(leaf) else restored
+
+
+def _stored_dtype(name: str) -> Any:
+    """The dtype of the array that stands for one of dtype `name`: that of its data for a key."""
+    return "uint32" if name.startswith("key<") else jnp.dtype(name)
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, tuple[np.ndarray, str]]) -> None:
@@ -159,7 +165,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, tuple[np.ndarray, str]]) -> N
 def _read_arrays(checkpoint: Checkpoint, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
-    arrays = {name: np.zeros(entry["shape"]) for name, entry in entries.items()}
+    arrays = {name: np.zeros(entry["shape"], _stored_dtype(entry["dtype"])) for name, entry in entries.items()}
     stored = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name, array in arrays.items() if array.size}
     wanted = ocp.args.PyTreeRestore(dict.fromkeys(stored, 0), restore_args=stored, partial_restore=True)
     with ocp.PyTreeCheckpointer() as checkpointer:

@@ -15,6 +15,11 @@ from hajax.envs.base import Environment
 from hajax.training.rollout import Actors, playable, report_episodes, rollout, start
 from hajax.validation import check_number
 
+# What hajax reports of episodes itself, in training or in evaluation.
+RESERVED_METRICS = frozenset(
+    ("episodes", "episode_return", "episode_length", "return", "length", "return_mean", "return_std")
+)
+
 
 class TrainState(NamedTuple):
     """Everything that the next iteration depends on."""
@@ -50,12 +55,15 @@ def in_turn_on_cpu(update: Callable) -> Callable:
 def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_length: int) -> Loop:
     """The on-policy loop: a rollout of `rollout_length` steps in `num_envs` environments, then one update.
 
-    Raises ValueError for sizes that are not positive, minibatches that do not divide the rollout, or an algorithm made
-    for another team.
+    Raises ValueError for sizes that are not positive, minibatches that do not divide the rollout, an algorithm made for
+    another team, or an environment whose metrics have names that are taken.
     """
     check_number("num_envs", num_envs, 1, whole=True)
     check_number("rollout_length", rollout_length, 1, whole=True)
     env, update = playable(env, algo), in_turn_on_cpu(algo.update)
+    _, opening = jax.eval_shape(env.reset, jax.random.key(0))
+    for name in RESERVED_METRICS.intersection(opening.metrics):
+        raise ValueError(f"metrics={name!r} of {env.spec.name} is a name of hajax's own; allowed: any other")
     samples = num_envs * rollout_length
     minibatches = getattr(algo.settings, "minibatches", 1)
     if samples % minibatches:
