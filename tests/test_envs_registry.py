@@ -14,7 +14,7 @@ import pytest
 
 import hajax.envs
 from hajax.envs import list_envs, make_env, register_env
-from hajax.envs.base import Environment, timestep
+from hajax.envs.base import Environment, pad_observations, timestep
 from hajax.spec import AgentSpec, Discrete, EnvSpec
 
 
@@ -131,3 +131,49 @@ def test_importing_jaxmarl_prints_nothing_and_leaves_the_streams():
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stdout) == (0, ""), finished.stderr
+
+
+def broken(**wrong):
+    """A two-agent environment that is right but for what is given."""
+    right = {"state_size": 3, "observation": (2, 4), "reward": (2,), "truncated": (), "count": jnp.zeros((), int)}
+    given = right | wrong
+    agents = (AgentSpec("a", (4,), Discrete(2)), AgentSpec("b", (4,), Discrete(2)))
+    spec = EnvSpec("own/broken", agents, state_size=given["state_size"], max_steps=5)
+
+    def show(state, **fields):
+        return state, timestep(spec, jnp.zeros(given["observation"]), jnp.zeros(3), **fields)
+
+    def reset(key):
+        return show({"count": jnp.zeros((), int)}, first=True)
+
+    def step(key, state, action):
+        _, shown = show(state, truncated=jnp.zeros(given["truncated"], bool))
+        return {"count": given["count"]}, shown._replace(reward=jnp.zeros(given["reward"]))
+
+    return Environment(spec, reset, step)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"state_size": 2}, r"state of own/broken has shape \(3,\) in reset; allowed: \(2,\), as its EnvSpec says"),
+        ({"observation": (2, 5)}, r"observation of own/broken has shape \(2, 5\) in reset; allowed: \(2, 4\)"),
+        ({"reward": ()}, r"reward of own/broken has shape \(\) in step; allowed: \(2,\)"),
+        ({"truncated": (2,)}, r"truncated of own/broken has shape \(2,\) in step; allowed: \(\)"),
+        (
+            {"count": jnp.zeros(())},
+            r"count in the state of own/broken is int32\[\] after reset and float32\[\] after step",
+        ),
+    ],
+)
+def test_what_does_not_fit_its_specification_is_named(wrong, message, monkeypatch):
+    monkeypatch.setattr(hajax.envs, "_registered", {})
+    register_env("own/broken", lambda: broken(**wrong))
+    with pytest.raises(ValueError, match=message):
+        make_env("own/broken")
+
+
+def test_an_agent_s_own_observation_is_checked():
+    spec = broken().spec
+    with pytest.raises(ValueError, match="observation of b has 3 entries; allowed: 4, as its AgentSpec in own/broken"):
+        pad_observations(spec, [jnp.zeros(4), jnp.zeros(3)])

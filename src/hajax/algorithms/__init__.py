@@ -87,6 +87,8 @@ def make_algorithm(name: str, env_or_spec: Any, *, actor: Any = None, critic: An
     """
     entry = _find(name)
     spec: EnvSpec = getattr(env_or_spec, "spec", env_or_spec)
+    if not isinstance(spec, EnvSpec):
+        raise ValueError(f"env_or_spec={env_or_spec!r}; allowed: what make_env returns, or an EnvSpec")
     static = [field.name for field in dataclasses.fields(entry.defaults)]
     check_settings(name, settings, [*static, *entry.hyperparameters._fields])
     chosen = dataclasses.replace(entry.defaults, **{k: v for k, v in settings.items() if k in static})

@@ -13,7 +13,7 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.settings import Hyperparameters, Settings
 from hajax.spec import EnvSpec
 
-DEFAULTS = Settings(order="simultaneous", sharing="all", centralised=False)
+DEFAULTS = Settings(order="simultaneous", sharing="type", centralised=False)
 
 
 def ippo(
@@ -27,7 +27,8 @@ def ippo(
     """IPPO for the team that `spec` describes; arguments and errors as in `happo`.
 
     Every agent runs PPO on its own advantage Âⁱ, from Vⁱ(oⁱ) and its own reward (`reward="individual"`; a team reward
-    serves too, as every agent's own). Actors and critics are shared alike: one of each by default.
+    serves too, as every agent's own). Actors and critics are shared alike: one of each per kind of agent
+    by default.
     """
     settings.require("ippo", order="simultaneous", centralised=False)
     return happo(spec, settings, hyperparameters, actor=actor, critic=critic, name="ippo")

@@ -13,7 +13,7 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.settings import Hyperparameters, Settings
 from hajax.spec import EnvSpec
 
-DEFAULTS = Settings(order="simultaneous", sharing="all")
+DEFAULTS = Settings(order="simultaneous", sharing="type")
 
 
 def mappo(
@@ -26,8 +26,8 @@ def mappo(
 ) -> Algorithm:
     """MAPPO for the team that `spec` describes; arguments and errors as in `happo`.
 
-    Every agent maximises E[min(r · Â, clip(r, 1 ± ε) · Â)] against the *old* policies of all others: M = Â. One policy
-    for the whole team by default, as in HARL; `sharing="none"` gives every agent its own.
+    Every agent maximises E[min(r · Â, clip(r, 1 ± ε) · Â)] against the *old* policies of all others: M = Â. Agents with
+    equal spaces share a policy by default (the whole team, if all have them); `sharing="none"` gives each its own.
     """
     settings.require("mappo", order="simultaneous", centralised=True)
     return happo(spec, settings, hyperparameters, actor=actor, critic=critic, name="mappo")

@@ -61,7 +61,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     """Parsed overrides; anything that isn't one (a stray word, an unknown flag) is refused."""
     for text in overrides:
         if text.startswith("-"):
-            raise Refusal(f"{text} is no flag of `hajax train`; allowed: -m, --multirun, --print-config, -h, --help")
+            hint = f" did you mean {text.lstrip('-')}=…?" if text.startswith("--") else ""
+            raise Refusal(f"{text} is no flag of `hajax train`;{hint} allowed: -m, --multirun, --print-config, --help")
         if "=" not in text and not text.startswith("~"):
             raise Refusal(f"{text} is not an override; allowed: name=value, such as num_seeds=8")
     with refusing_errors(overrides):
@@ -156,7 +157,7 @@ def _composition_error(error: ConfigCompositionException, overrides: list[str]) 
         key = named.group(1)
         value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
         kept = [text for text in overrides if text.partition("=")[0] in GROUPS]
-        return unknown_key(key, value, [*GROUPS, *flat_keys(compose(kept))])
+        return unknown_key(key, value, list(dict.fromkeys([*GROUPS, *flat_keys(compose(kept))])))
     return _first_line(error)
 
 

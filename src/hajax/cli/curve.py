@@ -65,7 +65,7 @@ def draw_panels(path: Path, panels: Sequence[Panel]) -> None:
         for axes in right:
             unit, seconds = time_unit([x for line in panel.by_seconds for x, _ in line.seeds])
             _draw_lines(axes, panel.by_seconds, labels, 1 / seconds)
-            axes.set_xlabel(f"wall time of a run, all its seeds together ({unit})")
+            axes.set_xlabel(f"wall time after compilation, all seeds of a run together ({unit})")
     figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
     figure.legend(handles=_explanations(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)

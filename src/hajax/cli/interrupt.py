@@ -26,7 +26,10 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        print("stopping as soon as the files are in order; Ctrl-C again stops without saving", file=sys.stderr)
+        print(
+            "stopping as soon as what is compiling or running is done and saved; Ctrl-C again stops without saving",
+            file=sys.stderr,
+        )
 
     previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

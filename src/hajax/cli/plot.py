@@ -27,7 +27,8 @@ usage: hajax plot DIR [DIR ...] [--output FILE]
 
 A DIR is a run directory or a folder of them, such as a sweep. Runs that differ in their seeds only are pooled. A curve
 is the interquartile mean over seeds with its 95% stratified bootstrap interval; it has the evaluations that all its
-seeds have. By wall time, seeds are interpolated between their evaluations, as far as all of them have been trained.
+seeds have. Wall time counts from the first evaluation, after compilation; there, seeds are interpolated between their
+evaluations, as far as all of them have been trained.
 
 options:
   --output FILE    the picture: .png, .pdf or .svg; the numbers go beside it, with the suffix .csv. Without it:

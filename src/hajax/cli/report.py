@@ -34,7 +34,7 @@ def print_start(settings: TrainSettings, schedule: Schedule, path: Path, resumed
             f"total_steps={settings.total_steps:,} is rounded up to whole iterations: {schedule.total_steps:,}"
         )
     if not console.is_terminal:
-        console.print("compiling; the next run finds it done" if settings.compilation_cache else "compiling")
+        console.print("compiling" + (", or loading what was compiled before" if settings.compilation_cache else ""))
 
 
 def print_summary(summary: Mapping[str, Any], path: Path) -> None:
@@ -66,7 +66,7 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     """Returns per seed and over seeds, speed and time."""
     returns = summary["eval_return"]
     table = Table(
-        title=f"{summary['algo']} on {summary['env']}, {summary['total_steps']:,} steps per seed",
+        title=f"{summary['algo']} on {summary['env']}, {summary['eval_step'] or 0:,} steps per seed",
         caption=f"{summary['eval_episodes']} episodes per seed, deterministic",
         show_header=False,
     )

@@ -21,7 +21,7 @@ class RunCurve(NamedTuple):
     settings: dict[str, Any]  # config.yaml
     seeds: tuple[int, ...]
     steps: np.ndarray  # [K], ascending
-    seconds: np.ndarray  # [K] since the run began; NaN where timing.csv has no row (yet)
+    seconds: np.ndarray  # [K] since the first evaluation, after compilation; NaN where timing.csv has no row (yet)
     returns: np.ndarray  # [K, S]; NaN for an evaluation that a seed lacks, or that gave no number
 
 
@@ -59,7 +59,8 @@ def run_curve(
     for row in rows:
         returns[steps.index(int(row["step"])), seeds.index(int(row["seed"]))] = row["eval_return_mean"]
     seconds_at = {int(row["step"]): row["wall_seconds"] for row in timing}
-    seconds = np.array([seconds_at.get(step, math.nan) for step in steps])
+    first = min(seconds_at.values(), default=0.0)
+    seconds = np.array([seconds_at.get(step, math.nan) - first for step in steps])
     return RunCurve(path, settings, tuple(seeds), np.array(steps), seconds, returns)
 
 

@@ -83,6 +83,8 @@ class Settings:
                 object.__setattr__(self, name, tuple(value))
         for name in ("epochs", "critic_epochs", "minibatches"):
             check_number(name, getattr(self, name), 1, whole=True)
+        if not isinstance(self.hidden_sizes, tuple):
+            raise ValueError(f"hidden_sizes={self.hidden_sizes!r}; allowed: a list of whole numbers, such as [64,64]")
         check_number("hidden_sizes", self.hidden_sizes or (0,), 1, whole=True)
         check_number("output_gain", self.output_gain, 0)
         check_number("std_scale", self.std_scale, 0, open_low=True)

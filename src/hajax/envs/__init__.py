@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
-from hajax.envs.base import Environment, auto_reset, state_from_observations
+from hajax.envs.base import Environment, auto_reset, check_environment, state_from_observations
 from hajax.validation import check_choice, check_known, check_settings
 
 Factory = Callable[..., Environment]
@@ -77,6 +78,7 @@ def make_env(name: str, **options: Any) -> Environment:
     env = factory(**options)
     if not isinstance(env, Environment):
         raise TypeError(f"the factory of {name!r} returned {type(env).__name__}; it must return an Environment")
+    check_environment(env)
     return auto_reset(state_from_observations(env) if state == "observations" else env)
 
 
@@ -104,7 +106,10 @@ def _import(place: str) -> Factory:
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, and something that it needs is not
-        raise ValueError(f"environment {place!r}: {error}; allowed: module:function that Python can import") from error
+        raise ValueError(
+            f"environment {place!r}: {error}; allowed: module:function that Python can import, "
+            f"from the working directory {os.getcwd()} or from PYTHONPATH"
+        ) from error
     if not callable(function):
         raise ValueError(f"environment {place!r} is {type(function).__name__}; allowed: a function")
     return function

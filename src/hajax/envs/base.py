@@ -88,6 +88,12 @@ def timestep(
 def pad_observations(spec: EnvSpec, observations: list[jax.Array]) -> jax.Array:
     """Stacks the agents' own observations into `[N, O]`, flat and padded with zeros."""
     flat = [jnp.ravel(observation) for observation in observations]
+    for agent, observation in zip(spec.agents, flat, strict=True):
+        if observation.size != agent.observation_size:
+            raise ValueError(
+                f"observation of {agent.name} has {observation.size} entries; allowed: {agent.observation_size}, "
+                f"as its AgentSpec in {spec.name} says"
+            )
     return jnp.stack([jnp.pad(x, (0, spec.observation_size - x.size)) for x in flat])
 
 
@@ -104,6 +110,46 @@ def clip_action(spec: EnvSpec, action: jax.Array) -> jax.Array:
         return action
     low, high = spec.action_bounds
     return jnp.clip(action, low.astype(action.dtype), high.astype(action.dtype))
+
+
+def check_environment(env: Environment) -> None:
+    """Traces `reset` and `step`, runs neither, and compares what they show with the specification.
+
+    Raises:
+        ValueError: a field of a timestep has another shape than the specification says, or `step` changes the type or
+            the shape of something in the state.
+    """
+    spec, key = env.spec, jax.random.key(0)
+    action = jnp.zeros((spec.num_agents, spec.num_components))
+    state, opening = jax.eval_shape(env.reset, key)
+    next_state, following = jax.eval_shape(env.step, key, state, action)
+    shapes: dict[str, tuple[int, ...]] = {
+        "observation": (spec.num_agents, spec.observation_size),
+        "state": (spec.state_size,),
+        "action_mask": spec.action_layout.choices.shape,
+        **dict.fromkeys(("active", "reward"), (spec.num_agents,)),
+        **dict.fromkeys(("terminated", "truncated", "first"), ()),
+    }
+    for function, shown in (("reset", opening), ("step", following)):
+        for name, shape in shapes.items():
+            found = getattr(shown, name).shape
+            if found != shape:
+                raise ValueError(
+                    f"{name} of {spec.name} has shape {found} in {function}; allowed: {shape}, as its EnvSpec says"
+                )
+    before, after = (dict(jax.tree_util.tree_leaves_with_path(x)) for x in (state, next_state))
+    for path in [*before, *after]:
+        one, two = before.get(path), after.get(path)
+        if one is None or two is None or (one.shape, one.dtype) != (two.shape, two.dtype):
+            name = jax.tree_util.keystr(path, simple=True, separator="/") or "the state"
+            raise ValueError(
+                f"{name} in the state of {spec.name} is {_described(one)} after reset and {_described(two)} after "
+                "step; allowed: the same type and shape"
+            )
+
+
+def _described(leaf: Any) -> str:
+    return "nothing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
 
 
 def auto_reset(env: Environment) -> Environment:
