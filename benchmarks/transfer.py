@@ -3,13 +3,15 @@
     python benchmarks/transfer.py RUN_DIR [RUN_DIR ...] [--episodes 200] [--output FILE.json]
 
 For each seed of each run, `--episodes` fresh episodes in hajax's environment, and as many in mpe2's parallel
-environment of the same name, which the policy drives through `hajax.load_policy`. Deterministic actions.
+environment of the same name, which the policy drives as `hajax.load_policy` returns it. Deterministic actions. Every
+policy plays episodes of its own in mpe2: the same ones for all would make one lucky draw look like many.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import zlib
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -43,8 +45,10 @@ def returns_in_mpe2(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
     max_cycles = loaded.settings.env["max_steps"]
     env = import_module(f"mpe2.{MPE2[loaded.settings.env['name']]}").parallel_env(max_cycles=max_cycles)
     returns = []
+    start = zlib.crc32(loaded.settings.env["name"].encode())
     for episode in track(range(episodes), f"seed {seed} in mpe2", transient=True):
-        observations, _ = env.reset(seed=episode)
+        episode_seed = np.random.SeedSequence([start, seed, episode]).generate_state(1)[0]
+        observations, _ = env.reset(seed=int(episode_seed))
         memory, total = policy.initial_memory(), 0.0
         while env.agents:
             actions, memory = policy(observations, memory)
@@ -55,27 +59,34 @@ def returns_in_mpe2(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
 
 
 def compare(run_dir: Path, episodes: int) -> dict[str, Any]:
-    """Both returns of every seed, and the 95% interval of mpe2's mean minus hajax's (independent episodes)."""
+    """Both returns of every seed and of all seeds together, and the intervals of their differences."""
     loaded = load_run(run_dir)
-    rows = []
-    for seed in loaded.seeds:
-        here, there = returns_in_hajax(loaded, seed, episodes), returns_in_mpe2(loaded, seed, episodes)
-        difference = there.mean() - here.mean()
-        half_width = 1.96 * np.sqrt((here.var(ddof=1) + there.var(ddof=1)) / episodes)
-        interval = [difference - half_width, difference + half_width]
-        rows.append(
-            {
-                "seed": seed,
-                "hajax": round(float(here.mean()), 3),
-                "mpe2": round(float(there.mean()), 3),
-                "difference": round(float(difference), 3),
-                "interval": [round(float(x), 3) for x in interval],
-                "contains_zero": bool(interval[0] <= 0 <= interval[1]),
-                "within_five_percent": bool(max(map(abs, interval)) <= 0.05 * abs(here.mean())),
-            }
-        )
+    here = {seed: returns_in_hajax(loaded, seed, episodes) for seed in loaded.seeds}
+    there = {seed: returns_in_mpe2(loaded, seed, episodes) for seed in loaded.seeds}
     settings = loaded.settings
-    return {"algo": settings.algo["name"], "env": settings.env["name"], "step": loaded.step, "seeds": rows}
+    return {
+        "algo": settings.algo["name"],
+        "env": settings.env["name"],
+        "step": loaded.step,
+        "seeds": {str(seed): difference([here[seed]], [there[seed]]) for seed in loaded.seeds},
+        "all": difference(list(here.values()), list(there.values())),
+    }
+
+
+def difference(here: list[np.ndarray], there: list[np.ndarray]) -> dict[str, Any]:
+    """mpe2's mean minus hajax's over some policies, with its 95% interval over episodes, which are independent."""
+    mean_here, mean_there = np.mean(here), np.mean(there)
+    variances = [returns.var(ddof=1) / returns.size for returns in (*here, *there)]
+    half_width = 1.96 * np.sqrt(sum(variances)) / len(here)
+    interval = [mean_there - mean_here - half_width, mean_there - mean_here + half_width]
+    return {
+        "hajax": round(float(mean_here), 3),
+        "mpe2": round(float(mean_there), 3),
+        "difference": round(float(mean_there - mean_here), 3),
+        "interval": [round(float(x), 3) for x in interval],
+        "contains_zero": bool(interval[0] <= 0 <= interval[1]),
+        "within_five_percent": bool(max(map(abs, interval)) <= 0.05 * abs(mean_here)),
+    }
 
 
 def main() -> None:
@@ -87,10 +98,10 @@ def main() -> None:
     runs = [compare(path, arguments.episodes) for path in arguments.run_dirs]
     for run in runs:
         print(f"{run['algo']} on {run['env']}, {run['step']:,} steps, {arguments.episodes} episodes in each")
-        for row in run["seeds"]:
+        for name, row in [*run["seeds"].items(), ("all", run["all"])]:
             low, high = row["interval"]
             print(
-                f"  seed {row['seed']}: hajax {row['hajax']:.2f}, mpe2 {row['mpe2']:.2f}, "
+                f"  seed {name}: hajax {row['hajax']:.2f}, mpe2 {row['mpe2']:.2f}, "
                 f"difference {row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
             )
     if arguments.output:
