@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 
 
 def nearest(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
-    """The names that `name` was most likely meant to be, compared as a whole and by their last part."""
+    """The names that `name` was most likely meant to be: it is a word of theirs, or looks like them or their end."""
     known = list(names)
+    word = re.split(r"[./]", name)[-1]
+    holding = [key for key in known if word in re.split(r"[./_]", key)]
     whole = difflib.get_close_matches(name, known, limit, 0.6)
     last = {key.rsplit("/", 1)[-1].rsplit(".", 1)[-1]: key for key in reversed(known)}
     parts = [last[part] for part in difflib.get_close_matches(name.rsplit("/", 1)[-1], last, limit, 0.6)]
-    return list(dict.fromkeys(whole + parts))[:limit]
+    return list(dict.fromkeys(holding + whole + parts))[:limit]
 
 
 def _did_you_mean(name: Any, known: Iterable[str]) -> str:

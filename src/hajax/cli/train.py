@@ -48,9 +48,12 @@ def train(arguments: Sequence[str]) -> int:
     if given & {"-h", "--help"}:
         print(help_text())
         return 0
-    config.parse(overrides)
+    parsed = config.parse(overrides)
     if given & {"-m", "--multirun"}:
         return sweep(overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            raise Refusal(f"{override.input_line} is a sweep; allowed: one value, or -m to run them all")
     settings = settings_to_resume(validate(config.compose(overrides)), overrides)
     if "--print-config" in given:
         print(yaml.safe_dump(as_dict(settings), sort_keys=False, allow_unicode=True), end="")
