@@ -36,15 +36,17 @@ def python_blocks(text):
 
 # Its commands run with these besides, in the order in which they stand, and so does the code that needs their results.
 SMALL_RUN = [
-    "num_envs=2",
-    "rollout_length=10",
-    "eval.episodes=2",
+    "num_envs=4",
+    "rollout_length=8",
+    "eval.episodes=4",
     "algo.hidden_sizes=[8]",
     "algo.epochs=1",
     "algo.critic_epochs=1",
     "progress=false",
 ]
-SHORTER = {"total_steps=1_000_000": "total_steps=20", "total_steps=2_000_000": "total_steps=40"}
+SHORTER = {"total_steps=1_000_000": "total_steps=32", "total_steps=2_000_000": "total_steps=64"}
+# Six runs of the programs that tests/test_cli.py compiles; that they are of MPE shows elsewhere on the page.
+QUICK_SWEEP = ["env=games/hasac_matrix", "num_seeds=1"]
 MY_MODULE = "from hajax.envs.games import gaussian as my_env\n"
 
 
@@ -53,7 +55,8 @@ def run_command(line, out_dir):
     arguments = shlex.split(line, comments=True)[1:]
     if arguments[0] == "train" and "--help" not in arguments:
         small = [SHORTER.get(argument, argument) for argument in arguments]
-        steps = [] if any(argument.startswith("total_steps") for argument in small) else ["total_steps=20"]
+        small += QUICK_SWEEP if "-m" in arguments else []
+        steps = [] if any(argument.startswith("total_steps") for argument in small) else ["total_steps=32"]
         named = [] if any(argument.startswith("out_dir") for argument in small) else [f"out_dir={out_dir}"]
         arguments = [*small, *SMALL_RUN, *steps, *named]
     assert main(arguments) == 0, line
