@@ -7,22 +7,10 @@ import sys
 
 import pytest
 import yaml
+from tiny import TINY
 
 import hajax
 from hajax.cli import main
-
-# A game of one step and a tiny network: the same programs for most tests, so that they compile once.
-TINY = [
-    "env=games/hasac_matrix",
-    "num_seeds=2",
-    "num_envs=4",
-    "rollout_length=8",
-    "eval.episodes=4",
-    "algo.hidden_sizes=[8]",
-    "algo.epochs=1",
-    "algo.critic_epochs=1",
-    "progress=false",
-]
 
 
 def train(*arguments: str) -> int:

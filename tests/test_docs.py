@@ -13,6 +13,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from tiny import TINY_TRAINING
 
 import hajax.envs
 from hajax.cli import main
@@ -34,16 +35,7 @@ def python_blocks(text):
     return ["\n" * text.count("\n", 0, match.start(1)) + match.group(1) for match in BLOCK.finditer(text)]
 
 
-# Its commands run with these besides, in the order in which they stand, and so does the code that needs their results.
-SMALL_RUN = [
-    "num_envs=4",
-    "rollout_length=8",
-    "eval.episodes=4",
-    "algo.hidden_sizes=[8]",
-    "algo.epochs=1",
-    "algo.critic_epochs=1",
-    "progress=false",
-]
+# Its commands run with tiny networks besides, in the order in which they stand, and so does the code that needs them.
 SHORTER = {"total_steps=1_000_000": "total_steps=32", "total_steps=2_000_000": "total_steps=64"}
 # Six runs of the programs that tests/test_cli.py compiles; that they are of MPE shows elsewhere on the page.
 QUICK_SWEEP = ["env=games/hasac_matrix", "num_seeds=1"]
@@ -58,7 +50,7 @@ def run_command(line, out_dir):
         small += QUICK_SWEEP if "-m" in arguments else []
         steps = [] if any(argument.startswith("total_steps") for argument in small) else ["total_steps=32"]
         named = [] if any(argument.startswith("out_dir") for argument in small) else [f"out_dir={out_dir}"]
-        arguments = [*small, *SMALL_RUN, *steps, *named]
+        arguments = [*small, *TINY_TRAINING, *steps, *named]
     assert main(arguments) == 0, line
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import yaml
+from tiny import TINY
 
 import hajax
 from hajax.cli import main, runner
@@ -23,18 +24,6 @@ from hajax.cli.interrupt import stop_on_interrupt
 from hajax.cli.run_directory import lock
 from hajax.envs.base import Environment, timestep
 from hajax.training.checkpoints import list_checkpoints, read_checkpoint
-
-TINY = [
-    "env=games/hasac_matrix",
-    "num_seeds=2",
-    "num_envs=4",
-    "rollout_length=8",
-    "eval.episodes=4",
-    "algo.hidden_sizes=[8]",
-    "algo.epochs=1",
-    "algo.critic_epochs=1",
-    "progress=false",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -207,6 +196,34 @@ def test_what_does_not_touch_the_results_may_change(run):
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["checkpoint"]["keep"] == 1
     assert settings["algo"]["hidden_sizes"] == [8]  # not given, so as the run was started
+
+
+def test_an_evaluation_that_came_after_its_checkpoint_is_done_again(working_directory, monkeypatch):
+    """Stopped between evaluations, lengthened so that the place becomes one, and killed before the next checkpoint."""
+    started = [*TINY, "total_steps=320", "eval_interval=128", "out_dir=run"]
+    stop, advance = threading.Event(), runner.advance
+
+    def interrupted(this, programs, run_state, done, target, event):
+        if target == 4:
+            target = 3
+            run_state, done = advance(this, programs, run_state, done, target, threading.Event())
+            stop.set()
+        return advance(this, programs, run_state, done, target, event)
+
+    monkeypatch.setattr(runner, "advance", interrupted)
+    monkeypatch.setattr("hajax.cli.train.stop_on_interrupt", lambda: contextlib.nullcontext(stop))
+    assert main(["train", *started]) == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(working_directory)
+    run = working_directory / "run"
+    assert list_checkpoints(run / "checkpoints")[-1] == 96
+    before = (run / "metrics.csv").read_text(), (run / "timing.csv").read_text()
+    with open(run / "metrics.csv", "a") as metrics, open(run / "timing.csv", "a") as timing:
+        for seed in (0, 1):
+            metrics.write(f"96,{seed}" + "," * (before[0].splitlines()[0].count(",") - 1) + "\n")
+        timing.write("96,1.0,1.0,1.0\n")
+    assert main(["train", "out_dir=run", "resume=true"]) == 0
+    assert [row["step"] for row in rows(run, "timing.csv")] == ["0", "128", "256", "320"]
 
 
 def test_a_part_of_the_checkpoint_settings_leaves_the_others(run, capsys):

@@ -44,7 +44,8 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.metrics, self.timing = Table(path / "metrics.csv"), Table(path / "timing.csv")
         if resumed is not None:
-            self.timing.read(lambda step: step <= resumed.step)
+            # Not by the checkpoint's own step: an evaluation there may have come after it, and is done again.
+            self.timing.read(lambda step: step <= resumed.facts["evaluated"])
             complete = {row["step"] for row in self.timing.rows}
             self.metrics.read(complete.__contains__)
             if len(self.metrics.rows) != resumed.facts["rows"]:

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from hajax.cli.errors import Refusal
-from hajax.cli.tables import RUN, read_rows
+from hajax.cli.tables import RUN, read_rows, read_text
 
 
 class RunCurve(NamedTuple):
@@ -66,7 +66,7 @@ def run_curve(
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(_text(path))
+        settings = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
@@ -75,11 +75,3 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not names or not all(isinstance(group, dict) and isinstance(group.get("name"), str) for group in names):
         raise Refusal(f"{path} has no algo.name and env.name; allowed: the file that `hajax train` wrote")
     return settings
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise Refusal(f"{path} can't be read ({reason}); allowed: {RUN}") from error

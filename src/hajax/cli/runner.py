@@ -115,10 +115,10 @@ def run(
             this = Run(settings, team, schedule, directory, clock, keys, bar, loggers)
             programs, outcome = train(this, traced, run_state, stop)
         summary = summarise(this, programs, outcome)
+        write_json(path / "summary.json", summary)  # first, since it is what one least wants to lose
     finally:
         for logger in loggers:
             logger.close(summary)
-    write_json(path / "summary.json", summary)  # first, since it is what one least wants to lose
     title = f"{summary['algo']} on {summary['env']}"
     draw_curve(path / "curve.png", directory.metrics.rows, title, directory.timing.rows)
     write_marl_eval(path)
@@ -183,7 +183,9 @@ def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, fail
 
 def save(this: Run, run_state: RunState, step: int) -> None:
     """Writes the checkpoint of `step`."""
-    facts = {"rows": len(this.directory.metrics.rows), "seconds": this.clock.seconds()}
+    metrics, timing = this.directory.metrics.rows, this.directory.timing.rows
+    evaluated = timing[-1]["step"] if timing else -1
+    facts = {"rows": len(metrics), "evaluated": evaluated, "seconds": this.clock.seconds()}
     save_checkpoint(this.directory.checkpoints, step, run_state, facts, keep=this.settings.checkpoint.keep)
 
 

@@ -62,17 +62,22 @@ def read_rows(path: Path, needed: Sequence[str]) -> tuple[list[str], list[Row]]:
     Raises:
         Refusal: the file can't be read, lacks a column that is needed, or holds something that is no number.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise Refusal(f"{path} can't be read ({reason}); allowed: {RUN}") from error
+    lines = read_text(path).splitlines(keepends=True)
     reader = csv.DictReader(line for line in lines if line.endswith("\n"))
     columns = list(reader.fieldnames or ())
     for name in needed:
         if name not in columns:
             raise Refusal(f"{path}, line 1 has no column {name}; allowed: a file with {', '.join(needed)}")
     return columns, [{name: _number(path, reader.line_num, name, row[name]) for name in columns} for row in reader]
+
+
+def read_text(path: Path) -> str:
+    """A file of a run; `Refusal` if it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Refusal(f"{path} can't be read ({reason}); allowed: {RUN}") from error
 
 
 def _number(path: Path, line: int, name: str, cell: str | None) -> float:
