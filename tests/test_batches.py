@@ -69,3 +69,11 @@ def test_a_team_s_reward_is_one_number_and_an_individual_s_is_each_agent_s():
 def test_the_observation_itself_is_checked():
     with pytest.raises(ValueError, match=r"observation has shape \(4, 3, 2, 8\); allowed: \(4, 3, 2, 6\) for mine"):
         hajax.on_policy_batch(SPEC, **(REQUIRED | {"observation": jnp.zeros((T, E, N, 8))}))
+
+
+def test_masks_for_an_environment_that_has_none_are_refused():
+    unmasked = dataclasses.replace(SPEC, masks_actions=False)
+    mask = jnp.broadcast_to(SPEC.action_layout.choices, (T, E, *SPEC.action_layout.choices.shape))
+    assert hajax.on_policy_batch(SPEC, **REQUIRED, action_mask=mask).action_mask.shape == mask.shape
+    with pytest.raises(ValueError, match="action_mask is given, but mine has masks_actions=False; allowed: None"):
+        hajax.on_policy_batch(unmasked, **REQUIRED, action_mask=mask)

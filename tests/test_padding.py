@@ -174,3 +174,18 @@ def test_fresh_kernels_of_padded_agents_are_orthogonal_on_their_own_inputs():
         own = kernel[agent, :size]
         np.testing.assert_allclose(own @ own.T, 2 * np.eye(size), 0, 1e-12)
         assert not kernel[agent, size:].any()
+
+
+@pytest.mark.parametrize(
+    "spaces", [(Discrete(3), Discrete(3)), (Discrete(3), MultiDiscrete((2, 4)), Box((-1.0,), (1.0,)))]
+)
+def test_an_update_compiled_without_action_masks_equals_one_in_which_nothing_is_masked(spaces):
+    """Padded choices stay impossible, in a team of equals as in a mixed one."""
+    specs = [dataclasses.replace(problems.make_spec(spaces), masks_actions=masks) for masks in (True, False)]
+    masked, unmasked = (problems.make_algorithm("happo", spec, order="fixed") for spec in specs)
+    state = problems.random_state(masked, 0)
+    batch = problems.random_batch(masked, state, 0)
+    choices = jnp.broadcast_to(specs[0].action_layout.choices, batch.action_mask.shape)
+    one, _ = masked.update(jax.random.key(0), state, batch._replace(action_mask=choices))
+    other, _ = unmasked.update(jax.random.key(0), state, batch)  # whose masks are not looked at
+    expected.assert_trees_close(one, other, 1e-12)

@@ -123,7 +123,8 @@ class EnvSpec:
     """An environment: its agents, the critic's state width, the step limit, and what `reward` means.
 
     `reward="team"` gives every agent the sum over agents; `"individual"` gives each its own. `max_steps` is the
-    number of steps after which an episode is truncated, `None` if there is no limit.
+    number of steps after which an episode is truncated, `None` if there is no limit. With `masks_actions=False` every
+    choice is available at all times, and updates are compiled without action masks.
     """
 
     name: str
@@ -131,6 +132,7 @@ class EnvSpec:
     state_size: int
     max_steps: int | None
     reward: RewardKind = "team"
+    masks_actions: bool = True
 
     def __post_init__(self):
         if not self.agents:

@@ -64,6 +64,7 @@ class TeamActors:
             num_components=spec.num_components,
             num_choices=spec.num_choices,
             has_discrete=spec.has_discrete,
+            equal_choices=bool(spec.action_layout.choices.all()),
             has_continuous=spec.has_continuous,
             output_gain=self.output_gain,
             std_scale=self.std_scale,
@@ -98,7 +99,7 @@ class TeamActors:
         tables: GroupTables,
         moments: RunningMoments | None,
         observation: jax.Array,
-        action_mask: jax.Array,
+        action_mask: jax.Array | None,
     ) -> ActionParameters:
         """One group's action distribution for inputs `[…, O]` and masks `[…, D, C]`, from that group's parameters."""
         if moments is not None:

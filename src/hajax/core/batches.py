@@ -59,8 +59,11 @@ def on_policy_batch(
     step opens an episode if the one before it ended one.
 
     Raises:
-        ValueError: an array has another shape than the specification asks for.
+        ValueError: an array has another shape than the specification asks for, or there are action masks though it
+            says that there are none.
     """
+    if action_mask is not None and not spec.masks_actions:
+        raise ValueError(f"action_mask is given, but {spec.name} has masks_actions=False; allowed: None")
     steps, envs = observation.shape[:2]
     layout = spec.action_layout
     agents, ends = (steps, envs, spec.num_agents), jnp.zeros((steps, envs), bool)
@@ -117,7 +120,7 @@ class GroupBatch(NamedTuple):
     """One group's samples (all groups' with a further leading axis G)."""
 
     observation: jax.Array  # [K, B, O]
-    action_mask: jax.Array  # bool [K, B, D, C]
+    action_mask: jax.Array | None  # bool [K, B, D, C]; None if the environment masks no actions
     action: jax.Array  # [K, B, D]
     log_prob: jax.Array  # [K, B]
     advantage: jax.Array  # [K, B], standardised over the group's active samples
@@ -193,7 +196,7 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
     weight = (grouped(batch.active) & groups.member_mask[:, :, None]).astype(advantage.dtype)
     return GroupBatch(
         observation=blank(grouped(policy_input(actors.spec, batch.observation, actors.agent_id)), weight),
-        action_mask=grouped(batch.action_mask),
+        action_mask=grouped(batch.action_mask) if actors.spec.masks_actions else None,
         action=blank(grouped(batch.action), weight),
         log_prob=blank(grouped(batch.log_prob), weight),
         advantage=blank(jax.vmap(standardise)(advantage, weight), weight),

@@ -145,7 +145,7 @@ def _single_state_game(
     """`payoff` maps the joint action `[N, D]` to the team's scalar payoff."""
     check_number("max_steps", max_steps, 1, whole=True)
     agents = tuple(AgentSpec(f"agent_{i}", (1,), space) for i, space in enumerate(action_spaces))
-    spec = EnvSpec(name, agents, state_size=1, max_steps=max_steps, reward=reward)
+    spec = EnvSpec(name, agents, state_size=1, max_steps=max_steps, reward=reward, masks_actions=False)
 
     def show(state, **fields):
         return state, timestep(spec, jnp.ones((spec.num_agents, 1)), jnp.ones(1), **fields)

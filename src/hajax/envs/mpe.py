@@ -231,7 +231,7 @@ def _environment(
         return jnp.concatenate([part.ravel() for part in parts])
 
     state_size = jax.eval_shape(lambda key: world_state(world.reset(key)[1]), jax.random.key(0)).size
-    spec = EnvSpec(name, agents, state_size, max_steps, reward)
+    spec = EnvSpec(name, agents, state_size, max_steps, reward, masks_actions=False)
 
     def show(inner, observations, **fields):
         observation = pad_observations(spec, [observations[agent] for agent in world.agents])

@@ -97,6 +97,7 @@ class Actor(nn.Module):
     num_choices: int
     has_discrete: bool
     has_continuous: bool
+    equal_choices: bool = False  # every component has all choices, so that only an action mask can take one away
     output_gain: float = 0.01
     std_scale: float = 0.5
 
@@ -115,7 +116,8 @@ class Actor(nn.Module):
             width = self.num_components * self.num_choices
             logits = dense(width, head_init, features, "logits")
             logits = logits.reshape(*logits.shape[:-1], self.num_components, self.num_choices)
-            logits = mask_logits(logits, available_choices(layout, action_mask))
+            if action_mask is not None or not self.equal_choices:
+                logits = mask_logits(logits, available_choices(layout, action_mask))
         if self.has_continuous:
             mean = dense(self.num_components, head_init, features, "mean")
             log_std = self.param("log_std", nn.initializers.ones, (self.num_components,), mean.dtype)
