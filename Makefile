@@ -1,9 +1,10 @@
 # Everything starts from `python3` (3.11 or newer) and make; each target sees to its own environment.
 #
 #   make train ARGS="total_steps=200000 num_seeds=2 out_dir=DIR"    overrides, passed to `hajax train`
-#   make bench ARGS="--agents 3 --seeds 1 --output FILE.json"       arguments for benchmarks/throughput.py
+#   make bench ARGS="--agents 3 --seeds 1 --output FILE.json"       arguments for benchmarks/throughput.py, which writes
+#                                                                   throughput.json otherwise
 #   make train EXTRAS=cuda                                          extras to install beside the package
-#   make test PYTEST_ARGS="-x tests/test_cli.py"                    arguments for pytest
+#   make test PYTEST_ARGS="-x tests/test_cli.py" WORKERS=0          arguments for pytest; tests run in 2 processes
 #   make train PYTHON=python3.12                                    another interpreter for .venv
 
 PYTHON ?= python3
@@ -11,6 +12,7 @@ VENV := .venv
 EXTRAS ?=
 ARGS ?=
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
@@ -31,10 +33,10 @@ train: $(STAMP)
 	@$(BIN)/python -m hajax train render=auto $(ARGS)
 
 bench: $(STAMP)
-	@$(BIN)/python benchmarks/throughput.py $(ARGS)
+	@$(BIN)/python benchmarks/throughput.py --output throughput.json $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP_DEV)
 	$(BIN)/ruff check .

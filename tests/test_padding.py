@@ -17,7 +17,7 @@ import problems
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hajax.spec import Box, FinalStep, Timestep
+from hajax.spec import Box, Discrete, FinalStep, MultiDiscrete, Timestep
 
 
 @pytest.fixture(autouse=True)
