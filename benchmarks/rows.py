@@ -3,6 +3,8 @@
 random   random actions in hajax's simple_spread, nothing stored
 policy   HAPPO's rollout: its actors act, the batch is stored
 happo    HAPPO, rollout and update: actors of their own in sequence, one critic on all observations
+hatrpo   HATRPO: a natural-gradient step for every actor in place of the epochs
+haa2c    HAA2C: HAPPO without the clip
 mappo    MAPPO: one actor for all agents, one critic on all observations
 ippo     the yardstick of ippo.py in the same environment: one actor and one critic for all agents, on their own
          observations
@@ -23,7 +25,10 @@ import hajax
 from hajax.cli import config
 from hajax.training.rollout import rollout, start
 
-ROWS = ("random", "policy", "happo", "mappo", "ippo")
+ROWS = ("random", "policy", "happo", "hatrpo", "haa2c", "mappo", "ippo")
+
+ALGORITHMS = ("happo", "hatrpo", "haa2c", "mappo")
+ASCENT = ("epochs", "actor_lr", "entropy_coef")
 
 
 class Iteration(NamedTuple):
@@ -100,7 +105,7 @@ def make_row(name: str, schedule: Schedule, num_agents: int) -> Iteration:
     if name == "ippo":
         ippo = make_ippo(from_hajax(env), schedule.yardstick())
         return Iteration(ippo.init, lambda state: ippo.iterate(state)[0])
-    algo = hajax.make_algorithm("mappo" if name == "mappo" else "happo", env, **schedule.settings)
+    algo = make_algorithm(name if name in ALGORITHMS else "happo", env, schedule)
     if name == "random":
         return random_rollout(env, algo, schedule)
     if name == "policy":
@@ -108,6 +113,12 @@ def make_row(name: str, schedule: Schedule, num_agents: int) -> Iteration:
     sizes = {"num_envs": schedule.num_envs, "rollout_length": schedule.rollout_length}
     loop = hajax.make_loop(env, algo, **sizes)
     return Iteration(loop.init, lambda state: loop.iterate(state)[0])
+
+
+def make_algorithm(name: str, env: Any, schedule: Schedule) -> Any:
+    """The algorithm with what it takes of the schedule's settings; a trust region has no use for an ascent's."""
+    settings = {key: value for key, value in schedule.settings.items() if name != "hatrpo" or key not in ASCENT}
+    return hajax.make_algorithm(name, env, **settings)
 
 
 def random_rollout(env: Any, algo: Any, schedule: Schedule) -> Iteration:

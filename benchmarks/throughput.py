@@ -32,7 +32,8 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {"16x128": jaxmarl_mpe, "harl/mpe
 TINY = {"tiny": lambda: jaxmarl_mpe(num_envs=2, rollout_length=8, hidden_size=8)}
 PARTS = ("grid", "arithmetic", "memory")
 COLUMNS = f"{'schedule':<10}{'agents':>7}{'seeds':>6}" + "".join(f"{name:>11}" for name in ROWS)
-COLUMNS += f"{'happo/ippo':>20}{'mappo/ippo':>20}{'GFLOP/s':>9}{'of peak':>8}{'peak MiB':>10}"
+RATIOS = {"happo/ippo": "happo_over_ippo", "mappo/ippo": "mappo_over_ippo", "hatrpo/happo": "hatrpo_over_happo"}
+COLUMNS += "".join(f"{name:>20}" for name in RATIOS) + f"{'GFLOP/s':>9}{'of peak':>8}{'peak MiB':>10}"
 
 
 def grid(schedules: dict[str, Schedule], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -64,12 +65,13 @@ def table_line(cell: dict[str, Any]) -> str:
         return f"{row['steps_per_second']['median']:,.0f}" if row else "-"
 
     def ratio(name):
-        values = cell["ratios"].get(f"{name}_over_ippo")
+        values = cell["ratios"].get(name)
         return f"{values['median']:.2f} [{values['min']:.2f}, {values['max']:.2f}]" if values else "-"
 
     fastest_ippo = cell["ratios"].get("against", "ippo")
     rates = "".join(f"{rate(fastest_ippo if name == 'ippo' else name):>11}" for name in ROWS)
-    line = f"{cell['schedule']:<10}{cell['agents']:>7}{cell['seeds']:>6}{rates}{ratio('happo'):>20}{ratio('mappo'):>20}"
+    line = f"{cell['schedule']:<10}{cell['agents']:>7}{cell['seeds']:>6}{rates}"
+    line += "".join(f"{ratio(name):>20}" for name in RATIOS.values())
     happo = cell["rows"].get("happo", {})
     line += f"{happo.get('gflop_per_second', '-'):>9}{happo.get('fraction_of_peak', '-'):>8}"
     return f"{line}{cell['peak_bytes']['resident'] / 2**20:>10,.0f}"
@@ -163,7 +165,8 @@ def main(arguments: list[str] | None = None) -> None:
         cells: list[dict[str, Any]] = []
         for cell in grid(schedules, options):
             for row in cell["rows"].values() if "arithmetic" in result else ():
-                row["fraction_of_peak"] = round(row["gflop_per_second"] / result["arithmetic"]["peak"], 3)
+                if "gflop_per_second" in row:
+                    row["fraction_of_peak"] = round(row["gflop_per_second"] / result["arithmetic"]["peak"], 3)
             print(table_line(cell), flush=True)
             cells.append(cell)
             record("cells", cells)

@@ -107,32 +107,44 @@ def measure_cell(
     for _ in range(repeats):
         for row in timed:
             row.seconds.append(row.advance())
-    flops = {name: num_seeds * matmul_flops(row.iterate, starts[name][0]) for name, row in rows.items()}
+    # HATRPO's line search ends when it has found a step, so that its products can't be counted beforehand.
+    flops = {name: num_seeds * matmul_flops(rows[name].iterate, starts[name][0]) for name in rows if name != "hatrpo"}
     flops[IN_TURN] = flops.get("ippo", 0)
-    results = {row.name: summary(row, num_seeds * schedule.steps, flops[row.name]) for row in timed}
+    results = {row.name: summary(row, num_seeds * schedule.steps, flops.get(row.name)) for row in timed}
     return {"rows": results, "ratios": ratios(timed), "peak_bytes": peak_memory()}
 
 
-def summary(row: Timed, steps: int, flops: int) -> dict[str, Any]:
+def summary(row: Timed, steps: int, flops: int | None) -> dict[str, Any]:
     """What is reported of a row whose iterations take `steps` environment steps and `flops` of matrix products."""
+    products = (
+        {}
+        if flops is None
+        else {
+            "gflop_per_iteration": round(flops / 1e9, 4),
+            "gflop_per_second": round(flops / 1e9 / statistics.median(row.seconds), 2),
+        }
+    )
     return {
         "steps_per_second": spread([steps / seconds for seconds in row.seconds], 0),
         "iterations_per_repeat": row.iterations,
         "compile_seconds": round(row.compile_seconds, 1),
-        "gflop_per_iteration": round(flops / 1e9, 4),
-        "gflop_per_second": round(flops / 1e9 / statistics.median(row.seconds), 2),
         "program_bytes": row.memory,
-    }
+    } | products
 
 
 def ratios(timed: list[Timed]) -> dict[str, Any]:
-    """Speed of HAPPO and MAPPO over the faster yardstick's, per round of repeats; empty without a yardstick."""
-    yardsticks = [row for row in timed if row.name.startswith("ippo")]
-    if not yardsticks:
-        return {}
-    faster = min(yardsticks, key=lambda row: statistics.median(row.seconds))
-    return {
-        f"{row.name}_over_ippo": spread([b / a for a, b in zip(row.seconds, faster.seconds, strict=True)], 3)
-        for row in timed
-        if row.name in ("happo", "mappo")
-    } | {"against": faster.name}
+    """Speed of HAPPO and MAPPO over the faster yardstick's and of HATRPO over HAPPO's, per round of repeats."""
+    rows = {row.name: row for row in timed}
+
+    def over(name, other):
+        pairs = zip(rows[name].seconds, rows[other].seconds, strict=True)
+        return spread([b / a for a, b in pairs], 3)
+
+    found: dict[str, Any] = {}
+    yardsticks = [name for name in rows if name.startswith("ippo")]
+    if yardsticks:
+        found["against"] = min(yardsticks, key=lambda name: statistics.median(rows[name].seconds))
+        found |= {f"{name}_over_ippo": over(name, found["against"]) for name in ("happo", "mappo") if name in rows}
+    if "hatrpo" in rows and "happo" in rows:
+        found["hatrpo_over_happo"] = over("hatrpo", "happo")
+    return found

@@ -19,8 +19,8 @@ def main(steps: int, num_seeds: int) -> jax.Array:
     evaluate = hajax.make_evaluate(env, algo, num_episodes=100)
 
     rates = jnp.array([1e-4, 5e-4, 1e-3])
-    numbers = algo.hyperparameters._replace(actor_lr=rates)
-    only_rates = jax.tree.map(lambda _: None, algo.hyperparameters)._replace(actor_lr=0)
+    numbers = algo.hyperparameters.replace(actor_lr=rates)
+    only_rates = jax.tree.map(lambda _: None, algo.hyperparameters).replace(actor_lr=0)
     over_seeds = jax.vmap(train, in_axes=(0, None))
     over_both = jax.vmap(over_seeds, in_axes=(None, only_rates))
 

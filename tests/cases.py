@@ -57,6 +57,18 @@ CASES = {
         hidden_sizes=(5, 4),
         decay_updates=4,
     ),
+    "haa2c, minibatches": case("haa2c", [Discrete(2), BOX], minibatches=3),
+    "haa2c, groups of two and one": case("haa2c", TRIO, order="fixed", sharing=(0, 0, 1), inactive=0.3),
+    "maa2c, unshared": case("maa2c", TRIO, sharing="none"),
+    "maa2c, shared": case("maa2c", TRIO, inactive=0.3),
+    "hatrpo, one discrete agent": case("hatrpo", [Discrete(3)], accept_ratio=0.5),
+    "hatrpo, one box agent": case("hatrpo", [BOX]),
+    "hatrpo, random order": case("hatrpo", TRIO, kl_radius=0.5),
+    "hatrpo, mixed team, some dead": case(
+        "hatrpo", [Discrete(3), BOX, MultiDiscrete((2, 3))], sizes=(2, 4, 3), order="fixed", inactive=0.3
+    ),
+    "hatrpo, groups of two and one": case("hatrpo", TRIO, order="fixed", sharing=(0, 0, 1), inactive=0.3),
+    "hatrpo, rejected": case("hatrpo", TRIO, accept_ratio=1.0, kl_radius=2.0, line_search_steps=1),
     "mappo, unshared": case("mappo", TRIO, sharing="none"),
     "mappo, shared": case("mappo", TRIO, inactive=0.3),
     "ippo, unshared": case("ippo", [Discrete(3), BOX], sizes=(2, 4), reward="individual", sharing="none"),

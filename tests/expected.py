@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import problems
 import reference
+import reference_trpo
 
 
 @dataclasses.dataclass
@@ -21,6 +22,7 @@ class Expected:
     actor_moments: list[np.ndarray] | None
     critic_moments: list[np.ndarray] | None
     compound_ratio: np.ndarray  # [T·E]
+    steps: dict[int, dict[str, float]]  # what a trust region's search reports of each group
 
 
 @dataclasses.dataclass
@@ -135,7 +137,17 @@ def update(
 
     groups = problems.groups_of(algo.spec, settings.sharing)
     critic_groups, critic_streams = streams(algo, state, batch)
-    actor_passes = {g: passes(settings.epochs) for g in (range(len(groups)) if order is None else order)}
+    actor_passes, steps = {}, {}
+    if algo.name != "hatrpo":
+        actor_passes = {g: passes(settings.epochs) for g in (range(len(groups)) if order is None else order)}
+
+    def improve(g, learner, bounds, members):
+        if algo.name == "hatrpo":
+            learner, steps[g] = reference_trpo.trpo(learner, bounds, members, hp, settings.line_search_steps)
+            return learner
+        unclipped = hp.replace(clip=np.inf) if algo.name in ("haa2c", "maa2c") else hp
+        return reference.ppo(learner, bounds, members, unclipped, decayed(hp.actor_lr), actor_passes[g])
+
     critics, statistics, advantages = update_critics(
         [view.read() for view in problems.critic_views(algo, state)],
         read_statistics(state.value_statistics) if settings.normalise_values else [{}] * len(critic_groups),
@@ -148,16 +160,14 @@ def update(
         epochs=[passes(settings.critic_epochs) for _ in critic_groups],
     )
     agents = [problems.samples(algo, state, batch, i) for i in range(algo.spec.num_agents)]
-    actors, compound = reference.happo(
+    actors, compound = reference.in_sequence(
         [view.read() for view in problems.actor_views(algo, state)],
         groups,
         [problems.bounds(algo, members[0]) for members in groups],
         agents,
         advantages * (len(agents) if settings.centralised else 1),
         order,
-        hp,
-        decayed(hp.actor_lr),
-        actor_passes,
+        improve,
     )
     columns = [problems.own_columns(algo, i) for i in range(len(agents))]
     seen = [problems.own_input(algo, batch.observation, i)[batch.active[..., i]] for i in range(len(agents))]
@@ -166,7 +176,7 @@ def update(
         seen, columns = [np.asarray(batch.state)[batch.active.any(-1)]], [...]
     critic_moments = moments(state.critic_moments, critic_groups, seen, columns)
     statistics = statistics if settings.normalise_values else None
-    return Expected(actors, critics, statistics, actor_moments, critic_moments, compound)
+    return Expected(actors, critics, statistics, actor_moments, critic_moments, compound, steps)
 
 
 def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expected, tolerance: float = 1e-10) -> None:
@@ -182,6 +192,9 @@ def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expe
         for actual, wanted in zip(getattr(after, name) or (), getattr(expected, name) or (), strict=True):
             np.testing.assert_allclose(actual, wanted, 0, tolerance)
     np.testing.assert_allclose(info["compound_ratio"], expected.compound_ratio.mean(), tolerance)
+    for g, step in expected.steps.items():
+        for name, value in step.items():
+            np.testing.assert_allclose(info[name][g], value, 0, tolerance, err_msg=f"{name} of group {g}")
     assert after.updates == before.updates + 1
 
 

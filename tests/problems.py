@@ -21,10 +21,8 @@ from hajax.spec import ActionSpace, AgentSpec, Box, Discrete, EnvSpec, MultiDisc
 
 # Far from every default, and such that clips of ratio, value, gradient and Huber loss all happen.
 NUMBERS = {
-    "actor_lr": 1e-2,
     "critic_lr": 2e-2,
     "clip": 0.1,
-    "entropy_coef": 0.05,
     "discount": 0.9,
     "gae_lambda": 0.8,
     "huber_delta": 0.7,
@@ -32,7 +30,9 @@ NUMBERS = {
     "adam_eps": 1e-4,
     "value_decay": 0.9,
 }
-TINY = {"hidden_sizes": (6,), "epochs": 3, "critic_epochs": 2, "clip_value": True}
+ASCENT = {"actor_lr": 1e-2, "entropy_coef": 0.05, "epochs": 3}
+TRUST_REGION = {"kl_radius": 0.05, "accept_ratio": 0.7, "backtrack": 0.7, "damping": 0.03, "cg_iterations": 200}
+TINY = {"hidden_sizes": (6,), "critic_epochs": 2, "clip_value": True}
 # A quarter of the time to compile; what is computed does not depend on it.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
@@ -51,7 +51,8 @@ def make_spec(
 
 def make_algorithm(name: str, spec: EnvSpec, **settings: Any) -> Any:
     """A tiny algorithm with `NUMBERS` unless `settings` say otherwise."""
-    return hajax.make_algorithm(name, spec, **(TINY | NUMBERS | settings))
+    own = TRUST_REGION if name == "hatrpo" else ASCENT
+    return hajax.make_algorithm(name, spec, **(TINY | NUMBERS | own | settings))
 
 
 def random_state(algo: Any, seed: int) -> Any:
@@ -195,11 +196,12 @@ class View:
     def read(self) -> reference.Learner:
         """The unpadded learner."""
         trees = []
-        for tree in (self.learner.params, self.learner.optimiser.mu, self.learner.optimiser.nu):
+        adam = self.learner.optimiser
+        for tree in (self.learner.params, *((adam.mu, adam.nu) if adam else ())):
             flat = {name: np.asarray(x)[self.group] for name, x in flatten_dict(tree, sep="/").items()}
             own = {name: x[self.own(name, x.shape)] for name, x in flat.items()}
             trees.append({name: x for name, x in own.items() if x.size})
-        return reference.Learner(*trees, int(self.learner.optimiser.count[self.group]))
+        return reference.Learner(*trees, int(adam.count[self.group])) if adam else reference.Learner(*trees, {}, {}, 0)
 
     def assert_equals(self, expected: reference.Learner, before: Any, tolerance: float) -> None:
         """Own entries are as expected; all others have kept their values and seen no gradient."""
@@ -211,7 +213,8 @@ class View:
             for name in other:
                 np.testing.assert_allclose(one[name], other[name], 0, tolerance, err_msg=f"{field} {name}")
         adam = self.learner.optimiser
-        for padded, wanted in ((self.learner.params, before.params), (adam.mu, None), (adam.nu, None)):
+        moments = [(adam.mu, None), (adam.nu, None)] if adam else []
+        for padded, wanted in ((self.learner.params, before.params), *moments):
             old = flatten_dict(wanted or jax.tree.map(jnp.zeros_like, padded), sep="/")
             for name, x in flatten_dict(padded, sep="/").items():
                 rest = np.array(x - old[name])[self.group]

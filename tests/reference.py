@@ -230,19 +230,25 @@ def standardise(advantages: Sequence[np.ndarray], active: Sequence[np.ndarray]) 
     return [(a - pool.mean()) / (pool.std() + 1e-5) for a in advantages]
 
 
-def happo(
-    learners: list[Learner], groups: Any, bounds: Any, agents: list[Samples], advantages: Any, order: Any, *args: Any
+def in_sequence(
+    learners: list[Learner],
+    groups: Any,
+    bounds: Any,
+    agents: list[Samples],
+    advantages: Any,
+    order: Any,
+    improve: Callable[[int, Learner, Any, Any], Learner],
 ) -> tuple[list[Learner], np.ndarray]:
-    """Algorithm 3 for groups (lists of agents) in `order`: the new learners and M/Â after the last group.
+    """Algorithms 2 and 3 for groups (lists of agents) in `order`: the new learners and M/Â after the last group.
 
-    `args` are `(hp, learning_rate, epochs)`, with `epochs[g]` those of group g. `order=None` is MAPPO: M = Â for all.
+    `improve(group, learner, bounds, members)` is one group's update on its members' samples and M. With `order=None`
+    M = Â for all, as in MAPPO.
     """
-    hp, learning_rate, epochs = args
     new, compound = list(learners), np.ones_like(agents[0].log_prob)
     for g in range(len(groups)) if order is None else order:
         scaled = standardise([advantages[i] for i in groups[g]], [agents[i].active for i in groups[g]])
         members = [(agents[i], compound * a) for i, a in zip(groups[g], scaled, strict=True)]
-        new[g] = ppo(learners[g], bounds[g], members, hp, learning_rate, epochs[g])
+        new[g] = improve(g, learners[g], bounds[g], members)
         if order is not None:
             for i in groups[g]:
                 ratio = np.exp(policy(new[g].params, bounds[g], agents[i])[0] - agents[i].log_prob)

@@ -39,12 +39,12 @@ def test_every_row_is_timed_and_reported(quick):
         assert 0 < rate["min"] <= rate["median"] <= rate["max"]
         assert row["compile_seconds"] > 0
         assert row["program_bytes"]["total"] > 0
-    assert all(cell["rows"][name]["gflop_per_iteration"] > 0 for name in ("happo", "mappo", "ippo"))
+    assert all(cell["rows"][name]["gflop_per_iteration"] > 0 for name in ("happo", "haa2c", "mappo", "ippo"))
     assert cell["rows"]["random"]["gflop_per_iteration"] == 0
     against = cell["ratios"]["against"]
     medians = {name: cell["rows"][name]["steps_per_second"]["median"] for name in ("ippo", "ippo_in_turn")}
     assert medians[against] == max(medians.values())
-    for name in ("happo_over_ippo", "mappo_over_ippo"):
+    for name in ("happo_over_ippo", "mappo_over_ippo", "hatrpo_over_happo"):
         assert 0 < cell["ratios"][name]["min"] <= cell["ratios"][name]["median"] <= cell["ratios"][name]["max"]
     assert result["arithmetic"]["peak"] > 0
     header, line = next(

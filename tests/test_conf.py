@@ -24,7 +24,7 @@ def test_algorithm_defaults_are_the_library_s(name):
     configured, default = hajax.make_algorithm(name, env, **options), hajax.make_algorithm(name, env)
     assert configured.settings == default.settings
     assert configured.hyperparameters == default.hyperparameters
-    assert set(options) == {*vars(default.settings), *default.hyperparameters._fields}
+    assert set(options) == {*vars(default.settings), *vars(default.hyperparameters)}
 
 
 @pytest.mark.parametrize("name", ENVS)

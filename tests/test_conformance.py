@@ -42,7 +42,7 @@ def test_names_itself_and_validates_its_numbers(problem):
     algo, _, _ = problem
     assert algo.name in ALGORITHMS
     with pytest.raises(ValueError, match=r"discount=1\.5; allowed: a number >= 0 and <= 1"):
-        algo.init(jax.random.key(0), algo.hyperparameters._replace(discount=1.5))
+        algo.init(jax.random.key(0), algo.hyperparameters.replace(discount=1.5))
 
 
 def test_update_is_pure_traced_once_and_keeps_the_states_types(problem):
@@ -108,7 +108,7 @@ def test_every_form_of_sharing(name, sharing):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("happ", {}, r"unknown algorithm 'happ'; did you mean .*happo.*\?; allowed: happo, mappo, ippo"),
+        ("happ", {}, r"unknown algorithm 'happ'; did you mean .*happo.*\?; allowed: happo, hatrpo, haa2c, "),
         ("happo", {"epoch": 3}, r"unknown setting epoch=3 of happo; did you mean epochs"),
         ("happo", {"epochs": 0}, r"epochs=0; allowed: a whole number >= 1"),
         ("happo", {"actor_lr": -1.0}, r"actor_lr=-1\.0; allowed: a number >= 0"),

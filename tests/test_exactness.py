@@ -148,7 +148,7 @@ def test_agents_dead_for_an_episode_have_no_influence_on_their_critics():
 def test_gradients_of_the_reference_are_those_of_its_losses(name):
     """Central differences of every parameter."""
     algo, state, batch = problem(name)
-    hp = types.SimpleNamespace(**problems.NUMBERS)
+    hp = types.SimpleNamespace(**problems.NUMBERS, **problems.ASCENT)
     rng = np.random.default_rng(3)
     losses = []
     for agent, view in enumerate(problems.actor_views(algo, state)):

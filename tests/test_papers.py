@@ -7,8 +7,9 @@ import pytest
 
 from hajax.algorithms import make_algorithm
 from hajax.core.advantages import weighted_mean
-from hajax.core.losses import clipped_surrogate
+from hajax.core.drifts import PolicyChange, ppo_clip
 from hajax.core.sequential import sequential_update
+from hajax.core.settings import DriftHyperparameters
 from hajax.envs import make_env
 from hajax.envs.games import hasac_payoff, trap_of_heterogeneity_payoff, trap_of_homogeneity_payoff
 from hajax.nn import distributions
@@ -158,6 +159,7 @@ def test_appendix_b_value_advantages_and_first_coefficients():
 
     def surrogate(new_policy):
         ratio = new_policy[first] / policy[first]
-        return weighted_mean(clipped_surrogate(ratio, advantage, 0.2), weight)
+        change = PolicyChange(jnp.log(ratio), advantage, None, None, None)
+        return weighted_mean(ratio * advantage - ppo_clip(change, DriftHyperparameters(clip=0.2)), weight)
 
     np.testing.assert_allclose(jax.grad(surrogate)(policy), [3.2, -5.8, -3.8], atol=1e-12)

@@ -81,7 +81,7 @@ def test_vmapped_hyperparameters_learn_as_each_alone():
     algo, single, vmapped, keys, states, batches = vmapped_problem()
     state, batch = pick(states, 0), pick(batches, 0)
     state = state._replace(updates=jnp.ones_like(state.updates))  # decay shows from the second update on
-    base = algo.hyperparameters._replace(decay_updates=4.0)
+    base = algo.hyperparameters.replace(decay_updates=4.0)
     numbers = base._asdict()
     runs = [base] + [base._replace(**{name: 0.5 * value}) for name, value in numbers.items()]
     runs = [jax.tree.map(lambda x: jnp.asarray(x, float), run) for run in runs]
@@ -137,12 +137,12 @@ def test_changed_numbers_neither_retrace_nor_recompile():
     chex.clear_trace_counter()
     init = jax.jit(chex.assert_max_traces(algo.init, n=1), compiler_options=problems.QUICK)
     update = jax.jit(chex.assert_max_traces(algo.update, n=1), compiler_options=problems.QUICK)
-    start = {lr: init(jax.random.key(0), algo.hyperparameters._replace(actor_lr=lr)) for lr in (1e-3, 2e-3, 5e-2)}
+    start = {lr: init(jax.random.key(0), algo.hyperparameters.replace(actor_lr=lr)) for lr in (1e-3, 2e-3, 5e-2)}
     moved = []
     for state in start.values():
         state, _ = update(jax.random.key(1), state, batch)
         moved.append(state.actors.params["logits"]["kernel"] - start[1e-3].actors.params["logits"]["kernel"])
-        faster = state._replace(hyperparameters=state.hyperparameters._replace(actor_lr=jnp.asarray(0.3, float)))
+        faster = state._replace(hyperparameters=state.hyperparameters.replace(actor_lr=jnp.asarray(0.3, float)))
         update(jax.random.key(2), update(jax.random.key(2), faster, batch)[0], batch)
     assert init._cache_size() == update._cache_size() == 1
     np.testing.assert_allclose(jnp.linalg.norm(moved[1]), 2 * jnp.linalg.norm(moved[0]), rtol=0.2)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from hajax.algorithms import Algorithm, list_algorithms, make_algorithm, register_algorithm
     from hajax.cli.loading import load_policy
     from hajax.core.batches import OnPolicyBatch, on_policy_batch
+    from hajax.core.drift_axioms import check_drift
+    from hajax.core.haml import haml
     from hajax.envs import Environment, list_envs, make_env, register_env
     from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete, Timestep
     from hajax.training import make_evaluate, make_loop, make_train
@@ -20,6 +22,8 @@ _HOMES = {
     "hajax.algorithms": ("Algorithm", "list_algorithms", "make_algorithm", "register_algorithm"),
     "hajax.cli.loading": ("load_policy",),
     "hajax.core.batches": ("OnPolicyBatch", "on_policy_batch"),
+    "hajax.core.drift_axioms": ("check_drift",),
+    "hajax.core.haml": ("haml",),
     "hajax.envs": ("Environment", "list_envs", "make_env", "register_env"),
     "hajax.spec": ("AgentSpec", "Box", "Discrete", "EnvSpec", "MultiDiscrete", "Timestep"),
     "hajax.training": ("make_evaluate", "make_loop", "make_train"),
@@ -37,6 +41,8 @@ __all__ = [
     "OnPolicyBatch",
     "Timestep",
     "__version__",
+    "check_drift",
+    "haml",
     "list_algorithms",
     "list_envs",
     "load_policy",

@@ -3,8 +3,11 @@
 | name | algorithm | paper |
 |---|---|---|
 | `happo` | heterogeneous-agent PPO | https://arxiv.org/abs/2109.11251 |
+| `hatrpo` | heterogeneous-agent TRPO | https://arxiv.org/abs/2109.11251 |
+| `haa2c` | heterogeneous-agent A2C | https://arxiv.org/abs/2208.01682 |
 | `mappo` | multi-agent PPO, shared or unshared | https://arxiv.org/abs/2103.01955 |
 | `ippo` | independent PPO, shared or unshared | https://arxiv.org/abs/2011.09533 |
+| `maa2c` | multi-agent A2C, shared or unshared | https://arxiv.org/abs/2006.07869 |
 """
 
 from __future__ import annotations
@@ -22,8 +25,11 @@ from hajax.validation import check_known, check_settings
 # critic)`; its module also holds the defaults of both, `DEFAULTS` and `Hyperparameters`.
 _BUILT_IN: dict[str, str] = {
     "happo": "hajax.algorithms.happo:happo",
+    "hatrpo": "hajax.algorithms.hatrpo:hatrpo",
+    "haa2c": "hajax.algorithms.haa2c:haa2c",
     "mappo": "hajax.algorithms.mappo:mappo",
     "ippo": "hajax.algorithms.ippo:ippo",
+    "maa2c": "hajax.algorithms.maa2c:maa2c",
 }
 
 
@@ -50,7 +56,7 @@ def register_algorithm(name: str, function: Callable[..., Algorithm], *, default
       name: the new name. Registering a name of one's own again replaces it.
       function: returns an `Algorithm`.
       defaults: its default static settings, an instance of a frozen dataclass.
-      hyperparameters: the NamedTuple class of its numbers, with a default for each.
+      hyperparameters: the class of its numbers (`core.settings.Hyperparameters` or one derived from it).
 
     Raises:
       ValueError: `name` belongs to an algorithm of the library.
@@ -90,7 +96,8 @@ def make_algorithm(name: str, env_or_spec: Any, *, actor: Any = None, critic: An
     if not isinstance(spec, EnvSpec):
         raise ValueError(f"env_or_spec={env_or_spec!r}; allowed: what make_env returns, or an EnvSpec")
     static = [field.name for field in dataclasses.fields(entry.defaults)]
-    check_settings(name, settings, [*static, *entry.hyperparameters._fields])
+    numbers_of = [field.name for field in dataclasses.fields(entry.hyperparameters)]
+    check_settings(name, settings, [*static, *numbers_of])
     chosen = dataclasses.replace(entry.defaults, **{k: v for k, v in settings.items() if k in static})
     numbers = entry.hyperparameters(**{k: v for k, v in settings.items() if k not in static})
     return entry.function(spec, chosen, numbers, actor=actor, critic=critic)

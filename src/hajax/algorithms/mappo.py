@@ -10,15 +10,16 @@ import flax.linen as nn
 
 from hajax.algorithms.happo import happo
 from hajax.core.algorithm import Algorithm
-from hajax.core.settings import Hyperparameters, Settings
+from hajax.core.settings import GradientHyperparameters as Hyperparameters
+from hajax.core.settings import GradientSettings
 from hajax.spec import EnvSpec
 
-DEFAULTS = Settings(order="simultaneous", sharing="type")
+DEFAULTS = GradientSettings(order="simultaneous", sharing="type")
 
 
 def mappo(
     spec: EnvSpec,
-    settings: Settings = DEFAULTS,
+    settings: GradientSettings = DEFAULTS,
     hyperparameters: Hyperparameters | None = None,
     *,
     actor: nn.Module | None = None,

@@ -26,7 +26,7 @@ class Algorithm(NamedTuple):
     kind: Literal["on_policy"]
     spec: EnvSpec
     settings: Any  # the static settings, a frozen dataclass
-    hyperparameters: Any  # the default numbers, a NamedTuple
+    hyperparameters: Any  # the default numbers, a `Hyperparameters`
     init: Callable[..., Any]
     initial_memory: Callable[[tuple[int, ...]], Any]
     act: Callable[..., tuple[jax.Array, Any, Any]]

@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from hajax.core.actors import GroupTables, TeamActors
+from hajax.core.advantages import weighted_mean
 from hajax.core.batches import GroupBatch
+from hajax.core.drifts import PolicyChange
 from hajax.core.normalisation import RunningMoments
 from hajax.core.optimisation import Learner
 from hajax.core.sequential import draw_permutation, sequential_update
@@ -37,16 +39,27 @@ class GroupPolicy:
         """The action distribution at every sample."""
         return self.actors.distribution(params, self.tables, self.moments, samples.observation, samples.action_mask)
 
-    def log_prob_and_entropy(self, params: Any, samples: GroupBatch) -> tuple[jax.Array, jax.Array]:
-        """log π(a|o) of the samples' actions and the entropy of π(·|o), each `[K, B]`."""
-        parameters = self.distribution(params, samples)
-        log_prob = distributions.log_prob(parameters, self.tables.layout, samples.action)
-        return log_prob, distributions.entropy(parameters, self.tables.layout)
+    def change(self, params: Any, old: ActionParameters, samples: GroupBatch) -> PolicyChange:
+        """From the policy that drew the samples, whose distributions are `old`, to the one of `params`."""
+        return self.change_to(self.distribution(params, samples), old, samples)
+
+    def change_to(self, new: ActionParameters, old: ActionParameters, samples: GroupBatch) -> PolicyChange:
+        """The same from the new policy's distributions."""
+        return PolicyChange(self._log_ratio(new, samples), samples.advantage, old, new, self.tables.layout)
 
     def log_ratio(self, params: Any, samples: GroupBatch) -> jax.Array:
         """log π_new/π_old of the group's joint action, `[B]`; members that are not alive have no part in it."""
-        log_prob, _ = self.log_prob_and_entropy(params, samples)
-        return jnp.where(samples.weight > 0, log_prob - samples.log_prob, 0).sum(0)
+        return self._log_ratio(self.distribution(params, samples), samples).sum(0)
+
+    def mean_kl(self, old_params: Any, new_params: Any, samples: GroupBatch) -> jax.Array:
+        """The mean of KL(π_old(·|o) ‖ π_new(·|o)) over the samples of living members."""
+        old, new = self.distribution(old_params, samples), self.distribution(new_params, samples)
+        return weighted_mean(distributions.kl_divergence(old, new, self.tables.layout), samples.weight)
+
+    def _log_ratio(self, new: ActionParameters, samples: GroupBatch) -> jax.Array:
+        log_prob = distributions.log_prob(new, self.tables.layout, samples.action)
+        # A sample without weight may be of an impossible action; 0 · ∞ would make the gradient NaN.
+        return jnp.where(samples.weight > 0, log_prob - samples.log_prob, 0)
 
 
 Improve = Callable[[jax.Array, GroupPolicy, Learner, GroupBatch], tuple[Learner, dict[str, jax.Array]]]

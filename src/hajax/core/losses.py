@@ -1,4 +1,4 @@
-"""The objectives of policy and value, as functions of arrays: no network, no optimiser."""
+"""The critic's loss, as a function of arrays: no network, no optimiser."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ import jax.numpy as jnp
 import optax
 
 VALUE_LOSSES = ("huber", "squared")
-
-
-def clipped_surrogate(ratio: jax.Array, advantage: jax.Array, clip: float | jax.Array) -> jax.Array:
-    """PPO-clip, min(r·A, clip(r, 1 ± ε)·A), elementwise (Schulman et al., 2017, Eq. 7), to be maximised."""
-    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
 
 
 def value_error(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -26,7 +26,7 @@ from hajax.core.normalisation import (
     update_moments,
     update_value_statistics,
 )
-from hajax.core.optimisation import Learner, decayed, gradient_step, init_learner, train_epochs
+from hajax.core.optimisation import Learner, adam_step, decayed, init_learner, train_epochs
 from hajax.core.settings import Hyperparameters, Settings
 from hajax.nn.networks import MLP
 from hajax.spec import EnvSpec
@@ -41,7 +41,7 @@ class OnPolicyState(NamedTuple):
     actor_moments: RunningMoments | None
     critic_moments: RunningMoments | None
     updates: jax.Array  # int []: updates done so far
-    hyperparameters: Hyperparameters
+    hyperparameters: Any  # a `Hyperparameters` of the algorithm's own
 
 
 class ActExtras(NamedTuple):
@@ -80,15 +80,20 @@ def make_algorithm(
     actors: TeamActors,
     critics: ValueFunctions,
     update: Callable[[jax.Array, OnPolicyState, OnPolicyBatch], tuple[OnPolicyState, dict[str, jax.Array]]],
+    init_actor: Callable[[Any, Hyperparameters], Learner] = lambda params, numbers: init_learner(params),
 ) -> Algorithm:
-    """The algorithm whose policy update is `update`; `init` and `act` are common to all."""
+    """The algorithm whose policy update is `update`; `init` and `act` are common to all.
+
+    `init_actor(params, numbers)` makes the learner of one group's actor: with Adam's moments by default.
+    """
     defaults = hyperparameters
     defaults.validate()
 
     def init(key: jax.Array, hyperparameters: Hyperparameters | None = None) -> OnPolicyState:
         numbers = defaults if hyperparameters is None else hyperparameters
         numbers.validate()
-        return init_state(key, actors, critics, settings, jax.tree.map(lambda x: jnp.asarray(x, float), numbers))
+        numbers = jax.tree.map(lambda x: jnp.asarray(x, float), numbers)
+        return init_state(key, actors, critics, settings, numbers, init_actor)
 
     def act(key, state, timestep, memory, deterministic=False):
         action, log_prob = actors.act(key, state.actors.params, state.actor_moments, timestep, deterministic)
@@ -108,7 +113,12 @@ def make_algorithm(
 
 
 def init_state(
-    key: jax.Array, actors: TeamActors, critics: ValueFunctions, settings: Settings, hyperparameters: Hyperparameters
+    key: jax.Array,
+    actors: TeamActors,
+    critics: ValueFunctions,
+    settings: Settings,
+    hyperparameters: Hyperparameters,
+    init_actor: Callable[[Any, Hyperparameters], Learner],
 ) -> OnPolicyState:
     """Fresh parameters, optimisers and statistics."""
     actor_key, critic_key = jax.random.split(key)
@@ -120,7 +130,7 @@ def init_state(
         return stacked(init_moments, groups, size) if settings.normalise_observations else None
 
     return OnPolicyState(
-        actors=jax.vmap(init_learner)(actors.init(actor_key)),
+        actors=jax.vmap(init_actor, in_axes=(0, None))(actors.init(actor_key), hyperparameters),
         critics=jax.vmap(init_learner)(critics.init(critic_key)),
         value_statistics=stacked(init_value_statistics, critics.groups) if settings.normalise_values else None,
         actor_moments=moments(actors.groups, policy_input_mask(actors.spec, actors.agent_id).shape[-1]),
@@ -174,7 +184,7 @@ def update_critics(
 
         def step(learner, minibatch):
             value_loss, gradient = jax.value_and_grad(loss)(learner.params, minibatch)
-            learner, norm = gradient_step(learner, gradient, learning_rate, hp.max_grad_norm, hp.adam_eps)
+            learner, norm = adam_step(learner, gradient, learning_rate, hp.max_grad_norm, hp.adam_eps)
             return learner, {"value_loss": value_loss, "critic_grad_norm": norm}
 
         learner, info = train_epochs(key, learner, samples, step, settings.critic_epochs, settings.minibatches)

@@ -14,17 +14,26 @@ Params = TypeVar("Params")
 
 
 class Learner(NamedTuple):
-    """Parameters and the state of their optimiser."""
+    """Parameters, the state of their optimiser (`None` if it keeps none), and the drift's coefficient if it adapts."""
 
     params: Any
-    optimiser: Any
+    optimiser: Any = None
+    drift_coef: jax.Array | None = None
 
 
 def init_learner(params: Any) -> Learner:
+    """A learner with Adam's moments at zero."""
     return Learner(params, optax.scale_by_adam().init(params))
 
 
-def gradient_step(
+def clip_to_norm(gradient: Any, max_norm: float | jax.Array) -> tuple[Any, jax.Array]:
+    """The gradient scaled down to global norm `max_norm` where it is longer, and the norm that it had."""
+    norm = optax.tree.norm(gradient)
+    scale = jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1), 1)
+    return jax.tree.map(lambda g: g * scale.astype(g.dtype), gradient), norm
+
+
+def adam_step(
     learner: Learner,
     gradient: Any,
     learning_rate: float | jax.Array,
@@ -35,12 +44,10 @@ def gradient_step(
 
     The rates may be traced: a changed value does not recompile and may differ per vmapped run.
     """
-    norm = optax.tree.norm(gradient)
-    scale = jnp.where(norm > max_grad_norm, max_grad_norm / jnp.where(norm > 0, norm, 1), 1)
-    gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradient)
+    gradient, norm = clip_to_norm(gradient, max_grad_norm)
     direction, optimiser = optax.scale_by_adam(eps=adam_eps).update(gradient, learner.optimiser)
     params = jax.tree.map(lambda p, d: p - (learning_rate * d).astype(p.dtype), learner.params, direction)
-    return Learner(params, optimiser), norm
+    return learner._replace(params=params, optimiser=optimiser), norm
 
 
 def decayed(learning_rate: float | jax.Array, updates: jax.Array, decay_updates: float | jax.Array) -> jax.Array:

@@ -1,13 +1,14 @@
-"""Settings of the PPO family (HAPPO, MAPPO, IPPO): static ones that shape the program, and traced numbers."""
+"""Settings of on-policy algorithms: static ones, which shape the program, and numbers, which may be traced."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+from flax import struct
 
 from hajax.core.losses import VALUE_LOSSES
 from hajax.core.sequential import ORDERS
@@ -16,13 +17,14 @@ from hajax.spec import RewardKind
 from hajax.validation import check_choice, check_flag, check_number
 
 
-class Hyperparameters(NamedTuple):
-    """Numbers that may be traced, and so differ per vmapped run. Defaults: HARL's, but for `value_decay`."""
+class Hyperparameters(struct.PyTreeNode):
+    """Numbers of every on-policy algorithm, which may be traced, and so differ per vmapped run.
 
-    actor_lr: float | jax.Array = 5e-4
+    `numbers.replace(name=value)` returns a changed copy. Defaults: HARL's, but for `value_decay`.
+    """
+
     critic_lr: float | jax.Array = 5e-4
-    clip: float | jax.Array = 0.2  # ε of the ratio, and of the value if `clip_value`
-    entropy_coef: float | jax.Array = 0.01
+    clip: float | jax.Array = 0.2  # ε of the value if `clip_value`; PPO's of the ratio too
     discount: float | jax.Array = 0.99
     gae_lambda: float | jax.Array = 0.95
     huber_delta: float | jax.Array = 10.0
@@ -33,21 +35,53 @@ class Hyperparameters(NamedTuple):
 
     def validate(self) -> None:
         """Raises ValueError naming the first concrete value out of range; traced values pass."""
-        concrete = {name: x for name, x in self._asdict().items() if not isinstance(x, jax.core.Tracer)}
-        for name, value in concrete.items():
-            if name in ("discount", "gae_lambda", "value_decay"):
-                check_number(name, value, 0, 1)
-            elif name == "decay_updates":
-                check_number(name, value, 0, open_low=True, finite=False)
-            else:
-                check_number(name, value, 0, open_low=name in ("clip", "huber_delta", "max_grad_norm"))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, jax.core.Tracer):
+                check_number(field.name, value, **({"low": 0} | _RANGES.get(field.name, {})))
+
+
+class GradientHyperparameters(Hyperparameters):
+    """Numbers of algorithms whose actors follow a gradient: HAPPO, HAA2C and their baselines."""
+
+    actor_lr: float | jax.Array = 5e-4
+    entropy_coef: float | jax.Array = 0.01
+
+
+class DriftHyperparameters(GradientHyperparameters):
+    """Numbers for drifts with a coefficient, `c · D`, which may adapt to the KL divergence of the last update."""
+
+    drift_coef: float | jax.Array = 1.0  # c, or its first value if it adapts
+    kl_target: float | jax.Array = 0.01  # the mean KL(π_old ‖ π_new) of an update at which c stays as it is
+
+
+class TrustRegionHyperparameters(Hyperparameters):
+    """Numbers of HATRPO. Defaults: HARL's."""
+
+    kl_radius: float | jax.Array = 0.01  # δ, which the mean KL(π_old ‖ π_new) of an update does not exceed
+    accept_ratio: float | jax.Array = 0.5  # κ: a step must gain this share of what the gradient promises
+    backtrack: float | jax.Array = 0.8  # α: each candidate step is this share of the one before
+    damping: float | jax.Array = 0.1  # added to the Fisher matrix when solving for the direction
+
+
+# Ranges other than "a finite number ≥ 0".
+_POSITIVE: dict[str, Any] = {"low": 0, "open_low": True}
+_SHARE: dict[str, Any] = {"low": 0, "high": 1}
+_RANGES: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("clip", "huber_delta", "max_grad_norm", "kl_radius", "kl_target"), _POSITIVE),
+    **dict.fromkeys(("discount", "gae_lambda", "value_decay", "accept_ratio"), _SHARE),
+    "backtrack": _SHARE | {"open_low": True},
+    "decay_updates": _POSITIVE | {"finite": False},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Static settings: what shapes the compiled program. Defaults: HARL's, but for `action_scaling` and `clip_value`.
+    """Static settings of every on-policy algorithm: what shapes the program.
 
-    - `epochs`, `critic_epochs`, `minibatches`: passes over a rollout, for actors and critic, and their minibatches.
+    Defaults: HARL's, but for `action_scaling` and `clip_value`.
+
+    - `critic_epochs`, `minibatches`: passes over a rollout for the critic, and minibatches in every pass.
     - `order`: in which order groups update: `random` (fresh every iteration), `fixed`, or `simultaneous`.
     - `sharing`: which agents share parameters: `none`, `all`, `type` (agents with equal spaces), or a group per agent.
     - `agent_id`: append a one-hot agent id to the observation.
@@ -58,7 +92,6 @@ class Settings:
     - `normalise_values`, `normalise_observations`: running statistics of value targets, of observations and states.
     """
 
-    epochs: int = 5
     critic_epochs: int = 5
     minibatches: int = 1
     order: str = "random"
@@ -81,8 +114,6 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, Sequence) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
-        for name in ("epochs", "critic_epochs", "minibatches"):
-            check_number(name, getattr(self, name), 1, whole=True)
         if not isinstance(self.hidden_sizes, tuple):
             raise ValueError(f"hidden_sizes={self.hidden_sizes!r}; allowed: a list of whole numbers, such as [64,64]")
         check_number("hidden_sizes", self.hidden_sizes or (0,), 1, whole=True)
@@ -91,6 +122,8 @@ class Settings:
         for field in dataclasses.fields(self):
             if isinstance(field.default, bool):
                 check_flag(field.name, getattr(self, field.name))
+            elif isinstance(field.default, int):
+                check_number(field.name, getattr(self, field.name), 1, whole=True)
         check_choice("order", self.order, ORDERS)
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
         check_choice("value_loss", self.value_loss, VALUE_LOSSES)
@@ -110,3 +143,22 @@ class Settings:
         """
         independent = not self.centralised and self.order == "simultaneous"
         return ("team", "individual") if independent else ("team",)
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientSettings(Settings):
+    """Static settings of algorithms whose actors follow a gradient: `epochs`, the actors' passes over a rollout."""
+
+    epochs: int = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class TrustRegionSettings(Settings):
+    """Static settings of HATRPO.
+
+    - `cg_iterations`: of the conjugate gradient method, at most.
+    - `line_search_steps`: how often a step is shortened, at most, before the update is given up.
+    """
+
+    cg_iterations: int = 10
+    line_search_steps: int = 10

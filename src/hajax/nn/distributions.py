@@ -115,3 +115,24 @@ def kl_divergence(p: ActionParameters, q: ActionParameters, layout: ActionLayout
     if p.mean is not None:
         continuous = _gaussian(p).kl_divergence(_gaussian(q))
     return _combine(layout, discrete, continuous).sum(-1)
+
+
+def fisher_product(parameters: ActionParameters, layout: ActionLayout, tangent: ActionParameters) -> ActionParameters:
+    """F · v in the space of the parameters: F is the Fisher information of the action, the Hessian of
+    KL(parameters ‖ ·) at `parameters`.
+
+    A categorical's is diag(p) − p pᵀ in its logits; a Gaussian's 1/σ² in its mean and 2/σ² in its σ. Components that
+    an agent lacks have none.
+    """
+
+    def of_categorical(logits, v):
+        p = jax.nn.softmax(logits)
+        return jnp.where(layout.discrete[..., None], p * (v - jnp.sum(p * v, -1, keepdims=True)), 0)
+
+    def of_gaussian(std, v_mean, v_std):
+        precision = jnp.where(layout.continuous, jnp.reciprocal(jnp.square(std)), 0)
+        return precision * v_mean, 2 * precision * v_std
+
+    logits = None if parameters.logits is None else of_categorical(parameters.logits, tangent.logits)
+    gaussian = (None, None) if parameters.std is None else of_gaussian(parameters.std, tangent.mean, tangent.std)
+    return ActionParameters(logits, *gaussian)

@@ -109,7 +109,7 @@ def make_train(
     def train(key: jax.Array, hyperparameters: Any = None) -> tuple[Any, dict[str, jax.Array]]:
         hyperparameters = algo.hyperparameters if hyperparameters is None else hyperparameters
         if lr_decay:
-            hyperparameters = hyperparameters._replace(decay_updates=iterations)
+            hyperparameters = hyperparameters.replace(decay_updates=iterations)
 
         def step(train_state, _):
             return loop.iterate(train_state)

@@ -1,0 +1,179 @@
+"""Neighbourhood operators: which policies one update may reach, and how it looks for the best of them.
+
+In heterogeneous-agent mirror learning (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Definition 2 and
+Algorithm Template 1: https://arxiv.org/abs/2208.01682) agent i_m takes, of all policies in a neighbourhood of its own,
+the one that maximises E[r · M − D]. With networks, that maximum is approached by gradients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hajax.core.advantages import weighted_mean
+from hajax.core.batches import GroupBatch
+from hajax.core.compound_ratio import GroupPolicy
+from hajax.core.drifts import Drift, PolicyChange
+from hajax.core.optimisation import Learner, adam_step, clip_to_norm, init_learner, train_epochs
+from hajax.core.settings import (
+    GradientHyperparameters,
+    GradientSettings,
+    Hyperparameters,
+    Settings,
+    TrustRegionHyperparameters,
+    TrustRegionSettings,
+)
+from hajax.core.trust_region import line_search, linearise, natural_gradient_step
+from hajax.nn import distributions
+from hajax.nn.distributions import ActionParameters
+
+Info = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class MirrorObjective:
+    """What one group maximises, and the settings and numbers with which it does."""
+
+    policy: GroupPolicy
+    drift: Drift
+    diagnostics: Callable[[PolicyChange, Any], Info]  # elementwise, `[K, B]` each
+    settings: Any
+    numbers: Any
+    learning_rate: Any  # `None` if the numbers have no `actor_lr`
+
+    def __call__(self, change: PolicyChange) -> jax.Array:
+        """r · M − D, `[K, B]`: the heterogeneous-agent mirror operator, sampled (haml, Definition 3)."""
+        return change.ratio * change.advantage - self.drift(change, self.numbers)
+
+
+class Neighbourhood(NamedTuple):
+    """`init(params) -> learner`, and `improve(key, objective, learner, samples) -> (learner, info)`: one group's whole
+    update on its samples `[K, B, …]`, whose `advantage` is M.
+
+    `settings` and `numbers` are the defaults, of classes that have what `improve` reads.
+    """
+
+    init: Callable[[Any], Learner]
+    improve: Callable[[jax.Array, MirrorObjective, Learner, GroupBatch], tuple[Learner, Info]]
+    settings: Settings
+    numbers: Hyperparameters
+
+    def check(self, settings: Settings, numbers: Hyperparameters) -> None:
+        """Raises ValueError, naming what is missing, unless both have all that the defaults' classes have."""
+        for given, needed in ((settings, self.settings), (numbers, self.numbers)):
+            missing = [field.name for field in dataclasses.fields(needed) if not hasattr(given, field.name)]
+            if missing:
+                raise ValueError(
+                    f"{type(given).__name__} has no {', '.join(missing)}; allowed: a {type(needed).__name__}, or any "
+                    "class that also has these"
+                )
+
+
+def _gradient(objective: MirrorObjective, params: Any, samples: GroupBatch, old: ActionParameters) -> tuple[Any, Info]:
+    """The gradient of −E[r · M − D] − c · H at `params`.
+
+    The entropy bonus c · H is PPO's and no part of mirror learning, whose guarantees are those of c = 0.
+    """
+
+    def loss(params):
+        change = objective.policy.change(params, old, samples)
+
+        def mean(x):
+            return weighted_mean(x, samples.weight)
+
+        surrogate = mean(objective(change))
+        entropy = mean(distributions.entropy(change.new, change.layout))
+        info = {
+            "policy_loss": -surrogate,
+            "entropy": entropy,
+            "approx_kl": mean(change.ratio - 1 - change.log_ratio),
+        }
+        info |= {name: mean(x) for name, x in objective.diagnostics(change, objective.numbers).items()}
+        return -surrogate - objective.numbers.entropy_coef * entropy, info
+
+    return jax.grad(loss, has_aux=True)(params)
+
+
+def _ascend_by_adam(
+    key: jax.Array, objective: MirrorObjective, learner: Learner, samples: GroupBatch
+) -> tuple[Learner, Info]:
+    old = objective.policy.distribution(learner.params, samples)
+
+    def step(learner, minibatch):
+        gradient, info = _gradient(objective, learner.params, *minibatch)
+        numbers = objective.numbers
+        learner, norm = adam_step(learner, gradient, objective.learning_rate, numbers.max_grad_norm, numbers.adam_eps)
+        return learner, info | {"actor_grad_norm": norm}
+
+    settings = objective.settings
+    return train_epochs(key, learner, (samples, old), step, settings.epochs, settings.minibatches)
+
+
+def _step_once(
+    key: jax.Array, objective: MirrorObjective, learner: Learner, samples: GroupBatch
+) -> tuple[Learner, Info]:
+    old = objective.policy.distribution(learner.params, samples)
+    gradient, info = _gradient(objective, learner.params, samples, old)
+    gradient, norm = clip_to_norm(gradient, objective.numbers.max_grad_norm)
+    params = jax.tree.map(lambda p, g: p - (objective.learning_rate * g).astype(p.dtype), learner.params, gradient)
+    return learner._replace(params=params), info | {"actor_grad_norm": norm}
+
+
+def _step_within_kl_ball(
+    key: jax.Array, objective: MirrorObjective, learner: Learner, samples: GroupBatch
+) -> tuple[Learner, Info]:
+    policy, numbers, settings = objective.policy, objective.numbers, objective.settings
+    layout, total = policy.tables.layout, samples.weight.sum()
+    share = samples.weight / jnp.where(total > 0, total, 1)  # of each sample in a mean
+    around = linearise(lambda params: policy.distribution(params, samples), learner.params, layout, share)
+    old = around.distribution
+
+    def gain(new):
+        return jnp.sum(share * objective(policy.change_to(new, old, samples)))
+
+    def evaluate(params):
+        new = policy.distribution(params, samples)
+        kl = jnp.sum(share * distributions.kl_divergence(old, new, layout))
+        return gain(new) - start, kl
+
+    start, slope = jax.value_and_grad(gain)(old)
+    gradient = around.pull(slope)
+    direction = natural_gradient_step(
+        around.fisher_product, gradient, numbers.kl_radius, numbers.damping, settings.cg_iterations
+    )
+    found = line_search(
+        evaluate,
+        learner.params,
+        direction,
+        numbers.kl_radius,
+        numbers.accept_ratio,
+        numbers.backtrack,
+        settings.line_search_steps,
+    )
+    improvement = jnp.where(found.accepted, found.improvement, 0)
+    info = {
+        "policy_loss": -(start + improvement),
+        "entropy": jnp.sum(share * distributions.entropy(old, layout)),
+        "kl": jnp.where(found.accepted, found.kl, 0),
+        "improvement": improvement,
+        "expected_improvement": direction.expected,
+        "accepted": found.accepted.astype(start.dtype),
+        "candidate": found.candidate.astype(start.dtype),
+        "actor_grad_norm": optax.tree.norm(gradient),
+    }
+    return learner._replace(params=found.params), info
+
+
+unrestricted = Neighbourhood(init_learner, _ascend_by_adam, GradientSettings(), GradientHyperparameters())
+"""All policies: `epochs` of `minibatches` by Adam, as in HAPPO and HAA2C."""
+
+gradient_step = Neighbourhood(Learner, _step_once, Settings(), GradientHyperparameters())
+"""One step θ + α g on all samples, so that ‖Δθ‖ ≤ `actor_lr` · `max_grad_norm`."""
+
+kl_ball = Neighbourhood(Learner, _step_within_kl_ball, TrustRegionSettings(), TrustRegionHyperparameters())
+"""Mean KL(π_old ‖ π_new) ≤ `kl_radius`: a natural-gradient step and a line search, as in HATRPO."""

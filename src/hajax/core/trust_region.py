@@ -1,0 +1,131 @@
+"""A step within a KL ball: natural gradient by conjugate gradients, then a backtracking line search.
+
+Schulman et al., *Trust Region Policy Optimization* (ICML 2015); for agents in sequence Kuba et al. (2022), Eq. 8 and
+Algorithm 2, lines 11–13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.scipy.sparse.linalg import cg
+
+from hajax.nn import distributions
+from hajax.nn.distributions import ActionParameters
+from hajax.spec import ActionLayout
+
+Product = Callable[[Any], Any]  # v -> H v, on trees like the parameters
+
+
+class Linearised(NamedTuple):
+    """A policy around its parameters: every product is a pass of one linear map, or of its transpose."""
+
+    distribution: ActionParameters  # at the parameters themselves
+    pull: Callable[[ActionParameters], Any]  # Jᵀu, from a gradient in the distribution's parameters to the network's
+    fisher_product: Product  # Hv = JᵀFJv
+
+
+def linearise(
+    distribution: Callable[[Any], ActionParameters], params: Any, layout: ActionLayout, share: jax.Array
+) -> Linearised:
+    """The policy `params -> distributions [K, B]` around `params`.
+
+    H is the Hessian of Σ share · KL(π_old ‖ ·) at the old policy: since the KL divergence has no gradient there, what
+    remains is the Fisher information F of the distributions between the network's Jacobians J.
+    """
+    old, push = jax.linearize(distribution, params)
+    transposed = jax.linear_transpose(push, params)
+
+    def pull(u):
+        return transposed(u)[0]
+
+    def fisher_product(v):
+        product = distributions.fisher_product(old, layout, push(v))
+        return pull(jax.tree.map(lambda x: x * share.reshape(*share.shape, *[1] * (x.ndim - share.ndim)), product))
+
+    return Linearised(old, pull, fisher_product)
+
+
+class Direction(NamedTuple):
+    """Where to go and how far at most."""
+
+    step: Any  # β x, a tree like the parameters: ½ (βx)ᵀ H (βx) = δ
+    expected: jax.Array  # βx · g: what the objective gains to first order
+
+
+def natural_gradient_step(
+    fisher_product: Product, gradient: Any, radius: Any, damping: Any, iterations: int
+) -> Direction:
+    """The longest step along x ≈ (H + λI)⁻¹ g that keeps the KL divergence, to second order, within `radius` δ:
+
+        β = √(2δ / xᵀHx).
+
+    Args:
+      fisher_product: `v -> H v`, H the Hessian of the mean KL(π_old ‖ ·) at the old policy.
+      gradient: g of the objective, a tree like the parameters.
+      radius: δ.
+      damping: λ. It bends the direction only; the length is that of the undamped H.
+      iterations: of the conjugate gradient method, at most.
+    """
+
+    def damped_product(v):
+        return jax.tree.map(lambda product, x: product + damping * x, fisher_product(v), v)
+
+    precision = jnp.finfo(jnp.result_type(*jax.tree.leaves(gradient))).eps
+    x, _ = cg(damped_product, gradient, tol=float(precision), maxiter=iterations)
+    curvature = optax.tree.vdot(x, fisher_product(x))
+    length = jnp.where(curvature > 0, jnp.sqrt(2 * radius / jnp.where(curvature > 0, curvature, 1)), 0)
+    return Direction(jax.tree.map(lambda x: length * x, x), length * optax.tree.vdot(x, gradient))
+
+
+class Search(NamedTuple):
+    """The candidate at which a line search stands, or at which it ended."""
+
+    candidate: jax.Array  # int j: the step was shortened by α^j
+    accepted: jax.Array  # bool
+    params: Any  # the candidate's
+    improvement: jax.Array  # of the objective
+    kl: jax.Array
+
+
+def line_search(
+    evaluate: Callable[[Any], tuple[jax.Array, jax.Array]],
+    params: Any,
+    direction: Direction,
+    radius: Any,
+    accept_ratio: Any,
+    backtrack: Any,
+    steps: int,
+) -> Search:
+    """The first of θ + α^j · step, j = 0 … `steps`, that improves the objective by at least κ · α^j · expected and
+    stays within the KL radius, up to rounding. If there is none, `params` are returned as they were.
+
+    Args:
+      evaluate: `params -> (improvement of the objective, mean KL from the old policy)`.
+      params: θ.
+      direction: the longest step.
+      radius, accept_ratio, backtrack: δ, κ and α.
+      steps: how often the step is shortened, at most.
+    """
+    rounding = float(jnp.finfo(direction.expected.dtype).eps) ** 0.5
+
+    def candidate(index):
+        scale = backtrack**index
+        new = jax.tree.map(lambda p, s: p + (scale * s).astype(p.dtype), params, direction.step)
+        improvement, kl = evaluate(new)
+        enough = improvement >= accept_ratio * scale * direction.expected
+        accepted = enough & (improvement > 0) & (kl <= radius * (1 + rounding))
+        return Search(index, accepted, new, improvement, kl)
+
+    def unfinished(search):
+        return ~search.accepted & (search.candidate < steps)
+
+    first = candidate(jnp.zeros((), int))
+    last = lax.while_loop(unfinished, lambda search: candidate(search.candidate + 1), first)
+    kept = jax.tree.map(lambda new, old: jnp.where(last.accepted, new, old), last.params, params)
+    return last._replace(params=kept)

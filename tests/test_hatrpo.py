@@ -1,0 +1,236 @@
+"""The trust-region step: products with the Fisher matrix, the step's length, the line search, and whole trainings.
+
+`test_exactness.py` compares whole updates with `reference_trpo.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems
+import pytest
+import scipy.sparse.linalg
+from cases import CASES, problem, update
+from jax.flatten_util import ravel_pytree
+
+import hajax
+from hajax.core.actors import GroupTables
+from hajax.core.batches import GroupBatch, group_batches
+from hajax.core.compound_ratio import GroupPolicy, improve_in_sequence
+from hajax.core.drifts import no_drift
+from hajax.core.groups import Groups
+from hajax.core.neighbourhoods import MirrorObjective, kl_ball
+from hajax.core.on_policy import estimate, make_networks
+from hajax.core.optimisation import Learner
+from hajax.core.trust_region import Direction, line_search, linearise, natural_gradient_step
+from hajax.nn import distributions
+from hajax.nn.distributions import ActionParameters
+from hajax.spec import ActionLayout, Box, Discrete, MultiDiscrete
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+# Products with the Fisher matrix.
+
+SPACES = {
+    "categorical": Discrete(4),
+    "Gaussian": Box((-1.0, 0.0), (2.0, 5.0)),
+    "MultiDiscrete": MultiDiscrete((2, 3)),
+}
+
+
+@functools.cache
+def policy_of(kind: str):
+    """One agent of that kind beside one of another, so that it is padded: its policy, parameters and samples."""
+    other = Discrete(3) if kind == "Gaussian" else Box((-1.0,) * 3, (1.0,) * 3)
+    spec = problems.make_spec((SPACES[kind], other), (3, 5))
+    algo = problems.make_algorithm("hatrpo", spec)
+    state = problems.random_state(algo, 1)
+    batch = problems.random_batch(algo, state, 1, inactive=0.3)
+    actors, critics = make_networks("hatrpo", spec, algo.settings, None, None)
+    everyone = group_batches(actors, batch, estimate(critics, state, batch))
+    first = functools.partial(jax.tree.map, lambda x: jnp.asarray(x)[0])
+    return GroupPolicy(actors, first(actors.tables), None), first(state.actors.params), first(everyone)
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_fisher_product_is_that_of_the_explicit_hessian(kind):
+    policy, params, samples = policy_of(kind)
+    share = samples.weight / samples.weight.sum()
+    around = linearise(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
+    flat, unravel = ravel_pytree(params)
+    matrix = jax.hessian(lambda x: policy.mean_kl(params, unravel(x), samples))(flat)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        v = rng.normal(size=flat.shape)
+        product = ravel_pytree(around.fisher_product(unravel(jnp.asarray(v))))[0]
+        np.testing.assert_allclose(product, matrix @ v, 0, 1e-8)
+    assert np.abs(matrix).max() > 1e-2
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.1])
+@pytest.mark.parametrize("kind", SPACES)
+def test_the_longest_step_reaches_the_radius_to_second_order(kind, damping):
+    """½ xᵀHx = δ with the undamped H, however far the conjugate gradients have come."""
+    policy, params, samples = policy_of(kind)
+    share = samples.weight / samples.weight.sum()
+    around = linearise(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
+    gradient = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=float)).reshape(x.shape), params)
+    # A gradient of the objective lies in the range of the Fisher matrix.
+    gradient = around.fisher_product(gradient)
+    step, expected = natural_gradient_step(around.fisher_product, gradient, 0.3, damping, iterations=10)
+    x = ravel_pytree(step)[0]
+    assert float(x @ ravel_pytree(around.fisher_product(step))[0]) / 2 == pytest.approx(0.3, rel=1e-9)
+    assert float(x @ ravel_pytree(gradient)[0]) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_direction_is_that_of_conjugate_gradients_with_so_many_iterations():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(30, 30))
+    matrix, gradient = root @ root.T / 30, rng.normal(size=30)
+    step, _ = natural_gradient_step(lambda v: matrix @ v, jnp.asarray(gradient), 0.5, 0.02, iterations=7)
+    x, _ = scipy.sparse.linalg.cg(matrix + 0.02 * np.eye(30), gradient, rtol=0, maxiter=7)
+    np.testing.assert_allclose(step, x / np.sqrt(x @ matrix @ x), 0, 1e-10)
+
+
+def test_no_gradient_no_step():
+    step, expected = natural_gradient_step(lambda v: 2 * v, jnp.zeros(3), 0.5, 0.0, iterations=10)
+    assert not step.any()
+    assert expected == 0
+
+
+# The line search.
+
+
+@pytest.mark.parametrize(
+    ("improvement", "kl", "candidate", "accepted"),
+    [
+        (lambda x: x, lambda x: 0.5 * x**2, 0, True),
+        (lambda x: x - 0.7 * x**2, lambda x: 0 * x, 1, True),  # 0.3 of the step's promise, then 0.65
+        (lambda x: x, lambda x: 2 * x**2, 1, True),
+        (lambda x: x - 3 * x**2, lambda x: 0 * x, 3, True),
+        (lambda x: -x, lambda x: 0 * x, 4, False),
+        (lambda x: x * jnp.nan, lambda x: 0 * x, 4, False),
+        (lambda x: x, lambda x: x * jnp.nan, 4, False),
+        (lambda x: x, lambda x: 0 * x + 0.5001, 4, False),
+    ],
+)
+def test_line_search_takes_the_first_candidate_that_gains_enough_within_the_radius(
+    improvement, kl, candidate, accepted
+):
+    """θ = 3 + x with x = 1, ½, ¼ …, κ = 0.5, δ = 0.5, at most four times shortened."""
+    direction = Direction(jnp.array(1.0), jnp.array(1.0))
+    found = line_search(
+        lambda params: (improvement(params - 3), kl(params - 3)), jnp.array(3.0), direction, 0.5, 0.5, 0.5, steps=4
+    )
+    assert (int(found.candidate), bool(found.accepted)) == (candidate, accepted)
+    assert float(found.params) == (3 + 0.5**candidate if accepted else 3)
+
+
+def test_a_rejected_step_leaves_the_agent_exactly_as_it_was():
+    name = "hatrpo, rejected"
+    _, state, batch = problem(name)
+    new_state, info, _ = update(name, state, batch)
+    rejected = np.flatnonzero(np.asarray(info["accepted"]) == 0)
+    assert rejected.size
+    for group in rejected:
+        jax.tree.map(
+            lambda new, old, g=group: np.testing.assert_array_equal(new[g], old[g]), new_state.actors, state.actors
+        )
+    assert set(np.asarray(info["kl"])[rejected]) == {0.0}
+
+
+def test_the_compared_updates_reject_accept_and_shorten_steps():
+    candidates = []
+    for name in (name for name, case in CASES.items() if case.algorithm == "hatrpo"):
+        _, state, batch = problem(name)
+        _, info, _ = update(name, state, batch)
+        candidates += [int(j) for j, good in zip(info["candidate"], info["accepted"], strict=True) if good]
+    assert 0 in candidates
+    assert max(candidates) >= 2
+
+
+# Figure 1 of hatrpo-happo: r(a¹, a²) = a¹ a², unit-variance Gaussians, δ = 0.5.
+
+
+@pytest.mark.parametrize("order", ["simultaneous", "fixed", "random"])
+def test_figure_1(order):
+    """Every mean moves by √(2δ) = 1, the second agent's towards where the first one went; expectations are exact."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    old = jnp.array([[-0.25], [0.25]])
+    first, second = (x.ravel() for x in np.meshgrid(-0.25 + nodes, 0.25 + nodes, indexing="ij"))
+    weight = np.outer(weights, weights).ravel() / weights.sum() ** 2
+    layout = ActionLayout(
+        np.zeros(1, bool), np.ones(1, bool), np.ones((1, 1), bool), center=np.zeros(1), scale=np.ones(1)
+    )
+
+    class Means(types.SimpleNamespace):
+        """Actors whose only parameter is the mean."""
+
+        groups = Groups((0, 1))
+
+        def distribution(self, params, tables, moments, observation, action_mask):
+            mean = jnp.broadcast_to(params, (*observation.shape[:-1], 1))
+            return ActionParameters(None, mean, jnp.ones_like(mean))
+
+    actors = Means(tables=GroupTables(None, jax.tree.map(lambda x: np.stack([x, x]), layout)))
+    action = np.stack([first, second])[:, None, :, None]
+    log_prob = jax.vmap(lambda mean, a: distributions.log_prob(ActionParameters(None, mean, jnp.ones(1)), layout, a))(
+        old, jnp.asarray(action)
+    )
+    advantage = first * second + 0.0625
+    samples = GroupBatch(
+        observation=jnp.zeros((2, 1, first.size, 1)),
+        action_mask=None,
+        action=jnp.asarray(action),
+        log_prob=log_prob,
+        advantage=jnp.broadcast_to(advantage, (2, 1, first.size)),
+        weight=jnp.broadcast_to(weight, (2, 1, first.size)),
+    )
+    numbers = types.SimpleNamespace(kl_radius=0.5, damping=0.0, accept_ratio=0.5, backtrack=0.8)
+    settings = types.SimpleNamespace(cg_iterations=10, line_search_steps=10)
+
+    def improve(key, policy, learner, samples):
+        objective = MirrorObjective(policy, no_drift, lambda change, numbers: {}, settings, numbers, None)
+        return kl_ball.improve(key, objective, learner, samples)
+
+    learners, info = improve_in_sequence(jax.random.key(3), actors, order, Learner(old), None, samples, improve)
+    means = np.asarray(learners.params)[:, 0]
+    np.testing.assert_allclose(np.abs(means - [-0.25, 0.25]), 1, atol=1e-9)
+    np.testing.assert_allclose(info["kl"], 0.5, atol=1e-9)
+    np.testing.assert_array_equal(info["candidate"], 0)
+    assert means.prod() == pytest.approx(-0.5625 if order == "simultaneous" else 0.9375, abs=1e-9)
+
+
+# Whole trainings.
+
+
+@pytest.mark.parametrize("kl_radius", [0.01, 0.1])
+def test_no_accepted_step_leaves_the_ball_in_a_whole_training(kl_radius):
+    with jax.enable_x64(False):
+        env = hajax.make_env("mpe/simple_reference")
+        algo = hajax.make_algorithm("hatrpo", env, hidden_sizes=(16,), kl_radius=kl_radius, critic_epochs=1)
+        train = hajax.make_train(env, algo, total_steps=30 * 200, num_envs=8, rollout_length=25)
+        _, metrics = jax.jit(train)(jax.random.key(0))
+    kl, accepted = np.asarray(metrics["kl"]), np.asarray(metrics["accepted"])
+    assert kl.shape == (30, 2)
+    assert kl.max() <= kl_radius * (1 + 1e-3)
+    assert accepted.mean() > 0.8
+    assert kl[accepted == 1].min() > 0.05 * kl_radius  # the ball is used
+
+
+def test_it_solves_the_trap_of_homogeneity():
+    env = hajax.make_env("games/trap_of_homogeneity", num_agents=2)
+    algo = hajax.make_algorithm("hatrpo", env, hidden_sizes=(16,), kl_radius=0.05)
+    train = hajax.make_train(env, algo, total_steps=128 * 60, num_envs=128, rollout_length=1)
+    state, _ = jax.jit(train)(jax.random.key(0))
+    evaluate = hajax.make_evaluate(env, algo, num_episodes=50)
+    assert evaluate(jax.random.key(1), state)["episode_return"].mean() == 1
