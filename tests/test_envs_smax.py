@@ -434,6 +434,14 @@ def test_an_unavailable_action_is_never_taken():
     assert unmasked > batch.log_prob.size / 10
 
 
+def test_no_weapon_fires_twice_in_a_step():
+    """Which is why a step draws one number per unit: from one attack to the next ready one it takes longer."""
+    world = make_world("3m")
+    for pause in world.kinds.weapon_cooldown - world.time_step:  # the shortest that can be drawn
+        ready = [pause - world.time_step * passed <= 0 for passed in range(world.physical_steps - 1)]
+        assert not any(ready)
+
+
 def test_opponents_remember_their_prey():
     """As jaxmarl's heuristic starts: nobody, and at the very first step the goal is the start turned by 180 degrees."""
     blank = heuristic_enemy.get_heuristic_policy_initial_state()

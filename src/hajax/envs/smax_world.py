@@ -60,7 +60,7 @@ class WorldState(NamedTuple):
 class Draws(NamedTuple):
     """The random numbers of one step, uniform in [0, 1)."""
 
-    cooldown: jax.Array  # [P, U], how long the weapon that is fired takes
+    cooldown: jax.Array  # [P, U], how long a weapon takes that is fired in that physical step
     pursuit: jax.Array  # [M], which of the agents in sight an opponent follows
     target: jax.Array | None  # [M], which of those in range it attacks; None if the closest
 
@@ -137,12 +137,12 @@ class World:
         return state._replace(position=position, goal=self.size - position[self.num_agents :])
 
     def draw(self, key: jax.Array) -> Draws:
-        """All random numbers of a step at once."""
-        lengths = [self.physical_steps * self.num_units, self.num_opponents]
+        """All random numbers of a step at once. No weapon fires twice within it, so a number each is enough."""
+        lengths = [self.num_units, self.num_opponents]
         lengths += [self.num_opponents] if self.opponent == "random" else []
         cooldown, *choices = jnp.split(jax.random.uniform(key, (sum(lengths),)), np.cumsum(lengths)[:-1])
         target = choices[1] if self.opponent == "random" else None
-        return Draws(cooldown.reshape(self.physical_steps, self.num_units), choices[0], target)
+        return Draws(jnp.broadcast_to(cooldown, (self.physical_steps, self.num_units)), choices[0], target)
 
     def step(self, state: WorldState, action: jax.Array, draws: Draws) -> WorldState:
         """One step: the agents' actions int `[N]`, the opponents' own, and P physical steps with them."""
