@@ -51,7 +51,8 @@ def units_drawing(world: World, spec: EnvSpec) -> Draw:
         axes.plot([0, 0, 2 * centre, 2 * centre, 0], [0, 2 * centre, 2 * centre, 0, 0], color="0.4", linewidth=1)
         reach = float(np.abs(position[alive] - centre).max(initial=0)) + 1
         half = next((half for half in WINDOWS if half >= reach), WINDOWS[-1])
-        axes.set(xlim=(centre - half, centre + half), ylim=(centre - half, centre + half), aspect="equal")
+        limits, ticks = (centre - half, centre + half), [x for x in range(0, 33, 4) if abs(x - centre) <= half]
+        axes.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks, aspect="equal")
         axes.tick_params(labelsize=8, color="0.6", labelcolor="0.4")
         axes.spines[:].set_color("0.6")
         _legend(axes)
