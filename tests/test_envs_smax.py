@@ -212,7 +212,7 @@ def test_scenarios_are_jaxmarl_s_and_three_more():
         assert env.spec.max_steps == 100
 
 
-def test_heroes_of_a_mixed_line_up():
+def test_agents_of_different_kinds_have_the_same_spaces():
     """2s3z: kinds differ in numbers, not in spaces, so that agents share by type unless told otherwise."""
     world, spec = make_world("2s3z"), make_env("smax/2s3z").spec
     assert [agent.observation_size for agent in spec.agents] == [13 * 9 + 10] * 5
