@@ -46,6 +46,33 @@ def test_harl_preset():
     assert config.compose(["preset=harl/mpe", "algo.clip=0.1", "num_envs=8"])["num_envs"] == 8
 
 
+@pytest.mark.parametrize(
+    ("preset", "hidden", "clip", "discount"),
+    [
+        ("hatrpo-happo/smac", [64], 0.3, 0.99),
+        ("harl/smac", [64, 64, 64], 0.2, 0.99),
+        ("harl/smac_outnumbered", [64, 64, 64], 0.05, 0.95),
+    ],
+)
+@pytest.mark.parametrize("name", ["happo", "mappo"])
+def test_smac_presets(preset, hidden, clip, discount, name):
+    """The papers' and HARL's tables; their names are what a run is called by."""
+    settings = config.compose([f"preset={preset}", "env=smax/3m", f"algo={name}"])
+    algo = settings["algo"]
+    assert (settings["num_envs"], settings["rollout_length"], settings["preset"]) == (20, 160, preset)
+    assert (algo["hidden_sizes"], algo["clip"], algo["discount"]) == (hidden, clip, discount)
+    assert (algo["epochs"], algo["minibatches"], algo["actor_lr"], algo["critic_lr"]) == (5, 1, 5e-4, 5e-4)
+    assert (algo["output_gain"], algo["adam_eps"], algo["max_grad_norm"], algo["value_loss"]) == (
+        0.01,
+        1e-5,
+        10,
+        "huber",
+    )
+    options = {key: value for key, value in algo.items() if key not in ("name", "reward")}
+    made = hajax.make_algorithm(name, hajax.make_env("games/hasac_matrix"), **options)
+    assert made.settings.hidden_sizes == tuple(hidden)
+
+
 def test_a_registered_environment_needs_no_file():
     hajax.register_env("workshop/matrix", "hajax.envs.games:trap_of_homogeneity")
     settings = config.compose(["env=workshop/matrix", "env.num_agents=4", "algo=ippo"])

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.text import Text
 from PIL import Image
-from test_envs import OPTIONS, random_action
+from test_envs import NAMES, OPTIONS, random_action
 
 import hajax
 from hajax.cli.film import Frame, each_frame, frame_figure, render_gif
-from hajax.envs import list_envs, make_env
+from hajax.envs import make_env
 from hajax.envs.drawing import round_levels, window
 from hajax.training.recording import record_episode
 
@@ -28,7 +28,7 @@ MANY = {
     "games/trap_of_homogeneity": [{"num_agents": 12}],
     "mpe/simple_spread": [{"num_agents": 8}],
 }
-CASES = [(name, options) for name in list_envs() for options in OPTIONS.get(name, [{}]) + MANY.get(name, [])]
+CASES = [(name, options) for name in NAMES for options in OPTIONS.get(name, [{}]) + MANY.get(name, [])]
 
 
 @functools.cache

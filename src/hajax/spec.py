@@ -123,8 +123,9 @@ class EnvSpec:
     """An environment: its agents, the critic's state width, the step limit, and what `reward` means.
 
     `reward="team"` gives every agent the sum over agents; `"individual"` gives each its own. `max_steps` is the
-    number of steps after which an episode is truncated, `None` if there is no limit. With `masks_actions=False` every
-    choice is available at all times, and updates are compiled without action masks.
+    number of steps after which an episode is truncated, `None` if there is no limit. With `state_per_agent` the critic
+    sees a state of each agent's own, `[N, S]` instead of `[S]`. With `masks_actions=False` every choice is available at
+    all times, and updates are compiled without action masks.
     """
 
     name: str
@@ -132,6 +133,7 @@ class EnvSpec:
     state_size: int
     max_steps: int | None
     reward: RewardKind = "team"
+    state_per_agent: bool = False
     masks_actions: bool = True
 
     def __post_init__(self):
@@ -143,6 +145,11 @@ class EnvSpec:
     @property
     def num_agents(self) -> int:
         return len(self.agents)
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """The shape of a timestep's `state`: `(S,)`, or `(N, S)` if every agent has its own."""
+        return (self.num_agents, self.state_size) if self.state_per_agent else (self.state_size,)
 
     @functools.cached_property
     def observation_size(self) -> int:
@@ -215,7 +222,7 @@ class FinalStep(NamedTuple):
     """
 
     observation: jax.Array  # [N, O]
-    state: jax.Array  # [S]
+    state: jax.Array  # [S], or [N, S]
     action_mask: jax.Array  # bool [N, D, C]
     active: jax.Array  # bool [N]
 
@@ -229,7 +236,7 @@ class Timestep(NamedTuple):
     """
 
     observation: jax.Array  # [N, O], padded with zeros
-    state: jax.Array  # [S], for the critic
+    state: jax.Array  # [S], for the critic; [N, S] if the specification says `state_per_agent`
     action_mask: jax.Array  # bool [N, D, C]: the choices available now
     active: jax.Array  # bool [N]: alive, so that the next action counts
     reward: jax.Array  # [N]

@@ -22,7 +22,7 @@ class OnPolicyBatch(NamedTuple):
     """
 
     observation: jax.Array  # [T, E, N, O], padded with zeros
-    state: jax.Array  # [T, E, S]
+    state: jax.Array  # [T, E, S], or [T, E, N, S] if every agent has its own
     action_mask: jax.Array  # bool [T, E, N, D, C]
     active: jax.Array  # bool [T, E, N]: the agent was alive when it acted
     first: jax.Array  # bool [T, E]: step t opens an episode
@@ -32,7 +32,7 @@ class OnPolicyBatch(NamedTuple):
     terminated: jax.Array  # bool [T, E]
     truncated: jax.Array  # bool [T, E]
     final_observation: jax.Array  # [T, E, N, O]
-    final_state: jax.Array  # [T, E, S]
+    final_state: jax.Array  # as `state`
     memory: Any  # the actors' memory before step 0, [E, N, …]; empty for feed-forward policies
 
 
@@ -92,11 +92,11 @@ def on_policy_batch(
     )
     widths = {
         "observation": (spec.num_agents, spec.observation_size),
-        "state": (spec.state_size,),
+        "state": spec.state_shape,
         "action_mask": layout.choices.shape,
         "action": (spec.num_agents, spec.num_components),
         "final_observation": (spec.num_agents, spec.observation_size),
-        "final_state": (spec.state_size,),
+        "final_state": spec.state_shape,
         **dict.fromkeys(("active", "log_prob", "reward"), (spec.num_agents,)),
         **dict.fromkeys(("terminated", "truncated"), ()),
     }
@@ -173,7 +173,7 @@ def estimate(
         discount=discount,
         gae_lambda=gae_lambda,
     )
-    active = batch.active.any(-1, keepdims=True) if critics.centralised else batch.active
+    active = batch.active.any(-1, keepdims=True) if critics.joint else batch.active
     return Estimates(value, advantage, advantage + baseline, active)
 
 

@@ -23,7 +23,8 @@ class ValueFunctions:
     """Static description of the critics. `V` of them judge a step: V = 1 if centralised, V = N if individual.
 
     The centralised critic is a team of one "agent" that observes the state, so both kinds are one code path:
-    parameters stacked over groups, values `[…, V]`.
+    parameters stacked over groups, values `[…, V]`. Where every agent has a state of its own
+    (`EnvSpec.state_per_agent`), it is a team of N that share their parameters: one critic, V = N values.
     """
 
     spec: EnvSpec
@@ -36,9 +37,16 @@ class ValueFunctions:
     def module(self) -> Critic:
         return Critic(self.torso)
 
+    @property
+    def joint(self) -> bool:
+        """Whether one value judges the whole team, V = 1."""
+        return self.centralised and not self.spec.state_per_agent
+
     @functools.cached_property
     def groups(self) -> Groups:
-        return Groups((0,)) if self.centralised else self.agent_groups
+        if not self.centralised:
+            return self.agent_groups
+        return Groups((0,) if self.joint else (0,) * self.spec.num_agents)
 
     @functools.cached_property
     def mask(self) -> np.ndarray | None:
@@ -55,9 +63,9 @@ class ValueFunctions:
         return self.spec.observation_size + (self.spec.num_agents if self.agent_id else 0)
 
     def inputs(self, observation: jax.Array, state: jax.Array) -> jax.Array:
-        """What the critics see, `[…, V, S]`, from observations `[…, N, O]` and states `[…, S]`."""
+        """What the critics see, `[…, V, S]`, from observations `[…, N, O]` and states `[…, S]` or `[…, N, S]`."""
         if self.centralised:
-            return state[..., None, :]
+            return state[..., None, :] if self.joint else state
         return policy_input(self.spec, observation, self.agent_id)
 
     def init(self, key: jax.Array) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hajax.envs.base import Environment, auto_reset, check_environment, state_from_observations
+from hajax.envs.smax import SCENARIOS
 from hajax.validation import check_choice, check_known, check_settings
 
 Factory = Callable[..., Environment]
@@ -26,6 +27,7 @@ _BUILT_IN: dict[str, str] = {
     "games/trap_of_heterogeneity": "hajax.envs.games:trap_of_heterogeneity",
     "games/hasac_matrix": "hajax.envs.games:hasac_matrix",
     "games/gaussian": "hajax.envs.games:gaussian",
+    **{f"smax/{scenario}": f"hajax.envs.smax:{scenario}" for scenario in SCENARIOS},
 }
 _registered: dict[str, str | Factory] = {}
 

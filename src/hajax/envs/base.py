@@ -125,7 +125,7 @@ def check_environment(env: Environment) -> None:
     next_state, following = jax.eval_shape(env.step, key, state, action)
     shapes: dict[str, tuple[int, ...]] = {
         "observation": (spec.num_agents, spec.observation_size),
-        "state": (spec.state_size,),
+        "state": spec.state_shape,
         "action_mask": spec.action_layout.choices.shape,
         **dict.fromkeys(("active", "reward"), (spec.num_agents,)),
         **dict.fromkeys(("terminated", "truncated", "first"), ()),
@@ -186,7 +186,8 @@ def auto_reset(env: Environment) -> Environment:
 
 def state_from_observations(env: Environment) -> Environment:
     """Replaces the critic's state by the agents' unpadded observations, end to end."""
-    spec = dataclasses.replace(env.spec, state_size=sum(agent.observation_size for agent in env.spec.agents))
+    width = sum(agent.observation_size for agent in env.spec.agents)
+    spec = dataclasses.replace(env.spec, state_size=width, state_per_agent=False)
 
     def replace(ts: Timestep) -> Timestep:
         final = ts.final._replace(state=concatenate_observations(spec, ts.final.observation))

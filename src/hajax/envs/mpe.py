@@ -16,9 +16,6 @@ the next observation.
 from __future__ import annotations
 
 import functools
-import importlib
-import io
-import sys
 from typing import Any, Literal
 
 import jax
@@ -27,6 +24,7 @@ import numpy as np
 
 from hajax.envs.base import Environment, clip_action, pad_observations, state_from_observations, timestep
 from hajax.envs.drawing import particle_drawing
+from hajax.envs.lazy import import_quietly
 from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, RewardKind
 from hajax.validation import check_choice, check_number
 
@@ -127,22 +125,6 @@ def simple_speaker_listener(
     return _environment(name, task, {}, actions, reward, state, max_steps)
 
 
-def _import_tasks() -> Any:
-    """jaxmarl's module of tasks, imported on demand because that takes seconds.
-
-    The import prints about optional parts, and leaves the process's own streams in the place of a notebook's or a
-    progress bar's; both are undone.
-    """
-    streams = {name: getattr(sys, name) for name in ("stdout", "stderr", "__stdout__")}
-    try:
-        for name in ("stdout", "__stdout__"):
-            setattr(sys, name, io.StringIO())
-        return importlib.import_module("jaxmarl.environments.mpe")
-    finally:
-        for name, stream in streams.items():
-            setattr(sys, name, stream)
-
-
 @functools.cache
 def _lean(task: Any) -> Any:
     """The task in fewer operations: one random draw per reset, no noise, contact forces as one array expression.
@@ -216,7 +198,7 @@ def _environment(
     check_choice("reward", reward, ("team", "individual"))
     check_choice("state", state, ("observations", "environment"))
     check_number("max_steps", max_steps, 1, whole=True)
-    task_class = _lean(getattr(_import_tasks(), task))
+    task_class = _lean(getattr(import_quietly("jaxmarl.environments.mpe"), task))
     with jax.ensure_compile_time_eval():  # its constants are arrays, also where a caller is being traced
         world = task_class(action_type=actions.capitalize(), **options)
     agents = tuple(

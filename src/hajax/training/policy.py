@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,7 +54,7 @@ class Policy:
             observations: an agent's observation in its natural shape, or flat. An agent that is absent (dead, or not
                 yet there) gets no action.
             memory: of the step before; at the start of an episode `initial_memory()`, or nothing.
-            state: the critic's state `[S]`, for algorithms whose actors use it.
+            state: the critic's state `[S]` (`[N, S]` if every agent has its own), for algorithms whose actors use it.
             action_mask: per agent, an entry per choice that is true where it is available (for MultiDiscrete, one such
                 array per component, or all of them end to end). Without it every choice is.
             key: for a random action; without it the most probable one.
@@ -90,12 +91,12 @@ class Policy:
                 observation[i, : own.size] = own
             if agent.name in masks:
                 available[i] = _available(agent, masks[agent.name], spec.action_layout, i)
-        critic_state = np.zeros(spec.state_size) if state is None else np.ravel(np.asarray(state, float))
-        _check_size("state", critic_state, spec.state_size)
+        critic_state = np.zeros(spec.state_shape) if state is None else np.asarray(state, float)
+        _check_size("state", critic_state, math.prod(spec.state_shape))
         return timestep(
             spec,
             jnp.asarray(observation),
-            jnp.asarray(critic_state),
+            jnp.asarray(critic_state.reshape(spec.state_shape)),
             action_mask=jnp.asarray(available),
             active=jnp.array([name in observations for name in names]),
         )

@@ -39,7 +39,7 @@ def playable(env: Environment, algo: Algorithm, *, evaluation: bool = False) -> 
 
     Raises ValueError if their agents differ, or, unless only for evaluation, the critic's state or the kind of reward.
     """
-    for field in ("agents",) if evaluation else ("agents", "state_size", "reward"):
+    for field in ("agents",) if evaluation else ("agents", "state_size", "state_per_agent", "reward"):
         has, expected = getattr(env.spec, field), getattr(algo.spec, field)
         if has != expected:
             raise ValueError(

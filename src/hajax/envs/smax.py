@@ -1,0 +1,180 @@
+"""SMAX: StarCraft-like micromanagement, a team of units against a scripted one, with partial observability.
+
+The rules, units and scenarios are jaxmarl's (see `hajax.envs.smax_world`); what is shown follows hajax's contract:
+
+- an episode lasts at most `max_steps` = 100 steps, and its end by that limit is a truncation; jaxmarl tests its counter
+  before it increments it, which gives 101, and calls every end `done`;
+- a dead agent is not `active` and can only stop;
+- the critic's state is scaled: jaxmarl's has positions of 0 to 32 and cooldowns that fall without end.
+
+An action is 0 north, 1 east, 2 south, 3 west, 4 stop, 5 + k attack opponent k. The edge of the map kills.
+
+What an agent sees, 13 (U − 1) + 10 entries for U units: of every other living unit in its sight (the agents before
+it, those after it, the opponents) the health, the relative position in units of its sight range, the direction in which
+it last moved, the number of its last attack as a share of the greatest, what is left of its weapon's cooldown and its
+kind, one-hot; then its own health, position, cooldown and kind. Kinds differ in speed, damage, range and health but not
+in what they see or can do, so that `sharing="type"` shares among all; to share by kind give the groups,
+`sharing=[0,0,1,1,1]` in 2s3z.
+
+The team is paid as a whole: the share of the opponents' health that it has removed in this step (1 for all of it), and
+1 for a win. The greatest return is 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.envs.base import Environment, state_from_observations, timestep
+from hajax.envs.lazy import import_quietly
+from hajax.envs.smax_drawing import units_drawing
+from hajax.envs.smax_world import OpponentKind, Units, World
+from hajax.spec import AgentSpec, Discrete, EnvSpec, RewardKind
+from hajax.validation import check_choice, check_number
+
+StateKind = Literal["ep", "fp", "observations", "environment"]
+
+MARINE, MARAUDER, ZEALOT, ZERGLING = 0, 1, 3, 4
+# Line-ups that jaxmarl does not have: the kinds of the agents and of the opponents.
+OWN_LINE_UPS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "8m_vs_9m": ((MARINE,) * 8, (MARINE,) * 9),
+    "6z_vs_24zg": ((ZEALOT,) * 6, (ZERGLING,) * 24),
+    "2M7m_vs_3M8m": ((MARAUDER,) * 2 + (MARINE,) * 7, (MARAUDER,) * 3 + (MARINE,) * 8),
+}
+SCENARIOS: dict[str, str] = {
+    "3m": "3 marines against 3",
+    "8m": "8 marines against 8",
+    "25m": "25 marines against 25",
+    "2s3z": "2 stalkers and 3 zealots against the same",
+    "3s5z": "3 stalkers and 5 zealots against the same",
+    "5m_vs_6m": "5 marines against 6",
+    "8m_vs_9m": "8 marines against 9",
+    "10m_vs_11m": "10 marines against 11",
+    "27m_vs_30m": "27 marines against 30",
+    "3s_vs_5z": "3 stalkers against 5 zealots",
+    "3s5z_vs_3s6z": "3 stalkers and 5 zealots against 3 and 6",
+    "6h_vs_8z": "6 hydralisks against 8 zealots",
+    "6z_vs_24zg": "6 zealots against 24 zerglings: corridor's line-up, without the choke point that makes it",
+    "2M7m_vs_3M8m": "2 marauders and 7 marines against 3 and 8: not MMM2, which has a medivac on either side",
+    "smacv2_5_units": "5 units against 5, kinds and places drawn for every episode",
+    "smacv2_10_units": "10 units against 10, kinds and places drawn for every episode",
+    "smacv2_20_units": "20 units against 20, kinds and places drawn for every episode",
+}
+
+
+def __getattr__(name: str) -> Callable[..., Environment]:
+    """The factory of a scenario, by its name (which is why it is no function of its own: `3m` is no identifier)."""
+    if name in SCENARIOS:
+        return _factory(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _factory(scenario: str) -> Callable[..., Environment]:
+    def factory(
+        *,
+        reward: RewardKind = "team",
+        state: StateKind = "ep",
+        opponent: OpponentKind = "closest",
+        max_steps: int = 100,
+    ) -> Environment:
+        return _environment(scenario, reward, state, opponent, max_steps)
+
+    factory.__doc__ = f"""{SCENARIOS[scenario]}.
+
+    Args:
+        reward: `"team"` gives every agent what the team is paid (not N times that), `"individual"` an equal share of
+            it: SMAX knows no reward of an agent's own.
+        state: what the critic sees. `"ep"` is one state of the environment, `[10 U]`: of every living unit its health,
+            position, cooldown and kind (`"environment"` is another name for it). `"fp"` is a state of each agent's own,
+            `[N, 14 (U − 1) + 10]`: its observation as if it saw the whole map, and whom it does see.
+            `"observations"` is all agents' observations end to end.
+        opponent: whom an opponent attacks among those in its range, `"closest"` or `"random"`.
+        max_steps: steps after which an episode is truncated.
+
+    Raises:
+        ValueError: an option has a value that is not allowed.
+    """
+    return factory
+
+
+def make_world(scenario: str, opponent: OpponentKind = "closest") -> World:
+    """The dynamics of a scenario, with jaxmarl's numbers."""
+    smax = import_quietly("jaxmarl.environments.smax")
+    with jax.ensure_compile_time_eval():  # arrays, also where a caller is being traced
+        if scenario in OWN_LINE_UPS:
+            agents, opponents = OWN_LINE_UPS[scenario]
+            kinds = jnp.array([*agents, *opponents], jnp.uint8)
+            line_up = smax.Scenario(kinds, len(agents), len(opponents), False, False)
+        else:
+            line_up = smax.map_name_to_scenario(scenario)
+        theirs = smax.SMAX(scenario=line_up)
+        drawn = bool(line_up.smacv2_unit_type_generation)
+        numbers = {
+            "velocity": theirs.unit_type_velocities,
+            "attack": theirs.unit_type_attacks,
+            "attack_range": theirs.unit_type_attack_ranges,
+            "sight_range": theirs.unit_type_sight_ranges,
+            "radius": theirs.unit_type_radiuses,
+            "health": theirs.unit_type_health,
+            "weapon_cooldown": theirs.unit_type_weapon_cooldowns,
+            "bits": np.eye(theirs.unit_type_bits),
+        }
+        return World(
+            num_agents=theirs.num_allies,
+            num_opponents=theirs.num_enemies,
+            kinds=Units(**{name: np.asarray(table, float) for name, table in numbers.items()}),
+            line_up=None if drawn else np.asarray(line_up.unit_types, int),
+            size=float(theirs.map_width),
+            time_step=theirs.time_per_step,
+            physical_steps=theirs.world_steps_per_env_step,
+            opponent=opponent,
+            place=theirs.position_generator.generate,
+            muster=theirs.unit_type_generator.generate,
+        )
+
+
+def _environment(
+    scenario: str, reward: RewardKind, state: StateKind, opponent: OpponentKind, max_steps: int
+) -> Environment:
+    """The contract's `reset` and `step` around the world, without automatic reset."""
+    check_choice("reward", reward, ("team", "individual"))
+    check_choice("state", state, ("ep", "fp", "observations", "environment"))
+    check_choice("opponent", opponent, ("closest", "random"))
+    check_number("max_steps", max_steps, 1, whole=True)
+    world = make_world(scenario, opponent)
+    judged = world.perspective if state == "fp" else world.survey
+    first = jax.eval_shape(world.reset, jax.random.key(0))
+    observed, shown_state = jax.eval_shape(lambda inner: (world.observe(inner), judged(inner)), first)
+    agents = tuple(
+        AgentSpec(f"ally_{i}", observed.shape[1:], Discrete(world.num_actions)) for i in range(world.num_agents)
+    )
+    size, per_agent = shown_state.shape[-1], state == "fp"
+    spec = EnvSpec(f"smax/{scenario}", agents, size, max_steps, reward, state_per_agent=per_agent)
+
+    def show(inner, **fields):
+        shown: dict[str, Any] = {
+            "action_mask": world.available(inner)[:, None],
+            "active": inner.alive[: world.num_agents],
+        }
+        return inner, timestep(spec, world.observe(inner), judged(inner), **shown, **fields)
+
+    def reset(key):
+        return show(world.reset(key), first=True)
+
+    def step(key, inner, action):
+        after = world.step(inner, action[:, 0].astype(int), world.draw(key))
+        decided = world.decided(after)
+        return show(
+            after,
+            joint_reward=world.reward(inner, after),
+            terminated=decided,
+            truncated=~decided & (after.step >= max_steps),
+            metrics={"win": world.won(after).astype(after.health.dtype)},
+        )
+
+    env = Environment(spec, reset, step, draw=units_drawing(world, spec))
+    return state_from_observations(env) if state == "observations" else env

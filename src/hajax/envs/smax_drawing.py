@@ -1,0 +1,105 @@
+"""The drawing of SMAX: both teams on the map, whom the agents attack and where they go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hajax.colours import BLUE, VERMILION
+from hajax.envs.drawing import Draw
+from hajax.envs.smax_world import DIRECTIONS, MOVES, World
+from hajax.spec import EnvSpec, Timestep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Half the width of what is shown around the map's centre: the first that every living unit fits into.
+WINDOWS = (6.0, 9.0, 12.0, 16.5)
+# Units are small on a wide map.
+ENLARGED = 1.5
+LETTERS = ("m", "M", "s", "z", "zg", "h")
+
+
+def units_drawing(world: World, spec: EnvSpec) -> Draw:
+    """Agents as discs with numbers, opponents as squares with the letter of their kind, both filled up to their health.
+
+    A line goes to whom an agent attacks, an arrow to where it moves; a cross is where a unit died.
+    """
+    centre = world.size / 2
+
+    def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
+        position, kind = np.asarray(state.position), np.asarray(state.kind)
+        alive, chosen = np.asarray(state.health) > 0, np.asarray(action)[:, 0].astype(int)
+        health = np.asarray(state.health) / world.kinds.health[kind]
+        radius = ENLARGED * world.kinds.radius[kind]
+        for i in range(world.num_units):
+            if not alive[i]:
+                axes.plot(*position[i], "x", color="0.6", markersize=5, zorder=1)
+                continue
+            is_agent = i < world.num_agents
+            _unit(axes, position[i], radius[i], health[i], is_agent)
+            label = str(i) if is_agent else LETTERS[kind[i]]
+            axes.text(position[i, 0], position[i, 1], label, size=7, ha="center", va="center", zorder=6, clip_on=True)
+            if is_agent:
+                _intention(axes, position, radius[i], i, chosen[i], world)
+        counts = alive[: world.num_agents].sum(), alive[world.num_agents :].sum()
+        axes.set_xlabel(
+            f"{counts[0]} of {world.num_agents} agents and {counts[1]} of {world.num_opponents} opponents live",
+            loc="left",
+        )
+        axes.plot([0, 0, 2 * centre, 2 * centre, 0], [0, 2 * centre, 2 * centre, 0, 0], color="0.4", linewidth=1)
+        reach = float(np.abs(position[alive] - centre).max(initial=0)) + 1
+        half = next((half for half in WINDOWS if half >= reach), WINDOWS[-1])
+        limits, ticks = (centre - half, centre + half), [x for x in range(0, 33, 4) if abs(x - centre) <= half]
+        axes.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks, aspect="equal")
+        axes.tick_params(labelsize=8, color="0.6", labelcolor="0.4")
+        axes.spines[:].set_color("0.6")
+        _legend(axes)
+
+    return draw
+
+
+def _unit(axes: Axes, center: np.ndarray, radius: float, health: float, is_agent: bool) -> None:
+    """The outline of a unit, and its colour from the bottom up to its share of health."""
+    from matplotlib.patches import Circle, Patch, Rectangle
+
+    corner, width = center - radius, 2 * radius
+    colour = BLUE if is_agent else VERMILION
+
+    def shape(**look: Any) -> Patch:
+        return Circle(tuple(center), radius, **look) if is_agent else Rectangle(tuple(corner), width, width, **look)
+
+    axes.add_patch(shape(facecolor="white", edgecolor="none", zorder=3))
+    level = axes.add_patch(Rectangle(tuple(corner), width, width * health, facecolor=colour, alpha=0.45, zorder=4))
+    outline = axes.add_patch(shape(fill=False, edgecolor=colour, linewidth=1.5, zorder=5))
+    level.set_clip_path(outline)
+
+
+def _intention(axes: Axes, position: np.ndarray, radius: float, i: int, chosen: int, world: World) -> None:
+    """A line from agent i to the opponent that it attacks, or an arrow to where it moves; neither if it stops."""
+    start = position[i]
+    if chosen >= MOVES:
+        target = position[world.num_agents + chosen - MOVES]
+        axes.plot(*np.stack([start, target]).T, color="0.2", linewidth=1, linestyle=(0, (3, 2)), zorder=2)
+    elif chosen < MOVES - 1:
+        direction = np.array(DIRECTIONS[chosen])
+        style = {"arrowstyle": "-|>", "color": "0.1", "linewidth": 1, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
+        begin = start + radius * direction
+        axes.annotate("", tuple(begin + direction), tuple(begin), arrowprops=style, zorder=6)
+
+
+def _legend(axes: Axes) -> None:
+    from matplotlib.lines import Line2D
+
+    def entry(label: str, colour: str, marker: str, line: Any = "") -> Line2D:
+        return Line2D([], [], linestyle=line, marker=marker, color=colour, mfc="none", mew=1.5, label=label)
+
+    handles = [
+        entry("agent", BLUE, "o"),
+        entry("opponent", VERMILION, "s"),
+        entry("attack", "0.2", "", (0, (3, 2))),
+        entry("died", "0.6", "x"),
+    ]
+    legend = axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, fontsize=9)
+    legend.set_frame_on(False)

@@ -1,0 +1,91 @@
+"""A critic whose state is each agent's own (`EnvSpec.state_per_agent`)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems
+import pytest
+
+import hajax
+from hajax.core import on_policy
+from hajax.envs.base import Environment, timestep
+from hajax.spec import Discrete
+
+ONE = problems.make_spec([Discrete(3)] * 3)
+OWN = dataclasses.replace(ONE, state_per_agent=True)
+
+
+def for_each_agent(batch):
+    """The batch with the state given to every agent."""
+
+    def copies(x):
+        return jnp.repeat(x[..., None, :], 3, axis=-2)
+
+    return batch._replace(state=copies(batch.state), final_state=copies(batch.final_state))
+
+
+@pytest.mark.parametrize(("name", "sharing"), [("happo", "none"), ("mappo", "all")])
+def test_where_all_have_the_same_state_the_update_is_that_of_one_state(name, sharing):
+    """One critic either way; three equal values of a step weigh what one does."""
+    with jax.enable_x64(True):
+        settings = {"order": "fixed"} if name == "happo" else {}
+        one, own = (
+            problems.make_algorithm(name, spec, sharing=sharing, normalise_observations=True, **settings)
+            for spec in (ONE, OWN)
+        )
+        updates = jax.jit(one.update), jax.jit(own.update)
+        for seed in range(2):
+            state = problems.random_state(one, seed)
+            shapes = jax.tree.map(jnp.shape, jax.eval_shape(own.init, jax.random.key(0)))
+            assert jax.tree.map(jnp.shape, state) == shapes
+            batch = problems.random_batch(one, state, seed)
+            after = updates[0](jax.random.key(seed), state, batch)
+            same = updates[1](jax.random.key(seed), state, for_each_agent(batch))
+            # Statistics of states count every agent's.
+            moments = same[0].critic_moments
+            moments = moments._replace(weight=moments.weight / 3, deviation=moments.deviation / 3)
+            same = (same[0]._replace(critic_moments=moments), same[1])
+            for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(same), strict=True):
+                np.testing.assert_allclose(a, b, rtol=0, atol=1e-10)
+
+
+def test_each_agent_is_judged_on_its_own_state():
+    algo = problems.make_algorithm("happo", OWN)
+    _, critics = on_policy.make_networks("happo", OWN, algo.settings, None, None)
+    state = problems.random_state(algo, 0)
+    one_state = problems.random_batch(
+        problems.make_algorithm("happo", ONE), problems.random_state(algo, 0), 0, inactive=0.4
+    )
+    batch = for_each_agent(one_state)
+    other = batch._replace(state=batch.state.at[:, :, 1].set(jnp.arange(4.0) ** 2))
+    before, after = (on_policy.estimate(critics, state, x) for x in (batch, other))
+    assert before.value.shape == (4, 3, 3)
+    np.testing.assert_array_equal(before.active, batch.active)
+    for name in ("value", "advantage"):
+        changed = np.abs(getattr(before, name) - getattr(after, name)) > 1e-6
+        assert changed[..., 1].mean() > 0.9
+        assert not changed[..., [0, 2]].any()
+
+
+def environment(spec):
+    def show(**fields):
+        return jnp.zeros(()), timestep(spec, jnp.ones((3, 3)), jnp.ones(spec.state_shape), **fields)
+
+    return Environment(spec, lambda key: show(first=True), lambda key, state, action: show(truncated=True))
+
+
+def test_shapes_are_checked_wherever_a_state_comes_in():
+    lead = (4, 2)
+    arrays = {"observation": (3, 3), "action": (3, 1), "log_prob": (3,), "reward": (), "final_observation": (3, 3)}
+    arrays = {name: jnp.zeros((*lead, *shape)) for name, shape in arrays.items()}
+    own, one = jnp.zeros((*lead, 3, 4)), jnp.zeros((*lead, 4))
+    assert hajax.on_policy_batch(OWN, **arrays, state=own, final_state=own).state.shape == own.shape
+    with pytest.raises(ValueError, match=r"state has shape \(4, 2, 4\); allowed: \(4, 2, 3, 4\) for random"):
+        hajax.on_policy_batch(OWN, **arrays, state=one, final_state=one)
+    algo = problems.make_algorithm("happo", ONE)
+    with pytest.raises(ValueError, match=r"state_per_agent=True of random; allowed: False, for which happo was made"):
+        hajax.make_loop(environment(OWN), algo, num_envs=2, rollout_length=2)
+    loop = hajax.make_loop(environment(OWN), problems.make_algorithm("happo", OWN), num_envs=2, rollout_length=2)
+    jax.eval_shape(lambda key: loop.iterate(loop.init(key)), jax.random.key(0))
