@@ -73,6 +73,36 @@ def test_smac_presets(preset, hidden, clip, discount, name):
     assert made.settings.hidden_sizes == tuple(hidden)
 
 
+@pytest.mark.parametrize(
+    ("preset", "name", "schedule", "numbers"),
+    [
+        ("harl/mpe_hatrpo", "hatrpo", (20, 200), {"kl_radius": 0.005, "hidden_sizes": [128, 128]}),
+        ("harl/smac_hatrpo", "hatrpo", (20, 160), {"kl_radius": 0.01, "hidden_sizes": [64, 64, 64]}),
+        (
+            "hatrpo-happo/smac_hatrpo",
+            "hatrpo",
+            (20, 160),
+            {"kl_radius": 0.06, "accept_ratio": 0.5, "hidden_sizes": [64]},
+        ),
+        ("haml/smac", "haa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
+        ("haml/smac", "maa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
+    ],
+)
+def test_presets_of_other_algorithms(preset, name, schedule, numbers):
+    settings = config.compose([f"preset={preset}", f"algo={name}"])
+    algo = settings["algo"]
+    assert (settings["num_envs"], settings["rollout_length"], settings["preset"]) == (*schedule, preset)
+    assert {key: algo[key] for key in numbers} == numbers
+    options = {key: value for key, value in algo.items() if key not in ("name", "reward")}
+    assert hajax.make_algorithm(name, hajax.make_env("games/hasac_matrix"), **options).name == name
+
+
+def test_every_preset_is_tested():
+    tested = {"harl/mpe", "hatrpo-happo/smac", "harl/smac", "harl/smac_outnumbered", "haml/smac"}
+    tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac")}
+    assert set(config.options("preset")) == tested
+
+
 def test_a_registered_environment_needs_no_file():
     hajax.register_env("workshop/matrix", "hajax.envs.games:trap_of_homogeneity")
     settings = config.compose(["env=workshop/matrix", "env.num_agents=4", "algo=ippo"])
