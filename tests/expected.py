@@ -33,20 +33,27 @@ class Stream:
     final_inputs: np.ndarray
     reward: np.ndarray
     active: np.ndarray
+    sequences: reference.Sequences | None  # with an empty memory before step 0
 
 
 def streams(algo: Any, state: Any, batch: Any) -> tuple[list[list[int]], list[Stream]]:
     """The groups of critics, and a stream for every agent (for the team, if the critic is central)."""
     active, reward = np.asarray(batch.active), np.asarray(batch.reward)
     moments = state.critic_moments
+
+    def sequences(active):
+        if algo.settings.memory == "none":
+            return None
+        return problems.sequences(algo, batch, active, np.zeros((active.shape[1], algo.settings.hidden_sizes[-1])))
+
     if algo.settings.centralised:
         inputs = [problems.normalised(moments, 0, np.asarray(x), ...) for x in (batch.state, batch.final_state)]
-        return [[0]], [Stream(*inputs, reward[..., 0], active.any(-1))]
+        return [[0]], [Stream(*inputs, reward[..., 0], active.any(-1), sequences(active.any(-1)))]
     made = []
     for i, group in enumerate(problems.assignment(algo.spec, algo.settings.sharing)):
         inputs = [problems.own_input(algo, x, i) for x in (batch.observation, batch.final_observation)]
         inputs = [problems.normalised(moments, group, x, problems.own_columns(algo, i)) for x in inputs]
-        made.append(Stream(*inputs, reward[..., i], active[..., i]))
+        made.append(Stream(*inputs, reward[..., i], active[..., i], sequences(active[..., i])))
     return problems.groups_of(algo.spec, algo.settings.sharing), made
 
 
@@ -74,25 +81,41 @@ def update_critics(
         for i in members:
             stream = streams[i]
             flat = stream.inputs.reshape(-1, stream.inputs.shape[-1])
-            old, _ = reference.value(learners[g].params, flat)
-            final, _ = reference.value(learners[g].params, stream.final_inputs.reshape(flat.shape))
+            final_flat, parameters = stream.final_inputs.reshape(flat.shape), learners[g].params
+            rows = final_rows = stream.sequences
+            if rows is not None:
+                _, after = reference.body(parameters, flat, rows, [])
+                # Where a step led, as a sequence of its own that goes on from the memory after that step.
+                alone, never = np.arange(len(flat)), np.zeros(len(flat), bool)
+                final_rows = reference.Sequences(alone, never, never, after)
+            old, _ = reference.value(parameters, flat, rows)
+            final, _ = reference.value(parameters, final_flat, final_rows)
             baseline, future = ((scale * x + mean).reshape(stream.reward.shape) for x in (old, final))
             advantage = reference.gae(
                 stream.reward, baseline, future, terminated, truncated, hp.discount, hp.gae_lambda
             )
             advantages[i] = advantage.ravel()
-            pool.append((flat, old, (advantage + baseline).ravel(), stream.active.ravel()))
+            chunks = None if rows is None else rows.chunks(settings.chunk_length, after)
+            pool.append((flat, old, (advantage + baseline).ravel(), stream.active.ravel(), chunks))
         if normalise:
-            seen = np.concatenate([target[active] for _, _, target, active in pool])
+            seen = np.concatenate([target[active] for _, _, target, active, _ in pool])
             statistics = reference.update_statistics(statistics, seen, hp.value_decay)
             mean, scale = reference.location_and_scale(statistics)
         learner = learners[g]
         for rows in (rows for minibatches in epochs[g] for rows in minibatches):
-            parts = [[x[rows][active[rows]] for x in arrays] for *arrays, active in pool]
+            parts = [[x[rows][active[rows]] for x in arrays] for *arrays, active, _ in pool]
             x, old, target = (np.concatenate(column) for column in zip(*parts, strict=True))
             target = (target - mean) / scale
+            parts = [chunks.take(rows).take(active[rows]) for *_, active, chunks in pool if chunks is not None]
             _, gradient = reference.value_loss(
-                learner.params, x, old, target, hp, settings.value_loss, settings.clip_value
+                learner.params,
+                x,
+                old,
+                target,
+                hp,
+                settings.value_loss,
+                settings.clip_value,
+                reference.Sequences.join(parts) if parts else None,
             )
             learner = learner.step(gradient, learning_rate, hp)
         new_learners.append(learner)
@@ -123,13 +146,23 @@ def update(
     `shuffles` are the row permutations of all passes, one after another: the groups' in `order`, then the critics'.
     """
     settings, hp = algo.settings, jax.tree.map(float, state.hyperparameters)
-    size = batch.log_prob.shape[0] * batch.log_prob.shape[1]
+    num_steps, num_envs = batch.log_prob.shape[:2]
     drawn = iter(shuffles or [])
+
+    def rows_of(chosen):
+        """The rows of samples; those of chunks, if they are what is shuffled, in the order of time."""
+        if settings.memory == "none":
+            return chosen
+        length = settings.chunk_length
+        env, chunk = np.divmod(chosen, num_steps // length)
+        return np.sort(((chunk * length + np.arange(length)[:, None]) * num_envs + env).ravel())
 
     def passes(count):
         if settings.minibatches == 1:
-            return [[np.arange(size)]] * count
-        return [np.split(np.asarray(next(drawn)), settings.minibatches) for _ in range(count)]
+            return [[np.arange(num_steps * num_envs)]] * count
+        return [
+            [rows_of(rows) for rows in np.split(np.asarray(next(drawn)), settings.minibatches)] for _ in range(count)
+        ]
 
     def decayed(learning_rate):
         done = int(state.updates) / hp.decay_updates
@@ -145,6 +178,8 @@ def update(
         if algo.name == "hatrpo":
             learner, steps[g] = reference_trpo.trpo(learner, bounds, members, hp, settings.line_search_steps)
             return learner
+        if settings.memory == "gru":
+            members = [(samples.chunks(learner.params, settings.chunk_length), m) for samples, m in members]
         unclipped = hp.replace(clip=np.inf) if algo.name in ("haa2c", "maa2c") else hp
         return reference.ppo(learner, bounds, members, unclipped, decayed(hp.actor_lr), actor_passes[g])
 

@@ -70,13 +70,23 @@ def random_state(algo: Any, seed: int) -> Any:
 
 
 def random_batch(
-    algo: Any, state: Any, seed: int, *, steps: int = 4, num_envs: int = 3, inactive: float = 0.0, noise: float = 0.15
+    algo: Any,
+    state: Any,
+    seed: int,
+    *,
+    steps: int | None = None,
+    num_envs: int = 3,
+    inactive: float = 0.0,
+    noise: float = 0.15,
 ) -> OnPolicyBatch:
     """A rollout by the contract, with terminations, truncations, action masks and a share of `inactive` agents.
 
-    The behaviour's log-probabilities differ from the state's by `noise`, so that ratios are off 1 from the start.
+    The behaviour's log-probabilities differ from the state's by `noise`, so that ratios are off 1 from the start. For a
+    policy with memory the rollout is longer, and some of its environments begin within an episode.
     """
     rng, spec = np.random.default_rng(seed), algo.spec
+    recurrent = algo.settings.memory != "none"
+    steps = steps or (6 if recurrent else 4)
     lead, layout = (steps, num_envs), spec.action_layout
     shape = (*lead, spec.num_agents)
 
@@ -113,10 +123,14 @@ def random_batch(
         final_state=follow(critic_state),
         memory=(),
     )
+    if recurrent:
+        batch.first[0] = rng.random(num_envs) < 0.5
+        batch = batch._replace(memory=0.5 * rng.normal(size=algo.initial_memory((num_envs,)).shape))
     for i, agent in enumerate(spec.agents):
         if isinstance(agent.action_space, Box):
             p = view_of(algo, state, i).read().params
-            features = reference.torso(p, samples(algo, state, batch, i).observation, [])
+            rows = samples(algo, state, batch, i)
+            features, _ = reference.body(p, rows.observation, rows.sequences, [])
             mean, std, center, scale = reference.gaussian(p, bounds(algo, i), features, [], algo.settings.std_scale)
             drawn = center + scale * (mean + std * rng.normal(size=mean.shape))
             batch.action[:, :, i, : drawn.shape[-1]] = drawn.reshape(*lead, -1)
@@ -274,7 +288,16 @@ def samples(algo: Any, state: Any, batch: Any, agent: int) -> reference.Samples:
         rows(np.asarray(batch.action)[:, :, agent, : space.num_components]),
         rows(np.asarray(batch.log_prob)[:, :, agent]),
         rows(np.asarray(batch.active)[:, :, agent]),
+        sequences(algo, batch, np.asarray(batch.active)[:, :, agent], np.asarray(batch.memory)[:, agent])
+        if algo.settings.memory == "gru"
+        else None,
     )
+
+
+def sequences(algo: Any, batch: Any, active: np.ndarray, memory: np.ndarray) -> reference.Sequences:
+    """The environments' rollouts, row t·E + e being step t of sequence e, with `memory` `[E, H]` before step 0."""
+    of = np.broadcast_to(np.arange(active.shape[1]), active.shape)
+    return reference.Sequences(of.ravel(), np.asarray(batch.first).ravel(), active.ravel(), memory)
 
 
 def own_columns(algo: Any, agent: int) -> np.ndarray:

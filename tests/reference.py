@@ -1,7 +1,8 @@
 """The PPO family once more, in NumPy, with plain loops and gradients by hand: what the tests compare hajax with.
 
 Nothing here calls hajax or JAX, and nothing is padded: an agent is evaluated at its own widths from its own parameter
-arrays, which are named as flax names them (`torso/Dense_0/kernel`). Inactive samples are dropped, not masked.
+arrays, which are named as flax names them (`torso/Dense_0/kernel`). Inactive samples are dropped, not masked. A memory
+goes through its sequences row by row, and its gradient back through them.
 `test_exactness.py` checks the gradients against finite differences.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from reference_gru import Sequences, gru
 
 Params = dict[str, np.ndarray]
 Tape = list[
@@ -60,6 +62,16 @@ def torso(p: Params, x: np.ndarray, tape: Tape) -> np.ndarray:
     return x
 
 
+def body(p: Params, x: np.ndarray, sequences: Sequences | None, tape: Tape) -> tuple[np.ndarray, np.ndarray | None]:
+    """What goes to the head, and the memory after every row, if there is one."""
+    features = torso(p, x, tape)
+    if sequences is None:
+        return features, None
+    features, after = gru(p, features, sequences, tape)
+    norm = "gru/MaskedLayerNorm_0/scale" in p
+    return (layer_norm(p, "gru/MaskedLayerNorm_0", features, tape) if norm else features), after
+
+
 def backpropagate(tape: Tape, g: np.ndarray) -> Params:
     gradient: Params = {}
     for backward in reversed(tape):
@@ -68,9 +80,11 @@ def backpropagate(tape: Tape, g: np.ndarray) -> Params:
     return gradient
 
 
-def value(p: Params, x: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], Params]]:
+def value(
+    p: Params, x: np.ndarray, sequences: Sequences | None = None
+) -> tuple[np.ndarray, Callable[[np.ndarray], Params]]:
     tape: Tape = []
-    out = dense(p, "value", torso(p, x, tape), tape)[:, 0]
+    out = dense(p, "value", body(p, x, sequences, tape)[0], tape)[:, 0]
     return out, lambda g: backpropagate(tape, g[:, None])
 
 
@@ -86,10 +100,18 @@ class Samples:
     action: np.ndarray
     log_prob: np.ndarray
     active: np.ndarray
+    sequences: Sequences | None = None  # if the policy has a memory
 
     def take(self, rows: np.ndarray) -> Samples:
         available = [mask[rows] for mask in self.available]
-        return Samples(self.observation[rows], available, self.action[rows], self.log_prob[rows], self.active[rows])
+        taken = [x[rows] for x in (self.action, self.log_prob, self.active)]
+        return Samples(self.observation[rows], available, *taken, self.sequences and self.sequences.take(rows))
+
+    def chunks(self, p: Params, length: int) -> Samples:
+        """The samples of a rollout as chunks, each with the memory that the policy of `p` had at its beginning."""
+        assert self.sequences is not None
+        _, after = body(p, self.observation, self.sequences, [])
+        return dataclasses.replace(self, sequences=self.sequences.chunks(length, after))
 
 
 def policy(
@@ -100,7 +122,7 @@ def policy(
     `bounds` of a Box action are those of its units ±1; `None` leaves it in native units.
     """
     tape: Tape = []
-    features = torso(p, samples.observation, tape)
+    features, _ = body(p, samples.observation, samples.sequences, tape)
     if samples.available:
         return _categorical(p, features, samples, tape)
     mean, std, center, scale = gaussian(p, bounds, features, tape, std_scale)
@@ -168,10 +190,17 @@ def ppo_loss(p: Params, bounds: Any, members: Sequence[tuple[Samples, np.ndarray
 
 
 def value_loss(
-    p: Params, x: np.ndarray, old: np.ndarray, target: np.ndarray, hp: Any, kind: str, clip_value: bool
+    p: Params,
+    x: np.ndarray,
+    old: np.ndarray,
+    target: np.ndarray,
+    hp: Any,
+    kind: str,
+    clip_value: bool,
+    sequences: Sequences | None = None,
 ) -> tuple[float, Params]:
     """Mean of ½e² or Huber(e); with clipping the larger of that and the error of old + clip(value − old, ±ε)."""
-    prediction, backward = value(p, x)
+    prediction, backward = value(p, x, sequences)
 
     def error(e):
         size = np.abs(e)

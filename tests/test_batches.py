@@ -55,6 +55,22 @@ def test_a_wrong_shape_is_named(name):
         hajax.on_policy_batch(SPEC, **wrong)
 
 
+def test_a_policy_with_memory_is_told_what_it_remembered():
+    algo = hajax.make_algorithm("happo", SPEC, hidden_sizes=(5,), memory="gru", chunk_length=2)
+    state = jax.eval_shape(algo.init, jax.random.key(0))
+
+    def update(**given):
+        batch = hajax.on_policy_batch(SPEC, **REQUIRED, **given)
+        return jax.eval_shape(algo.update, jax.random.key(1), state, batch)
+
+    update(memory=algo.initial_memory((E,)))
+    update(memory=jnp.ones((E, N, 5)), first=jnp.zeros((T, E), bool))
+    with pytest.raises(ValueError, match=r"memory has shape \(0,\); allowed: \(3, 2, 5\), before step 0"):
+        update()
+    with pytest.raises(ValueError, match=r"first has shape \(4,\); allowed: \(4, 3\)"):
+        update(memory=algo.initial_memory((E,)), first=jnp.zeros(T, bool))
+
+
 def test_a_team_s_reward_is_one_number_and_an_individual_s_is_each_agent_s():
     """Agents' own rewards under `reward="team"` would be dropped but for the first agent's: they are refused."""
     own = jnp.ones((T, E, N))

@@ -14,12 +14,14 @@ from hajax.spec import Box, Discrete, Timestep
 
 ALGORITHMS = hajax.list_algorithms()
 # What suits a team whose agents all differ; each algorithm's own default sharing is tried on a team of equals.
-CASES = [(name, kind) for name in ALGORITHMS for kind in ("mixed team", "team of equals")]
+CASES = [(name, kind) for name in ALGORITHMS for kind in ("mixed team", "team of equals", "team with memory")]
 
 
 def build(name: str, kind: str) -> Algorithm:
     if kind == "mixed team":
         return problems.make_algorithm(name, problems.make_spec(problems.MIXED, problems.MIXED_SIZES), sharing="none")
+    if kind == "team with memory":
+        return problems.make_algorithm(name, problems.make_spec([Discrete(3)] * 2), memory="gru", chunk_length=3)
     return problems.make_algorithm(name, problems.make_spec([Box((-2.0,), (3.0,))] * 3))
 
 
@@ -113,6 +115,8 @@ def test_every_form_of_sharing(name, sharing):
         ("happo", {"epochs": 0}, r"epochs=0; allowed: a whole number >= 1"),
         ("happo", {"actor_lr": -1.0}, r"actor_lr=-1\.0; allowed: a number >= 0"),
         ("happo", {"order": "reverse"}, r"order='reverse'; allowed: random, fixed, simultaneous"),
+        ("happo", {"memory": "lstm"}, r"memory='lstm'; allowed: none, gru"),
+        ("happo", {"chunk_length": 0}, r"chunk_length=0; allowed: a whole number >= 1"),
         ("happo", {"sharing": "all"}, r"sharing='all' puts agent_0 and agent_1 in one group, but their spaces differ"),
         ("mappo", {"order": "fixed", "sharing": "none"}, r"order='fixed' of mappo; allowed: simultaneous"),
         ("ippo", {"centralised": True, "sharing": "none"}, r"centralised=True of ippo; allowed: False"),

@@ -72,3 +72,25 @@ def test_payoffs_of_the_papers():
     initial = np.array([0.6, 0.2, 0.2])
     np.testing.assert_allclose(initial @ hasac_payoff() @ initial, -8.2)
     assert make_env("games/trap_of_homogeneity", num_agents=6).spec.num_agents == 6
+
+
+@pytest.mark.parametrize("reward", ["team", "individual"])
+def test_memory_game_pays_for_naming_the_first_cue_at_the_last_step(reward):
+    env = make_env("games/memory", num_agents=3, num_cues=4, delay=2, reward=reward)
+    for seed in range(5):
+        state, shown = env.reset(jax.random.key(seed))
+        cue = shown.observation[:, :4].argmax(-1)
+        np.testing.assert_array_equal(shown.observation, jax.nn.one_hot(cue, 5))
+        np.testing.assert_array_equal(shown.state[:-1], jax.nn.one_hot(cue, 4).ravel())
+        wrong = jnp.array([0, 0, 1])  # the last agent's answer
+        for t in range(3):
+            answer = ((cue + wrong) % 4)[:, None].astype(float)
+            state, shown = env.step(jax.random.key(0), state, answer)
+            observation = shown.final.observation
+            assert not observation[:, :4].any()
+            assert set(observation[:, 4].tolist()) == {float(t == 1)}
+            assert bool(shown.terminated) == (t == 2)
+            own = np.array([1.0, 1.0, 0.0]) / 3 * (t == 2)
+            wanted = own if reward == "individual" else np.full(3, own.sum())
+            np.testing.assert_allclose(shown.reward, wanted, rtol=1e-6)
+        assert shown.first

@@ -94,6 +94,7 @@ def test_shared_mappo_is_one_ppo_on_the_pooled_batch():
     )  # fmt: skip
     agents = [problems.samples(algo, state, batch, i) for i in range(3)]
     fields = {f.name: [getattr(a, f.name) for a in agents] for f in dataclasses.fields(reference.Samples)}
+    fields.pop("sequences")
     masks = [np.concatenate(component) for component in zip(*fields.pop("available"), strict=True)]
     pool = reference.Samples(available=masks, **{name: np.concatenate(x) for name, x in fields.items()})
     advantage = reference.standardise([np.tile(advantages[0], 3)], [pool.active])[0]
@@ -106,7 +107,15 @@ def test_shared_mappo_is_one_ppo_on_the_pooled_batch():
 # Inactive agents.
 
 
-@pytest.mark.parametrize("name", ["happo, mixed team, some dead", "mappo, shared", "happo, all shared, agent id"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "happo, mixed team, some dead",
+        "mappo, shared",
+        "happo, all shared, agent id",
+        "happo, gru, groups of two and one",
+    ],
+)
 def test_what_dead_agents_see_and_do_has_no_influence(name):
     """Central critic: arbitrary steps."""
     algo, state, batch = problem(name)
@@ -144,7 +153,9 @@ def test_agents_dead_for_an_episode_have_no_influence_on_their_critics():
 # The reference itself.
 
 
-@pytest.mark.parametrize("name", ["happo, mixed team, some dead", "happo, other losses"])
+@pytest.mark.parametrize(
+    "name", ["happo, mixed team, some dead", "happo, other losses", "happo, gru, groups of two and one"]
+)
 def test_gradients_of_the_reference_are_those_of_its_losses(name):
     """Central differences of every parameter."""
     algo, state, batch = problem(name)
@@ -158,8 +169,9 @@ def test_gradients_of_the_reference_are_those_of_its_losses(name):
         losses.append((view.read().params, loss))
     critic = problems.critic_views(algo, state)[0].read().params
     x = np.asarray(batch.state).reshape(-1, 4)
-    old, target = reference.value(critic, x)[0] + 0.2 * rng.normal(size=len(x)), rng.normal(size=len(x))
-    data = {"x": x, "old": old, "target": target, "hp": hp}
+    rows = expected.streams(algo, state, batch)[1][0].sequences
+    old, target = reference.value(critic, x, rows)[0] + 0.2 * rng.normal(size=len(x)), rng.normal(size=len(x))
+    data = {"x": x, "old": old, "target": target, "hp": hp, "sequences": rows}
     for kind, clip in itertools.product(("huber", "squared"), (True, False)):
         losses.append((critic, functools.partial(reference.value_loss, **data, kind=kind, clip_value=clip)))
     for params, loss in losses:

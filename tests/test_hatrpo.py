@@ -48,22 +48,26 @@ SPACES = {
 
 
 @functools.cache
-def policy_of(kind: str):
+def policy_of(kind: str, memory: str = "none"):
     """One agent of that kind beside one of another, so that it is padded: its policy, parameters and samples."""
     other = Discrete(3) if kind == "Gaussian" else Box((-1.0,) * 3, (1.0,) * 3)
     spec = problems.make_spec((SPACES[kind], other), (3, 5))
-    algo = problems.make_algorithm("hatrpo", spec)
+    algo = problems.make_algorithm("hatrpo", spec, hidden_sizes=(4,), memory=memory, chunk_length=3)
     state = problems.random_state(algo, 1)
     batch = problems.random_batch(algo, state, 1, inactive=0.3)
     actors, critics = make_networks("hatrpo", spec, algo.settings, None, None)
     everyone = group_batches(actors, batch, estimate(critics, state, batch))
     first = functools.partial(jax.tree.map, lambda x: jnp.asarray(x)[0])
-    return GroupPolicy(actors, first(actors.tables), None), first(state.actors.params), first(everyone)
+    policy, params = GroupPolicy(actors, first(actors.tables), None), first(state.actors.params)
+    return policy, params, policy.samples_of(params, first(everyone))
 
 
+@pytest.mark.parametrize("memory", ["none", "gru"])
 @pytest.mark.parametrize("kind", SPACES)
-def test_fisher_product_is_that_of_the_explicit_hessian(kind):
-    policy, params, samples = policy_of(kind)
+def test_fisher_product_is_that_of_the_explicit_hessian(kind, memory):
+    """Through the recurrence too, over chunks of the rollout."""
+    policy, params, samples = policy_of(kind, memory)
+    assert samples.weight.ndim == (2 if memory == "none" else 3)
     share = samples.weight / samples.weight.sum()
     around = linearise(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
     flat, unravel = ravel_pytree(params)
@@ -177,9 +181,9 @@ def test_figure_1(order):
 
         groups = Groups((0, 1))
 
-        def distribution(self, params, tables, moments, observation, action_mask):
+        def distribution(self, params, tables, moments, observation, action_mask, recall):
             mean = jnp.broadcast_to(params, (*observation.shape[:-1], 1))
-            return ActionParameters(None, mean, jnp.ones_like(mean))
+            return ActionParameters(None, mean, jnp.ones_like(mean)), ()
 
     actors = Means(tables=GroupTables(None, jax.tree.map(lambda x: np.stack([x, x]), layout)))
     action = np.stack([first, second])[:, None, :, None]

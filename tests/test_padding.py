@@ -43,6 +43,7 @@ def learning(algorithm: str, **settings):
         ("happo", {"order": "fixed", "agent_id": True}),
         ("mappo", {"layer_norm": False}),
         ("ippo", {"normalise_observations": True}),
+        ("happo", {"order": "fixed", "memory": "gru", "chunk_length": 3}),
     ],
 )
 def test_padded_update_equals_the_unpadded_one(algorithm, settings):

@@ -46,6 +46,12 @@ def test_a_pair_that_does_not_fit_is_refused_before_compiling():
     three = hajax.make_algorithm("happo", team, minibatches=3)
     with pytest.raises(ValueError, match=r"minibatches=3 does not divide num_envs × rollout_length = 16"):
         hajax.make_train(team, three, total_steps=100, num_envs=8, rollout_length=2)
+    chunks = {"memory": "gru", "chunk_length": 3}
+    with pytest.raises(ValueError, match=r"chunk_length=3 does not divide rollout_length=8; allowed: a divisor of 8"):
+        hajax.make_loop(team, hajax.make_algorithm("happo", team, **chunks), num_envs=8, rollout_length=8)
+    recurrent = hajax.make_algorithm("happo", team, minibatches=3, **chunks)
+    with pytest.raises(ValueError, match=r"minibatches=3 does not divide num_envs × rollout_length / 3 = 16"):
+        hajax.make_loop(team, recurrent, num_envs=8, rollout_length=6)
     hajax.make_evaluate(individual, algo, num_episodes=2)  # the kind of reward does not matter to a policy
 
 

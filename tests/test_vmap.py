@@ -163,8 +163,9 @@ def foreign_calls(function, *args) -> set[str]:
     return {a or b for a, b in FOREIGN.findall(text)}
 
 
-def test_vmapped_init_and_update_call_no_lapack():
-    algo = learner()
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_vmapped_init_and_update_call_no_lapack(memory):
+    algo = learner(memory=memory, chunk_length=2)
     keys = jax.random.split(jax.random.key(0), SEEDS)
     batch = problems.random_batch(algo, problems.random_state(algo, 0), 0)
     states = jax.eval_shape(jax.vmap(algo.init), keys)

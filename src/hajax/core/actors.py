@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ from hajax.core.normalisation import RunningMoments, normalise_moments
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.networks import Actor, init_params
+from hajax.nn.recurrence import GRU, Recall, empty_recall
 from hajax.spec import ActionLayout, EnvSpec, Timestep
 
 
@@ -45,7 +46,8 @@ class TeamActors:
     """Static description of the team's actors; parameters are passed in, stacked over groups.
 
     `torso` is any flax module from observations to features (see `happo`). With `action_scaling`, the Gaussian of a
-    bounded Box component lives in units where its bounds are ±1; without, in native units (as in HARL).
+    bounded Box component lives in units where its bounds are ±1; without, in native units (as in HARL). With a `gru`
+    every agent remembers `[H]`; the memory of one that is not alive stands still.
     """
 
     spec: EnvSpec
@@ -55,6 +57,8 @@ class TeamActors:
     action_scaling: bool
     output_gain: float
     std_scale: float
+    gru: GRU | None = None
+    chunk_length: int = 1  # steps of a sample, if there is a memory
 
     @functools.cached_property
     def module(self) -> Actor:
@@ -68,6 +72,7 @@ class TeamActors:
             has_continuous=spec.has_continuous,
             output_gain=self.output_gain,
             std_scale=self.std_scale,
+            gru=self.gru,
         )
 
     @functools.cached_property
@@ -89,9 +94,14 @@ class TeamActors:
         example = policy_input(self.spec, jnp.zeros((self.spec.num_agents, self.spec.observation_size)), self.agent_id)
 
         def init_group(key, tables):
-            return init_params(self.module, key, example[0], tables.observation_mask, tables.layout)
+            inputs = (example[0], tables.observation_mask, tables.layout, None, empty_recall(self.gru))
+            return init_params(self.module, key, *inputs)
 
         return jax.vmap(init_group)(jax.random.split(key, self.groups.num_groups), self.tables)
+
+    def initial_memory(self, batch_shape: tuple[int, ...]) -> Any:
+        """What agents remember before their first step, `[…, N, H]`; `()` without a `gru`."""
+        return () if self.gru is None else jnp.zeros((*batch_shape, self.spec.num_agents, self.gru.size))
 
     def distribution(
         self,
@@ -100,28 +110,40 @@ class TeamActors:
         moments: RunningMoments | None,
         observation: jax.Array,
         action_mask: jax.Array | None,
-    ) -> ActionParameters:
-        """One group's action distribution for inputs `[…, O]` and masks `[…, D, C]`, from that group's parameters."""
+        recall: Recall | None = None,
+    ) -> tuple[ActionParameters, Any]:
+        """One group's action distribution for inputs `[…, O]` and masks `[…, D, C]`, from that group's parameters.
+
+        Also its memory after every step, `()` without a `gru`; with one, inputs are single steps or sequences, as the
+        shape of `recall` says.
+        """
         if moments is not None:
             observation = normalise_moments(moments, observation)
-        inputs = (observation, tables.observation_mask, tables.layout, action_mask)
-        return cast(ActionParameters, self.module.apply({"params": params}, *inputs))
+        inputs = (observation, tables.observation_mask, tables.layout, action_mask, recall)
+        parameters, memory = self.module.apply({"params": params}, *inputs)
+        return parameters, memory
 
     def act(
-        self, key: jax.Array, params: Any, moments: RunningMoments | None, timestep: Timestep, deterministic: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """Actions `[…, N, D]` of all agents and their log-probabilities `[…, N]`."""
+        self,
+        key: jax.Array,
+        params: Any,
+        moments: RunningMoments | None,
+        timestep: Timestep,
+        memory: Any,
+        deterministic: bool,
+    ) -> tuple[jax.Array, jax.Array, Any]:
+        """Actions `[…, N, D]` of all agents, their log-probabilities `[…, N]` and what they remember then."""
         observation = policy_input(self.spec, timestep.observation, self.agent_id)
-        parameters = jax.vmap(self.distribution)(
-            params,
-            self.tables,
-            moments,
-            self.groups.gather(observation, axis=observation.ndim - 2),
-            self.groups.gather(timestep.action_mask, axis=observation.ndim - 2),
-        )
-        parameters = jax.tree.map(lambda x: self.groups.scatter(x, axis=observation.ndim - 2), parameters)
+        recall = None
+        if self.gru is not None:
+            first = jnp.broadcast_to(timestep.first[..., None], timestep.active.shape)
+            recall = Recall(memory, first, timestep.active)
+        inputs = (observation, timestep.action_mask, recall)
+        inputs = jax.tree.map(lambda x: self.groups.gather(x, axis=observation.ndim - 2), inputs)
+        results = jax.vmap(self.distribution)(params, self.tables, moments, *inputs)
+        parameters, memory = jax.tree.map(lambda x: self.groups.scatter(x, axis=observation.ndim - 2), results)
         if deterministic:
             action = distributions.mode(parameters, self.layout)
         else:
             action = distributions.sample(key, parameters, self.layout)
-        return action, distributions.log_prob(parameters, self.layout, action)
+        return action, distributions.log_prob(parameters, self.layout, action), memory

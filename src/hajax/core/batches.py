@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hajax.core.actors import TeamActors, policy_input
 from hajax.core.advantages import generalised_advantages, standardise
 from hajax.core.critics import ValueFunctions
+from hajax.core.groups import Groups
 from hajax.core.normalisation import RunningMoments, ValueStatistics, denormalise_value
+from hajax.nn.recurrence import Recall
 from hajax.spec import EnvSpec
 
 
@@ -33,7 +36,7 @@ class OnPolicyBatch(NamedTuple):
     truncated: jax.Array  # bool [T, E]
     final_observation: jax.Array  # [T, E, N, O]
     final_state: jax.Array  # as `state`
-    memory: Any  # the actors' memory before step 0, [E, N, …]; empty for feed-forward policies
+    memory: Any  # the actors' memory before step 0, [E, N, H]; empty for feed-forward policies
 
 
 def on_policy_batch(
@@ -50,13 +53,15 @@ def on_policy_batch(
     truncated: jax.Array | None = None,
     action_mask: jax.Array | None = None,
     active: jax.Array | None = None,
+    first: jax.Array | None = None,
     memory: Any = (),
 ) -> OnPolicyBatch:
     """One's own data as `update` takes it, checked against the specification; the fields are those of `OnPolicyBatch`.
 
     What is left out has its usual value: no step ends an episode, every choice is available, every agent alive. The
     `reward` is `[T, E]`, the team's, if the specification says `reward="team"`, else `[T, E, N]`, each agent's own. A
-    step opens an episode if the one before it ended one.
+    step opens an episode (`first`) if it is step 0 or the one before it ended one; policies with memory, if their
+    rollout begins within an episode, need to be told, and what they remembered there (`memory`).
 
     Raises:
         ValueError: an array has another shape than the specification asks for, or there are action masks though it
@@ -80,7 +85,7 @@ def on_policy_batch(
         if action_mask is None
         else action_mask,
         active=jnp.ones(agents, bool) if active is None else active,
-        first=jnp.concatenate([jnp.ones((1, envs), bool), (terminated | truncated)[:-1]]),
+        first=jnp.concatenate([jnp.ones((1, envs), bool), (terminated | truncated)[:-1]]) if first is None else first,
         action=action,
         log_prob=log_prob,
         reward=reward,
@@ -98,7 +103,7 @@ def on_policy_batch(
         "final_observation": (spec.num_agents, spec.observation_size),
         "final_state": spec.state_shape,
         **dict.fromkeys(("active", "log_prob", "reward"), (spec.num_agents,)),
-        **dict.fromkeys(("terminated", "truncated"), ()),
+        **dict.fromkeys(("terminated", "truncated", "first"), ()),
     }
     for name, width in widths.items():
         shape, allowed = getattr(batch, name).shape, (steps, envs, *width)
@@ -117,7 +122,11 @@ class Estimates(NamedTuple):
 
 
 class GroupBatch(NamedTuple):
-    """One group's samples (all groups' with a further leading axis G)."""
+    """One group's samples (all groups' with a further leading axis G).
+
+    For policies with memory a sample is a sequence of L steps, `[K, B, L, …]`: first each environment's whole rollout
+    (B = E, L = T), then its chunks.
+    """
 
     observation: jax.Array  # [K, B, O]
     action_mask: jax.Array | None  # bool [K, B, D, C]; None if the environment masks no actions
@@ -125,20 +134,56 @@ class GroupBatch(NamedTuple):
     log_prob: jax.Array  # [K, B]
     advantage: jax.Array  # [K, B], standardised over the group's active samples
     weight: jax.Array  # [K, B], 1 where a real member was alive, else 0
+    recall: Recall | None = None  # memory [K, B, H] before a sequence, flags [K, B, L]; None for feed-forward policies
 
 
 class CriticBatch(NamedTuple):
-    """One critic's samples (all critics' with a further leading axis G)."""
+    """One critic's samples (all critics' with a further leading axis G), or sequences as in `GroupBatch`."""
 
     inputs: jax.Array  # [K, B, S]
     old_value: jax.Array  # [K, B], in the critic's units
     target: jax.Array  # [K, B], in reward units
     weight: jax.Array  # [K, B]
+    recall: Recall | None = None  # as of `GroupBatch`
 
 
-def flatten_time(x: jax.Array) -> jax.Array:
-    """`[G, K, T, E, …] -> [G, K, T·E, …]`."""
-    return x.reshape(*x.shape[:2], -1, *x.shape[4:])
+def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
+    """`[T, E, N, …]` as samples of every group, `[G, K, T·E, …]`, or as sequences, `[G, K, E, T, …]`."""
+    x = groups.gather(x, axis=2)
+    return x.swapaxes(2, 3) if sequences else x.reshape(*x.shape[:2], -1, *x.shape[4:])
+
+
+def sample_weight(groups: Groups, active: jax.Array, dtype: Any) -> jax.Array:
+    """1 where a real member of a group was alive, else 0, from samples `active` `[G, K, …]`."""
+    members = np.expand_dims(groups.member_mask, tuple(range(2, active.ndim)))
+    return (active & members).astype(dtype)
+
+
+Sequences = TypeVar("Sequences", GroupBatch, CriticBatch)
+
+
+def in_chunks(samples: Sequences, memory: jax.Array, length: int) -> Sequences:
+    """One group's sequences `[K, E, T, …]` cut into chunks `[K, E · T/L, L, …]` of `length` L, for truncated
+    back-propagation through time.
+
+    Each begins with the memory that the sequence had there, of which `memory` `[K, E, T, H]` tells after every step.
+
+    Raises ValueError if T is not divisible by L.
+    """
+    recall = samples.recall
+    assert recall is not None
+    steps = recall.first.shape[-1]
+    if steps % length:
+        raise ValueError(f"chunk_length={length}; allowed: a divisor of the {steps} steps of the rollout")
+    if steps == length:
+        return samples
+
+    def cut(x):
+        return x.reshape(x.shape[0], -1, length, *x.shape[3:])
+
+    before = jnp.concatenate([recall.memory[:, :, None], memory[:, :, length - 1 : -1 : length]], axis=2)
+    recall = Recall(before.reshape(before.shape[0], -1, before.shape[-1]), cut(recall.first), cut(recall.active))
+    return jax.tree.map(cut, samples._replace(recall=None))._replace(recall=recall)
 
 
 def estimate(
@@ -152,17 +197,14 @@ def estimate(
 ) -> Estimates:
     """Values by the critics as they are, and from them GAE advantages and value targets."""
 
-    def values(observation, critic_state):
-        return critics.values(params, moments, critics.inputs(observation, critic_state))
-
     def in_reward_units(value):
         if statistics is None:
             return value
         per_value = jax.tree.map(lambda x: x[jnp.array(critics.groups.assignment)], statistics)
         return denormalise_value(per_value, value)
 
-    value = values(batch.observation, batch.state)
-    final_value = in_reward_units(values(batch.final_observation, batch.final_state))
+    value, final_value = critics.of_rollout(params, moments, batch)
+    final_value = in_reward_units(final_value)
     baseline = in_reward_units(value)
     advantage = generalised_advantages(
         reward=batch.reward[..., : value.shape[-1]],
@@ -173,8 +215,7 @@ def estimate(
         discount=discount,
         gae_lambda=gae_lambda,
     )
-    active = batch.active.any(-1, keepdims=True) if critics.joint else batch.active
-    return Estimates(value, advantage, advantage + baseline, active)
+    return Estimates(value, advantage, advantage + baseline, critics.alive(batch.active))
 
 
 def blank(x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -190,10 +231,17 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
     groups = actors.groups
 
     def grouped(x):
-        return flatten_time(groups.gather(x, axis=2))
+        return as_samples(groups, x, sequences=actors.gru is not None)
 
     advantage = grouped(jnp.broadcast_to(estimates.advantage, batch.log_prob.shape))
-    weight = (grouped(batch.active) & groups.member_mask[:, :, None]).astype(advantage.dtype)
+    weight = sample_weight(groups, grouped(batch.active), advantage.dtype)
+    recall = None
+    if actors.gru is not None:
+        wanted = (*batch.log_prob.shape[1:], actors.gru.size)
+        if jnp.shape(batch.memory) != wanted:
+            raise ValueError(f"memory has shape {jnp.shape(batch.memory)}; allowed: {wanted}, before step 0")
+        first = grouped(jnp.broadcast_to(batch.first[..., None], batch.active.shape))
+        recall = Recall(groups.gather(batch.memory, axis=1), first, weight > 0)
     return GroupBatch(
         observation=blank(grouped(policy_input(actors.spec, batch.observation, actors.agent_id)), weight),
         action_mask=grouped(batch.action_mask) if actors.spec.masks_actions else None,
@@ -201,19 +249,27 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
         log_prob=blank(grouped(batch.log_prob), weight),
         advantage=blank(jax.vmap(standardise)(advantage, weight), weight),
         weight=weight,
+        recall=recall,
     )
 
 
 def critic_batches(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Estimates) -> CriticBatch:
     """The critics' samples, `[G, K, B, …]`."""
 
-    def grouped(x):
-        return flatten_time(critics.groups.gather(x, axis=2))
+    groups = critics.groups
 
-    weight = (grouped(estimates.active) & critics.groups.member_mask[:, :, None]).astype(estimates.value.dtype)
+    def grouped(x):
+        return as_samples(groups, x, sequences=critics.gru is not None)
+
+    weight = sample_weight(groups, grouped(estimates.active), estimates.value.dtype)
+    recall = None
+    if critics.gru is not None:
+        first = grouped(jnp.broadcast_to(batch.first[..., None], estimates.active.shape))
+        recall = Recall(jnp.zeros((*weight.shape[:3], critics.gru.size), weight.dtype), first, weight > 0)
     return CriticBatch(
         inputs=blank(grouped(critics.inputs(batch.observation, batch.state)), weight),
         old_value=blank(grouped(estimates.value), weight),
         target=blank(grouped(estimates.target), weight),
         weight=weight,
+        recall=recall,
     )

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.advantages import weighted_mean
-from hajax.core.batches import GroupBatch
+from hajax.core.batches import GroupBatch, in_chunks
 from hajax.core.drifts import PolicyChange
 from hajax.core.normalisation import RunningMoments
 from hajax.core.optimisation import Learner
@@ -29,7 +29,7 @@ from hajax.nn.distributions import ActionParameters
 
 @dataclasses.dataclass(frozen=True)
 class GroupPolicy:
-    """One group's policy as functions of its parameters and samples `[K, B, …]`."""
+    """One group's policy as functions of its parameters and samples `[K, B, …]`, or sequences `[K, B, L, …]`."""
 
     actors: TeamActors
     tables: GroupTables
@@ -37,7 +37,17 @@ class GroupPolicy:
 
     def distribution(self, params: Any, samples: GroupBatch) -> ActionParameters:
         """The action distribution at every sample."""
-        return self.actors.distribution(params, self.tables, self.moments, samples.observation, samples.action_mask)
+        return self._evaluate(params, samples)[0]
+
+    def samples_of(self, params: Any, rollout: GroupBatch) -> GroupBatch:
+        """What to learn from: with a memory, chunks of the rollout's sequences, else the samples as they are.
+
+        A chunk begins with the memory that the policy of `params`, which made the rollout, had there. It is recomputed,
+        so that a rollout need only tell what was remembered before its step 0.
+        """
+        if rollout.recall is None:
+            return rollout
+        return in_chunks(rollout, self._evaluate(params, rollout)[1], self.actors.chunk_length)
 
     def change(self, params: Any, old: ActionParameters, samples: GroupBatch) -> PolicyChange:
         """From the policy that drew the samples, whose distributions are `old`, to the one of `params`."""
@@ -55,6 +65,10 @@ class GroupPolicy:
         """The mean of KL(π_old(·|o) ‖ π_new(·|o)) over the samples of living members."""
         old, new = self.distribution(old_params, samples), self.distribution(new_params, samples)
         return weighted_mean(distributions.kl_divergence(old, new, self.tables.layout), samples.weight)
+
+    def _evaluate(self, params: Any, samples: GroupBatch) -> tuple[ActionParameters, Any]:
+        inputs = (samples.observation, samples.action_mask, samples.recall)
+        return self.actors.distribution(params, self.tables, self.moments, *inputs)
 
     def _log_ratio(self, new: ActionParameters, samples: GroupBatch) -> jax.Array:
         log_prob = distributions.log_prob(new, self.tables.layout, samples.action)
@@ -76,13 +90,15 @@ def improve_in_sequence(
 ) -> tuple[Learner, dict[str, jax.Array]]:
     """Improves every group's policy once, in `order`; the ratio is recomputed on the full batch after each.
 
+    With a memory, it is the ratio of the new policy with the new policy's own memory since the rollout began.
+
     Args:
       key: drawn from for the permutation and by `improve`.
       order: `random`, `fixed`, or `simultaneous` (no group sees another's change: M = Â).
       learners: stacked `[G, …]`.
-      samples: of all groups, `[G, K, B, …]`, with standardised advantages.
+      samples: of all groups, `[G, K, B, …]`, with standardised advantages; with a memory, the rollout's sequences.
       improve: `(key, policy, learner, samples) -> (learner, info)`, one group's whole improvement on its samples
-        `[K, B, …]`, whose `advantage` is M.
+        `[K, B, …]`, whose `advantage` is M; with a memory, on chunks of the sequences, `[K, B, L, …]`.
 
     Returns:
       The new learners, and the groups' info stacked `[G]`, with the mean of the final `compound_ratio`.
@@ -93,7 +109,8 @@ def improve_in_sequence(
     def update_group(learner, inputs, ratio):
         key, tables, moments, samples = inputs
         policy = GroupPolicy(actors, tables, moments)
-        learner, info = improve(key, policy, learner, samples._replace(advantage=ratio * samples.advantage))
+        weighted = samples._replace(advantage=ratio * samples.advantage)
+        learner, info = improve(key, policy, learner, policy.samples_of(learner.params, weighted))
         return learner, ratio * jnp.exp(policy.log_ratio(learner.params, samples)), info
 
     learners, ratio, info = sequential_update(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,11 @@ from hajax.core.actors import policy_input, policy_input_mask
 from hajax.core.groups import Groups
 from hajax.core.normalisation import RunningMoments, normalise_moments
 from hajax.nn.networks import Critic, init_params
+from hajax.nn.recurrence import GRU, Recall, empty_recall
 from hajax.spec import EnvSpec
+
+if TYPE_CHECKING:
+    from hajax.core.batches import OnPolicyBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,10 @@ class ValueFunctions:
     The centralised critic is a team of one "agent" that observes the state, so both kinds are one code path:
     parameters stacked over groups, values `[…, V]`. Where every agent has a state of its own
     (`EnvSpec.state_per_agent`), it is a team of N that share their parameters: one critic, V = N values.
+
+    With a `gru` a critic remembers what it saw since the episode or the rollout began, whichever is later. It is no
+    part of acting, so that nothing carries its memory from one rollout to the next; and since it learns as it is used,
+    with an empty memory at every rollout's step 0, its values there are those of what little it has seen.
     """
 
     spec: EnvSpec
@@ -32,10 +40,12 @@ class ValueFunctions:
     torso: nn.Module
     centralised: bool
     agent_id: bool
+    gru: GRU | None = None
+    chunk_length: int = 1  # steps of a sample, if there is a memory
 
     @functools.cached_property
     def module(self) -> Critic:
-        return Critic(self.torso)
+        return Critic(self.torso, self.gru)
 
     @property
     def joint(self) -> bool:
@@ -72,20 +82,57 @@ class ValueFunctions:
         """Parameters stacked `[G, …]`."""
 
         def init_group(key, mask):
-            return init_params(self.module, key, jnp.zeros(self.input_size), mask)
+            return init_params(self.module, key, jnp.zeros(self.input_size), mask, empty_recall(self.gru))
 
         return jax.vmap(init_group)(jax.random.split(key, self.groups.num_groups), self.mask)
 
     def group_value(
-        self, params: Any, mask: jax.Array | np.ndarray | None, moments: RunningMoments | None, inputs: jax.Array
-    ) -> jax.Array:
-        """One group's values `[…]` for inputs `[…, S]`, in normalised units if values are normalised."""
+        self,
+        params: Any,
+        mask: jax.Array | np.ndarray | None,
+        moments: RunningMoments | None,
+        inputs: jax.Array,
+        recall: Recall | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """One group's values `[…]` for inputs `[…, S]`, in normalised units if values are normalised.
+
+        Also its memory after every step, `()` without a `gru`; with one, inputs are single steps or sequences, as the
+        shape of `recall` says.
+        """
         if moments is not None:
             inputs = normalise_moments(moments, inputs)
-        return cast(jax.Array, self.module.apply({"params": params}, inputs, mask))
+        value, memory = self.module.apply({"params": params}, inputs, mask, recall)
+        return value, memory
 
-    def values(self, params: Any, moments: RunningMoments | None, inputs: jax.Array) -> jax.Array:
-        """All values `[…, V]` for inputs `[…, V, S]`."""
-        axis = inputs.ndim - 2
-        values = jax.vmap(self.group_value)(params, self.mask, moments, self.groups.gather(inputs, axis))
-        return self.groups.scatter(values, axis)
+    def alive(self, active: jax.Array) -> jax.Array:
+        """bool `[…, V]`: the critic's agent (the team: any agent) is alive, from `active` `[…, N]`."""
+        return active.any(-1, keepdims=True) if self.joint else active
+
+    def of_rollout(
+        self, params: Any, moments: RunningMoments | None, batch: OnPolicyBatch
+    ) -> tuple[jax.Array, jax.Array]:
+        """Values `[T, E, V]` of a rollout's steps and of where each step led before any reset.
+
+        With a `gru`, steps are remembered where the critic's agent is alive. Where a step led is one step further in
+        the same episode, and so judged with what was remembered then, whatever began afterwards.
+        """
+        axis = 2 if self.gru is None else 1  # of V; sequences are [E, V, T, …]
+
+        def values(observation, state, recall=None):
+            inputs = self.inputs(observation, state)
+            if recall is not None:
+                inputs = jnp.moveaxis(inputs, 0, 2)
+            grouped = jax.tree.map(lambda x: self.groups.gather(x, axis), (inputs, recall))
+            results = jax.vmap(self.group_value)(params, self.mask, moments, *grouped)
+            return jax.tree.map(lambda x: self.groups.scatter(x, axis), results)
+
+        if self.gru is None:
+            value, _ = values(batch.observation, batch.state)
+            return value, values(batch.final_observation, batch.final_state)[0]
+        active = jnp.moveaxis(self.alive(batch.active), 0, 2)
+        first = jnp.broadcast_to(batch.first.T[:, None], active.shape)
+        empty = jnp.zeros((*active.shape[:2], self.gru.size), batch.reward.dtype)
+        value, memory = values(batch.observation, batch.state, Recall(empty, first, active))
+        same_episode = Recall(memory, jnp.zeros_like(first), active)
+        final_value, _ = values(batch.final_observation, batch.final_state, same_episode)
+        return jnp.moveaxis(value, 2, 0), jnp.moveaxis(final_value, 2, 0)

@@ -29,6 +29,7 @@ from hajax.core.normalisation import (
 from hajax.core.optimisation import Learner, adam_step, decayed, init_learner, train_epochs
 from hajax.core.settings import Hyperparameters, Settings
 from hajax.nn.networks import MLP
+from hajax.nn.recurrence import GRU
 from hajax.spec import EnvSpec
 
 
@@ -53,7 +54,7 @@ class ActExtras(NamedTuple):
 def make_networks(
     name: str, spec: EnvSpec, settings: Settings, actor: nn.Module | None, critic: nn.Module | None
 ) -> tuple[TeamActors, ValueFunctions]:
-    """The team's actors and critics, with the settings' MLP where no torso is given."""
+    """The team's actors and critics, with the settings' MLP where no torso is given, and the settings' memory."""
     if spec.reward not in settings.rewards:
         raise ValueError(
             f"reward={spec.reward!r} of {spec.name} does not suit {name}, which learns from one advantage for the "
@@ -61,6 +62,7 @@ def make_networks(
         )
     groups = make_groups(spec, settings.sharing)
     mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
+    gru = GRU(settings.hidden_sizes[-1], settings.layer_norm) if settings.memory == "gru" else None
     actors = TeamActors(
         spec,
         groups,
@@ -69,8 +71,13 @@ def make_networks(
         action_scaling=settings.action_scaling,
         output_gain=settings.output_gain,
         std_scale=settings.std_scale,
+        gru=gru,
+        chunk_length=settings.chunk_length,
     )
-    return actors, ValueFunctions(spec, groups, critic or mlp, settings.centralised, settings.agent_id)
+    critics = ValueFunctions(
+        spec, groups, critic or mlp, settings.centralised, settings.agent_id, gru, settings.chunk_length
+    )
+    return actors, critics
 
 
 def make_algorithm(
@@ -96,7 +103,8 @@ def make_algorithm(
         return init_state(key, actors, critics, settings, numbers, init_actor)
 
     def act(key, state, timestep, memory, deterministic=False):
-        action, log_prob = actors.act(key, state.actors.params, state.actor_moments, timestep, deterministic)
+        learned = (state.actors.params, state.actor_moments)
+        action, log_prob, memory = actors.act(key, *learned, timestep, memory, deterministic)
         return action, ActExtras(log_prob), memory
 
     return Algorithm(
@@ -106,7 +114,7 @@ def make_algorithm(
         settings=settings,
         hyperparameters=defaults,
         init=init,
-        initial_memory=lambda batch_shape: (),
+        initial_memory=actors.initial_memory,
         act=act,
         update=update,
     )
@@ -175,9 +183,12 @@ def update_critics(
         if statistics is not None:
             statistics = update_value_statistics(statistics, samples.target, samples.weight, hp.value_decay)
             samples = samples._replace(target=normalise_value(statistics, samples.target))
+        if samples.recall is not None:
+            _, memory = critics.group_value(learner.params, mask, moments, samples.inputs, samples.recall)
+            samples = batches.in_chunks(samples, memory, critics.chunk_length)
 
         def loss(params, samples):
-            value = critics.group_value(params, mask, moments, samples.inputs)
+            value, _ = critics.group_value(params, mask, moments, samples.inputs, samples.recall)
             clip = hp.clip if settings.clip_value else None
             error = value_error(value, samples.target, samples.old_value, settings.value_loss, hp.huber_delta, clip)
             return weighted_mean(error, samples.weight)

@@ -13,6 +13,7 @@ from flax import struct
 from hajax.core.losses import VALUE_LOSSES
 from hajax.core.sequential import ORDERS
 from hajax.nn.networks import ACTIVATIONS
+from hajax.nn.recurrence import MEMORIES
 from hajax.spec import RewardKind
 from hajax.validation import check_choice, check_flag, check_number
 
@@ -87,6 +88,8 @@ class Settings:
     - `agent_id`: append a one-hot agent id to the observation.
     - `centralised`: one critic on the state, or critics on the agents' own observations, grouped like the actors.
     - `hidden_sizes`, `activation`, `layer_norm`, `output_gain`, `std_scale`: the default networks.
+    - `memory`: `gru` puts one, as wide as the last hidden layer, behind every torso; `none`: feed-forward networks.
+    - `chunk_length`: steps through which a memory's gradient goes back; minibatches are made of such chunks.
     - `action_scaling`: a bounded Box's Gaussian has its bounds at ±1 (HARL: native units, which is `False`).
     - `value_loss` (`huber` or `squared`) and `clip_value` (HARL: `True`): the critic's loss.
     - `normalise_values`, `normalise_observations`: running statistics of value targets, of observations and states.
@@ -103,6 +106,8 @@ class Settings:
     layer_norm: bool = True
     output_gain: float = 0.01
     std_scale: float = 0.5
+    memory: str = "none"
+    chunk_length: int = 10
     action_scaling: bool = True
     value_loss: str = "huber"
     clip_value: bool = False
@@ -127,6 +132,12 @@ class Settings:
         check_choice("order", self.order, ORDERS)
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
         check_choice("value_loss", self.value_loss, VALUE_LOSSES)
+        check_choice("memory", self.memory, MEMORIES)
+
+    @property
+    def sample_length(self) -> int:
+        """Steps of one sample, which a minibatch takes or leaves: 1, or those of a chunk if there is a memory."""
+        return 1 if self.memory == "none" else self.chunk_length
 
     def require(self, algorithm: str, **fixed: Any) -> None:
         """Raises ValueError unless the settings that define `algorithm` have their values."""

@@ -27,6 +27,7 @@ _BUILT_IN: dict[str, str] = {
     "games/trap_of_heterogeneity": "hajax.envs.games:trap_of_heterogeneity",
     "games/hasac_matrix": "hajax.envs.games:hasac_matrix",
     "games/gaussian": "hajax.envs.games:gaussian",
+    "games/memory": "hajax.envs.memory:memory",
     **{f"smax/{scenario}": f"hajax.envs.smax:{scenario}" for scenario in SCENARIOS},
 }
 _registered: dict[str, str | Factory] = {}

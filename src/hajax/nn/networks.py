@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,9 @@ import jax.numpy as jnp
 from hajax.nn.distributions import ActionParameters, mask_logits
 from hajax.nn.initializers import orthogonal
 from hajax.spec import ActionLayout
+
+if TYPE_CHECKING:
+    from hajax.nn.recurrence import Recall
 
 # Each with the gain of orthogonal initialisation that keeps the variance (as `torch.nn.init.calculate_gain` has it).
 ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
@@ -85,8 +88,16 @@ def apply_torso(torso: nn.Module, x: jax.Array, mask: jax.Array | None) -> jax.A
     return torso(x, mask=mask) if takes_mask else torso(x)
 
 
+def remember(gru: nn.Module | None, features: jax.Array, recall: Recall | None) -> tuple[jax.Array, Any]:
+    """The features, with what is remembered in them, and the memory after every step; `()` without a GRU."""
+    return (features, ()) if gru is None else gru(features, recall)
+
+
 class Actor(nn.Module):
-    """A torso and the action head: `(observation […, O], tables of one agent) -> ActionParameters`.
+    """A torso, perhaps a memory, and the action head: `(observation […, O], tables of one agent) -> ActionParameters`.
+
+    It also returns the memory after every step, which is `()` without a `gru`; with one, `recall` says what was
+    remembered before, and whether the observations are single steps or sequences `[…, L, O]`.
 
     Discrete components get logits (−inf where unavailable). Box components get a mean from the network and a
     state-independent `std = std_scale · sigmoid(log_std)`, `log_std` starting at 1, as in HARL.
@@ -100,6 +111,7 @@ class Actor(nn.Module):
     equal_choices: bool = False  # every component has all choices, so that only an action mask can take one away
     output_gain: float = 0.01
     std_scale: float = 0.5
+    gru: nn.Module | None = None
 
     @nn.compact
     def __call__(
@@ -108,8 +120,10 @@ class Actor(nn.Module):
         observation_mask: jax.Array | None,
         layout: ActionLayout,
         action_mask: jax.Array | None = None,
-    ) -> ActionParameters:
+        recall: Recall | None = None,
+    ) -> tuple[ActionParameters, Any]:
         features = apply_torso(self.torso, observation, observation_mask)
+        features, memory = remember(self.gru, features, recall)
         head_init = orthogonal(self.output_gain)
         logits = mean = std = None
         if self.has_discrete:
@@ -122,7 +136,7 @@ class Actor(nn.Module):
             mean = dense(self.num_components, head_init, features, "mean")
             log_std = self.param("log_std", nn.initializers.ones, (self.num_components,), mean.dtype)
             std = jnp.broadcast_to(self.std_scale * nn.sigmoid(log_std), mean.shape)
-        return ActionParameters(logits, mean, std)
+        return ActionParameters(logits, mean, std), memory
 
 
 def available_choices(layout: ActionLayout, action_mask: jax.Array | None) -> jax.Array:
@@ -140,14 +154,17 @@ def available_choices(layout: ActionLayout, action_mask: jax.Array | None) -> ja
 
 
 class Critic(nn.Module):
-    """A torso and a linear output: `x […, S] -> value […]`."""
+    """A torso, perhaps a memory, and a linear output: `x […, S] -> value […]`, and the memory as of `Actor`."""
 
     torso: nn.Module
+    gru: nn.Module | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        features = apply_torso(self.torso, x, mask)
-        return dense(1, orthogonal(1.0), features, "value")[..., 0]
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None = None, recall: Recall | None = None
+    ) -> tuple[jax.Array, Any]:
+        features, memory = remember(self.gru, apply_torso(self.torso, x, mask), recall)
+        return dense(1, orthogonal(1.0), features, "value")[..., 0], memory
 
 
 def init_params(module: nn.Module, key: jax.Array, *inputs: Any) -> Any:

@@ -55,8 +55,8 @@ def in_turn_on_cpu(update: Callable) -> Callable:
 def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_length: int) -> Loop:
     """The on-policy loop: a rollout of `rollout_length` steps in `num_envs` environments, then one update.
 
-    Raises ValueError for sizes that are not positive, minibatches that do not divide the rollout, an algorithm made for
-    another team, or an environment whose metrics have names that are taken.
+    Raises ValueError for sizes that are not positive, minibatches or chunks that do not divide the rollout, an
+    algorithm made for another team, or an environment whose metrics have names that are taken.
     """
     check_number("num_envs", num_envs, 1, whole=True)
     check_number("rollout_length", rollout_length, 1, whole=True)
@@ -64,12 +64,18 @@ def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_lengt
     _, opening = jax.eval_shape(env.reset, jax.random.key(0))
     for name in RESERVED_METRICS.intersection(opening.metrics):
         raise ValueError(f"metrics={name!r} of {env.spec.name} is a name of hajax's own; allowed: any other")
-    samples = num_envs * rollout_length
+    chunk = getattr(algo.settings, "sample_length", 1)
+    if rollout_length % chunk:
+        raise ValueError(
+            f"chunk_length={chunk} does not divide rollout_length={rollout_length}; "
+            f"allowed: a divisor of {rollout_length}"
+        )
+    samples = num_envs * rollout_length // chunk
     minibatches = getattr(algo.settings, "minibatches", 1)
     if samples % minibatches:
+        product = "num_envs × rollout_length" + (f" / {chunk}" if chunk > 1 else "")
         raise ValueError(
-            f"minibatches={minibatches} does not divide num_envs × rollout_length = {samples}; "
-            f"allowed: a divisor of {samples}"
+            f"minibatches={minibatches} does not divide {product} = {samples}; allowed: a divisor of {samples}"
         )
 
     def init(key: jax.Array, hyperparameters: Any = None) -> TrainState:
@@ -83,7 +89,7 @@ def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_lengt
         episodes, metrics = report_episodes(actors.episodes)
         return TrainState(algo_state, actors._replace(episodes=episodes), key), metrics | info
 
-    return Loop(init, iterate, samples)
+    return Loop(init, iterate, num_envs * rollout_length)
 
 
 def make_train(

@@ -1,0 +1,86 @@
+"""A game that needs a memory: every agent is shown a cue at first, and names it when asked, some steps later.
+
+An episode has `delay + 1` steps. At its first step agent i observes one of `num_cues` cues, drawn uniformly and for
+each agent alone; then nothing; and at the last step that it is asked. What it does there is its answer, what it does
+before counts for nothing. The team earns the share of right answers, agent i its own 1/N, and the episode terminates.
+
+Who remembers the cue earns 1, which is the optimum. When asked, every agent sees the same whatever its cue was, so a
+policy without memory earns 1/`num_cues` on average, whatever it does: no more and no less.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.colours import BLUE, VERMILION
+from hajax.envs.base import Environment, timestep
+from hajax.spec import AgentSpec, Discrete, EnvSpec, RewardKind, Timestep
+from hajax.validation import check_number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class MemoryState(NamedTuple):
+    """The cues, and how many steps of the episode have been taken."""
+
+    cue: jax.Array  # int [N]
+    step: jax.Array  # int []
+
+
+def memory(*, num_agents: int = 2, num_cues: int = 2, delay: int = 5, reward: RewardKind = "team") -> Environment:
+    """The game of this module's docstring.
+
+    Observations `[num_cues + 1]` are the one-hot cue, at the first step, and 1 when asked; the critic's state
+    `[num_agents · num_cues + 1]` is all cues, at all times, and the share of the episode that is over.
+
+    Args:
+        num_agents: N.
+        num_cues: cues, and answers to choose from.
+        delay: steps from seeing the cue to answering.
+        reward: `"team"` gives every agent the share of right answers, `"individual"` 1/N for its own.
+
+    Raises:
+        ValueError: an option has a value that is not allowed.
+    """
+    check_number("num_agents", num_agents, 1, whole=True)
+    check_number("num_cues", num_cues, 2, whole=True)
+    check_number("delay", delay, 1, whole=True)
+    agents = tuple(AgentSpec(f"agent_{i}", (num_cues + 1,), Discrete(num_cues)) for i in range(num_agents))
+    spec = EnvSpec("games/memory", agents, num_agents * num_cues + 1, delay + 1, reward, masks_actions=False)
+
+    def show(state, **fields):
+        cues = jax.nn.one_hot(state.cue, num_cues, dtype=float)
+        asked = jnp.full((num_agents, 1), state.step == delay, float)
+        observation = jnp.concatenate([jnp.where(state.step == 0, cues, 0), asked], -1)
+        critic_state = jnp.append(cues.ravel(), state.step / delay)
+        return state, timestep(spec, observation, critic_state, **fields)
+
+    def reset(key):
+        return show(MemoryState(jax.random.randint(key, (num_agents,), 0, num_cues), jnp.zeros((), int)), first=True)
+
+    def step(key, state, action):
+        answered = state.step == delay
+        right = answered & (action[:, 0].astype(int) == state.cue)
+        reward = right.astype(float) / num_agents
+        return show(state._replace(step=state.step + 1), reward=reward, terminated=answered)
+
+    return Environment(spec, reset, step, draw=_draw)
+
+
+def _draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
+    """A row per agent: its cue as a ring, what it does as a disc, pale until it is asked."""
+    answer = np.asarray(action)[:, 0]
+    rows = np.arange(len(answer))
+    asked = bool(timestep.terminated)
+    axes.scatter(answer, rows, s=300, color=BLUE, alpha=1 if asked else 0.25, label="answer" if asked else "action")
+    axes.scatter(np.asarray(state.cue), rows, s=700, facecolor="none", edgecolor=VERMILION, linewidth=3, label="cue")
+    axes.set_title(f"step {int(state.step)}" + (": asked" if asked else ""), size=11)
+    choices = np.arange(timestep.action_mask.shape[-1])
+    axes.set(xlabel="cue", xticks=choices, xlim=(-0.7, choices[-1] + 0.7), ylim=(len(rows) - 0.3, -0.7))
+    axes.set_yticks(rows, [f"agent_{i}" for i in rows])
+    axes.spines[:].set_visible(False)
