@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hajax.core.actors import TeamActors, policy_input
 from hajax.core.advantages import generalised_advantages, standardise
@@ -155,7 +154,7 @@ def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
 
 def sample_weight(groups: Groups, active: jax.Array, dtype: Any) -> jax.Array:
     """1 where a real member of a group was alive, else 0, from samples `active` `[G, K, …]`."""
-    members = np.expand_dims(groups.member_mask, tuple(range(2, active.ndim)))
+    members = groups.member_mask[(..., *[None] * (active.ndim - 2))]
     return (active & members).astype(dtype)
 
 
@@ -215,7 +214,8 @@ def estimate(
         discount=discount,
         gae_lambda=gae_lambda,
     )
-    return Estimates(value, advantage, advantage + baseline, critics.alive(batch.active))
+    active = critics.alive(batch.active)
+    return Estimates(value, advantage, advantage + baseline, active)
 
 
 def blank(x: jax.Array, weight: jax.Array) -> jax.Array:
