@@ -49,8 +49,12 @@ def variants() -> dict[str, Variant]:
         "squared_log_ratio": tabular.squared_log_ratio_drift(0.05),
     }
     neighbourhoods = {"kl_ball": tabular.kl_ball(0.05), "gradient_step": tabular.gradient_step(4.0)}
-    table = {"kl": Variant(tabular.haml(drifts["kl"]), 300)}
-    table |= {name: Variant(tabular.haml(drift), 200) for name, drift in drifts.items() if name != "kl"}
+    table = {"clip": Variant(tabular.haml(drifts["clip"]), 250)}
+    table |= {
+        name: Variant(tabular.haml(drift), 300 if name == "kl" else 200)
+        for name, drift in drifts.items()
+        if name != "clip"
+    }
     for place, neighbourhood in neighbourhoods.items():
         for name in ("none", "clip", "kl"):
             table[f"{name}, {place}"] = Variant(tabular.haml(drifts[name], neighbourhood), 100)
@@ -201,28 +205,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--games", type=int, default=10_000, help="for the first variant")
     parser.add_argument("--others", type=int, default=500, help="for every other variant")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants alone")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[*variants()], help="these variants alone")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     start = time.perf_counter()
     table = variants()
     names = arguments.only or list(table)
-    results = {}
+    matrix = matrix_game()
+    for alpha, row in matrix.items():
+        print(f"matrix game, α = {alpha}: {json.dumps(row)}")
     print(HEADER)
+    versions = {name: version(name) for name in ("jax", "jaxlib")}
+    results: dict[str, Any] = {}
     for name in names:
         games = arguments.games if name == next(iter(table)) else arguments.others
         results[name] = run(name, table[name], games, lambda text: print(text, file=sys.stderr, flush=True))
         print(line(name, results[name]), flush=True)
-    matrix = matrix_game()
-    for alpha, row in matrix.items():
-        print(f"matrix game, α = {alpha}: {json.dumps(row)}")
-    seconds = round(time.perf_counter() - start, 1)
+        seconds = round(time.perf_counter() - start, 1)
+        report = {"versions": versions, "seconds": seconds, "hasac_matrix_game": matrix, "variants": results}
+        if arguments.output:  # after every variant, so that an interrupted run leaves what it has
+            arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"{seconds} s in all")
-    if arguments.output:
-        versions = {name: version(name) for name in ("jax", "jaxlib")}
-        report = {"versions": versions, "seconds": seconds, "variants": results, "hasac_matrix_game": matrix}
-        arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_values_are_those_of_the_definitions(alpha):
         np.testing.assert_allclose(values.advantage[k][inside], centred, **CLOSE)
 
 
-@pytest.mark.parametrize("discount", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("discount", [0.5, 0.99])
 def test_elimination_is_exact_and_needs_no_lapack(discount):
     games, policies = games_and_policies(50, discount=(discount, discount))
     evaluate = batched(tabular.evaluate)
@@ -111,15 +111,12 @@ def small_games(number):
 
 
 PADDED_UPDATES = {
-    "kl": lambda: tabular.haml(tabular.kl_drift(0.1), order="fixed"),
     "clip": lambda: tabular.haml(tabular.clip_drift(), order="fixed"),
-    "reverse_kl": lambda: tabular.haml(tabular.reverse_kl_drift(), order="fixed"),
     "kl_ball": lambda: tabular.haml(None, tabular.kl_ball(), order="fixed"),
     "trust_region": lambda: tabular.haml(None, tabular.trust_region(), order="fixed"),
     "gradient_step": lambda: tabular.haml(tabular.kl_drift(), tabular.gradient_step(), order="fixed"),
     "algorithm 1": lambda: tabular.multi_agent_policy_iteration(order="fixed"),
     "haspi": lambda: tabular.haspi(0.3, order="fixed"),
-    "simultaneous": lambda: tabular.haml(tabular.kl_drift(), order="simultaneous"),
 }
 
 
@@ -127,7 +124,7 @@ PADDED_UPDATES = {
 def test_a_padded_game_is_the_game_itself(name):
     update, alpha = PADDED_UPDATES[name](), 0.3 if name == "haspi" else 0.0
     run = jax.jit(lambda game, policy: tabular.iterate(update, game, policy, jax.random.key(0), 4, temperature=alpha))
-    for game, own, padded_game, padded in small_games(2):
+    for game, own, padded_game, padded in small_games(1):
         result, padded_result = run(game, own), run(padded_game, padded)
         states = game.state_mask.shape[0]
         agents = game.num_agents

@@ -15,7 +15,7 @@ from hajax.tabular.surrogate import Surrogate
 
 
 def negative_drift(coefficient: float = 0.1) -> Drift:
-    """−c · KL(new ‖ old): zero with zero gradient at the old policy, but *negative* elsewhere, so that distance pays."""
+    """−c · KL(new ‖ old): zero with zero gradient at the old policy, but *negative* elsewhere: distance pays."""
 
     def divergence(new, old, surrogate):
         return -coefficient * kl_divergence(new, old)
@@ -24,7 +24,7 @@ def negative_drift(coefficient: float = 0.1) -> Drift:
 
 
 def offset_drift(coefficient: float = 0.1) -> Drift:
-    """c · (2 − Σ(new − old)²)/2: non-negative with zero gradient, but *not zero at the old policy*, where it is largest."""
+    """c · (2 − Σ(new − old)²)/2: non-negative with zero gradient, but *not zero at the old policy*: largest there."""
 
     def divergence(new, old, surrogate):
         return coefficient * (2 - ((jnp.exp(new) - jnp.exp(old)) ** 2).sum(-1)) / 2
