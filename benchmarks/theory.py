@@ -57,7 +57,8 @@ def variants() -> dict[str, Variant]:
     }
     for place, neighbourhood in neighbourhoods.items():
         for name in ("none", "clip", "kl"):
-            table[f"{name}, {place}"] = Variant(tabular.haml(drifts[name], neighbourhood), 100)
+            iterations = 250 if name == "clip" else 100
+            table[f"{name}, {place}"] = Variant(tabular.haml(drifts[name], neighbourhood), iterations)
     table["none, trust_region"] = Variant(tabular.haml(drifts["none"], tabular.trust_region(0.05)), 40)
     table["algorithm_1"] = Variant(tabular.multi_agent_policy_iteration(), 20)
     table |= {f"haspi, {alpha}": Variant(tabular.haspi(alpha), 300, alpha) for alpha in (0.1, 0.5)}

@@ -255,7 +255,7 @@ def test_gains_are_inequality_5_by_its_definition(name, alpha):
     update = tabular.mehaml(DRIFTS[name], temperature=alpha, order="fixed")
     new, info = jax.jit(jax.vmap(update))(jax.random.split(jax.random.key(0), 4), games, policies)
     assert (info.gain >= -1e-12).all()
-    assert info.gain.max() > 0.1
+    assert info.gain.max() > 0.05
     for k in range(4):
         hand = ByHand(one(games, k), policies[k], new[k])
         before, after = ([np.maximum(own, 1e-300) for own in joint] for joint in hand.policies)
