@@ -32,7 +32,7 @@ def check_monotonic(row):
     assert row["median_gain_of_return"] > 0
 
 
-FIXED_STEP = ["clip", "none", "reverse_kl", "none, kl_ball", "kl, gradient_step"]
+FIXED_STEP = ["clip", "none", "reverse_kl", "clip, kl_ball", "none, kl_ball"]
 
 
 @pytest.mark.parametrize("name", FIXED_STEP)
@@ -78,7 +78,7 @@ def test_wrong_drifts_break_what_their_axiom_protects():
         assert rows[name]["games_with_a_fall_of_return"] >= 0.5 * GAMES
         assert rows[name]["share_of_gaps_within_1e-3"] < 0.8
     check_monotonic(rows["kinked"])  # it is non-negative and zero at the old policy, so Lemma 2 of haml holds
-    assert rows["kinked"]["share_of_gaps_within_1e-3"] < 0.5
+    assert rows["kinked"]["share_of_gaps_within_1e-3"] < 0.8
 
 
 def test_histories_show_the_gap_of_every_policy():
