@@ -53,10 +53,9 @@ def clip_drift(clip: float = 0.2, softness: float = 1e-6) -> Drift:
     With it the mirror operator is HAPPO's objective. It is piecewise linear in the policy, so its maximiser is found by
     filling. Where the maximisers are many, probabilities stay within the clip.
 
-    The maximiser gives all the mass to an action as soon as the clip allows it, and there, on the simplex's
-    boundary, the clip is no drift: an action without probability has no ratio, and the gradient in its direction is
-    not zero. So policies are kept η-soft, as Assumption 1 of hatrpo-happo has them. With η = 0 the updates improve
-    still, but most end where one agent alone could do better.
+    The maximiser gives all the mass to an action as soon as the clip allows it, and on the simplex's boundary the clip
+    is no drift: an action of probability zero has no ratio, and the gradient in its direction is not zero. So policies
+    are kept η-soft, as Assumption 1 of hatrpo-happo has them. (With η = 0 what is left to an action is e^`LOG_LEAST`.)
 
     Args:
       clip: ε.
