@@ -1,11 +1,15 @@
 """Settings of the test session, in place before JAX is imported."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 # Compiled programs are kept between sessions, and shared with the subprocesses that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or every program from that cache brings a warning
-# Tests compile far more than they compute.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Tests compile far more than they compute. A flag that XLA does not know ends the process, hence the version.
+FLAGS = ["--xla_backend_optimization_level=0"]
+if version("jaxlib").startswith("0.9."):
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))

@@ -269,7 +269,7 @@ REFUSALS = {
     "seed=-1": ("seed=-1", "a whole number >= 0"),
     "seed=2147483647": ("seed=2147483647", "at most 2147483646"),
     "eval=3": ("eval=3", "a group of settings"),
-    "algo=hapo": ("algo=hapo", "did you mean happo or mappo?"),
+    "algo=hapo": ("algo=hapo", "did you mean happo or hatrpo or mappo?"),
     "algo=null": ("algo=null", "happo"),
     "env=spread": ("env=spread", "did you mean mpe/simple_spread?"),
     "env=mpe/simple_sprad": ("env=mpe/simple_sprad", "did you mean mpe/simple_spread"),

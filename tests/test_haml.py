@@ -70,7 +70,7 @@ def test_sampled_drifts_estimate_their_divergences():
     old, new = (jax.nn.log_softmax(jnp.asarray(rng.normal(size=4))) for _ in range(2))
     layout = ActionLayout(np.ones(1, bool), np.zeros(1, bool), np.ones((1, 4), bool), np.zeros(1), np.ones(1))
     wide = [ActionParameters(jnp.broadcast_to(x, (1, 4, 1, 4)), None, None) for x in (old, new)]
-    change = PolicyChange((new - old)[None], jnp.zeros((1, 4)), *wide, layout)
+    change = PolicyChange((new - old)[None], jnp.zeros((1, 4)), wide[1], layout, lambda: wide[0])
     numbers = DriftHyperparameters(drift_coef=3.0)
 
     def mean(drift):

@@ -15,7 +15,7 @@ from hajax.envs.games import hasac_payoff, trap_of_heterogeneity_payoff, trap_of
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.spec import ActionLayout
-from hajax.training import make_evaluate, make_train
+from hajax.training import make_evaluate, make_loop, make_train
 
 
 @pytest.fixture(autouse=True)
@@ -163,3 +163,30 @@ def test_appendix_b_value_advantages_and_first_coefficients():
         return weighted_mean(ratio * advantage - ppo_clip(change, DriftHyperparameters(clip=0.2)), weight)
 
     np.testing.assert_allclose(jax.grad(surrogate)(policy), [3.2, -5.8, -3.8], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["happo", "mappo"])
+def test_sampled_ppo_stays_at_the_local_optimum_of_the_hasac_game(name):
+    """Figure 3a of hasac: from policies (0.6, 0.2, 0.2) both end at (A, A), which pays 5 where (C, C) pays 20."""
+    with jax.enable_x64(False):
+        env = make_env("games/hasac_matrix")
+        algo = make_algorithm(name, env, hidden_sizes=(16,), actor_lr=2e-3, sharing="none")
+        loop = make_loop(env, algo, num_envs=200, rollout_length=1)
+
+        def train(key):
+            start = loop.init(key)
+            params = start.algorithm.actors.params
+            head = {
+                "kernel": jnp.zeros_like(params["logits"]["kernel"]),
+                "bias": jnp.broadcast_to(jnp.log(jnp.array([0.6, 0.2, 0.2])), params["logits"]["bias"].shape),
+            }
+            actors = start.algorithm.actors._replace(params=params | {"logits": head})
+            start = start._replace(algorithm=start.algorithm._replace(actors=actors))
+            final, metrics = jax.lax.scan(lambda state, _: loop.iterate(state), start, None, 200)
+            return final.algorithm, metrics["episode_return"]
+
+        states, returns = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 3))
+        evaluate = make_evaluate(env, algo, num_episodes=1)
+        final = jax.vmap(evaluate)(jax.random.split(jax.random.key(1), 3), states)["episode_return"]
+    np.testing.assert_allclose(returns[:, 0], -8.2, atol=4)  # E[r] of the first policies; 200 plays
+    np.testing.assert_array_equal(np.ravel(final), 5)

@@ -82,8 +82,8 @@ def test_vmapped_hyperparameters_learn_as_each_alone():
     state, batch = pick(states, 0), pick(batches, 0)
     state = state._replace(updates=jnp.ones_like(state.updates))  # decay shows from the second update on
     base = algo.hyperparameters.replace(decay_updates=4.0)
-    numbers = base._asdict()
-    runs = [base] + [base._replace(**{name: 0.5 * value}) for name, value in numbers.items()]
+    numbers = vars(base)
+    runs = [base] + [base.replace(**{name: 0.5 * value}) for name, value in numbers.items()]
     runs = [jax.tree.map(lambda x: jnp.asarray(x, float), run) for run in runs]
     alone = [single(keys[0], state._replace(hyperparameters=run), batch)[0] for run in runs]
     for start in range(0, len(runs), SEEDS):  # three at a time, so that the compiled program serves again

@@ -49,13 +49,16 @@ class GroupPolicy:
             return rollout
         return in_chunks(rollout, self._evaluate(params, rollout)[1], self.actors.chunk_length)
 
-    def change(self, params: Any, old: ActionParameters, samples: GroupBatch) -> PolicyChange:
-        """From the policy that drew the samples, whose distributions are `old`, to the one of `params`."""
-        return self.change_to(self.distribution(params, samples), old, samples)
+    def change(self, old_params: Any, new_params: Any, samples: GroupBatch) -> PolicyChange:
+        """From the policy of `old_params`, which drew the samples, to that of `new_params`."""
+        new = self.distribution(new_params, samples)
+        return self.change_to(new, lambda: self.distribution(old_params, samples), samples)
 
-    def change_to(self, new: ActionParameters, old: ActionParameters, samples: GroupBatch) -> PolicyChange:
-        """The same from the new policy's distributions."""
-        return PolicyChange(self._log_ratio(new, samples), samples.advantage, old, new, self.tables.layout)
+    def change_to(
+        self, new: ActionParameters, old: Callable[[], ActionParameters], samples: GroupBatch
+    ) -> PolicyChange:
+        """The same from the policies' distributions."""
+        return PolicyChange(self._log_ratio(new, samples), samples.advantage, new, self.tables.layout, old)
 
     def log_ratio(self, params: Any, samples: GroupBatch) -> jax.Array:
         """log π_new/π_old of the group's joint action, `[B]`; members that are not alive have no part in it."""

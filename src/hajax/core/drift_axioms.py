@@ -99,7 +99,7 @@ def _check(drift: Drift, name: str, numbers: Any, kind: str, *problem: Any) -> D
     def value(to):
         new = distribution(to)
         log_ratio = distributions.log_prob(new, layout, action) - before
-        change = PolicyChange(log_ratio, jnp.asarray(advantage), distribution(old), new, layout)
+        change = PolicyChange(log_ratio, jnp.asarray(advantage), new, layout, lambda: distribution(old))
         return np.asarray(jnp.sum(weight * drift(change, numbers), -1))
 
     def fail(axiom: str, found: str):

@@ -11,8 +11,10 @@ D_π(π̂ | s, π̄). Sampled forms such as f(r) with f convex and f(1) = f'(1) 
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +24,20 @@ from hajax.nn.distributions import ActionParameters
 from hajax.spec import ActionLayout
 
 
-class PolicyChange(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class PolicyChange:
     """A group's step from its old policy to a new one, at samples `[K, B]` that the old one drew."""
 
     log_ratio: jax.Array  # [K, B], log r = log π_new(a|o) − log π_old(a|o); 0 where a sample has no weight
     advantage: jax.Array  # [K, B], M: the advantage times the compound ratio of the agents before
-    old: ActionParameters  # the distributions π_old(·|o)
     new: ActionParameters  # the distributions π_new(·|o)
     layout: ActionLayout
+    old_policy: Callable[[], ActionParameters]  # a forward pass, which only those pay for who read `old`
+
+    @functools.cached_property
+    def old(self) -> ActionParameters:
+        """The distributions π_old(·|o)."""
+        return self.old_policy()
 
     @property
     def ratio(self) -> jax.Array:

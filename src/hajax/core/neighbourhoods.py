@@ -30,7 +30,6 @@ from hajax.core.settings import (
 )
 from hajax.core.trust_region import line_search, linearise, natural_gradient_step
 from hajax.nn import distributions
-from hajax.nn.distributions import ActionParameters
 
 Info = dict[str, jax.Array]
 
@@ -74,14 +73,14 @@ class Neighbourhood(NamedTuple):
                 )
 
 
-def _gradient(objective: MirrorObjective, params: Any, samples: GroupBatch, old: ActionParameters) -> tuple[Any, Info]:
+def _gradient(objective: MirrorObjective, old_params: Any, params: Any, samples: GroupBatch) -> tuple[Any, Info]:
     """The gradient of −E[r · M − D] − c · H at `params`.
 
     The entropy bonus c · H is PPO's and no part of mirror learning, whose guarantees are those of c = 0.
     """
 
     def loss(params):
-        change = objective.policy.change(params, old, samples)
+        change = objective.policy.change(old_params, params, samples)
 
         def mean(x):
             return weighted_mean(x, samples.weight)
@@ -102,23 +101,22 @@ def _gradient(objective: MirrorObjective, params: Any, samples: GroupBatch, old:
 def _ascend_by_adam(
     key: jax.Array, objective: MirrorObjective, learner: Learner, samples: GroupBatch
 ) -> tuple[Learner, Info]:
-    old = objective.policy.distribution(learner.params, samples)
+    old_params = learner.params
 
     def step(learner, minibatch):
-        gradient, info = _gradient(objective, learner.params, *minibatch)
+        gradient, info = _gradient(objective, old_params, learner.params, minibatch)
         numbers = objective.numbers
         learner, norm = adam_step(learner, gradient, objective.learning_rate, numbers.max_grad_norm, numbers.adam_eps)
         return learner, info | {"actor_grad_norm": norm}
 
     settings = objective.settings
-    return train_epochs(key, learner, (samples, old), step, settings.epochs, settings.minibatches)
+    return train_epochs(key, learner, samples, step, settings.epochs, settings.minibatches)
 
 
 def _step_once(
     key: jax.Array, objective: MirrorObjective, learner: Learner, samples: GroupBatch
 ) -> tuple[Learner, Info]:
-    old = objective.policy.distribution(learner.params, samples)
-    gradient, info = _gradient(objective, learner.params, samples, old)
+    gradient, info = _gradient(objective, learner.params, learner.params, samples)
     gradient, norm = clip_to_norm(gradient, objective.numbers.max_grad_norm)
     params = jax.tree.map(lambda p, g: p - (objective.learning_rate * g).astype(p.dtype), learner.params, gradient)
     return learner._replace(params=params), info | {"actor_grad_norm": norm}
@@ -134,7 +132,7 @@ def _step_within_kl_ball(
     old = around.distribution
 
     def gain(new):
-        return jnp.sum(share * objective(policy.change_to(new, old, samples)))
+        return jnp.sum(share * objective(policy.change_to(new, lambda: old, samples)))
 
     def evaluate(params):
         new = policy.distribution(params, samples)

@@ -1,0 +1,234 @@
+"""The theorems of the papers on random games: every variant of exact mirror learning, what it keeps and what it breaks.
+
+    python benchmarks/theory.py [--games 10000] [--others 500] [--only NAME ...] [--output FILE.json]
+
+Random games of 2–4 agents, 2–4 actions each and 1–6 states, γ in [0.5, 0.95], rewards in [−1, 1], padded to one shape;
+game k is drawn from key k, whatever runs on it. In float64, exactly; a *fall* is a decrease of J, or of V in some
+state, by more than 1e-9 in one iteration. Gaps are max_i [max J(πⁱ, π^{−i}) − J(π)] over the game's reward range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax import tabular
+from hajax.envs.games import hasac_payoff
+
+CHUNK = 125  # games in one call; a chunk's transitions fit the cache
+FALL = 1e-9
+
+
+class Variant(NamedTuple):
+    """An exact algorithm, and for how long it runs."""
+
+    update: tabular.mirror.Update
+    iterations: int
+    temperature: float = 0.0
+    share: float = 1.0  # of the games, where exact updates are dear
+
+
+def variants() -> dict[str, Variant]:
+    """By name. The first is run on many games, the others on fewer."""
+    drifts = {
+        "none": tabular.no_drift(),
+        "clip": tabular.clip_drift(0.2),
+        "kl": tabular.kl_drift(0.002),
+        "reverse_kl": tabular.reverse_kl_drift(0.05),
+        "tsallis": tabular.tsallis_drift(0.05),
+        "squared_log_ratio": tabular.squared_log_ratio_drift(0.05),
+    }
+    neighbourhoods = {"kl_ball": tabular.kl_ball(0.05), "gradient_step": tabular.gradient_step(4.0)}
+    table = {"clip": Variant(tabular.haml(drifts["clip"]), 250)}
+    table |= {
+        name: Variant(tabular.haml(drift), 300 if name == "kl" else 200)
+        for name, drift in drifts.items()
+        if name != "clip"
+    }
+    for place, neighbourhood in neighbourhoods.items():
+        for name in ("none", "clip", "kl"):
+            iterations = 250 if name == "clip" else 100
+            table[f"{name}, {place}"] = Variant(tabular.haml(drifts[name], neighbourhood), iterations)
+    table["none, trust_region"] = Variant(tabular.haml(drifts["none"], tabular.trust_region(0.05)), 40)
+    table["algorithm_1"] = Variant(tabular.multi_agent_policy_iteration(), 20)
+    table |= {f"haspi, {alpha}": Variant(tabular.haspi(alpha), 300, alpha) for alpha in (0.1, 0.5)}
+    for name in ("clip", "kl", "reverse_kl", "tsallis", "squared_log_ratio"):
+        table[f"mehaml, {name}"] = Variant(tabular.mehaml(drifts[name], temperature=0.5), 60, 0.5, 0.1)
+    for place, neighbourhood in neighbourhoods.items():
+        table[f"mehaml, none, {place}"] = Variant(tabular.mehaml(None, neighbourhood, temperature=0.5), 100, 0.5, 0.2)
+    for name in ("none", "clip", "kl"):
+        table[f"simultaneous, {name}"] = Variant(tabular.haml(drifts[name], order="simultaneous"), 200)
+    table["simultaneous, none, gradient_step"] = Variant(
+        tabular.haml(None, neighbourhoods["gradient_step"], order="simultaneous"), 200
+    )
+    table["wrong, negative"] = Variant(tabular.haml(tabular.negative_drift(0.05)), 200)
+    table["wrong, offset"] = Variant(tabular.haml(tabular.offset_drift(0.5)), 200)
+    table["wrong, kinked"] = Variant(tabular.haml(tabular.kinked_drift(0.05)), 200)
+    return table
+
+
+def draw(number: jax.Array) -> tuple[tabular.Game, jax.Array, jax.Array]:
+    """The game, the first joint policy and the key of a number."""
+    game_key, policy_key, key = jax.random.split(jax.random.key(number), 3)
+    game = tabular.random_game(game_key)
+    return game, tabular.random_policy(policy_key, game), key
+
+
+# Compiled once for all variants.
+draw_all = jax.jit(jax.vmap(draw))
+nash_gaps = jax.jit(jax.vmap(tabular.nash_gap))
+response_gaps = jax.jit(jax.vmap(tabular.quantal_response_gap, in_axes=(0, 0, None)))
+
+
+def play(variant: Variant) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+    """A game, its first policy and its key to the last policy and what happened on the way, all scalars."""
+
+    def measure(game, policy, key):
+        history = tabular.iterate(
+            variant.update, game, policy, key, variant.iterations, temperature=variant.temperature
+        )
+        falls = -jnp.diff(history.expected_return)
+        return history.policy, {
+            "largest_fall": jnp.maximum(falls.max(), 0) / game.reward_range,
+            "falls": (falls > FALL).sum(),
+            "largest_fall_of_value": jnp.maximum(
+                jnp.where(game.state_mask, -jnp.diff(history.value, axis=0), 0).max(), 0
+            ),
+            "least_gain": jnp.where(game.state_mask, history.gain, jnp.inf).min(),
+            "gain_of_return": (history.expected_return[-1] - history.expected_return[0]) / game.reward_range,
+        }
+
+    return jax.jit(jax.vmap(measure))
+
+
+def run(name: str, variant: Variant, games: int, progress: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
+    """The numbers of one variant on the first `games` games."""
+    games = max(1, round(games * variant.share))
+    measure, start, parts = play(variant), time.perf_counter(), []
+    for first in range(0, games, CHUNK):
+        # The last chunk goes beyond what is asked for, so that one program serves all; the surplus is cut off.
+        game, policy, key = draw_all(jnp.arange(first, first + min(CHUNK, games)))
+        last, measured = measure(game, policy, key)
+        if variant.temperature:
+            gaps = [response_gaps(game, joint, variant.temperature) for joint in (policy, last)]
+        else:
+            gaps = [nash_gaps(game, joint) / jax.vmap(lambda game: game.reward_range)(game) for joint in (policy, last)]
+        parts.append(jax.tree.map(np.asarray, measured | {"first_gap": gaps[0], "gap": gaps[1]}))
+        progress(f"{name}: {min(first + CHUNK, games):,} of {games:,} games, {time.perf_counter() - start:.0f} s")
+    measured = {key: np.concatenate([part[key] for part in parts])[:games] for key in parts[0]}
+    return summary(variant, measured) | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def summary(variant: Variant, measured: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What the table and the file say of per-game numbers `[games]`."""
+    gap = measured["gap"]
+    beyond = np.flatnonzero(gap > 1e-3)
+    updates = gap.size * variant.iterations
+    return {
+        "games": gap.size,
+        "iterations": variant.iterations,
+        "temperature": variant.temperature,
+        "games_with_a_fall_of_return": int((measured["falls"] > 0).sum()),
+        "share_of_iterations_with_a_fall": float(measured["falls"].sum() / updates),
+        "largest_fall_of_return": float(measured["largest_fall"].max()),
+        "games_with_a_fall_of_value": int((measured["largest_fall_of_value"] > FALL).sum()),
+        "largest_fall_of_value": float(measured["largest_fall_of_value"].max()),
+        "least_gain_of_the_mirror_operator": float(measured["least_gain"].min()),
+        "median_gain_of_return": float(np.median(measured["gain_of_return"])),
+        "median_gap_at_first": float(np.median(measured["first_gap"])),
+        "gap": {"median": float(np.median(gap)), "99%": float(np.quantile(gap, 0.99)), "largest": float(gap.max())},
+        "share_of_gaps_within_1e-3": float((gap <= 1e-3).mean()),
+        "gaps_beyond_1e-3": {int(k): round(float(gap[k]), 6) for k in beyond[:100]},
+        "number_of_gaps_beyond_1e-3": int(beyond.size),
+    }
+
+
+def matrix_game() -> dict[str, Any]:
+    """HASPI on the matrix game of the HASAC paper, agent 0 first: the table of its Appendix B, and its Eq. 9."""
+    game = tabular.matrix_game(hasac_payoff())
+    start = tabular.log_policy(jnp.tile(jnp.array([0.6, 0.2, 0.2]), (2, 1, 1)), game.action_mask[:, None])
+    rows = {}
+    for alpha in (1.0, 2.0, 5.0, 10.0, 15.0, 20.0):
+        update = tabular.haspi(alpha, order="fixed")
+        first = tabular.iterate(update, game, start, jax.random.key(0), 1, temperature=alpha)
+        last = tabular.iterate(update, game, start, jax.random.key(0), 3000, temperature=alpha)
+        rows[f"{alpha:g}"] = {
+            "agent_1_after_the_first_update": np.exp(first.policy[0, 0]).round(4).tolist(),
+            "at_convergence": np.exp(last.policy[:, 0]).round(4).tolist(),
+            "expected_reward": round(float(tabular.evaluate(game, last.policy).expected_return), 4),
+            "soft_objective": round(float(last.expected_return[-1]), 4),
+            "soft_objective_after_one_update": round(float(first.expected_return[-1]), 4),
+            "best_soft_objective": round(best_soft_objective(game, alpha), 4),
+        }
+    return rows
+
+
+def best_soft_objective(game: tabular.Game, alpha: float, starts: int = 200) -> float:
+    """The best joint policy's soft objective, by HASPI from many starts: arg min of Eq. 9 of hasac at γ = 0."""
+
+    def climb(key):
+        policy = tabular.random_policy(key, game)
+        update = tabular.haspi(alpha)
+        return tabular.iterate(update, game, policy, key, 500, temperature=alpha).expected_return[-1]
+
+    return float(jax.vmap(climb)(jax.random.split(jax.random.key(1), starts)).max())
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    """A row of the table."""
+    gap = row["gap"]
+    return (
+        f"{name:32} {row['games']:6,} {row['iterations']:5} {row['games_with_a_fall_of_return']:6,} "
+        f"{row['largest_fall_of_return']:9.1e} {row['games_with_a_fall_of_value']:6,} "
+        f"{row['largest_fall_of_value']:9.1e} {row['least_gain_of_the_mirror_operator']:9.1e} "
+        f"{gap['median']:8.1e} {gap['99%']:8.1e} {gap['largest']:8.1e} {row['share_of_gaps_within_1e-3']:7.2%} "
+        f"{row['seconds']:6.1f}"
+    )
+
+
+HEADER = (
+    f"{'variant':32} {'games':>6} {'iter.':>5} {'J falls':>6} {'by most':>8} {'V falls':>6} {'by most':>8} "
+    f"{'min gain':>9} {'gap 50%':>8} {'99%':>8} {'largest':>8} {'≤ 1e-3':>7} {'s':>6}"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--games", type=int, default=10_000, help="for the first variant")
+    parser.add_argument("--others", type=int, default=500, help="for every other variant")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[*variants()], help="these variants alone")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    start = time.perf_counter()
+    table = variants()
+    names = arguments.only or list(table)
+    matrix = matrix_game()
+    for alpha, row in matrix.items():
+        print(f"matrix game, α = {alpha}: {json.dumps(row)}")
+    print(HEADER)
+    versions = {name: version(name) for name in ("jax", "jaxlib")}
+    results: dict[str, Any] = {}
+    for name in names:
+        games = arguments.games if name == next(iter(table)) else arguments.others
+        results[name] = run(name, table[name], games, lambda text: print(text, file=sys.stderr, flush=True))
+        print(line(name, results[name]), flush=True)
+        seconds = round(time.perf_counter() - start, 1)
+        report = {"versions": versions, "seconds": seconds, "hasac_matrix_game": matrix, "variants": results}
+        if arguments.output:  # after every variant, so that an interrupted run leaves what it has
+            arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(f"{seconds} s in all")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Exact drift functionals: how much an agent's change of policy costs it, in every state.
+
+A heterogeneous-agent drift functional Dⁱ_π(π̂ⁱ | s, π̄^{j_1:m}) is non-negative, zero at the old policy, and has zero
+gradient there (Kuba et al., 2022, *Heterogeneous-Agent Mirror Learning*, Definition 1). Those here are expectations
+E_{a~old}[δ(log r, A)] of a function of the probability ratio r = new/old and the advantage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hajax.tabular import solvers
+from hajax.tabular.policies import kl_divergence, normalise
+from hajax.tabular.surrogate import Surrogate, ascent_direction
+from hajax.validation import check_number
+
+Temperature = jax.Array | float
+
+
+def is_zero(temperature: Temperature) -> bool:
+    """Whether the objective is known, before tracing, to have no entropy bonus."""
+    return isinstance(temperature, int | float) and temperature == 0
+
+
+class Drift(NamedTuple):
+    """A drift functional, and how to maximise the mirror operator ⟨q, π⟩ + αH(π) − D(π) over all policies."""
+
+    divergence: Callable[[jax.Array, jax.Array, Surrogate], jax.Array]  # (new, old, surrogate) -> [S]
+    maximise: Callable[[jax.Array, Surrogate, Temperature], jax.Array]  # (old, surrogate, α) -> new
+    splits: bool = False  # whether it needs the surrogate's gains and losses
+    trivial: bool = False  # whether it is zero
+
+
+def no_drift() -> Drift:
+    """D = 0. The maximiser is greedy, or with α > 0 Boltzmann's exp(q/α)/Z: the update of HASPI (hasac, Eq. 8)."""
+
+    def maximise(old, surrogate, temperature):
+        if is_zero(temperature):
+            return solvers.greedy(surrogate.action_value, surrogate.mask)
+        return normalise(surrogate.action_value / temperature, surrogate.mask)
+
+    return Drift(lambda new, old, surrogate: jnp.zeros(new.shape[:-1], new.dtype), maximise, trivial=True)
+
+
+def clip_drift(clip: float = 0.2, softness: float = 1e-6) -> Drift:
+    """PPO's clip as a drift, E[ReLU([r − clip(r, 1 ± ε)] · A^{i_1:m})] (haml, Appendix D), a^{i_1:m−1} ~ π̄, a^{i_m}
+    ~ old.
+
+    With it the mirror operator is HAPPO's objective. It is piecewise linear in the policy, so its maximiser is found by
+    filling. Where the maximisers are many, probabilities stay within the clip.
+
+    The maximiser gives all the mass to an action as soon as the clip allows it, and on the simplex's boundary the clip
+    is no drift: an action of probability zero has no ratio, and the gradient in its direction is not zero. So policies
+    are kept η-soft, as Assumption 1 of hatrpo-happo has them. (With η = 0 what is left to an action is e^`LOG_LEAST`.)
+
+    Args:
+      clip: ε.
+      softness: η, the least probability that an update leaves to an action (unless it had less before).
+
+    Raises:
+      ValueError: if ε is not in (0, 1), or η not in [0, 0.01].
+    """
+    check_number("clip", clip, 0, 1, open_low=True)
+    check_number("softness", softness, 0, 0.01)
+
+    def divergence(new, old, surrogate):
+        rise = jnp.maximum(jnp.exp(new) - (1 + clip) * jnp.exp(old), 0)
+        fall = jnp.maximum((1 - clip) * jnp.exp(old) - jnp.exp(new), 0)
+        return (rise * surrogate.gains + fall * surrogate.losses).sum(-1)
+
+    def maximise(old, surrogate, temperature):
+        gains, losses = surrogate.gains, surrogate.losses
+        if is_zero(temperature):
+            old = jnp.exp(old)
+            kept = jnp.minimum(softness, old)
+            bends = [kept, jnp.maximum((1 - clip) * old, kept), (1 + clip) * old, jnp.maximum(1.0, (1 + clip) * old)]
+            capacities = jnp.diff(jnp.stack(bends, -2), axis=-2, prepend=0)
+            slopes = jnp.stack([jnp.full_like(gains, jnp.inf), gains, gains - losses, -losses], -2)
+            return solvers.fill(capacities, slopes, surrogate.mask)
+
+        def slope(w):  # the entropy bonus keeps policies soft
+            bend = jnp.where(w > jnp.log1p(clip), gains, 0) - jnp.where(w < jnp.log1p(-clip), losses, 0)
+            return temperature * w + bend
+
+        return solvers.separable(old, ascent_direction(old, surrogate, temperature), slope, surrogate.mask)
+
+    return Drift(divergence, maximise, splits=True)
+
+
+def kl_drift(coefficient: float = 0.1) -> Drift:
+    """c · KL(new ‖ old), c > 0 in units of reward; the maximiser is old^{c/(c+α)} exp(q/(c+α))/Z, in closed form.
+
+    Raises:
+      ValueError: if c is not positive.
+    """
+    check_number("coefficient", coefficient, 0, open_low=True)
+
+    def maximise(old, surrogate, temperature):
+        weights = (coefficient * old + surrogate.action_value) / (coefficient + temperature)
+        return normalise(weights, surrogate.mask)
+
+    return Drift(lambda new, old, surrogate: coefficient * kl_divergence(new, old), maximise)
+
+
+def reverse_kl_drift(coefficient: float = 0.1) -> Drift:
+    """c · KL(old ‖ new), the direction of hatrpo-happo; `tsallis_drift` in the limit κ → 0.
+
+    Raises:
+      ValueError: if c is not positive.
+    """
+    check_number("coefficient", coefficient, 0, open_low=True)
+    divergence = _scaled(coefficient, lambda new, old: kl_divergence(old, new))
+    return Drift(divergence, _power_maximiser(coefficient, 0.0))
+
+
+def tsallis_drift(coefficient: float = 0.1, order: float = 0.5) -> Drift:
+    """c · (1 − Σ new^κ old^{1−κ})/(κ(1−κ)), Tsallis' relative entropy up to a factor, for κ in (0, 1).
+
+    Its second derivative at the old policy is that of both KL divergences, which are its limits κ → 1 and κ → 0.
+
+    Raises:
+      ValueError: if c is not positive, or κ not in (0, 1).
+    """
+    check_number("coefficient", coefficient, 0, open_low=True)
+    check_number("order", order, 0, 1 - 1e-9, open_low=True)
+
+    def divergence(new, old):
+        # (1−κ) old + κ new sums to 1; term by term the differences are non-negative.
+        mixture = (1 - order) * jnp.exp(old) + order * jnp.exp(new)
+        return (mixture - jnp.exp(order * new + (1 - order) * old)).sum(-1) / (order * (1 - order))
+
+    return Drift(_scaled(coefficient, divergence), _power_maximiser(coefficient, order))
+
+
+def squared_log_ratio_drift(coefficient: float = 0.1, limit: float = 0.5) -> Drift:
+    """c/2 · E_{a~old}[(log r)²], with |log r| ≤ `limit` ≤ 0.8.
+
+    Beyond r = e the drift is no longer convex in the policy and the maximiser not unique, hence the limit, which is a
+    neighbourhood operator (it contains a ball of the metric max|log r|).
+
+    Raises:
+      ValueError: if c is not positive, or the limit not in (0, 0.8].
+    """
+    check_number("coefficient", coefficient, 0, open_low=True)
+    check_number("limit", limit, 0, 0.8, open_low=True)
+
+    def divergence(new, old):
+        return (jnp.exp(old) * (new - old) ** 2).sum(-1) / 2
+
+    def maximise(old, surrogate, temperature):
+        gradient = ascent_direction(old, surrogate, temperature)
+
+        def slope(w):
+            return temperature * w + coefficient * w * jnp.exp(-w)
+
+        inverse = (lambda x: _inverse_of_w_exp_minus_w(x / coefficient, limit)) if is_zero(temperature) else None
+        return solvers.separable(old, gradient, slope, surrogate.mask, limit, inverse)
+
+    return Drift(_scaled(coefficient, divergence), maximise)
+
+
+def _inverse_of_w_exp_minus_w(x: jax.Array, limit: float) -> jax.Array:
+    """w in [−limit, limit] with w e^{−w} = x, or the nearer end, by Newton's method (the function is concave there)."""
+    edge = jnp.asarray(limit)
+    x = jnp.clip(x, -edge * jnp.exp(edge), edge * jnp.exp(-edge))
+    w = jnp.clip(x, -edge, edge)
+    for _ in range(7):
+        w = jnp.clip(w - (w - x * jnp.exp(w)) / jnp.maximum(1 - w, 1e-3), -edge, edge)
+    return w
+
+
+def _scaled(coefficient: float, divergence: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable:
+    return lambda new, old, surrogate: coefficient * divergence(new, old)
+
+
+def _power_maximiser(coefficient: float, order: float) -> Callable:
+    def maximise(old, surrogate, temperature):
+        if is_zero(temperature):
+            return solvers.power_tilt(old, surrogate.action_value, coefficient, order, surrogate.mask)
+
+        def slope(w):
+            return temperature * w - coefficient * jnp.expm1(-(1 - order) * w) / (1 - order)
+
+        return solvers.separable(old, ascent_direction(old, surrogate, temperature), slope, surrogate.mask)
+
+    return maximise

@@ -1,0 +1,156 @@
+"""Exact heterogeneous-agent mirror learning, with or without maximum entropy, and its histories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.core.sequential import ORDERS, draw_permutation, sequential_update
+from hajax.tabular.drifts import Drift, Temperature, no_drift
+from hajax.tabular.games import Game
+from hajax.tabular.neighbourhoods import Neighbourhood, max_penalty, mirror_operator, no_neighbourhood
+from hajax.tabular.surrogate import make_surrogate
+from hajax.tabular.values import Values, evaluate
+from hajax.validation import check_choice, check_number
+
+
+class Info(NamedTuple):
+    """What an update tells."""
+
+    values: Values  # of the joint policy before it
+    gain: jax.Array  # [N, S], by how much each agent raised its mirror operator in each state: inequality (5) of haml
+
+
+Update = Callable[[jax.Array, Game, jax.Array], tuple[jax.Array, Info]]
+
+
+def mehaml(
+    drift: Drift | None = None,
+    neighbourhood: Neighbourhood | None = None,
+    *,
+    temperature: Temperature = 0.0,
+    order: str = "random",
+) -> Update:
+    """One iteration of maximum entropy heterogeneous-agent mirror learning (Liu et al., 2024, Algorithm 1), exact.
+
+    The agents of a permutation, one after another, maximise their mirror operator in every state,
+
+        π^{i_m} = arg max over U(π_old^{i_m}) of E_β[E_{π̄^{i_1:m−1}, π}[A^{i_m}_{old}] + α H(π(·|s)) − D(π | s, π̄)],
+
+    π̄ the new policies of the agents before. With α = 0 this is HAML (Kuba et al., 2022, Algorithm Template 1).
+
+    Args:
+      drift: D, `no_drift()` by default.
+      neighbourhood: U, all policies by default.
+      temperature: α ≥ 0; may be traced if positive.
+      order: `random` (a fresh permutation), `fixed` (0 … N−1), or `simultaneous`: every agent answers the *old*
+        policies of the others, for which nothing is proved.
+
+    Returns:
+      `(key, game, policy) -> (policy, info)` of log-probabilities `[N, S, A]`; `jax.vmap` it over games.
+
+    Raises:
+      ValueError: if the temperature is negative or the order unknown.
+    """
+    check_choice("order", order, ORDERS)
+    if isinstance(temperature, int | float):
+        check_number("temperature", temperature, 0)
+    drift = no_drift() if drift is None else drift
+    neighbourhood = no_neighbourhood() if neighbourhood is None else neighbourhood
+
+    def update(key: jax.Array, game: Game, policy: jax.Array) -> tuple[jax.Array, Info]:
+        values = evaluate(game, policy, temperature)
+
+        def update_agent(old, agent, carry):
+            policies, updated = carry
+            surrogate = make_surrogate(game, values, policies, updated, agent, drift.splits)
+            new = neighbourhood(drift, old, surrogate, temperature)
+            before, after = (mirror_operator(drift, own, old, surrogate, temperature) for own in (old, new))
+            return new, (policies.at[agent].set(new), updated.at[agent].set(True)), after - before
+
+        agents = jnp.arange(game.num_agents)
+        permutation = draw_permutation(key, game.num_agents, order)
+        nobody = jnp.zeros(game.num_agents, bool)
+        policy, _, gain = sequential_update(update_agent, permutation, policy, agents, (policy, nobody))
+        return policy, Info(values, gain)
+
+    return update
+
+
+def haml(drift: Drift | None = None, neighbourhood: Neighbourhood | None = None, *, order: str = "random") -> Update:
+    """One iteration of heterogeneous-agent mirror learning (Kuba et al., 2022, Template 1): `mehaml` with α = 0."""
+    return mehaml(drift, neighbourhood, order=order)
+
+
+def haspi(temperature: Temperature, *, order: str = "random") -> Update:
+    """One iteration of heterogeneous-agent soft policy iteration (Liu et al., 2024, Eq. 8), α > 0.
+
+    π^{i_m} ∝ exp(E_{a^{i_1:m−1}~π_new}[Q^{i_1:m}_old(s, a^{i_1:m−1}, ·)]/α): `mehaml` without drift and neighbourhood.
+
+    Raises:
+      ValueError: if α is not positive or the order unknown.
+    """
+    if isinstance(temperature, int | float):
+        check_number("temperature", temperature, 0, open_low=True)
+    return mehaml(temperature=temperature, order=order)
+
+
+def multi_agent_policy_iteration(*, order: str = "random") -> Update:
+    """Algorithm 1 of hatrpo-happo, L^{i_1:m}(π̄, π) − C max_s KL(π_old ‖ π) with C = 4γ max|A|/(1 − γ)².
+
+    J never decreases, but the constant makes steps so small that no useful number of iterations comes near an
+    equilibrium. The penalty couples the states and is no part of `Info.gain`, which is the advantage alone.
+    """
+    return haml(no_drift(), max_penalty(), order=order)
+
+
+class History(NamedTuple):
+    """What `iterate` saw: K updates and the K + 1 joint policies around them."""
+
+    policy: jax.Array  # [N, S, A], the last, log-probabilities
+    value: jax.Array  # [K + 1, S], V of π_0 … π_K (soft for α > 0)
+    expected_return: jax.Array  # [K + 1], J
+    gain: jax.Array  # [K, N, S], see `Info`
+    gap: jax.Array | None  # [K + 1], or None if no gap was asked for
+
+
+def iterate(
+    update: Update,
+    game: Game,
+    policy: jax.Array,
+    key: jax.Array,
+    num_iterations: int,
+    *,
+    temperature: Temperature = 0.0,
+    gap: Callable[[Game, jax.Array], jax.Array] | None = None,
+) -> History:
+    """Applies an update K times.
+
+    Args:
+      update: from `haml`, `mehaml`, `haspi` or `multi_agent_policy_iteration`.
+      game: one game; `jax.vmap` over games, policies and keys for a batch.
+      policy: π_0, log-probabilities `[N, S, A]`.
+      key: for the permutations.
+      num_iterations: K.
+      temperature: α of the last evaluation; the update's own.
+      gap: `(game, policy) -> []`, computed of every policy, for example `nash_gap`.
+    """
+
+    def step(policy, key):
+        new_policy, info = update(key, game, policy)
+        distance = None if gap is None else gap(game, policy)
+        return new_policy, (info.values.value, info.values.expected_return, info.gain, distance)
+
+    last, (value, expected_return, gain, distances) = lax.scan(step, policy, jax.random.split(key, num_iterations))
+    final = evaluate(game, last, temperature)
+    return History(
+        last,
+        jnp.concatenate([value, final.value[None]]),
+        jnp.append(expected_return, final.expected_return),
+        gain,
+        None if gap is None else jnp.append(distances, gap(game, last)),
+    )

@@ -1,0 +1,124 @@
+"""Exact maximisers of the mirror operator over one agent's simplex, in every state at once.
+
+All work on the last axis, take and return log-probabilities `[…, A]`, and need no LAPACK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.tabular.policies import LOG_LEAST, log_policy, normalise
+
+BISECTIONS = 54  # halvings, until the precision of float64 is reached
+
+
+def bisect(
+    increasing: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array, steps: int = BISECTIONS
+) -> jax.Array:
+    """The root of a function that increases in each entry on its own, between `low` and `high`, by `steps` halvings."""
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        above = increasing(middle) > 0
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    low, high = lax.fori_loop(0, steps, halve, (low, high))
+    return (low + high) / 2
+
+
+def greedy(action_value: jax.Array, mask: jax.Array) -> jax.Array:
+    """The deterministic policy of the largest value (the first of equal ones)."""
+    best = jnp.where(mask, action_value, -jnp.inf).argmax(-1)
+    return log_policy(jax.nn.one_hot(best, mask.shape[-1]), mask)
+
+
+def fill(capacities: jax.Array, slopes: jax.Array, mask: jax.Array) -> jax.Array:
+    """Maximises Σ_a f_a(p_a) over the simplex for concave, piecewise linear f_a: mass goes to the steepest pieces
+    first.
+
+    Args:
+      capacities: `[…, M, A]`, the length of the M pieces of every f_a, from p_a = 0 on.
+      slopes: `[…, M, A]`, decreasing in M. Of equal slopes the earlier piece is filled first.
+      mask: bool `[A]`.
+    """
+    shape = capacities.shape
+    capacity = jnp.where(mask, capacities, 0).reshape(*shape[:-2], -1)
+    slope = slopes.reshape(capacity.shape)
+    order = jnp.arange(slope.shape[-1])
+    equal_and_earlier = (slope[..., None, :] == slope[..., :, None]) & (order[None, :] < order[:, None])
+    first = (slope[..., None, :] > slope[..., :, None]) | equal_and_earlier
+    before = jnp.where(first, capacity[..., None, :], 0).sum(-1)
+    return log_policy(jnp.clip(1 - before, 0, capacity).reshape(shape).sum(-2), mask)
+
+
+def power_tilt(old: jax.Array, action_value: jax.Array, coefficient: float, order: float, mask: jax.Array) -> jax.Array:
+    """Maximises ⟨q, p⟩ − c Σ [(1−κ) old + κ p − p^κ old^{1−κ}] / (κ(1−κ)) for κ in [0, 1); κ → 0 is c · KL(old ‖ p).
+
+    Stationarity makes the log-ratio w = log p/old satisfy exp(−(1−κ) w_a) = exp(−(1−κ) w_b) + (1−κ)(q_b − q_a)/c for
+    any two actions. The unknown is that of the best action, which is between 0 and −log old: bisected, however small
+    its probability was.
+    """
+    best = jnp.where(mask, action_value, -jnp.inf).max(-1, keepdims=True)
+    scaled_gap = jnp.where(mask, best - action_value, 0) * ((1 - order) / coefficient)
+    power = 1 / (1 - order)
+    power = int(power) if power == int(power) else power  # a whole power is cheap
+    weights = jnp.where(mask, jnp.exp(old), 0)
+
+    def new(top):
+        return weights / (jnp.exp(-(1 - order) * top) + scaled_gap) ** power
+
+    is_best = mask & (action_value == best)
+    most = -jnp.where(is_best, old, jnp.inf).min(-1, keepdims=True)
+    top = bisect(lambda top: new(top).sum(-1, keepdims=True) - 1, jnp.zeros_like(most), most)
+    return normalise(old - power * jnp.log(jnp.exp(-(1 - order) * top) + scaled_gap), mask)
+
+
+def separable(
+    old: jax.Array,
+    gradient: jax.Array,
+    slope: Callable[[jax.Array], jax.Array],
+    mask: jax.Array,
+    limit: float | None = None,
+    inverse: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """Maximises any concave objective that is a sum over actions, with |log p/old| ≤ `limit`, by nested bisection.
+
+    The multiplier μ of Σp = 1 is where the log-ratios w_a with slope(w_a) = gradient_a − μ make probabilities sum to 1.
+
+    Args:
+      old: log-probabilities `[…, A]`.
+      gradient: `[…, A]`, the objective's derivative at the old policy.
+      slope: the decrease of the derivative with the log-ratio `[…, A]`: increasing, 0 at 0.
+      mask: bool `[A]`.
+      limit: of the log-ratio's size; without one it ends where the probability is 1.
+      inverse: solves slope(w) = x within the limits, where that can be done faster than by bisection.
+    """
+    high = -old if limit is None else jnp.minimum(limit, -old)
+    low = jnp.full_like(old, 2 * LOG_LEAST if limit is None else -limit)
+
+    def log_ratio(multiplier):
+        target = gradient - multiplier
+        if inverse is not None:
+            return jnp.clip(inverse(target), low, high)
+        return bisect(lambda w: slope(w) - target, low, high)
+
+    def excess(multiplier):
+        return 1 - jnp.exp(jnp.where(mask, old + log_ratio(multiplier), -jnp.inf)).sum(-1, keepdims=True)
+
+    least = jnp.where(mask, gradient, jnp.inf).min(-1, keepdims=True)
+    most = jnp.where(mask, gradient, -jnp.inf).max(-1, keepdims=True)
+    return normalise(old + log_ratio(bisect(excess, least, most)), mask)
+
+
+def project(point: jax.Array, mask: jax.Array) -> jax.Array:
+    """The probabilities `[…, A]` nearest to `point`: max(point − θ, 0), with the θ that makes them sum to 1."""
+    ranked = -jnp.sort(-jnp.where(mask, point, -jnp.inf), axis=-1)
+    counts = jnp.arange(1, point.shape[-1] + 1)
+    # Whichever actions keep mass, they give the largest of these candidates.
+    threshold = jnp.where(jnp.isfinite(ranked), (jnp.cumsum(ranked, -1) - 1) / counts, -jnp.inf).max(-1, keepdims=True)
+    return jnp.where(mask, jnp.maximum(point - threshold, 0), 0)

@@ -1,0 +1,69 @@
+"""What one agent sees when its turn comes: everything that its drift, its neighbourhood and its objective may use."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hajax.tabular.games import Game
+from hajax.tabular.policies import average_over, entropy, own_action_values
+from hajax.tabular.values import Values
+
+
+class Surrogate(NamedTuple):
+    """Agent i_m's exact surrogate in every state, given the new policies of the agents before it, π̄^{i_1:m−1}.
+
+    `action_value` is E[A^{i_1:m}_π(s, a^{i_1:m−1}, a^{i_m})] over a^{i_1:m−1} ~ π̄. It differs from the agent's own
+    advantage by what the earlier agents have gained, a constant in a^{i_m}, and so has the same maximisers.
+    """
+
+    action_value: jax.Array  # [S, A]
+    gains: jax.Array  # [S, A], E[max(A^{i_1:m}, 0)]: the part that a larger probability collects
+    losses: jax.Array  # [S, A], E[max(−A^{i_1:m}, 0)]
+    state_weight: jax.Array  # [S], ρ_π
+    penalty: jax.Array  # [], C = 4 γ max|A_π| / (1 − γ)² (hatrpo-happo, Theorem 1)
+    mask: jax.Array  # bool [A]
+
+
+def make_surrogate(
+    game: Game, values: Values, policy: jax.Array, updated: jax.Array, agent: jax.Array, split: bool
+) -> Surrogate:
+    """The surrogate of `agent` (may be traced).
+
+    Args:
+      game: the game.
+      values: of the old joint policy.
+      policy: log-probabilities `[N, S, A]`, new for agents that have had their turn and old for the others.
+      updated: bool `[N]`, who has had a turn.
+      agent: int [].
+      split: whether `gains` and `losses` are needed; they are zero otherwise.
+    """
+    probabilities = jnp.exp(policy)
+    action_value = own_action_values(values.advantage, probabilities)[agent]
+    gains = losses = jnp.zeros_like(action_value)
+    if split:
+        later = ~updated & (jnp.arange(game.num_agents) != agent)
+        joint = average_over(values.advantage, probabilities, later)
+        gains = own_action_values(jnp.maximum(joint, 0), probabilities)[agent]
+        losses = own_action_values(jnp.maximum(-joint, 0), probabilities)[agent]
+    return Surrogate(
+        action_value, gains, losses, values.state_distribution, penalty(game, values), game.action_mask[agent]
+    )
+
+
+def penalty(game: Game, values: Values) -> jax.Array:
+    """C = 4 γ max_{s,a} |A_π(s, a)| / (1 − γ)², scalar (hatrpo-happo, Theorem 1 and Algorithm 1)."""
+    largest = jnp.where(game.joint_mask, jnp.abs(values.advantage), 0).max()
+    return 4 * game.discount * largest / (1 - game.discount) ** 2
+
+
+def linear_part(new: jax.Array, surrogate: Surrogate, temperature: jax.Array | float) -> jax.Array:
+    """E_{a~new}[action_value] + α H(new), `[S]`: the mirror operator without its drift."""
+    return (jnp.exp(new) * surrogate.action_value).sum(-1) + temperature * entropy(new)
+
+
+def ascent_direction(old: jax.Array, surrogate: Surrogate, temperature: jax.Array | float) -> jax.Array:
+    """The derivative of `linear_part` by π(a|s) at the old policy, `[S, A]`, up to a constant per state."""
+    return surrogate.action_value - temperature * old
