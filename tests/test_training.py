@@ -1,5 +1,7 @@
 """The runners' side of the contract: what they refuse, what they count, and modules of the user's own."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -110,3 +112,11 @@ def test_modules_of_the_users_own(torso, x64):
         moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), new_state.actors.params, state.actors.params)
         assert all(np.isfinite(x) for x in jax.tree.leaves(moved))
         assert max(jax.tree.leaves(moved["torso"])) > 0
+
+
+def test_an_algorithm_compiled_without_masks_refuses_an_environment_that_masks():
+    env = hajax.make_env("games/hasac_matrix")
+    algo = hajax.make_algorithm("happo", env)
+    masking = env._replace(spec=dataclasses.replace(env.spec, masks_actions=True))
+    with pytest.raises(ValueError, match=r"masks_actions=True of .*; allowed: False, for which happo was made"):
+        hajax.make_loop(masking, algo, num_envs=1, rollout_length=1)

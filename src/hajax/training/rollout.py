@@ -37,9 +37,10 @@ class Actors(NamedTuple):
 def playable(env: Environment, algo: Algorithm, *, evaluation: bool = False) -> Environment:
     """The environment with automatic reset, checked to be one that the algorithm was made for.
 
-    Raises ValueError if their agents differ, or, unless only for evaluation, the critic's state or the kind of reward.
+    Raises ValueError if their agents differ, or, unless only for evaluation, the critic's state, whether actions are
+    masked, or the kind of reward.
     """
-    for field in ("agents",) if evaluation else ("agents", "state_size", "state_per_agent", "reward"):
+    for field in ("agents",) if evaluation else ("agents", "state_size", "state_per_agent", "masks_actions", "reward"):
         has, expected = getattr(env.spec, field), getattr(algo.spec, field)
         if has != expected:
             raise ValueError(
