@@ -104,6 +104,7 @@ CASES = {
         normalise_observations=True,
         inactive=0.3,
     ),
+    "ippo, a team's reward, some dead": case("ippo", TRIO, sharing=(0, 0, 1), inactive=0.4),
 }
 
 

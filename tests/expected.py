@@ -33,12 +33,13 @@ class Stream:
     final_inputs: np.ndarray
     reward: np.ndarray
     active: np.ndarray
+    final_active: np.ndarray
     sequences: reference.Sequences | None  # with an empty memory before step 0
 
 
 def streams(algo: Any, state: Any, batch: Any) -> tuple[list[list[int]], list[Stream]]:
     """The groups of critics, and a stream for every agent (for the team, if the critic is central)."""
-    active, reward = np.asarray(batch.active), np.asarray(batch.reward)
+    active, final_active, reward = (np.asarray(x) for x in (batch.active, batch.final_active, batch.reward))
     moments = state.critic_moments
 
     def sequences(active):
@@ -48,18 +49,29 @@ def streams(algo: Any, state: Any, batch: Any) -> tuple[list[list[int]], list[St
 
     if algo.settings.centralised:
         inputs = [problems.normalised(moments, 0, np.asarray(x), ...) for x in (batch.state, batch.final_state)]
-        return [[0]], [Stream(*inputs, reward[..., 0], active.any(-1), sequences(active.any(-1)))]
+        return [[0]], [Stream(*inputs, reward[..., 0], active.any(-1), final_active.any(-1), sequences(active.any(-1)))]
     made = []
     for i, group in enumerate(problems.assignment(algo.spec, algo.settings.sharing)):
         inputs = [problems.own_input(algo, x, i) for x in (batch.observation, batch.final_observation)]
         inputs = [problems.normalised(moments, group, x, problems.own_columns(algo, i)) for x in inputs]
-        made.append(Stream(*inputs, reward[..., i], active[..., i], sequences(active[..., i])))
+        made.append(Stream(*inputs, reward[..., i], active[..., i], final_active[..., i], sequences(active[..., i])))
     return problems.groups_of(algo.spec, algo.settings.sharing), made
 
 
 def read_statistics(statistics: Any) -> list[dict[str, float]]:
     fields = {name: np.asarray(x) for name, x in statistics._asdict().items()}
     return [{name: float(x[g]) for name, x in fields.items()} for g in range(len(fields["mean"]))]
+
+
+def for_the_dead(values: list[np.ndarray], active: list[np.ndarray], team: bool) -> list[np.ndarray]:
+    """Every agent's values `[T, E]`, where it is dead the living agents' mean (an agent's own reward: 0)."""
+    values = [x.copy() for x in values]
+    for t, e in np.ndindex(values[0].shape):
+        living = [value[t, e] for value, alive in zip(values, active, strict=True) if alive[t, e]]
+        for value, alive in zip(values, active, strict=True):
+            if not alive[t, e]:
+                value[t, e] = np.mean(living) if team and living else 0.0
+    return values
 
 
 def update_critics(
@@ -73,11 +85,9 @@ def update_critics(
     """New learners and statistics of every critic, and the advantages `[T·E]` of every stream by the old ones."""
     hp, settings, learning_rate, epochs = (options[k] for k in ("hp", "settings", "learning_rate", "epochs"))
     terminated, truncated = np.asarray(batch.terminated), np.asarray(batch.truncated)
-    new_learners, new_statistics, advantages = [], [], [np.empty(0)] * len(streams)
+    new_learners, new_statistics, judged = [], [], {}
     for g, members in enumerate(groups):
-        statistics, normalise = old_statistics[g], settings.normalise_values
-        mean, scale = reference.location_and_scale(statistics) if normalise else (0.0, 1.0)
-        pool = []
+        mean, scale = reference.location_and_scale(old_statistics[g]) if settings.normalise_values else (0.0, 1.0)
         for i in members:
             stream = streams[i]
             flat = stream.inputs.reshape(-1, stream.inputs.shape[-1])
@@ -90,14 +100,25 @@ def update_critics(
                 final_rows = reference.Sequences(alone, never, never, after)
             old, _ = reference.value(parameters, flat, rows)
             final, _ = reference.value(parameters, final_flat, final_rows)
-            baseline, future = ((scale * x + mean).reshape(stream.reward.shape) for x in (old, final))
-            advantage = reference.gae(
-                stream.reward, baseline, future, terminated, truncated, hp.discount, hp.gae_lambda
-            )
-            advantages[i] = advantage.ravel()
             chunks = None if rows is None else rows.chunks(settings.chunk_length, after)
-            pool.append((flat, old, (advantage + baseline).ravel(), stream.active.ravel(), chunks))
-        if normalise:
+            baseline, future = ((scale * x + mean).reshape(stream.reward.shape) for x in (old, final))
+            judged[i] = flat, old, baseline, future, chunks
+    baselines, futures = ([judged[i][k] for i in range(len(streams))] for k in (2, 3))
+    if not settings.centralised:
+        team = options["reward"] == "team"
+        baselines = for_the_dead(baselines, [stream.active for stream in streams], team)
+        futures = for_the_dead(futures, [stream.final_active for stream in streams], team)
+    advantages = [
+        reference.gae(stream.reward, baseline, future, terminated, truncated, hp.discount, hp.gae_lambda)
+        for stream, baseline, future in zip(streams, baselines, futures, strict=True)
+    ]
+    for g, members in enumerate(groups):
+        statistics, pool = old_statistics[g], []
+        mean, scale = 0.0, 1.0
+        for i in members:
+            flat, old, *_, chunks = judged[i]
+            pool.append((flat, old, (advantages[i] + baselines[i]).ravel(), streams[i].active.ravel(), chunks))
+        if settings.normalise_values:
             seen = np.concatenate([target[active] for _, _, target, active, _ in pool])
             statistics = reference.update_statistics(statistics, seen, hp.value_decay)
             mean, scale = reference.location_and_scale(statistics)
@@ -120,7 +141,7 @@ def update_critics(
             learner = learner.step(gradient, learning_rate, hp)
         new_learners.append(learner)
         new_statistics.append(statistics)
-    return new_learners, new_statistics, advantages
+    return new_learners, new_statistics, [advantage.ravel() for advantage in advantages]
 
 
 def moments(old: Any, groups: Any, rows: list[np.ndarray], own: list[Any]) -> list[np.ndarray] | None:
@@ -191,6 +212,7 @@ def update(
         batch,
         hp=hp,
         settings=settings,
+        reward=algo.spec.reward,
         learning_rate=decayed(hp.critic_lr),
         epochs=[passes(settings.critic_epochs) for _ in critic_groups],
     )

@@ -108,11 +108,12 @@ def random_batch(
     scores = np.where(mask, rng.random(mask.shape), -1)
     own = rng.normal(size=shape)
     reward = own if spec.reward == "individual" else np.broadcast_to(own[..., :1], shape)
+    active = rng.random(shape) >= inactive
     batch = OnPolicyBatch(
         observation=observation,
         state=critic_state,
         action_mask=mask,
-        active=rng.random(shape) >= inactive,
+        active=active,
         first=np.concatenate([np.ones((1, num_envs), bool), done[:-1]]),
         action=np.where(layout.discrete, scores.argmax(-1), 0.0),
         log_prob=np.zeros(shape),
@@ -121,6 +122,7 @@ def random_batch(
         truncated=truncated,
         final_observation=follow(observation),
         final_state=follow(critic_state),
+        final_active=np.where(done[..., None], rng.random(shape) >= inactive, np.roll(active, -1, axis=0)),
         memory=(),
     )
     if recurrent:

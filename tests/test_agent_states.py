@@ -55,14 +55,15 @@ def test_each_agent_is_judged_on_its_own_state():
     algo = problems.make_algorithm("happo", OWN)
     _, critics = on_policy.make_networks("happo", OWN, algo.settings, None, None)
     state = problems.random_state(algo, 0)
-    one_state = problems.random_batch(
-        problems.make_algorithm("happo", ONE), problems.random_state(algo, 0), 0, inactive=0.4
+    one = problems.make_algorithm("happo", ONE)
+    batch, deadly = (
+        for_each_agent(problems.random_batch(one, problems.random_state(algo, 0), 0, inactive=share))
+        for share in (0, 0.4)
     )
-    batch = for_each_agent(one_state)
     other = batch._replace(state=batch.state.at[:, :, 1].set(jnp.arange(4.0) ** 2))
     before, after = (on_policy.estimate(critics, state, x) for x in (batch, other))
     assert before.value.shape == (4, 3, 3)
-    np.testing.assert_array_equal(before.active, batch.active)
+    np.testing.assert_array_equal(on_policy.estimate(critics, state, deadly).active, deadly.active)
     for name in ("value", "advantage"):
         changed = np.abs(getattr(before, name) - getattr(after, name)) > 1e-6
         assert changed[..., 1].mean() > 0.9
@@ -89,3 +90,28 @@ def test_shapes_are_checked_wherever_a_state_comes_in():
         hajax.make_loop(environment(OWN), algo, num_envs=2, rollout_length=2)
     loop = hajax.make_loop(environment(OWN), problems.make_algorithm("happo", OWN), num_envs=2, rollout_length=2)
     jax.eval_shape(lambda key: loop.iterate(loop.init(key)), jax.random.key(0))
+
+
+@pytest.mark.parametrize("reward", ["team", "individual"])
+def test_the_step_of_a_death_is_judged_by_the_living(reward):
+    """λ = 0, so that an advantage is one step's; the dead agent's own value is nobody's business."""
+    spec = dataclasses.replace(OWN, reward=reward)
+    algo = problems.make_algorithm("ippo", spec, normalise_values=False)
+    _, critics = on_policy.make_networks("ippo", spec, algo.settings, None, None)
+    state = problems.random_state(algo, 0)
+    state = state._replace(hyperparameters=state.hyperparameters.replace(gae_lambda=0.0, discount=0.9))
+    batch = problems.random_batch(algo, state, 0)
+    alive, never = jnp.ones_like(batch.active), jnp.zeros_like(batch.terminated)
+    batch = batch._replace(
+        terminated=never,
+        truncated=never,
+        active=alive.at[1:, :, 2].set(False),
+        final_active=alive.at[:, :, 2].set(False),
+    )
+    value = np.asarray(on_policy.estimate(critics, state, batch).value)
+    _, final = critics.of_rollout(state.critics.params, None, batch)
+    advantage = on_policy.estimate(critics, state, batch).advantage
+    after = np.mean(final[0, :, :2], -1) if reward == "team" else 0.0
+    np.testing.assert_allclose(advantage[0, :, 2], batch.reward[0, :, 2] + 0.9 * after - value[0, :, 2], rtol=1e-4)
+    own = batch.reward[0, :, :2] + 0.9 * final[0, :, :2] - value[0, :, :2]
+    np.testing.assert_allclose(advantage[0, :, :2], own, rtol=1e-4)

@@ -40,6 +40,17 @@ def test_what_is_left_out_has_its_usual_value():
     np.testing.assert_array_equal(batch.first, expected_first)
 
 
+def test_who_is_alive_where_a_step_led_is_in_the_next_row():
+    alive = jnp.ones((T, E, N), bool).at[2:, :, 1].set(False)
+    ends = jnp.zeros((T, E), bool).at[1, 2].set(True)
+    batch = hajax.on_policy_batch(SPEC, **REQUIRED, truncated=ends, active=alive)
+    wanted = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0]], bool).T
+    np.testing.assert_array_equal(batch.final_active[..., 1], wanted)
+    assert batch.final_active[..., 0].all()
+    given = hajax.on_policy_batch(SPEC, **REQUIRED, final_active=~alive)
+    np.testing.assert_array_equal(given.final_active, ~alive)
+
+
 def test_it_is_what_update_takes():
     algo = hajax.make_algorithm("happo", SPEC, hidden_sizes=(4,), epochs=1, critic_epochs=1)
     batch = hajax.on_policy_batch(SPEC, **REQUIRED, terminated=jnp.ones((T, E), bool))

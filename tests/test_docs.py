@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tiny import TINY_TRAINING
 
+import hajax.algorithms
 import hajax.envs
 from hajax.cli import main
 
@@ -87,6 +88,7 @@ def test_python_blocks_run(page, monkeypatch, tmp_path):
     module = types.ModuleType("page_" + re.sub(r"\W", "_", page.stem))
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(hajax.envs, "_registered", {})
+    monkeypatch.setattr(hajax.algorithms, "_registered", {})
     monkeypatch.chdir(tmp_path)
     for block in blocks:
         exec(compile(block, str(page), "exec", dont_inherit=True), module.__dict__)

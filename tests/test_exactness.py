@@ -114,20 +114,24 @@ def test_shared_mappo_is_one_ppo_on_the_pooled_batch():
         "mappo, shared",
         "happo, all shared, agent id",
         "happo, gru, groups of two and one",
+        "ippo, groups, normalised observations",
+        "ippo, a team's reward, some dead",
+        "ippo, gru",
     ],
 )
 def test_what_dead_agents_see_and_do_has_no_influence(name):
-    """Central critic: arbitrary steps."""
+    """At arbitrary steps, whether one critic judges the team or each agent its own observations."""
     algo, state, batch = problem(name)
     rng, dead = np.random.default_rng(5), ~np.asarray(batch.active)
     assert dead.any()
+    unseen = True if algo.settings.centralised else ~np.asarray(batch.final_active)[..., None]
     masks = problems.random_batch(algo, state, 99).action_mask
     garbage = batch._replace(
         observation=jnp.where(dead[..., None], 30 * rng.normal(size=batch.observation.shape), batch.observation),
         action_mask=jnp.where(dead[..., None, None], masks, batch.action_mask),
         action=jnp.where(dead[..., None], rng.integers(2, size=batch.action.shape), batch.action),
         log_prob=jnp.where(dead, batch.log_prob + 3 * rng.normal(size=dead.shape), batch.log_prob),
-        final_observation=100 * rng.normal(size=batch.observation.shape),
+        final_observation=jnp.where(unseen, 100 * rng.normal(size=batch.observation.shape), batch.final_observation),
     )
     clean, soiled = update(name, state, batch)[0], update(name, state, garbage)[0]
     expected.assert_trees_close(clean, soiled, 0)

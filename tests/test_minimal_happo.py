@@ -132,6 +132,7 @@ def hajax_batch(team: Any, rollout: Any) -> OnPolicyBatch:
         truncated=(~rollout.terminated).at[:-1].set(False),
         final_observation=rollout.next_state.reshape(rollout.observation.shape),
         final_state=rollout.next_state,
+        final_active=jnp.ones(shape, bool),
         memory=(),
     )
 

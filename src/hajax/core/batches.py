@@ -35,6 +35,7 @@ class OnPolicyBatch(NamedTuple):
     truncated: jax.Array  # bool [T, E]
     final_observation: jax.Array  # [T, E, N, O]
     final_state: jax.Array  # as `state`
+    final_active: jax.Array  # bool [T, E, N]
     memory: Any  # the actors' memory before step 0, [E, N, H]; empty for feed-forward policies
 
 
@@ -52,12 +53,14 @@ def on_policy_batch(
     truncated: jax.Array | None = None,
     action_mask: jax.Array | None = None,
     active: jax.Array | None = None,
+    final_active: jax.Array | None = None,
     first: jax.Array | None = None,
     memory: Any = (),
 ) -> OnPolicyBatch:
     """One's own data as `update` takes it, checked against the specification; the fields are those of `OnPolicyBatch`.
 
-    What is left out has its usual value: no step ends an episode, every choice is available, every agent alive. The
+    What is left out has its usual value: no step ends an episode, every choice is available, every agent alive. Where a
+    step led (`final_active`), those are alive who are in the next row, or in its own if that is its episode's last. The
     `reward` is `[T, E]`, the team's, if the specification says `reward="team"`, else `[T, E, N]`, each agent's own. A
     step opens an episode (`first`) if it is step 0 or the one before it ended one; policies with memory, if their
     rollout begins within an episode, need to be told, and what they remembered there (`memory`).
@@ -77,13 +80,17 @@ def on_policy_batch(
         if reward.shape != agents[:2]:
             raise ValueError(f"reward has shape {reward.shape}; allowed: {agents[:2]}, the team's, for {spec.name}")
         reward = jnp.broadcast_to(reward[..., None], agents)
+    active = jnp.ones(agents, bool) if active is None else active
+    if final_active is None and active.shape == agents:
+        goes_on = ~(terminated | truncated)[:-1, :, None]
+        final_active = jnp.concatenate([jnp.where(goes_on, active[1:], active[:-1]), active[-1:]])
     batch = OnPolicyBatch(
         observation=observation,
         state=state,
         action_mask=jnp.broadcast_to(layout.choices, (*agents[:2], *layout.choices.shape))
         if action_mask is None
         else action_mask,
-        active=jnp.ones(agents, bool) if active is None else active,
+        active=active,
         first=jnp.concatenate([jnp.ones((1, envs), bool), (terminated | truncated)[:-1]]) if first is None else first,
         action=action,
         log_prob=log_prob,
@@ -92,6 +99,7 @@ def on_policy_batch(
         truncated=truncated,
         final_observation=final_observation,
         final_state=final_state,
+        final_active=active if final_active is None else final_active,
         memory=memory,
     )
     widths = {
@@ -101,7 +109,7 @@ def on_policy_batch(
         "action": (spec.num_agents, spec.num_components),
         "final_observation": (spec.num_agents, spec.observation_size),
         "final_state": spec.state_shape,
-        **dict.fromkeys(("active", "log_prob", "reward"), (spec.num_agents,)),
+        **dict.fromkeys(("active", "log_prob", "reward", "final_active"), (spec.num_agents,)),
         **dict.fromkeys(("terminated", "truncated", "first"), ()),
     }
     for name, width in widths.items():
@@ -203,8 +211,8 @@ def estimate(
         return denormalise_value(per_value, value)
 
     value, final_value = critics.of_rollout(params, moments, batch)
-    final_value = in_reward_units(final_value)
-    baseline = in_reward_units(value)
+    final_value = critics.for_the_dead(in_reward_units(final_value), batch.final_active)
+    baseline = critics.for_the_dead(in_reward_units(value), batch.active)
     advantage = generalised_advantages(
         reward=batch.reward[..., : value.shape[-1]],
         value=baseline,
@@ -238,8 +246,9 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
     recall = None
     if actors.gru is not None:
         wanted = (*batch.log_prob.shape[1:], actors.gru.size)
-        if jnp.shape(batch.memory) != wanted:
-            raise ValueError(f"memory has shape {jnp.shape(batch.memory)}; allowed: {wanted}, before step 0")
+        given = jnp.asarray(batch.memory).shape
+        if given != wanted:
+            raise ValueError(f"memory has shape {given}; allowed: {wanted}, before step 0")
         first = grouped(jnp.broadcast_to(batch.first[..., None], batch.active.shape))
         recall = Recall(groups.gather(batch.memory, axis=1), first, weight > 0)
     return GroupBatch(

@@ -108,6 +108,19 @@ class ValueFunctions:
         """bool `[…, V]`: the critic's agent (the team: any agent) is alive, from `active` `[…, N]`."""
         return active.any(-1, keepdims=True) if self.joint else active
 
+    def for_the_dead(self, value: jax.Array, active: jax.Array) -> jax.Array:
+        """`value` `[…, V]`, in reward units, with a value of those who are not alive, which no critic has learned.
+
+        They matter, because the step at which an agent died is judged by what came after. A team's reward goes on for
+        all, and the mean of the living agents' values stands for a dead one's; an agent's own reward ends with it: 0.
+        """
+        if self.joint:
+            return value
+        mean = jnp.zeros(())
+        if self.spec.reward == "team":
+            mean = jnp.where(active, value, 0).sum(-1, keepdims=True) / jnp.maximum(active.sum(-1, keepdims=True), 1)
+        return jnp.where(active, value, mean)
+
     def of_rollout(
         self, params: Any, moments: RunningMoments | None, batch: OnPolicyBatch
     ) -> tuple[jax.Array, jax.Array]:

@@ -123,6 +123,7 @@ def rollout(
             truncated=timestep.truncated,
             final_observation=timestep.final.observation,
             final_state=timestep.final.state,
+            final_active=timestep.final.active,
             memory=(),
         )
         return Actors(env_state, timestep, memory, count_episodes(env.spec, actors.episodes, timestep)), row
