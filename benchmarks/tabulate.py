@@ -1,6 +1,7 @@
 """Prints a Markdown table of finished runs, every seed shown.
 
 python benchmarks/tabulate.py docs/results/spread/*
+python benchmarks/tabulate.py --metric win docs/results/3m/*
 """
 
 from __future__ import annotations
@@ -9,25 +10,28 @@ import argparse
 import json
 from pathlib import Path
 
-HEADER = "| run | steps per seed | return by seed | mean | interquartile mean, 95% interval |\n|---|---|---|---|---|"
+HEADER = "| run | steps per seed | {} by seed | mean | interquartile mean, 95% interval |\n|---|---|---|---|---|"
 
 
-def row(directory: Path) -> str:
-    """One run: its directory's name, and the returns of its last evaluation."""
+def row(directory: Path, metric: str) -> str:
+    """One run: its directory's name, and the returns, or what `metric` says, of its last evaluation."""
     summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-    returns = summary["eval_return"]
-    seeds = ", ".join(f"{value:.1f}" for value in returns["per_seed"])
-    low, high = returns["ci95"]
-    interval = f"{returns['iqm']:.1f} [{low:.1f}, {high:.1f}]"
-    return f"| `{directory.name}` | {summary['total_steps']:,} | {seeds} | {returns['mean']:.1f} | {interval} |"
+    values = summary["eval_return"] if metric == "return" else summary["eval_metrics"][metric]
+    digits = 1 if metric == "return" else 3
+    seeds = ", ".join(f"{value:.{digits}f}" for value in values["per_seed"])
+    low, high = values["ci95"]
+    interval = f"{values['iqm']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"| `{directory.name}` | {summary['total_steps']:,} | {seeds} | {values['mean']:.{digits}f} | {interval} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
-    print(HEADER)
-    for directory in parser.parse_args().runs:
-        print(row(directory))
+    parser.add_argument("--metric", default="return", help="length, or one of the environment's own, such as win")
+    arguments = parser.parse_args()
+    print(HEADER.format(arguments.metric))
+    for directory in arguments.runs:
+        print(row(directory, arguments.metric))
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class TestRunDirectory:
         assert len(returns["per_seed"]) == 2
         assert returns["mean"] == pytest.approx(sum(returns["per_seed"]) / 2)
         assert returns["ci95"][0] <= returns["iqm"] <= returns["ci95"][1]
+        assert summary["eval_metrics"]["length"]["per_seed"] == [1, 1]
         assert summary["eval_step"] == 160
         assert summary["steps_per_second"] == pytest.approx(320 / summary["train_seconds"], rel=0.05)
         assert summary["wall_seconds"] >= summary["compile_seconds"] > 0

@@ -295,6 +295,19 @@ class TestPicture:
         assert target.read_bytes().startswith(magic)
         assert sorted(path.name for path in target.parent.iterdir()) == sorted(["picture.csv", target.name])
 
+    def test_another_metric_than_the_return(self, tmp_path, figures):
+        run = write_run(tmp_path / "run")
+        table = run / "metrics.csv"
+        header, *rows = table.read_text().splitlines()
+        wins = [f"{row},{k / 10}" for k, row in enumerate(rows)]
+        table.write_text("\n".join([f"{header},eval_win", *wins, ""]))
+        assert plot([str(run), "--metric", "win"]) == 0
+        assert {"plot_win.png", "plot_win.csv"} < {path.name for path in run.iterdir()}
+        assert figures[0].axes[0].get_ylabel() == "evaluation win"
+        np.testing.assert_allclose(figures[0].axes[0].lines[0].get_ydata(), np.arange(0, len(rows), 2) / 10)
+        with pytest.raises(Refusal, match=r"metric=wins is nothing that .* for; allowed: return, length, win$"):
+            plot([str(run), "--metric=wins"])
+
     def test_several_directories_are_drawn_here(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         write_run(tmp_path / "a")
@@ -341,7 +354,7 @@ class TestRefusals:
         assert f"{tmp_path / 'empty'} holds no run; allowed" in self.refused(tmp_path / "empty")
         (tmp_path / "empty").rmdir()
         assert "--outptu is no flag of `hajax plot`; did you mean --output?" in self.refused(run, "--outptu", "x.png")
-        assert "-x is no flag of `hajax plot`; allowed: --output" in self.refused("-x", run)
+        assert "-x is no flag of `hajax plot`; allowed: --output, --metric" in self.refused("-x", run)
         assert "--output has no value; allowed: --output VALUE" in self.refused(run, "--output")
         assert "output=a.gif ends in .gif; allowed: .png, .pdf, .svg" in self.refused(run, "--output", "a.gif")
         assert "ends in nothing" in self.refused(run, "--output=picture")
@@ -393,4 +406,4 @@ class TestRefusals:
 
     def test_help(self, capsys):
         assert plot(["--help"]) == 0
-        assert "usage: hajax plot DIR [DIR ...] [--output FILE]" in capsys.readouterr().out
+        assert "usage: hajax plot DIR [DIR ...] [--metric NAME] [--output FILE]" in capsys.readouterr().out

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from hajax.cli import config
+from hajax.cli.evaluate import results_table
 from hajax.cli.programs import build, evaluation_keys, seed_keys
 from hajax.cli.report import print_sweep
 from hajax.cli.run_directory import summarise_returns
@@ -53,6 +55,20 @@ def test_seeds_of_a_run_are_independent_of_each_other():
     assert seed_keys(4, 1)[0] == keys[1]
     assert evaluation_keys(keys, 10)[1] == evaluation_keys(keys[1:], 10)[0]
     assert (evaluation_keys(keys, 10) != evaluation_keys(keys, 20)).all()
+
+
+def test_an_environment_s_own_metrics_are_in_the_table_of_an_evaluation(capsys):
+    returns = np.array([[1.0, 3.0], [2.0, 2.0]])
+    report = {"run": "runs/3m", "step": 5, "episodes": 2, "deterministic": True, "seeds": [4, 5]}
+    report |= {
+        "return": summarise_returns(returns.mean(1)),
+        "episode_length": [7.0, 8.0],
+        "metrics": {"win": [0.5, 1.0]},
+    }
+    Console(width=100).print(results_table(report, returns))
+    rows = [line.replace("│", " ").replace("┃", " ").split() for line in capsys.readouterr().out.splitlines()]
+    assert ["seed", "mean", "return", "standard", "deviation", "standard", "error", "length", "win"] in rows
+    assert ["4", "2.00", "1.00", "0.71", "7.0", "0.500"] in rows
 
 
 def test_a_diverged_run_of_a_sweep_comes_last(tmp_path, capsys):

@@ -38,8 +38,8 @@ def draw_curve(
     draw_panels(path, make_panels([Group(title, "this run", [run])]))
 
 
-def draw_panels(path: Path, panels: Sequence[Panel]) -> None:
-    """Draws a row per panel, returns by steps and beside it by wall time if that is known, with one legend below all.
+def draw_panels(path: Path, panels: Sequence[Panel], metric: str = "return") -> None:
+    """Draws a row per panel, by steps and beside it by wall time if that is known, with one legend below all.
 
     The suffix of `path` says the format. There is no display.
     """
@@ -59,7 +59,7 @@ def draw_panels(path: Path, panels: Sequence[Panel]) -> None:
     for panel, (left, *right) in zip(panels, grid, strict=True):
         _draw_lines(left, panel.by_steps, labels)
         left.xaxis.set_major_formatter(EngFormatter(sep=""))
-        left.set(xlabel="environment steps per seed", ylabel="evaluation return")
+        left.set(xlabel="environment steps per seed", ylabel=f"evaluation {metric}")
         left.set_title(panel.title, loc="left", size=11)
         _leave_out_the_start(left, panel.by_steps)
         for axes in right:

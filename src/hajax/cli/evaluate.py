@@ -96,17 +96,19 @@ def play(path: Path, options: dict[str, Any]) -> tuple[int, tuple[int, ...], dic
 
 
 def results_table(report: dict[str, Any], returns: Any) -> Table:
-    """Mean, spread and standard error of the return of every seed."""
+    """Mean, spread and standard error of the return of every seed, and the means of all else."""
     how = "deterministic" if report["deterministic"] else "stochastic"
     table = Table(
         title=f"{report['run']} after {report['step']:,} steps per seed",
         caption=f"{report['episodes']} episodes per seed, {how}",
     )
-    for column in ("seed", "mean return", "standard deviation", "standard error", "length"):
+    for column in ("seed", "mean return", "standard deviation", "standard error", "length", *report["metrics"]):
         table.add_column(column, justify="right")
-    for seed, own, length in zip(report["seeds"], returns, report["episode_length"], strict=True):
+    for k, (seed, own) in enumerate(zip(report["seeds"], returns, strict=True)):
         error = own.std() / own.size**0.5
-        table.add_row(str(seed), f"{own.mean():.2f}", f"{own.std():.2f}", f"{error:.2f}", f"{length:.1f}")
+        others = [f"{values[k]:.3f}" for values in report["metrics"].values()]
+        length = f"{report['episode_length'][k]:.1f}"
+        table.add_row(str(seed), f"{own.mean():.2f}", f"{own.std():.2f}", f"{error:.2f}", length, *others)
     if len(report["seeds"]) > 1:
         table.add_section()
         low, high = report["return"]["ci95"]

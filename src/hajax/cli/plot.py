@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from hajax.cli.run_groups import Panel
 
 SUFFIXES = (".png", ".pdf", ".svg")
-OPTIONS = {"--output": Option("str?", None)}
+OPTIONS = {"--output": Option("str?", None), "--metric": Option("str?", None)}
 COLUMNS = ("env", "label", "num_seeds", "by", "x", "iqm", "ci95_low", "ci95_high")
 
 USAGE = """\
-usage: hajax plot DIR [DIR ...] [--output FILE]
+usage: hajax plot DIR [DIR ...] [--metric NAME] [--output FILE]
 
   hajax plot runs/spread                               (writes runs/spread/plot.png and plot.csv)
   hajax plot runs/happo runs/mappo --output compare.pdf
+  hajax plot runs/3m --metric win                      (plot_win.png and plot_win.csv)
 
 A DIR is a run directory or a folder of them, such as a sweep. Runs that differ in their seeds only are pooled. A curve
 is the interquartile mean over seeds with its 95% stratified bootstrap interval; it has the evaluations that all its
@@ -31,8 +32,9 @@ seeds have. Wall time counts from the first evaluation, after compilation; there
 evaluations, as far as all of them have been trained.
 
 options:
+  --metric NAME    what to plot instead of the return: length, or a metric of the environment's own, such as win
   --output FILE    the picture: .png, .pdf or .svg; the numbers go beside it, with the suffix .csv. Without it:
-                   plot.png in DIR, or here if there are several
+                   plot.png (plot_NAME.png) in DIR, or here if there are several
   -h, --help       this text
 """
 
@@ -43,9 +45,11 @@ def plot(arguments: Sequence[str]) -> int:
     if given is None:
         return 0
     directories = [Path(name).expanduser() for name in given.directories]
-    default = directories[0] / "plot.png" if len(directories) == 1 else Path("plot.png")
+    metric = given.values["--metric"] or "return"
+    name = "plot.png" if metric == "return" else f"plot_{metric}.png"
+    default = directories[0] / name if len(directories) == 1 else Path(name)
     output = default if given.values["--output"] is None else checked_output(given.values["--output"])
-    runs = [read_run(path) for path in find_runs(directories)]
+    runs = [read_run(path, metric) for path in find_runs(directories)]
     # These import JAX, which refusals don't need.
     from hajax.cli.curve import draw_panels
     from hajax.cli.run_groups import group_runs, make_panels
@@ -55,7 +59,7 @@ def plot(arguments: Sequence[str]) -> int:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_numbers(numbers, panels)
-        draw_panels(output, panels)
+        draw_panels(output, panels, metric)
     except OSError as error:
         raise Refusal(
             f"output={output} can't be written ({error.strerror}); allowed: a file in a directory of yours"

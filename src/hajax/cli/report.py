@@ -80,6 +80,8 @@ def results_table(summary: Mapping[str, Any]) -> Table:
         low, high = returns["ci95"]
         table.add_row("interquartile mean", _shown(returns["iqm"]))
         table.add_row("95% interval of it", _interval(low, high))
+    for name, values in summary["eval_metrics"].items():
+        table.add_row(f"{name}, mean", _shown(values["mean"]))
     table.add_section()
     if summary["steps_per_second"] is not None:
         table.add_row("environment steps/s, all seeds", f"{summary['steps_per_second']:,.0f}")

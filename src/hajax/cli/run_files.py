@@ -1,4 +1,4 @@
-"""Reading run directories back: settings, evaluation returns and wall times of finished or running runs."""
+"""Reading run directories back: settings, evaluations and wall times of finished or running runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RunCurve(NamedTuple):
     seeds: tuple[int, ...]
     steps: np.ndarray  # [K], ascending
     seconds: np.ndarray  # [K] since the first evaluation, after compilation; NaN where timing.csv has no row (yet)
-    returns: np.ndarray  # [K, S]; NaN for an evaluation that a seed lacks, or that gave no number
+    returns: np.ndarray  # [K, S], or another metric; NaN for an evaluation that a seed lacks, or that gave no number
 
 
 def find_runs(directories: Iterable[Path]) -> list[Path]:
@@ -39,25 +39,46 @@ def find_runs(directories: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
-def read_run(path: Path) -> RunCurve:
-    """Reads one run; `Refusal` names the file, and the line if there is one, that can't be read."""
+def read_run(path: Path, metric: str = "return") -> RunCurve:
+    """Reads one run, its returns or another metric of its evaluations, such as `win`.
+
+    Raises:
+        Refusal: a file can't be read (it is named, with the line if there is one), or has no such metric.
+    """
     settings = _read_settings(path / "config.yaml")
-    _, rows = read_rows(path / "metrics.csv", ("step", "seed", "eval_return_mean"))
+    columns, rows = read_rows(path / "metrics.csv", ("step", "seed", "eval_return_mean"))
     if not rows:
         raise Refusal(f"{path / 'metrics.csv'} holds no evaluation yet; allowed: {RUN}")
+    metrics = evaluated_metrics(columns)
+    if metric not in metrics:
+        raise Refusal(f"metric={metric} is nothing that {path} was evaluated for; allowed: {', '.join(metrics)}")
     _, timing = read_rows(path / "timing.csv", ("step", "wall_seconds"))
-    return run_curve(path, settings, rows, timing)
+    return run_curve(path, settings, rows, timing, metrics[metric])
+
+
+def evaluated_metrics(columns: Iterable[str]) -> dict[str, str]:
+    """The metrics of deterministic evaluations among the columns of `metrics.csv`: name -> column."""
+    found = {"return": "eval_return_mean"}
+    for column in columns:
+        name = column.removeprefix("eval_")
+        if name != column and not name.startswith(("return_", "stochastic_")):
+            found[name] = column
+    return found
 
 
 def run_curve(
-    path: Path, settings: dict[str, Any], rows: Sequence[Mapping[str, Any]], timing: Sequence[Mapping[str, Any]]
+    path: Path,
+    settings: dict[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    timing: Sequence[Mapping[str, Any]],
+    column: str = "eval_return_mean",
 ) -> RunCurve:
     """The run with these rows of `metrics.csv` and `timing.csv`."""
     seeds = sorted({int(row["seed"]) for row in rows})
     steps = sorted({int(row["step"]) for row in rows})
     returns = np.full((len(steps), len(seeds)), math.nan)
     for row in rows:
-        returns[steps.index(int(row["step"])), seeds.index(int(row["seed"]))] = row["eval_return_mean"]
+        returns[steps.index(int(row["step"])), seeds.index(int(row["seed"]))] = row[column]
     seconds_at = {int(row["step"]): row["wall_seconds"] for row in timing}
     first = min(seconds_at.values(), default=0.0)
     seconds = np.array([seconds_at.get(step, math.nan) - first for step in steps])

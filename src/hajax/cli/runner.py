@@ -30,6 +30,7 @@ from hajax.cli.programs import (
 )
 from hajax.cli.progress import TrainingProgress
 from hajax.cli.run_directory import RunDirectory, summarise_returns, versions
+from hajax.cli.run_files import evaluated_metrics
 from hajax.cli.schedule import Schedule
 from hajax.cli.settings import TrainSettings, as_dict
 from hajax.cli.tables import write_json
@@ -228,6 +229,12 @@ def summarise(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]
         "eval_step": evaluated_at,
         "eval_episodes": settings.eval.episodes,
         "eval_return": summarise_returns(_returns(this, "eval_return_mean", evaluated_at)),
+    }
+    others = {
+        name: column for name, column in evaluated_metrics(this.directory.metrics.columns).items() if name != "return"
+    }
+    summary["eval_metrics"] = {
+        name: summarise_returns(_returns(this, column, evaluated_at)) for name, column in others.items()
     }
     if settings.eval.stochastic:
         summary["eval_stochastic_return"] = summarise_returns(
