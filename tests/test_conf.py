@@ -86,6 +86,9 @@ def test_smac_presets(preset, hidden, clip, discount, name):
         ),
         ("haml/smac", "haa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
         ("haml/smac", "maa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
+        ("hajax/smax", "happo", (64, 64), {"minibatches": 8, "actor_lr": 1e-3, "entropy_coef": 0.02}),
+        ("hajax/smax", "mappo", (64, 64), {"minibatches": 8, "actor_lr": 1e-3, "entropy_coef": 0.02}),
+        ("hajax/smax_hatrpo", "hatrpo", (64, 64), {"minibatches": 8, "kl_radius": 0.02, "gae_lambda": 0.9}),
     ],
 )
 def test_presets_of_other_algorithms(preset, name, schedule, numbers):
@@ -98,8 +101,8 @@ def test_presets_of_other_algorithms(preset, name, schedule, numbers):
 
 
 def test_every_preset_is_tested():
-    tested = {"harl/mpe", "hatrpo-happo/smac", "harl/smac", "harl/smac_outnumbered", "haml/smac"}
-    tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac")}
+    tested = {"harl/mpe", "hatrpo-happo/smac", "harl/smac", "harl/smac_outnumbered", "haml/smac", "hajax/smax"}
+    tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac", "hajax/smax")}
     assert set(config.options("preset")) == tested
 
 
