@@ -16,7 +16,10 @@ HEADER = "| run | steps per seed | {} by seed | mean | interquartile mean, 95% i
 def row(directory: Path, metric: str) -> str:
     """One run: its directory's name, and the returns, or what `metric` says, of its last evaluation."""
     summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-    values = summary["eval_return"] if metric == "return" else summary["eval_metrics"][metric]
+    metrics = {"return": summary["eval_return"]} | summary.get("eval_metrics", {})
+    if metric not in metrics:
+        raise SystemExit(f"metric={metric} of {directory}; allowed: {', '.join(metrics)}")
+    values = metrics[metric]
     digits = 1 if metric == "return" else 3
     seeds = ", ".join(f"{value:.{digits}f}" for value in values["per_seed"])
     low, high = values["ci95"]

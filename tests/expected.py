@@ -64,7 +64,7 @@ def read_statistics(statistics: Any) -> list[dict[str, float]]:
 
 
 def for_the_dead(values: list[np.ndarray], active: list[np.ndarray], team: bool) -> list[np.ndarray]:
-    """Every agent's values `[T, E]`, where it is dead the living agents' mean (an agent's own reward: 0)."""
+    """Every agent's values `[T, E]`, where it is dead the living agents' mean (with rewards of their own: 0)."""
     values = [x.copy() for x in values]
     for t, e in np.ndindex(values[0].shape):
         living = [value[t, e] for value, alive in zip(values, active, strict=True) if alive[t, e]]
@@ -104,12 +104,20 @@ def update_critics(
             baseline, future = ((scale * x + mean).reshape(stream.reward.shape) for x in (old, final))
             judged[i] = flat, old, baseline, future, chunks
     baselines, futures = ([judged[i][k] for i in range(len(streams))] for k in (2, 3))
+    team = options["reward"] == "team"
     if not settings.centralised:
-        team = options["reward"] == "team"
         baselines = for_the_dead(baselines, [stream.active for stream in streams], team)
         futures = for_the_dead(futures, [stream.final_active for stream in streams], team)
     advantages = [
-        reference.gae(stream.reward, baseline, future, terminated, truncated, hp.discount, hp.gae_lambda)
+        reference.gae(
+            stream.reward,
+            baseline,
+            future,
+            terminated,
+            truncated,
+            hp.discount,
+            np.where(stream.final_active | settings.centralised | team, hp.gae_lambda, 1),
+        )
         for stream, baseline, future in zip(streams, baselines, futures, strict=True)
     ]
     for g, members in enumerate(groups):
@@ -196,11 +204,12 @@ def update(
         actor_passes = {g: passes(settings.epochs) for g in (range(len(groups)) if order is None else order)}
 
     def improve(g, learner, bounds, members):
-        if algo.name == "hatrpo":
-            learner, steps[g] = reference_trpo.trpo(learner, bounds, members, hp, settings.line_search_steps)
-            return learner
+        rollout = members
         if settings.memory == "gru":
             members = [(samples.chunks(learner.params, settings.chunk_length), m) for samples, m in members]
+        if algo.name == "hatrpo":
+            learner, steps[g] = reference_trpo.trpo(learner, bounds, rollout, hp, settings.line_search_steps, members)
+            return learner
         unclipped = hp.replace(clip=np.inf) if algo.name in ("haa2c", "maa2c") else hp
         return reference.ppo(learner, bounds, members, unclipped, decayed(hp.actor_lr), actor_passes[g])
 

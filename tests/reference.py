@@ -288,14 +288,16 @@ def in_sequence(
 # Advantages and value normalisation.
 
 
-def gae(reward, value, next_value, terminated, truncated, discount: float, gae_lambda: float) -> np.ndarray:
-    """Σ_k (γλ)^k δ_{t+k} up to the end of the episode (or of the rollout), for sequences `[T, E]`."""
-    advantage = np.zeros_like(reward)
+def gae(
+    reward, value, next_value, terminated, truncated, discount: float, gae_lambda: np.ndarray | float
+) -> np.ndarray:
+    """Σ_k (γλ)^k δ_{t+k} up to the end of the episode (or of the rollout), for sequences `[T, E]`; λ may vary."""
+    advantage, decay = np.zeros_like(reward), np.broadcast_to(discount * gae_lambda, np.shape(reward))
     for start, env in np.ndindex(*reward.shape):
         for t in range(start, len(reward)):
             future = 0.0 if terminated[t, env] else next_value[t, env]
             delta = reward[t, env] + discount * future - value[t, env]
-            advantage[start, env] += (discount * gae_lambda) ** (t - start) * delta
+            advantage[start, env] += decay[start:t, env].prod() * delta
             if terminated[t, env] or truncated[t, env]:
                 break
     return advantage

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from reference import Learner, Params, Samples, gaussian, policy, torso
+from reference import Learner, Params, Samples, body, gaussian, policy
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(4)
 Members = Sequence[tuple[Samples, np.ndarray]]  # each member's samples and M
@@ -30,16 +30,19 @@ def unflat(vector: np.ndarray, like: Params) -> Params:
 
 
 def outcomes(p: Params, bounds: Any, samples: Samples) -> Iterator[tuple[np.ndarray, Samples]]:
-    """Every action that a policy may take at `samples`, with its probability; rows where it may not are left out."""
+    """Every action that a policy may take at `samples`, with its probability.
+
+    It is 0 in rows where an action is not available, which keep their own. (None is left out, for memories need all.)
+    """
     if samples.available:
         usable = [mask | ~mask.any(-1, keepdims=True) for mask in samples.available]
         for choice in itertools.product(*(range(mask.shape[1]) for mask in usable)):
-            rows = np.all([mask[:, c] for mask, c in zip(usable, choice, strict=True)], 0).nonzero()[0]
-            taken = samples.take(rows)
-            taken.action = np.tile(np.array(choice, float), (len(rows), 1))
-            yield np.exp(policy(p, bounds, taken)[0]), taken
+            rows = np.all([mask[:, c] for mask, c in zip(usable, choice, strict=True)], 0)
+            action = np.where(rows[:, None], np.array(choice, float), samples.action)
+            taken = dataclasses.replace(samples, action=action)
+            yield np.where(rows, np.exp(policy(p, bounds, taken)[0]), 0), taken
         return
-    mean, std, center, scale = gaussian(p, bounds, torso(p, samples.observation, []), [])
+    mean, std, center, scale = gaussian(p, bounds, body(p, samples.observation, samples.sequences, [])[0], [])
     for node in itertools.product(range(len(NODES)), repeat=len(std)):
         action = center + scale * (mean + std * NODES[list(node)])
         weight = np.prod(WEIGHTS[list(node)] / WEIGHTS.sum())
@@ -52,8 +55,9 @@ def fisher_matrix(p: Params, bounds: Any, members: Members) -> np.ndarray:
     matrix = np.zeros((flat(p).size,) * 2)
     for samples, _ in members:
         for probability, taken in outcomes(p, bounds, samples.take(samples.active)):
+            _, entropy, backward = policy(p, bounds, taken)
             for row, weight in enumerate(probability):
-                score = flat(policy(p, bounds, taken.take(np.array([row])))[2](np.ones(1), np.zeros(1)))
+                score = flat(backward(np.eye(len(probability))[row], np.zeros_like(entropy)))
                 matrix += weight * np.outer(score, score) / total
     return matrix
 
@@ -82,10 +86,15 @@ def surrogate(p: Params, bounds: Any, members: Members) -> tuple[float, Params]:
     return gain, gradient
 
 
-def trpo(learner: Learner, bounds: Any, members: Members, hp: Any, steps: int) -> tuple[Learner, dict[str, float]]:
-    """Lines 11–13 of HATRPO's Algorithm 2 for one policy on the pooled samples of its `members`."""
-    start, gradient = surrogate(learner.params, bounds, members)
-    fisher = fisher_matrix(learner.params, bounds, members)
+def trpo(
+    learner: Learner, bounds: Any, members: Members, hp: Any, steps: int, chunks: Members | None = None
+) -> tuple[Learner, dict[str, float]]:
+    """Lines 11–13 of HATRPO's Algorithm 2 for one policy on the pooled samples of its `members`.
+
+    A policy with memory takes its derivatives over `chunks` of them.
+    """
+    start, gradient = surrogate(learner.params, bounds, chunks or members)
+    fisher = fisher_matrix(learner.params, bounds, chunks or members)
     x = np.linalg.solve(fisher + hp.damping * np.eye(len(fisher)), flat(gradient))
     step = np.sqrt(2 * hp.kl_radius / (x @ fisher @ x)) * x
     expected = step @ flat(gradient)

@@ -26,11 +26,11 @@ def for_each_agent(batch):
     return batch._replace(state=copies(batch.state), final_state=copies(batch.final_state))
 
 
-@pytest.mark.parametrize(("name", "sharing"), [("happo", "none"), ("mappo", "all")])
-def test_where_all_have_the_same_state_the_update_is_that_of_one_state(name, sharing):
+@pytest.mark.parametrize(("name", "sharing", "memory"), [("happo", "none", "none"), ("mappo", "all", "gru")])
+def test_where_all_have_the_same_state_the_update_is_that_of_one_state(name, sharing, memory):
     """One critic either way; three equal values of a step weigh what one does."""
     with jax.enable_x64(True):
-        settings = {"order": "fixed"} if name == "happo" else {}
+        settings = {"memory": memory, "chunk_length": 3} | ({"order": "fixed"} if name == "happo" else {})
         one, own = (
             problems.make_algorithm(name, spec, sharing=sharing, normalise_observations=True, **settings)
             for spec in (ONE, OWN)
@@ -93,25 +93,29 @@ def test_shapes_are_checked_wherever_a_state_comes_in():
 
 
 @pytest.mark.parametrize("reward", ["team", "individual"])
-def test_the_step_of_a_death_is_judged_by_the_living(reward):
-    """λ = 0, so that an advantage is one step's; the dead agent's own value is nobody's business."""
+def test_the_step_of_a_death_is_judged_without_the_dead_agent_s_value(reward):
+    """Nothing trains it. A team's: by the living, here at λ = 0. An agent's own: by what it still earned, at any λ."""
     spec = dataclasses.replace(OWN, reward=reward)
     algo = problems.make_algorithm("ippo", spec, normalise_values=False)
     _, critics = on_policy.make_networks("ippo", spec, algo.settings, None, None)
     state = problems.random_state(algo, 0)
-    state = state._replace(hyperparameters=state.hyperparameters.replace(gae_lambda=0.0, discount=0.9))
+    gae_lambda = 0.0 if reward == "team" else 0.6
+    state = state._replace(hyperparameters=state.hyperparameters.replace(gae_lambda=gae_lambda, discount=0.9))
     batch = problems.random_batch(algo, state, 0)
     alive, never = jnp.ones_like(batch.active), jnp.zeros_like(batch.terminated)
     batch = batch._replace(
-        terminated=never,
+        terminated=never.at[-1].set(True),
         truncated=never,
         active=alive.at[1:, :, 2].set(False),
         final_active=alive.at[:, :, 2].set(False),
     )
-    value = np.asarray(on_policy.estimate(critics, state, batch).value)
+    value, advantage, *_ = on_policy.estimate(critics, state, batch)
     _, final = critics.of_rollout(state.critics.params, None, batch)
-    advantage = on_policy.estimate(critics, state, batch).advantage
-    after = np.mean(final[0, :, :2], -1) if reward == "team" else 0.0
-    np.testing.assert_allclose(advantage[0, :, 2], batch.reward[0, :, 2] + 0.9 * after - value[0, :, 2], rtol=1e-4)
-    own = batch.reward[0, :, :2] + 0.9 * final[0, :, :2] - value[0, :, :2]
-    np.testing.assert_allclose(advantage[0, :, :2], own, rtol=1e-4)
+    if reward == "team":
+        later = 0.9 * np.mean(final[0, :, :2], -1)
+        own = batch.reward[0, :, :2] + 0.9 * final[0, :, :2] - value[0, :, :2]
+        np.testing.assert_allclose(advantage[0, :, :2], own, rtol=1e-4, atol=1e-6)
+    else:
+        later = (0.9 ** jnp.arange(1, 4) @ batch.reward[1:, :, 2]).reshape(-1)
+    wanted = batch.reward[0, :, 2] + later - value[0, :, 2]
+    np.testing.assert_allclose(advantage[0, :, 2], wanted, rtol=1e-4, atol=1e-6)

@@ -74,10 +74,11 @@ def test_a_policy_with_memory_is_told_what_it_remembered():
         batch = hajax.on_policy_batch(SPEC, **REQUIRED, **given)
         return jax.eval_shape(algo.update, jax.random.key(1), state, batch)
 
-    update(memory=algo.initial_memory((E,)))
     update(memory=jnp.ones((E, N, 5)), first=jnp.zeros((T, E), bool))
     with pytest.raises(ValueError, match=r"memory has shape \(0,\); allowed: \(3, 2, 5\), before step 0"):
         update()
+    with pytest.raises(ValueError, match=r"first is None, but a memory is given; allowed: bool \[T, E\]"):
+        update(memory=algo.initial_memory((E,)))
     with pytest.raises(ValueError, match=r"first has shape \(4,\); allowed: \(4, 3\)"):
         update(memory=algo.initial_memory((E,)), first=jnp.zeros(T, bool))
 

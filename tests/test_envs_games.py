@@ -82,11 +82,13 @@ def test_memory_game_pays_for_naming_the_first_cue_at_the_last_step(reward):
         cue = shown.observation[:, :4].argmax(-1)
         np.testing.assert_array_equal(shown.observation, jax.nn.one_hot(cue, 5))
         np.testing.assert_array_equal(shown.state[:-1], jax.nn.one_hot(cue, 4).ravel())
+        assert shown.state[-1] == 0
         wrong = jnp.array([0, 0, 1])  # the last agent's answer
         for t in range(3):
             answer = ((cue + wrong) % 4)[:, None].astype(float)
             state, shown = env.step(jax.random.key(0), state, answer)
             observation = shown.final.observation
+            assert shown.final.state[-1] == pytest.approx((t + 1) / 3)
             assert not observation[:, :4].any()
             assert set(observation[:, 4].tolist()) == {float(t == 1)}
             assert bool(shown.terminated) == (t == 2)

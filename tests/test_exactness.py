@@ -90,7 +90,7 @@ def test_shared_mappo_is_one_ppo_on_the_pooled_batch():
     critic, statistics = problems.critic_views(algo, state)[0].read(), {"weight": 0}
     *_, advantages = expected.update_critics(
         [critic], [statistics | {"mean": 0.0, "mean_square": 0.0}], [[0]], streams, batch,
-        hp=hp, settings=algo.settings, learning_rate=0.0, epochs=[[]],
+        hp=hp, settings=algo.settings, reward="team", learning_rate=0.0, epochs=[[]],
     )  # fmt: skip
     agents = [problems.samples(algo, state, batch, i) for i in range(3)]
     fields = {f.name: [getattr(a, f.name) for a in agents] for f in dataclasses.fields(reference.Samples)}

@@ -61,7 +61,7 @@ def evaluated_metrics(columns: Iterable[str]) -> dict[str, str]:
     found = {"return": "eval_return_mean"}
     for column in columns:
         name = column.removeprefix("eval_")
-        if name != column and not name.startswith(("return_", "stochastic_")):
+        if name != column and name not in ("return_mean", "return_std") and not name.startswith("stochastic_"):
             found[name] = column
     return found
 

@@ -23,7 +23,7 @@ def generalised_advantages(
 
     `next_value` is V of the state that step t led to *before* any automatic reset. So a truncated step bootstraps from
     its episode's final state, a terminated one from nothing, and neither looks into the next episode. (HARL gives a
-    truncated step no bootstrap.) All arguments but the last two have the shape of the result.
+    truncated step no bootstrap.) All arguments but the last two have the shape of the result; λ may have it, too.
     """
     delta = reward + discount * jnp.where(terminated, 0, next_value) - value
     decay = discount * gae_lambda * jnp.where(terminated | truncated, 0, jnp.ones_like(delta))

@@ -62,13 +62,15 @@ def on_policy_batch(
     What is left out has its usual value: no step ends an episode, every choice is available, every agent alive. Where a
     step led (`final_active`), those are alive who are in the next row, or in its own if that is its episode's last. The
     `reward` is `[T, E]`, the team's, if the specification says `reward="team"`, else `[T, E, N]`, each agent's own. A
-    step opens an episode (`first`) if it is step 0 or the one before it ended one; policies with memory, if their
-    rollout begins within an episode, need to be told, and what they remembered there (`memory`).
+    step opens an episode (`first`) if it is step 0 or the one before it ended one. Policies with memory need to be told
+    both what they remembered before step 0 (`memory`) and whether it opens an episode.
 
     Raises:
         ValueError: an array has another shape than the specification asks for, or there are action masks though it
-            says that there are none.
+            says that there are none, or a memory without `first`.
     """
+    if first is None and jax.tree.leaves(memory):
+        raise ValueError("first is None, but a memory is given; allowed: bool [T, E], whether a step opens an episode")
     if action_mask is not None and not spec.masks_actions:
         raise ValueError(f"action_mask is given, but {spec.name} has masks_actions=False; allowed: None")
     steps, envs = observation.shape[:2]
@@ -211,8 +213,8 @@ def estimate(
         return denormalise_value(per_value, value)
 
     value, final_value = critics.of_rollout(params, moments, batch)
-    final_value = critics.for_the_dead(in_reward_units(final_value), batch.final_active)
-    baseline = critics.for_the_dead(in_reward_units(value), batch.active)
+    final_value = critics.fill_inactive(in_reward_units(final_value), batch.final_active)
+    baseline = critics.fill_inactive(in_reward_units(value), batch.active)
     advantage = generalised_advantages(
         reward=batch.reward[..., : value.shape[-1]],
         value=baseline,
@@ -220,7 +222,7 @@ def estimate(
         terminated=jnp.broadcast_to(batch.terminated[..., None], value.shape),
         truncated=jnp.broadcast_to(batch.truncated[..., None], value.shape),
         discount=discount,
-        gae_lambda=gae_lambda,
+        gae_lambda=critics.bootstrapped(gae_lambda, batch.final_active),
     )
     active = critics.alive(batch.active)
     return Estimates(value, advantage, advantage + baseline, active)

@@ -61,7 +61,7 @@ class GroupPolicy:
         return PolicyChange(self._log_ratio(new, samples), samples.advantage, new, self.tables.layout, old)
 
     def log_ratio(self, params: Any, samples: GroupBatch) -> jax.Array:
-        """log π_new/π_old of the group's joint action, `[B]`; members that are not alive have no part in it."""
+        """log π_new/π_old of the group's joint action, `[B]` or `[B, L]`; dead members have no part in it."""
         return self._log_ratio(self.distribution(params, samples), samples).sum(0)
 
     def mean_kl(self, old_params: Any, new_params: Any, samples: GroupBatch) -> jax.Array:
@@ -101,7 +101,8 @@ def improve_in_sequence(
       learners: stacked `[G, …]`.
       samples: of all groups, `[G, K, B, …]`, with standardised advantages; with a memory, the rollout's sequences.
       improve: `(key, policy, learner, samples) -> (learner, info)`, one group's whole improvement on its samples
-        `[K, B, …]`, whose `advantage` is M; with a memory, on chunks of the sequences, `[K, B, L, …]`.
+        `[K, B, …]`, whose `advantage` is M; with a memory, they are the rollout's sequences, of which
+        `policy.samples_of` makes the chunks to learn from.
 
     Returns:
       The new learners, and the groups' info stacked `[G]`, with the mean of the final `compound_ratio`.
@@ -113,7 +114,7 @@ def improve_in_sequence(
         key, tables, moments, samples = inputs
         policy = GroupPolicy(actors, tables, moments)
         weighted = samples._replace(advantage=ratio * samples.advantage)
-        learner, info = improve(key, policy, learner, policy.samples_of(learner.params, weighted))
+        learner, info = improve(key, policy, learner, weighted)
         return learner, ratio * jnp.exp(policy.log_ratio(learner.params, samples)), info
 
     learners, ratio, info = sequential_update(

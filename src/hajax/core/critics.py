@@ -108,11 +108,12 @@ class ValueFunctions:
         """bool `[…, V]`: the critic's agent (the team: any agent) is alive, from `active` `[…, N]`."""
         return active.any(-1, keepdims=True) if self.joint else active
 
-    def for_the_dead(self, value: jax.Array, active: jax.Array) -> jax.Array:
-        """`value` `[…, V]`, in reward units, with a value of those who are not alive, which no critic has learned.
+    def fill_inactive(self, value: jax.Array, active: jax.Array) -> jax.Array:
+        """`value` `[…, V]`, in reward units, with what stands for the values of dead agents, which no critic learns.
 
-        They matter, because the step at which an agent died is judged by what came after. A team's reward goes on for
-        all, and the mean of the living agents' values stands for a dead one's; an agent's own reward ends with it: 0.
+        They matter, because the step at which an agent dies is judged by what comes after. A team's reward goes on for
+        all alike: the mean of the living agents' values. Of an agent's own reward after its death nobody knows: 0, and
+        `bootstrapped` sees to it that rewards are summed there instead.
         """
         if self.joint:
             return value
@@ -120,6 +121,12 @@ class ValueFunctions:
         if self.spec.reward == "team":
             mean = jnp.where(active, value, 0).sum(-1, keepdims=True) / jnp.maximum(active.sum(-1, keepdims=True), 1)
         return jnp.where(active, value, mean)
+
+    def bootstrapped(self, gae_lambda: float | jax.Array, final_active: jax.Array) -> float | jax.Array:
+        """GAE's λ, but 1 where a step led to an agent's death and its reward is its own: there is no value to use."""
+        if self.joint or self.spec.reward == "team":
+            return gae_lambda
+        return jnp.where(final_active, gae_lambda, 1)
 
     def of_rollout(
         self, params: Any, moments: RunningMoments | None, batch: OnPolicyBatch

@@ -39,7 +39,7 @@ def check_drift(drift: Drift, numbers: Any = None, *, num_policies: int = 200, s
     It runs in float64. Axioms that hold on all policies tried may still fail on others.
 
     Args:
-      drift: `(change, numbers) -> [K, B]`.
+      drift: `(change, numbers) -> [K, B]`, elementwise.
       numbers: what the drift reads its coefficients from; `DriftHyperparameters()` if `None`.
       num_policies: how many pairs of an old and a new policy to try, of each kind.
       seed: of the random policies.

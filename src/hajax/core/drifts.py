@@ -5,8 +5,9 @@ https://arxiv.org/abs/2208.01682) is nowhere negative, and zero with zero gradie
 Agent i_m then maximises E[r · M − D] (Definition 3), in any neighbourhood of its policy, and the team's return cannot
 fall. `check_drift` tests a functional of one's own.
 
-A drift here is a function `(change, numbers) -> [K, B]` whose mean over samples of the *old* policy estimates
-D_π(π̂ | s, π̄). Sampled forms such as f(r) with f convex and f(1) = f'(1) = 0 are non-negative sample by sample.
+A drift here is an elementwise function `(change, numbers) -> [K, B]` (for policies with memory `[K, B, L]`) whose mean
+over samples of the *old* policy estimates D_π(π̂ | s, π̄). Sampled forms such as f(r) with f convex and f(1) = f'(1) = 0
+are non-negative sample by sample.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from hajax.spec import ActionLayout
 
 @dataclasses.dataclass(frozen=True)
 class PolicyChange:
-    """A group's step from its old policy to a new one, at samples `[K, B]` that the old one drew."""
+    """A group's step from its old policy to a new one, at samples `[K, B]` (or `[K, B, L]`) that the old one drew."""
 
     log_ratio: jax.Array  # [K, B], log r = log π_new(a|o) − log π_old(a|o); 0 where a sample has no weight
     advantage: jax.Array  # [K, B], M: the advantage times the compound ratio of the agents before

@@ -54,14 +54,15 @@ def haml(
       settings: static settings, with all that the neighbourhood reads; its own if `None`.
       hyperparameters: default numbers, which `init` may replace, with all that neighbourhood and drift read
         (`DriftHyperparameters` has a drift's coefficient); the neighbourhood's if `None`.
-      drift: D, a function `(change, numbers) -> [K, B]`; see `core/drifts.py`.
+      drift: D, an elementwise function `(change, numbers) -> [K, B]` (with a memory `[K, B, L]`); see `core/drifts.py`.
       neighbourhood: one of `core/neighbourhoods.py`.
       adaptive: the drift's coefficient follows the KL divergence (Schulman et al., 2017, Section 4): after an update of
         less than `kl_target / 1.5` an agent halves its own, after one of more than `kl_target · 1.5` it doubles it.
-      diagnostics: further things to report, `(change, numbers) -> {name: [K, B]}`.
+      diagnostics: further things to report, elementwise likewise, `(change, numbers) -> {name: [K, B]}`.
       actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for a centralised critic the
         state `[…, S]`), padded with zeros, to features `[…, H]`. A module whose `__call__` has a parameter `mask` also
-        gets the entries that the agent has, bool `[O]`, or `None` if nothing is padded.
+        gets the entries that the agent has, bool `[O]`, or `None` if nothing is padded. With `memory="gru"` the unit
+        follows it, and it sees sequences too, `[…, L, O]`.
 
     Raises:
       ValueError: a number is out of range or missing, agents cannot share parameters, or the reward is of the wrong

@@ -40,19 +40,20 @@ class MirrorObjective:
 
     policy: GroupPolicy
     drift: Drift
-    diagnostics: Callable[[PolicyChange, Any], Info]  # elementwise, `[K, B]` each
+    diagnostics: Callable[[PolicyChange, Any], Info]  # elementwise, `[K, B]` each, or `[K, B, L]` with a memory
     settings: Any
     numbers: Any
     learning_rate: Any  # `None` if the numbers have no `actor_lr`
 
     def __call__(self, change: PolicyChange) -> jax.Array:
-        """r · M − D, `[K, B]`: the heterogeneous-agent mirror operator, sampled (haml, Definition 3)."""
+        """r · M − D at every sample: the heterogeneous-agent mirror operator, sampled (haml, Definition 3)."""
         return change.ratio * change.advantage - self.drift(change, self.numbers)
 
 
 class Neighbourhood(NamedTuple):
     """`init(params) -> learner`, and `improve(key, objective, learner, samples) -> (learner, info)`: one group's whole
-    update on its samples `[K, B, …]`, whose `advantage` is M.
+    update on its samples `[K, B, …]`, whose `advantage` is M. With a memory they are the rollout's sequences
+    `[K, E, T, …]`, from which `improve` cuts the chunks that it learns from.
 
     `settings` and `numbers` are the defaults, of classes that have what `improve` reads.
     """
@@ -102,6 +103,7 @@ def _ascend_by_adam(
     key: jax.Array, objective: MirrorObjective, learner: Learner, samples: GroupBatch
 ) -> tuple[Learner, Info]:
     old_params = learner.params
+    samples = objective.policy.samples_of(old_params, samples)
 
     def step(learner, minibatch):
         gradient, info = _gradient(objective, old_params, learner.params, minibatch)
@@ -116,6 +118,7 @@ def _ascend_by_adam(
 def _step_once(
     key: jax.Array, objective: MirrorObjective, learner: Learner, samples: GroupBatch
 ) -> tuple[Learner, Info]:
+    samples = objective.policy.samples_of(learner.params, samples)
     gradient, info = _gradient(objective, learner.params, learner.params, samples)
     gradient, norm = clip_to_norm(gradient, objective.numbers.max_grad_norm)
     params = jax.tree.map(lambda p, g: p - (objective.learning_rate * g).astype(p.dtype), learner.params, gradient)
@@ -123,23 +126,29 @@ def _step_once(
 
 
 def _step_within_kl_ball(
-    key: jax.Array, objective: MirrorObjective, learner: Learner, samples: GroupBatch
+    key: jax.Array, objective: MirrorObjective, learner: Learner, rollout: GroupBatch
 ) -> tuple[Learner, Info]:
     policy, numbers, settings = objective.policy, objective.numbers, objective.settings
-    layout, total = policy.tables.layout, samples.weight.sum()
-    share = samples.weight / jnp.where(total > 0, total, 1)  # of each sample in a mean
-    around = linearise(lambda params: policy.distribution(params, samples), learner.params, layout, share)
-    old = around.distribution
+    layout, total = policy.tables.layout, rollout.weight.sum()
 
-    def gain(new):
-        return jnp.sum(share * objective(policy.change_to(new, lambda: old, samples)))
+    def share(samples):  # of each sample in a mean
+        return samples.weight / jnp.where(total > 0, total, 1)
+
+    def gain(new, old, samples):
+        return jnp.sum(share(samples) * objective(policy.change_to(new, lambda: old, samples)))
+
+    # With a memory, derivatives are truncated to chunks. What a step does is judged on whole rollouts, with the memory
+    # that the new policy itself would have had.
+    samples = policy.samples_of(learner.params, rollout)
+    around = linearise(lambda params: policy.distribution(params, samples), learner.params, layout, share(samples))
+    old = around.distribution if samples is rollout else policy.distribution(learner.params, rollout)
 
     def evaluate(params):
-        new = policy.distribution(params, samples)
-        kl = jnp.sum(share * distributions.kl_divergence(old, new, layout))
-        return gain(new) - start, kl
+        new = policy.distribution(params, rollout)
+        kl = jnp.sum(share(rollout) * distributions.kl_divergence(old, new, layout))
+        return gain(new, old, rollout) - start, kl
 
-    start, slope = jax.value_and_grad(gain)(old)
+    start, slope = jax.value_and_grad(gain)(around.distribution, around.distribution, samples)
     gradient = around.pull(slope)
     direction = natural_gradient_step(
         around.fisher_product, gradient, numbers.kl_radius, numbers.damping, settings.cg_iterations
@@ -156,7 +165,7 @@ def _step_within_kl_ball(
     improvement = jnp.where(found.accepted, found.improvement, 0)
     info = {
         "policy_loss": -(start + improvement),
-        "entropy": jnp.sum(share * distributions.entropy(old, layout)),
+        "entropy": jnp.sum(share(rollout) * distributions.entropy(old, layout)),
         "kl": jnp.where(found.accepted, found.kl, 0),
         "improvement": improvement,
         "expected_improvement": direction.expected,

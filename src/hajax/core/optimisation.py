@@ -86,7 +86,7 @@ def train_epochs(
     """
     size = jax.tree.leaves(batch)[0].shape[1]
     if size % minibatches:
-        raise ValueError(f"minibatches={minibatches}; allowed: a divisor of the {size} samples (steps × environments)")
+        raise ValueError(f"minibatches={minibatches}; allowed: a divisor of {size}, the number of samples (or chunks)")
 
     def epoch(learner, key):
         if minibatches == 1:

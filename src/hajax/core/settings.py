@@ -88,7 +88,8 @@ class Settings:
     - `agent_id`: append a one-hot agent id to the observation.
     - `centralised`: one critic on the state, or critics on the agents' own observations, grouped like the actors.
     - `hidden_sizes`, `activation`, `layer_norm`, `output_gain`, `std_scale`: the default networks.
-    - `memory`: `gru` puts one, as wide as the last hidden layer, behind every torso; `none`: feed-forward networks.
+    - `memory`: `gru` puts one behind every torso (one's own too), as wide as the last of `hidden_sizes`; `none`:
+      feed-forward networks.
     - `chunk_length`: steps through which a memory's gradient goes back; minibatches are made of such chunks.
     - `action_scaling`: a bounded Box's Gaussian has its bounds at ±1 (HARL: native units, which is `False`).
     - `value_loss` (`huber` or `squared`) and `clip_value` (HARL: `True`): the critic's loss.

@@ -57,7 +57,7 @@ def memory(*, num_agents: int = 2, num_cues: int = 2, delay: int = 5, reward: Re
         cues = jax.nn.one_hot(state.cue, num_cues, dtype=float)
         asked = jnp.full((num_agents, 1), state.step == delay, float)
         observation = jnp.concatenate([jnp.where(state.step == 0, cues, 0), asked], -1)
-        critic_state = jnp.append(cues.ravel(), state.step / delay)
+        critic_state = jnp.append(cues.ravel(), state.step / (delay + 1))
         return state, timestep(spec, observation, critic_state, **fields)
 
     def reset(key):

@@ -32,7 +32,7 @@ class GRU(nn.Module):
         ĥ = tanh(W_h x + b_h + r ⊙ (U_h h + c)),   h' = (1 − z) ⊙ ĥ + z ⊙ h,
 
     with r within the recurrent term as in cuDNN's form. What goes on to the head is LayerNorm(h'), as in HARL; what
-    is remembered is h'. W and U are orthogonal, biases 0.
+    is remembered is h'. W and U are orthogonal, the three of each as one matrix; biases are 0.
     """
 
     size: int
@@ -59,17 +59,18 @@ class GRU(nn.Module):
             new = (1 - keep) * nn.tanh(x_new + reset * (h_new + bias)) + keep * memory
             return new, jnp.where(active[..., None], new, memory)
 
-        if x.ndim == recall.memory.ndim:
-            features, memory = step(recall.memory, inputs, recall.first, recall.active)
+        before = recall.memory.astype(inputs.dtype)
+        if x.ndim == before.ndim:
+            features, memory = step(before, inputs, recall.first, recall.active)
         else:
-            time = recall.memory.ndim - 1
+            time = before.ndim - 1
             steps = jax.tree.map(lambda x: jnp.moveaxis(x, time, 0), (inputs, recall.first, recall.active))
 
             def advance(memory, of_step):
                 features, memory = step(memory, *of_step)
                 return memory, (features, memory)
 
-            _, of_steps = lax.scan(advance, recall.memory, steps)
+            _, of_steps = lax.scan(advance, before, steps)
             features, memory = jax.tree.map(lambda x: jnp.moveaxis(x, 0, time), of_steps)
         return MaskedLayerNorm()(features) if self.layer_norm else features, memory
 

@@ -62,8 +62,9 @@ def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_lengt
     check_number("rollout_length", rollout_length, 1, whole=True)
     env, update = playable(env, algo), in_turn_on_cpu(algo.update)
     _, opening = jax.eval_shape(env.reset, jax.random.key(0))
-    for name in RESERVED_METRICS.intersection(opening.metrics):
-        raise ValueError(f"metrics={name!r} of {env.spec.name} is a name of hajax's own; allowed: any other")
+    for name in opening.metrics:
+        if name in RESERVED_METRICS or name.startswith("stochastic_"):
+            raise ValueError(f"metrics={name!r} of {env.spec.name} is a name of hajax's own; allowed: any other")
     chunk = getattr(algo.settings, "sample_length", 1)
     if rollout_length % chunk:
         raise ValueError(
