@@ -16,6 +16,7 @@ sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts that import eac
 import arithmetic  # noqa: E402
 import ippo  # noqa: E402
 import rows  # noqa: E402
+import tabulate  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,15 @@ def test_products_are_counted_inside_loops_and_branches():
         arithmetic.matmul_flops(
             lambda x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ x, x), jnp.ones((2, 2))
         )
+
+
+def test_runs_are_tabulated_by_return_or_another_metric(tmp_path):
+    values = {"mean": 0.75, "iqm": 0.75, "ci95": [0.5, 1.0], "per_seed": [0.5, 1.0]}
+    summary = {"total_steps": 2000, "eval_return": values, "eval_metrics": {"win": values}}
+    run = tmp_path / "happo"
+    run.mkdir()
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    assert tabulate.row(run, "return") == "| `happo` | 2,000 | 0.5, 1.0 | 0.8 | 0.8 [0.5, 1.0] |"
+    assert tabulate.row(run, "win") == "| `happo` | 2,000 | 0.500, 1.000 | 0.750 | 0.750 [0.500, 1.000] |"
+    with pytest.raises(SystemExit, match=r"metric=wins of .*happo; allowed: return, win$"):
+        tabulate.row(run, "wins")

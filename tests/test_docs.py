@@ -108,9 +108,17 @@ def test_blocks_keep_their_line_numbers():
 
 @pytest.mark.parametrize("page", [*PAGES, *sorted(DOCS.glob("*/*.md"))], ids=lambda page: page.name)
 def test_relative_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
-    missing = [link for link in links if not (page.parent / link).exists()]
+    links = re.findall(r"\]\(([^)#:]*)(?:#([^):]*))?\)", page.read_text(encoding="utf-8"))
+    missing = [link for link, _ in links if not (page.parent / link).exists()]
     assert not missing
+    for link, anchor in links:
+        assert not anchor or anchor in headings(page.parent / link if link else page), f"{link}#{anchor}"
+
+
+def headings(page):
+    """The anchors of a page's headings: lower case, without punctuation, hyphens for spaces."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
 
 
 def test_the_example_of_vmapped_seeds_runs():

@@ -181,7 +181,7 @@ def test_figure_1(order):
 
         groups = Groups((0, 1))
 
-        def distribution(self, params, tables, moments, observation, action_mask, recall):
+        def distribution(self, params, tables, moments, observation, action_mask, memory_input):
             mean = jnp.broadcast_to(params, (*observation.shape[:-1], 1))
             return ActionParameters(None, mean, jnp.ones_like(mean)), ()
 

@@ -22,7 +22,7 @@ from hajax.core.batches import group_batches
 from hajax.core.compound_ratio import GroupPolicy
 from hajax.core.on_policy import estimate, make_networks
 from hajax.envs.base import Environment, auto_reset, timestep
-from hajax.nn.recurrence import GRU, Recall
+from hajax.nn.recurrence import GRU, MemoryInput
 from hajax.spec import AgentSpec, Box, Discrete, EnvSpec
 from hajax.training.checkpoints import read_checkpoint
 from hajax.training.policy import Policy
@@ -47,14 +47,14 @@ def test_a_sequence_is_its_steps_one_after_another():
     rng, gru = np.random.default_rng(0), GRU(5)
     x, h = jnp.asarray(rng.normal(size=(2, 3, 7, 4))), jnp.asarray(rng.normal(size=(2, 3, 5)))
     first, active = (jnp.asarray(rng.random((2, 3, 7)) < share) for share in (0.3, 0.6))
-    params = gru.init(jax.random.key(0), x, Recall(h, first, active))
-    features, memory = gru.apply(params, x, Recall(h, first, active))
+    params = gru.init(jax.random.key(0), x, MemoryInput(h, first, active))
+    features, memory = gru.apply(params, x, MemoryInput(h, first, active))
     for t in range(7):
-        one, after = gru.apply(params, x[:, :, t], Recall(h, first[..., t], active[..., t]))
+        one, after = gru.apply(params, x[:, :, t], MemoryInput(h, first[..., t], active[..., t]))
         np.testing.assert_allclose(features[:, :, t], one, 0, 1e-12)
         np.testing.assert_allclose(memory[:, :, t], after, 0, 1e-12)
         begun = np.asarray(first[..., t])
-        fresh, _ = gru.apply(params, x[:, :, t], Recall(jnp.zeros_like(h), ~first[..., t], active[..., t]))
+        fresh, _ = gru.apply(params, x[:, :, t], MemoryInput(jnp.zeros_like(h), ~first[..., t], active[..., t]))
         np.testing.assert_array_equal(one[begun], fresh[begun])
         kept = np.asarray(~first[..., t] & ~active[..., t])
         np.testing.assert_array_equal(after[kept], h[kept])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hajax.cli import config
+from hajax.cli import config, report
 from hajax.cli.evaluate import results_table
 from hajax.cli.programs import build, evaluation_keys, seed_keys
 from hajax.cli.report import print_sweep
@@ -59,16 +59,25 @@ def test_seeds_of_a_run_are_independent_of_each_other():
 
 def test_an_environment_s_own_metrics_are_in_the_table_of_an_evaluation(capsys):
     returns = np.array([[1.0, 3.0], [2.0, 2.0]])
-    report = {"run": "runs/3m", "step": 5, "episodes": 2, "deterministic": True, "seeds": [4, 5]}
-    report |= {
+    found = {"run": "runs/3m", "step": 5, "episodes": 2, "deterministic": True, "seeds": [4, 5]}
+    found |= {
         "return": summarise_returns(returns.mean(1)),
         "episode_length": [7.0, 8.0],
         "metrics": {"win": [0.5, 1.0]},
     }
-    Console(width=100).print(results_table(report, returns))
+    Console(width=100).print(results_table(found, returns))
     rows = [line.replace("│", " ").replace("┃", " ").split() for line in capsys.readouterr().out.splitlines()]
     assert ["seed", "mean", "return", "standard", "deviation", "standard", "error", "length", "win"] in rows
     assert ["4", "2.00", "1.00", "0.71", "7.0", "0.500"] in rows
+
+
+def test_an_environment_s_own_metrics_are_in_the_table_of_a_run(capsys):
+    values = summarise_returns(np.array([1.0, 2.0]))
+    summary = {"algo": "happo", "env": "smax/3m", "eval_step": 5, "eval_episodes": 2, "seeds": [4, 5]}
+    summary |= {"eval_return": values, "eval_metrics": {"win": summarise_returns(np.array([0.25, 0.5]))}}
+    summary |= {"steps_per_second": None, "compile_seconds": 1.0, "wall_seconds": 2.0}
+    Console(width=100).print(report.results_table(summary))
+    assert ["win,", "mean", "0.38"] in [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_a_diverged_run_of_a_sweep_comes_last(tmp_path, capsys):

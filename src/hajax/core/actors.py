@@ -16,7 +16,7 @@ from hajax.core.normalisation import RunningMoments, normalise_moments
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.networks import Actor, init_params
-from hajax.nn.recurrence import GRU, Recall, empty_recall
+from hajax.nn.recurrence import GRU, MemoryInput, empty_memory_input
 from hajax.spec import ActionLayout, EnvSpec, Timestep
 
 
@@ -94,7 +94,7 @@ class TeamActors:
         example = policy_input(self.spec, jnp.zeros((self.spec.num_agents, self.spec.observation_size)), self.agent_id)
 
         def init_group(key, tables):
-            inputs = (example[0], tables.observation_mask, tables.layout, None, empty_recall(self.gru))
+            inputs = (example[0], tables.observation_mask, tables.layout, None, empty_memory_input(self.gru))
             return init_params(self.module, key, *inputs)
 
         return jax.vmap(init_group)(jax.random.split(key, self.groups.num_groups), self.tables)
@@ -110,16 +110,16 @@ class TeamActors:
         moments: RunningMoments | None,
         observation: jax.Array,
         action_mask: jax.Array | None,
-        recall: Recall | None = None,
+        memory_input: MemoryInput | None = None,
     ) -> tuple[ActionParameters, Any]:
         """One group's action distribution for inputs `[…, O]` and masks `[…, D, C]`, from that group's parameters.
 
         Also its memory after every step, `()` without a `gru`; with one, inputs are single steps or sequences, as the
-        shape of `recall` says.
+        shape of `memory_input` says.
         """
         if moments is not None:
             observation = normalise_moments(moments, observation)
-        inputs = (observation, tables.observation_mask, tables.layout, action_mask, recall)
+        inputs = (observation, tables.observation_mask, tables.layout, action_mask, memory_input)
         parameters, memory = self.module.apply({"params": params}, *inputs)
         return parameters, memory
 
@@ -134,11 +134,11 @@ class TeamActors:
     ) -> tuple[jax.Array, jax.Array, Any]:
         """Actions `[…, N, D]` of all agents, their log-probabilities `[…, N]` and what they remember then."""
         observation = policy_input(self.spec, timestep.observation, self.agent_id)
-        recall = None
+        memory_input = None
         if self.gru is not None:
             first = jnp.broadcast_to(timestep.first[..., None], timestep.active.shape)
-            recall = Recall(memory, first, timestep.active)
-        inputs = (observation, timestep.action_mask, recall)
+            memory_input = MemoryInput(memory, first, timestep.active)
+        inputs = (observation, timestep.action_mask, memory_input)
         inputs = jax.tree.map(lambda x: self.groups.gather(x, axis=observation.ndim - 2), inputs)
         results = jax.vmap(self.distribution)(params, self.tables, moments, *inputs)
         parameters, memory = jax.tree.map(lambda x: self.groups.scatter(x, axis=observation.ndim - 2), results)

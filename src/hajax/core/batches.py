@@ -12,7 +12,7 @@ from hajax.core.advantages import generalised_advantages, standardise
 from hajax.core.critics import ValueFunctions
 from hajax.core.groups import Groups
 from hajax.core.normalisation import RunningMoments, ValueStatistics, denormalise_value
-from hajax.nn.recurrence import Recall
+from hajax.nn.recurrence import MemoryInput
 from hajax.spec import EnvSpec
 
 
@@ -143,7 +143,7 @@ class GroupBatch(NamedTuple):
     log_prob: jax.Array  # [K, B]
     advantage: jax.Array  # [K, B], standardised over the group's active samples
     weight: jax.Array  # [K, B], 1 where a real member was alive, else 0
-    recall: Recall | None = None  # memory [K, B, H] before a sequence, flags [K, B, L]; None for feed-forward policies
+    memory_input: MemoryInput | None = None  # memory [K, B, H] before a sequence, flags [K, B, L]; None: no memory
 
 
 class CriticBatch(NamedTuple):
@@ -153,7 +153,7 @@ class CriticBatch(NamedTuple):
     old_value: jax.Array  # [K, B], in the critic's units
     target: jax.Array  # [K, B], in reward units
     weight: jax.Array  # [K, B]
-    recall: Recall | None = None  # as of `GroupBatch`
+    memory_input: MemoryInput | None = None  # as of `GroupBatch`
 
 
 def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
@@ -179,9 +179,9 @@ def in_chunks(samples: Sequences, memory: jax.Array, length: int) -> Sequences:
 
     Raises ValueError if T is not divisible by L.
     """
-    recall = samples.recall
-    assert recall is not None
-    steps = recall.first.shape[-1]
+    memory_input = samples.memory_input
+    assert memory_input is not None
+    steps = memory_input.first.shape[-1]
     if steps % length:
         raise ValueError(f"chunk_length={length}; allowed: a divisor of the {steps} steps of the rollout")
     if steps == length:
@@ -190,9 +190,11 @@ def in_chunks(samples: Sequences, memory: jax.Array, length: int) -> Sequences:
     def cut(x):
         return x.reshape(x.shape[0], -1, length, *x.shape[3:])
 
-    before = jnp.concatenate([recall.memory[:, :, None], memory[:, :, length - 1 : -1 : length]], axis=2)
-    recall = Recall(before.reshape(before.shape[0], -1, before.shape[-1]), cut(recall.first), cut(recall.active))
-    return jax.tree.map(cut, samples._replace(recall=None))._replace(recall=recall)
+    before = jnp.concatenate([memory_input.memory[:, :, None], memory[:, :, length - 1 : -1 : length]], axis=2)
+    memory_input = MemoryInput(
+        before.reshape(before.shape[0], -1, before.shape[-1]), cut(memory_input.first), cut(memory_input.active)
+    )
+    return jax.tree.map(cut, samples._replace(memory_input=None))._replace(memory_input=memory_input)
 
 
 def estimate(
@@ -245,14 +247,14 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
 
     advantage = grouped(jnp.broadcast_to(estimates.advantage, batch.log_prob.shape))
     weight = sample_weight(groups, grouped(batch.active), advantage.dtype)
-    recall = None
+    memory_input = None
     if actors.gru is not None:
         wanted = (*batch.log_prob.shape[1:], actors.gru.size)
         given = jnp.asarray(batch.memory).shape
         if given != wanted:
             raise ValueError(f"memory has shape {given}; allowed: {wanted}, before step 0")
         first = grouped(jnp.broadcast_to(batch.first[..., None], batch.active.shape))
-        recall = Recall(groups.gather(batch.memory, axis=1), first, weight > 0)
+        memory_input = MemoryInput(groups.gather(batch.memory, axis=1), first, weight > 0)
     return GroupBatch(
         observation=blank(grouped(policy_input(actors.spec, batch.observation, actors.agent_id)), weight),
         action_mask=grouped(batch.action_mask) if actors.spec.masks_actions else None,
@@ -260,7 +262,7 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
         log_prob=blank(grouped(batch.log_prob), weight),
         advantage=blank(jax.vmap(standardise)(advantage, weight), weight),
         weight=weight,
-        recall=recall,
+        memory_input=memory_input,
     )
 
 
@@ -273,14 +275,14 @@ def critic_batches(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Est
         return as_samples(groups, x, sequences=critics.gru is not None)
 
     weight = sample_weight(groups, grouped(estimates.active), estimates.value.dtype)
-    recall = None
+    memory_input = None
     if critics.gru is not None:
         first = grouped(jnp.broadcast_to(batch.first[..., None], estimates.active.shape))
-        recall = Recall(jnp.zeros((*weight.shape[:3], critics.gru.size), weight.dtype), first, weight > 0)
+        memory_input = MemoryInput(jnp.zeros((*weight.shape[:3], critics.gru.size), weight.dtype), first, weight > 0)
     return CriticBatch(
         inputs=blank(grouped(critics.inputs(batch.observation, batch.state)), weight),
         old_value=blank(grouped(estimates.value), weight),
         target=blank(grouped(estimates.target), weight),
         weight=weight,
-        recall=recall,
+        memory_input=memory_input,
     )

@@ -45,7 +45,7 @@ class GroupPolicy:
         A chunk begins with the memory that the policy of `params`, which made the rollout, had there. It is recomputed,
         so that a rollout need only tell what was remembered before its step 0.
         """
-        if rollout.recall is None:
+        if rollout.memory_input is None:
             return rollout
         return in_chunks(rollout, self._evaluate(params, rollout)[1], self.actors.chunk_length)
 
@@ -70,7 +70,7 @@ class GroupPolicy:
         return weighted_mean(distributions.kl_divergence(old, new, self.tables.layout), samples.weight)
 
     def _evaluate(self, params: Any, samples: GroupBatch) -> tuple[ActionParameters, Any]:
-        inputs = (samples.observation, samples.action_mask, samples.recall)
+        inputs = (samples.observation, samples.action_mask, samples.memory_input)
         return self.actors.distribution(params, self.tables, self.moments, *inputs)
 
     def _log_ratio(self, new: ActionParameters, samples: GroupBatch) -> jax.Array:

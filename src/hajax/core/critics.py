@@ -15,7 +15,7 @@ from hajax.core.actors import policy_input, policy_input_mask
 from hajax.core.groups import Groups
 from hajax.core.normalisation import RunningMoments, normalise_moments
 from hajax.nn.networks import Critic, init_params
-from hajax.nn.recurrence import GRU, Recall, empty_recall
+from hajax.nn.recurrence import GRU, MemoryInput, empty_memory_input
 from hajax.spec import EnvSpec
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ValueFunctions:
         """Parameters stacked `[G, …]`."""
 
         def init_group(key, mask):
-            return init_params(self.module, key, jnp.zeros(self.input_size), mask, empty_recall(self.gru))
+            return init_params(self.module, key, jnp.zeros(self.input_size), mask, empty_memory_input(self.gru))
 
         return jax.vmap(init_group)(jax.random.split(key, self.groups.num_groups), self.mask)
 
@@ -92,16 +92,16 @@ class ValueFunctions:
         mask: jax.Array | np.ndarray | None,
         moments: RunningMoments | None,
         inputs: jax.Array,
-        recall: Recall | None = None,
+        memory_input: MemoryInput | None = None,
     ) -> tuple[jax.Array, Any]:
         """One group's values `[…]` for inputs `[…, S]`, in normalised units if values are normalised.
 
         Also its memory after every step, `()` without a `gru`; with one, inputs are single steps or sequences, as the
-        shape of `recall` says.
+        shape of `memory_input` says.
         """
         if moments is not None:
             inputs = normalise_moments(moments, inputs)
-        value, memory = self.module.apply({"params": params}, inputs, mask, recall)
+        value, memory = self.module.apply({"params": params}, inputs, mask, memory_input)
         return value, memory
 
     def alive(self, active: jax.Array) -> jax.Array:
@@ -138,11 +138,11 @@ class ValueFunctions:
         """
         axis = 2 if self.gru is None else 1  # of V; sequences are [E, V, T, …]
 
-        def values(observation, state, recall=None):
+        def values(observation, state, memory_input=None):
             inputs = self.inputs(observation, state)
-            if recall is not None:
+            if memory_input is not None:
                 inputs = jnp.moveaxis(inputs, 0, 2)
-            grouped = jax.tree.map(lambda x: self.groups.gather(x, axis), (inputs, recall))
+            grouped = jax.tree.map(lambda x: self.groups.gather(x, axis), (inputs, memory_input))
             results = jax.vmap(self.group_value)(params, self.mask, moments, *grouped)
             return jax.tree.map(lambda x: self.groups.scatter(x, axis), results)
 
@@ -152,7 +152,7 @@ class ValueFunctions:
         active = jnp.moveaxis(self.alive(batch.active), 0, 2)
         first = jnp.broadcast_to(batch.first.T[:, None], active.shape)
         empty = jnp.zeros((*active.shape[:2], self.gru.size), batch.reward.dtype)
-        value, memory = values(batch.observation, batch.state, Recall(empty, first, active))
-        same_episode = Recall(memory, jnp.zeros_like(first), active)
+        value, memory = values(batch.observation, batch.state, MemoryInput(empty, first, active))
+        same_episode = MemoryInput(memory, jnp.zeros_like(first), active)
         final_value, _ = values(batch.final_observation, batch.final_state, same_episode)
         return jnp.moveaxis(value, 2, 0), jnp.moveaxis(final_value, 2, 0)

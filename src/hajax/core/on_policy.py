@@ -183,12 +183,12 @@ def update_critics(
         if statistics is not None:
             statistics = update_value_statistics(statistics, samples.target, samples.weight, hp.value_decay)
             samples = samples._replace(target=normalise_value(statistics, samples.target))
-        if samples.recall is not None:
-            _, memory = critics.group_value(learner.params, mask, moments, samples.inputs, samples.recall)
+        if samples.memory_input is not None:
+            _, memory = critics.group_value(learner.params, mask, moments, samples.inputs, samples.memory_input)
             samples = batches.in_chunks(samples, memory, critics.chunk_length)
 
         def loss(params, samples):
-            value, _ = critics.group_value(params, mask, moments, samples.inputs, samples.recall)
+            value, _ = critics.group_value(params, mask, moments, samples.inputs, samples.memory_input)
             clip = hp.clip if settings.clip_value else None
             error = value_error(value, samples.target, samples.old_value, settings.value_loss, hp.huber_delta, clip)
             return weighted_mean(error, samples.weight)

@@ -16,7 +16,7 @@ from hajax.nn.initializers import orthogonal
 from hajax.spec import ActionLayout
 
 if TYPE_CHECKING:
-    from hajax.nn.recurrence import Recall
+    from hajax.nn.recurrence import MemoryInput
 
 # Each with the gain of orthogonal initialisation that keeps the variance (as `torch.nn.init.calculate_gain` has it).
 ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
@@ -88,15 +88,15 @@ def apply_torso(torso: nn.Module, x: jax.Array, mask: jax.Array | None) -> jax.A
     return torso(x, mask=mask) if takes_mask else torso(x)
 
 
-def remember(gru: nn.Module | None, features: jax.Array, recall: Recall | None) -> tuple[jax.Array, Any]:
+def remember(gru: nn.Module | None, features: jax.Array, memory_input: MemoryInput | None) -> tuple[jax.Array, Any]:
     """The features, with what is remembered in them, and the memory after every step; `()` without a GRU."""
-    return (features, ()) if gru is None else gru(features, recall)
+    return (features, ()) if gru is None else gru(features, memory_input)
 
 
 class Actor(nn.Module):
     """A torso, perhaps a memory, and the action head: `(observation […, O], tables of one agent) -> ActionParameters`.
 
-    It also returns the memory after every step, which is `()` without a `gru`; with one, `recall` says what was
+    It also returns the memory after every step, which is `()` without a `gru`; with one, `memory_input` says what was
     remembered before, and whether the observations are single steps or sequences `[…, L, O]`.
 
     Discrete components get logits (−inf where unavailable). Box components get a mean from the network and a
@@ -120,10 +120,10 @@ class Actor(nn.Module):
         observation_mask: jax.Array | None,
         layout: ActionLayout,
         action_mask: jax.Array | None = None,
-        recall: Recall | None = None,
+        memory_input: MemoryInput | None = None,
     ) -> tuple[ActionParameters, Any]:
         features = apply_torso(self.torso, observation, observation_mask)
-        features, memory = remember(self.gru, features, recall)
+        features, memory = remember(self.gru, features, memory_input)
         head_init = orthogonal(self.output_gain)
         logits = mean = std = None
         if self.has_discrete:
@@ -161,9 +161,9 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None = None, recall: Recall | None = None
+        self, x: jax.Array, mask: jax.Array | None = None, memory_input: MemoryInput | None = None
     ) -> tuple[jax.Array, Any]:
-        features, memory = remember(self.gru, apply_torso(self.torso, x, mask), recall)
+        features, memory = remember(self.gru, apply_torso(self.torso, x, mask), memory_input)
         return dense(1, orthogonal(1.0), features, "value")[..., 0], memory
 
 

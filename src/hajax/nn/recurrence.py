@@ -15,7 +15,7 @@ from hajax.nn.networks import MaskedLayerNorm, dense
 MEMORIES = ("none", "gru")
 
 
-class Recall(NamedTuple):
+class MemoryInput(NamedTuple):
     """What is remembered before a step `[…]` or a sequence of L steps `[…, L]`, and which steps change it."""
 
     memory: jax.Array  # [..., H], before the (first) step
@@ -39,8 +39,8 @@ class GRU(nn.Module):
     layer_norm: bool = True
 
     @nn.compact
-    def __call__(self, x: jax.Array, recall: Recall) -> tuple[jax.Array, jax.Array]:
-        """Of one step, `x` `[…, F]`, or of a sequence, `[…, L, F]`, as the shape of `recall` says.
+    def __call__(self, x: jax.Array, memory_input: MemoryInput) -> tuple[jax.Array, jax.Array]:
+        """Of one step, `x` `[…, F]`, or of a sequence, `[…, L, F]`, as the shape of `memory_input` says.
 
         Returns:
             Features and the memory after every step, `[…, H]` or `[…, L, H]`. An inactive step has features too, as if
@@ -59,12 +59,12 @@ class GRU(nn.Module):
             new = (1 - keep) * nn.tanh(x_new + reset * (h_new + bias)) + keep * memory
             return new, jnp.where(active[..., None], new, memory)
 
-        before = recall.memory.astype(inputs.dtype)
+        before = memory_input.memory.astype(inputs.dtype)
         if x.ndim == before.ndim:
-            features, memory = step(before, inputs, recall.first, recall.active)
+            features, memory = step(before, inputs, memory_input.first, memory_input.active)
         else:
             time = before.ndim - 1
-            steps = jax.tree.map(lambda x: jnp.moveaxis(x, time, 0), (inputs, recall.first, recall.active))
+            steps = jax.tree.map(lambda x: jnp.moveaxis(x, time, 0), (inputs, memory_input.first, memory_input.active))
 
             def advance(memory, of_step):
                 features, memory = step(memory, *of_step)
@@ -75,8 +75,8 @@ class GRU(nn.Module):
         return MaskedLayerNorm()(features) if self.layer_norm else features, memory
 
 
-def empty_recall(gru: GRU | None, batch_shape: tuple[int, ...] = ()) -> Recall | None:
+def empty_memory_input(gru: GRU | None, batch_shape: tuple[int, ...] = ()) -> MemoryInput | None:
     """Nothing remembered, before one step; `None` without a GRU."""
     if gru is None:
         return None
-    return Recall(jnp.zeros((*batch_shape, gru.size)), jnp.zeros(batch_shape, bool), jnp.ones(batch_shape, bool))
+    return MemoryInput(jnp.zeros((*batch_shape, gru.size)), jnp.zeros(batch_shape, bool), jnp.ones(batch_shape, bool))
