@@ -3,6 +3,7 @@
 import pytest
 
 import hajax
+import hajax.envs
 from hajax.cli import config
 from hajax.cli.errors import Refusal
 
@@ -106,7 +107,8 @@ def test_every_preset_is_tested():
     assert set(config.options("preset")) == tested
 
 
-def test_a_registered_environment_needs_no_file():
+def test_a_registered_environment_needs_no_file(monkeypatch):
+    monkeypatch.setattr(hajax.envs, "_registered", {})
     hajax.register_env("workshop/matrix", "hajax.envs.games:trap_of_homogeneity")
     settings = config.compose(["env=workshop/matrix", "env.num_agents=4", "algo=ippo"])
     options = {"num_agents": 4, "max_steps": 1, "reward": "individual", "state": "environment"}

@@ -8,6 +8,7 @@ import problems
 import pytest
 
 import hajax
+import hajax.algorithms
 from hajax.algorithms import _find
 from hajax.core.algorithm import Algorithm
 from hajax.spec import Box, Discrete, Timestep
@@ -137,7 +138,8 @@ def test_a_joint_advantage_needs_the_teams_reward(name, allowed):
             hajax.make_algorithm(name, spec)
 
 
-def test_registering_an_algorithm_of_ones_own():
+def test_registering_an_algorithm_of_ones_own(monkeypatch):
+    monkeypatch.setattr(hajax.algorithms, "_registered", {})
     happo, defaults, numbers = _find("happo")
     hajax.register_algorithm("mine", happo, defaults=defaults, hyperparameters=numbers)
     hajax.register_algorithm("mine", happo, defaults=defaults, hyperparameters=numbers)  # a notebook's cell, again

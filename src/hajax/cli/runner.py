@@ -230,11 +230,10 @@ def summarise(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]
         "eval_episodes": settings.eval.episodes,
         "eval_return": summarise_returns(_returns(this, "eval_return_mean", evaluated_at)),
     }
-    others = {
-        name: column for name, column in evaluated_metrics(this.directory.metrics.columns).items() if name != "return"
-    }
     summary["eval_metrics"] = {
-        name: summarise_returns(_returns(this, column, evaluated_at)) for name, column in others.items()
+        name: summarise_returns(_returns(this, column, evaluated_at))
+        for name, column in evaluated_metrics(this.directory.metrics.columns).items()
+        if name != "return"
     }
     if settings.eval.stochastic:
         summary["eval_stochastic_return"] = summarise_returns(
