@@ -87,8 +87,8 @@ def test_smac_presets(preset, hidden, clip, discount, name):
         ),
         ("haml/smac", "haa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
         ("haml/smac", "maa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
-        ("hajax/smax", "happo", (64, 64), {"minibatches": 8, "actor_lr": 1e-3, "entropy_coef": 0.02}),
-        ("hajax/smax", "mappo", (64, 64), {"minibatches": 8, "actor_lr": 1e-3, "entropy_coef": 0.02}),
+        ("hajax/smax", "happo", (64, 64), {"minibatches": 8, "actor_lr": 5e-4, "discount": 0.95}),
+        ("hajax/smax", "mappo", (64, 64), {"minibatches": 8, "actor_lr": 5e-4, "discount": 0.95}),
         ("hajax/smax_hatrpo", "hatrpo", (64, 64), {"minibatches": 8, "kl_radius": 0.02, "gae_lambda": 0.9}),
     ],
 )
