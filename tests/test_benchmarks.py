@@ -158,3 +158,18 @@ def test_runs_are_tabulated_by_return_or_another_metric(tmp_path):
     assert tabulate.row(run, "win") == "| `happo` | 2,000 | 0.500, 1.000 | 0.750 | 0.750 [0.500, 1.000] |"
     with pytest.raises(SystemExit, match=r"metric=wins of .*happo; allowed: return, win$"):
         tabulate.row(run, "wins")
+
+
+def test_the_replay_is_measured_beside_flashbax(tmp_path):
+    output = tmp_path / "replay.json"
+    command = [sys.executable, "benchmarks/replay.py", "--size", "400", "--envs", "2", "--batch", "8", "--repeats", "2"]
+    run = subprocess.run([*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    result = json.loads(output.read_text(encoding="utf-8"))
+    assert set(result["steps"]) == {"1", "20"}
+    for found in result["steps"].values():
+        assert found["flashbax / hajax, bytes"] == found["flashbax"]["bytes"] / found["hajax"]["bytes"] > 2
+        for name in ("hajax", "flashbax"):
+            assert found[name]["store_seconds"] > 0
+            assert found[name]["sample_seconds"] > 0
+        assert found["flashbax / hajax, sample"]["min"] <= found["flashbax / hajax, sample"]["max"]

@@ -116,6 +116,7 @@ class ActionLayout(NamedTuple):
     choices: Any  # bool [..., D, C]
     center: Any  # [..., D]
     scale: Any  # [..., D]
+    bounded: Any = None  # bool [..., D]: continuous and with bounds, which squashed policies keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +126,8 @@ class EnvSpec:
     `reward="team"` gives every agent the sum over agents; `"individual"` gives each its own. `max_steps` is the
     number of steps after which an episode is truncated, `None` if there is no limit. With `state_per_agent` the critic
     sees a state of each agent's own, `[N, S]` instead of `[S]`. With `masks_actions=False` every choice is available at
-    all times, and updates are compiled without action masks.
+    all times, and updates are compiled without action masks. With `state_from_observations` the state is the agents'
+    unpadded observations end to end, so that a replay need not keep it.
     """
 
     name: str
@@ -135,6 +137,7 @@ class EnvSpec:
     reward: RewardKind = "team"
     state_per_agent: bool = False
     masks_actions: bool = True
+    state_from_observations: bool = False
 
     def __post_init__(self):
         if not self.agents:
@@ -199,9 +202,8 @@ class EnvSpec:
                     choices[i, d, :n] = True
         bounded = np.isfinite(low)
         finite_low, finite_high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-        return ActionLayout(
-            discrete, continuous, choices, (finite_low + finite_high) / 2, (finite_high - finite_low) / 2
-        )
+        center, scale = (finite_low + finite_high) / 2, (finite_high - finite_low) / 2
+        return ActionLayout(discrete, continuous, choices, center, scale, bounded)
 
     @functools.cached_property
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:

@@ -187,7 +187,7 @@ def auto_reset(env: Environment) -> Environment:
 def state_from_observations(env: Environment) -> Environment:
     """Replaces the critic's state by the agents' unpadded observations, end to end."""
     width = sum(agent.observation_size for agent in env.spec.agents)
-    spec = dataclasses.replace(env.spec, state_size=width, state_per_agent=False)
+    spec = dataclasses.replace(env.spec, state_size=width, state_per_agent=False, state_from_observations=True)
 
     def replace(ts: Timestep) -> Timestep:
         final = ts.final._replace(state=concatenate_observations(spec, ts.final.observation))

@@ -1,0 +1,150 @@
+"""Replay on the device: what was seen once is stored once, and sampled as transitions of up to n steps.
+
+Every environment writes a ring of rows of its own. A row holds what the agents saw, what they did about it, and what
+the environment answered; where the step led is the next row. An episode's last step is followed by a row for its final
+observation, on which nobody acts, and then by the next episode's first. So an observation is stored once, and an
+episode of T steps takes T + 1 rows. Which rows are transitions is kept beside: the row of the k-th step of every
+environment, and since all take their steps together, these lists have the same length in all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hajax.core.transitions import OffPolicyBatch
+from hajax.envs.base import concatenate_observations
+from hajax.spec import EnvSpec, FinalStep, Timestep
+
+
+class Rows(NamedTuple):
+    """The contents, `[E · R, …]`: R rows of environment 0, then those of environment 1, …"""
+
+    observation: jax.Array  # [N, O]
+    state: jax.Array | None  # [S]; None if it is the observations, end to end
+    active: jax.Array  # bool [N]
+    action_mask: jax.Array | None  # bool [N, D, C]; None if the environment has none
+    action: jax.Array  # [N, D]
+    reward: jax.Array  # [N], or [1] if it is the team's
+    terminated: jax.Array  # bool []
+    truncated: jax.Array  # bool []
+
+
+class Replay(NamedTuple):
+    """The stored rows and where they are. Numbers of rows and of steps are counted from the beginning of time."""
+
+    rows: Rows
+    row_of: jax.Array  # int [E, R]: of step k, at k mod R
+    head: jax.Array  # int [E]: the row that is written next, that of the step to come
+    steps: jax.Array  # int []: taken by every environment
+    oldest: jax.Array  # int []: the first step that is whole in every environment
+
+
+def init_replay(spec: EnvSpec, num_envs: int, capacity: int) -> Replay:
+    """An empty replay of `capacity` rows for each of `num_envs` environments."""
+
+    def zeros(*shape: int, dtype: Any = float) -> jax.Array:
+        return jnp.zeros((num_envs * capacity, *shape), dtype)
+
+    team = spec.num_agents
+    rows = Rows(
+        observation=zeros(team, spec.observation_size),
+        state=None if spec.state_from_observations else zeros(*spec.state_shape),
+        active=zeros(team, dtype=bool),
+        action_mask=zeros(*spec.action_layout.choices.shape, dtype=bool) if spec.masks_actions else None,
+        action=zeros(team, spec.num_components),
+        reward=zeros(1 if spec.reward == "team" else team),
+        terminated=zeros(dtype=bool),
+        truncated=zeros(dtype=bool),
+    )
+    row_of = jnp.zeros((num_envs, capacity), int)
+    return Replay(rows, row_of, jnp.zeros(num_envs, int), jnp.zeros((), int), jnp.zeros((), int))
+
+
+def replay_bytes(spec: EnvSpec, num_envs: int, capacity: int) -> int:
+    """The memory that `init_replay` takes, in bytes."""
+    shapes = jax.eval_shape(lambda: init_replay(spec, num_envs, capacity))
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+def add(replay: Replay, seen: Timestep, action: jax.Array, after: Timestep) -> Replay:
+    """Stores one step of every environment: `seen` before it, `after` it (with automatic reset), `[E, …]` each."""
+    num_envs, capacity = replay.row_of.shape
+    start = jnp.arange(num_envs) * capacity
+    done = after.terminated | after.truncated
+    rows = replay.rows
+    shown = {name: getattr(seen, name) for name in FinalStep._fields}
+    answered = {
+        "action": action,
+        "reward": after.reward[:, : rows.reward.shape[1]],
+        "terminated": after.terminated,
+        "truncated": after.truncated,
+    }
+    rows = _write(rows, start + replay.head % capacity, shown | answered)
+    rows = _write(rows, start + (replay.head + 1) % capacity, after.final._asdict())
+    row_of = replay.row_of.at[:, replay.steps % capacity].set(replay.head)
+    head = replay.head + 1 + done
+    # Row a is gone as soon as row a + R is written; a head moves by two rows at most, and so does what is lost.
+    oldest = replay.oldest
+    for _ in range(2):
+        oldest = oldest + (row_of[:, oldest % capacity] <= head - capacity).any()
+    return Replay(rows, row_of, head, replay.steps + 1, oldest)
+
+
+def sample(spec: EnvSpec, replay: Replay, key: jax.Array, shape: tuple[int, int], num_steps: int) -> OffPolicyBatch:
+    """Transitions `[P, B]` of up to `num_steps` steps, drawn uniformly and with replacement from those stored.
+
+    A step can be drawn as soon as `num_steps` − 1 others have followed it, whatever episode they are of.
+    """
+    num_envs, capacity = replay.row_of.shape
+    rows = replay.rows
+    env_key, step_key = jax.random.split(key)
+    env = jax.random.randint(env_key, shape, 0, num_envs)
+    step = jax.random.randint(step_key, shape, replay.oldest, replay.steps - num_steps + 1)
+    row = replay.row_of[env, step % capacity]
+
+    following = (env * capacity)[..., None] + (row[..., None] + jnp.arange(num_steps + 1)) % capacity  # [P, B, n + 1]
+
+    def take(field: jax.Array, index: jax.Array) -> jax.Array:
+        return jnp.take(field, index, axis=0, mode="clip")  # in range, so that nothing is compared with the bounds
+
+    ends = take(rows.terminated, following[..., :-1]) | take(rows.truncated, following[..., :-1])
+    goes_on = jnp.cumprod(~ends[..., :-1], axis=-1, dtype=bool)
+    counts = jnp.concatenate([jnp.ones((*shape, 1), bool), goes_on], -1)  # [P, B, n]: the step is one of the k
+    steps = counts.sum(-1)
+    first = following[..., 0]
+    last, final = (jnp.take_along_axis(following, (steps - i)[..., None], -1)[..., 0] for i in (1, 0))
+    reward = jnp.where(counts[..., None], take(rows.reward, following[..., :-1]), 0)
+
+    def shown(index: jax.Array) -> dict[str, jax.Array]:
+        observation = take(rows.observation, index)
+        choices = jnp.asarray(spec.action_layout.choices)
+        return {
+            "observation": observation,
+            "state": concatenate_observations(spec, observation) if rows.state is None else take(rows.state, index),
+            "active": take(rows.active, index),
+            "action_mask": (
+                jnp.broadcast_to(choices, (*shape, *choices.shape))
+                if rows.action_mask is None
+                else take(rows.action_mask, index)
+            ),
+        }
+
+    return OffPolicyBatch(
+        **shown(first),
+        **{f"final_{name}": value for name, value in shown(final).items()},
+        action=take(rows.action, first),
+        reward=jnp.broadcast_to(reward, (*reward.shape[:-1], spec.num_agents)),
+        steps=steps,
+        terminated=take(rows.terminated, last),
+    )
+
+
+def _write(rows: Rows, index: jax.Array, values: dict[str, jax.Array]) -> Rows:
+    """`rows` with those fields of `values` that it keeps, in the places `index` `[E]`."""
+    options: dict[str, Any] = {"mode": "promise_in_bounds", "unique_indices": True, "indices_are_sorted": True}
+    kept = {name: getattr(rows, name) for name in values if getattr(rows, name) is not None}
+    return rows._replace(**{name: field.at[index].set(values[name], **options) for name, field in kept.items()})
