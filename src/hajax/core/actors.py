@@ -15,7 +15,7 @@ from hajax.core.groups import Groups
 from hajax.core.normalisation import RunningMoments, normalise_moments
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
-from hajax.nn.networks import Actor, init_params
+from hajax.nn.networks import Actor, StdKind, init_params
 from hajax.nn.recurrence import GRU, MemoryInput, empty_memory_input
 from hajax.spec import ActionLayout, EnvSpec, Timestep
 
@@ -56,7 +56,8 @@ class TeamActors:
     agent_id: bool
     action_scaling: bool
     output_gain: float
-    std_scale: float
+    std: StdKind = "parameter"
+    std_scale: float = 0.5
     gru: GRU | None = None
     chunk_length: int = 1  # steps of a sample, if there is a memory
 
@@ -71,6 +72,7 @@ class TeamActors:
             equal_choices=bool(spec.action_layout.choices.all()),
             has_continuous=spec.has_continuous,
             output_gain=self.output_gain,
+            std=self.std,
             std_scale=self.std_scale,
             gru=self.gru,
         )
@@ -133,17 +135,28 @@ class TeamActors:
         deterministic: bool,
     ) -> tuple[jax.Array, jax.Array, Any]:
         """Actions `[…, N, D]` of all agents, their log-probabilities `[…, N]` and what they remember then."""
-        observation = policy_input(self.spec, timestep.observation, self.agent_id)
         memory_input = None
         if self.gru is not None:
             first = jnp.broadcast_to(timestep.first[..., None], timestep.active.shape)
             memory_input = MemoryInput(memory, first, timestep.active)
-        inputs = (observation, timestep.action_mask, memory_input)
-        inputs = jax.tree.map(lambda x: self.groups.gather(x, axis=observation.ndim - 2), inputs)
-        results = jax.vmap(self.distribution)(params, self.tables, moments, *inputs)
-        parameters, memory = jax.tree.map(lambda x: self.groups.scatter(x, axis=observation.ndim - 2), results)
+        seen = (timestep.observation, timestep.action_mask)
+        parameters, memory = self.team_distribution(params, moments, *seen, memory_input)
         if deterministic:
             action = distributions.mode(parameters, self.layout)
         else:
             action = distributions.sample(key, parameters, self.layout)
         return action, distributions.log_prob(parameters, self.layout, action), memory
+
+    def team_distribution(
+        self,
+        params: Any,
+        moments: RunningMoments | None,
+        observation: jax.Array,
+        action_mask: jax.Array | None,
+        memory_input: MemoryInput | None = None,
+    ) -> tuple[ActionParameters, Any]:
+        """The distributions of all agents' actions for observations `[…, N, O]`, masks `[…, N, D, C]`; and memory."""
+        inputs = (policy_input(self.spec, observation, self.agent_id), action_mask, memory_input)
+        inputs = jax.tree.map(lambda x: self.groups.gather(x, axis=observation.ndim - 2), inputs)
+        results = jax.vmap(self.distribution)(params, self.tables, moments, *inputs)
+        return jax.tree.map(lambda x: self.groups.scatter(x, axis=observation.ndim - 2), results)

@@ -1,4 +1,7 @@
-"""Settings of on-policy algorithms: static ones, which shape the program, and numbers, which may be traced."""
+"""Settings of algorithms: static ones, which shape the program, and numbers, which may be traced.
+
+Here are those that all algorithms have and those of on-policy algorithms.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,22 @@ from hajax.spec import RewardKind
 from hajax.validation import check_choice, check_flag, check_number
 
 
-class Hyperparameters(struct.PyTreeNode):
-    """Numbers of every on-policy algorithm, which may be traced, and so differ per vmapped run.
+class Numbers(struct.PyTreeNode):
+    """Numbers of an algorithm, which may be traced, and so differ per vmapped run.
 
-    `numbers.replace(name=value)` returns a changed copy. Defaults: HARL's, but for `value_decay`.
+    `numbers.replace(name=value)` returns a changed copy.
     """
+
+    def validate(self) -> None:
+        """Raises ValueError naming the first concrete value out of range; traced values pass."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, jax.core.Tracer):
+                check_number(field.name, value, **({"low": 0} | _RANGES.get(field.name, {})))
+
+
+class Hyperparameters(Numbers):
+    """Numbers of every on-policy algorithm. Defaults: HARL's, but for `value_decay`."""
 
     critic_lr: float | jax.Array = 5e-4
     clip: float | jax.Array = 0.2  # ε of the value if `clip_value`; PPO's of the ratio too
@@ -33,13 +47,6 @@ class Hyperparameters(struct.PyTreeNode):
     adam_eps: float | jax.Array = 1e-5
     value_decay: float | jax.Array = 0.9  # β of value normalisation (HARL: 0.99999, an average over the whole past)
     decay_updates: float | jax.Array = math.inf  # updates over which learning rates fall linearly to 0
-
-    def validate(self) -> None:
-        """Raises ValueError naming the first concrete value out of range; traced values pass."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, jax.core.Tracer):
-                check_number(field.name, value, **({"low": 0} | _RANGES.get(field.name, {})))
 
 
 class GradientHyperparameters(Hyperparameters):
@@ -69,51 +76,30 @@ class TrustRegionHyperparameters(Hyperparameters):
 _POSITIVE: dict[str, Any] = {"low": 0, "open_low": True}
 _SHARE: dict[str, Any] = {"low": 0, "high": 1}
 _RANGES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("clip", "huber_delta", "max_grad_norm", "kl_radius", "kl_target"), _POSITIVE),
+    **dict.fromkeys(("clip", "huber_delta", "kl_radius", "kl_target"), _POSITIVE),
     **dict.fromkeys(("discount", "gae_lambda", "value_decay", "accept_ratio"), _SHARE),
-    "backtrack": _SHARE | {"open_low": True},
-    "decay_updates": _POSITIVE | {"finite": False},
+    **dict.fromkeys(("backtrack", "target_rate", "ou_rate"), _SHARE | {"open_low": True}),
+    **dict.fromkeys(("decay_updates", "max_grad_norm"), _POSITIVE | {"finite": False}),
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Static settings of every on-policy algorithm: what shapes the program.
+class TeamSettings:
+    """Static settings of every algorithm.
 
-    Defaults: HARL's, but for `action_scaling` and `clip_value`.
-
-    - `critic_epochs`, `minibatches`: passes over a rollout for the critic, and minibatches in every pass.
     - `order`: in which order groups update: `random` (fresh every iteration), `fixed`, or `simultaneous`.
     - `sharing`: which agents share parameters: `none`, `all`, `type` (agents with equal spaces), or a group per agent.
     - `agent_id`: append a one-hot agent id to the observation.
-    - `centralised`: one critic on the state, or critics on the agents' own observations, grouped like the actors.
-    - `hidden_sizes`, `activation`, `layer_norm`, `output_gain`, `std_scale`: the default networks.
-    - `memory`: `gru` puts one behind every torso (one's own too), as wide as the last of `hidden_sizes`; `none`:
-      feed-forward networks.
-    - `chunk_length`: steps through which a memory's gradient goes back; minibatches are made of such chunks.
-    - `action_scaling`: a bounded Box's Gaussian has its bounds at ±1 (HARL: native units, which is `False`).
-    - `value_loss` (`huber` or `squared`) and `clip_value` (HARL: `True`): the critic's loss.
-    - `normalise_values`, `normalise_observations`: running statistics of value targets, of observations and states.
+    - `hidden_sizes`, `activation`, `layer_norm`, `output_gain`: the default networks.
     """
 
-    critic_epochs: int = 5
-    minibatches: int = 1
     order: str = "random"
     sharing: str | tuple[int, ...] = "none"
     agent_id: bool = False
-    centralised: bool = True
     hidden_sizes: tuple[int, ...] = (128, 128)
     activation: str = "relu"
     layer_norm: bool = True
     output_gain: float = 0.01
-    std_scale: float = 0.5
-    memory: str = "none"
-    chunk_length: int = 10
-    action_scaling: bool = True
-    value_loss: str = "huber"
-    clip_value: bool = False
-    normalise_values: bool = True
-    normalise_observations: bool = False
 
     def __post_init__(self):
         for name in ("hidden_sizes", "sharing"):
@@ -124,7 +110,6 @@ class Settings:
             raise ValueError(f"hidden_sizes={self.hidden_sizes!r}; allowed: a list of whole numbers, such as [64,64]")
         check_number("hidden_sizes", self.hidden_sizes or (0,), 1, whole=True)
         check_number("output_gain", self.output_gain, 0)
-        check_number("std_scale", self.std_scale, 0, open_low=True)
         for field in dataclasses.fields(self):
             if isinstance(field.default, bool):
                 check_flag(field.name, getattr(self, field.name))
@@ -132,6 +117,46 @@ class Settings:
                 check_number(field.name, getattr(self, field.name), 1, whole=True)
         check_choice("order", self.order, ORDERS)
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
+
+    def require(self, algorithm: str, **fixed: Any) -> None:
+        """Raises ValueError unless the settings that define `algorithm` have their values."""
+        for name, value in fixed.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name}={getattr(self, name)!r} of {algorithm}; allowed: {value}, which defines it")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(TeamSettings):
+    """Static settings of every on-policy algorithm: what shapes the program, beside `TeamSettings`.
+
+    Defaults: HARL's, but for `action_scaling` and `clip_value`.
+
+    - `critic_epochs`, `minibatches`: passes over a rollout for the critic, and minibatches in every pass.
+    - `centralised`: one critic on the state, or critics on the agents' own observations, grouped like the actors.
+    - `std_scale`: the largest standard deviation of the default networks' Gaussian.
+    - `memory`: `gru` puts one behind every torso (one's own too), as wide as the last of `hidden_sizes`; `none`:
+      feed-forward networks.
+    - `chunk_length`: steps through which a memory's gradient goes back; minibatches are made of such chunks.
+    - `action_scaling`: a bounded Box's Gaussian has its bounds at ±1 (HARL: native units, which is `False`).
+    - `value_loss` (`huber` or `squared`) and `clip_value` (HARL: `True`): the critic's loss.
+    - `normalise_values`, `normalise_observations`: running statistics of value targets, of observations and states.
+    """
+
+    critic_epochs: int = 5
+    minibatches: int = 1
+    centralised: bool = True
+    std_scale: float = 0.5
+    memory: str = "none"
+    chunk_length: int = 10
+    action_scaling: bool = True
+    value_loss: str = "huber"
+    clip_value: bool = False
+    normalise_values: bool = True
+    normalise_observations: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("std_scale", self.std_scale, 0, open_low=True)
         check_choice("value_loss", self.value_loss, VALUE_LOSSES)
         check_choice("memory", self.memory, MEMORIES)
 
@@ -139,12 +164,6 @@ class Settings:
     def sample_length(self) -> int:
         """Steps of one sample, which a minibatch takes or leaves: 1, or those of a chunk if there is a memory."""
         return 1 if self.memory == "none" else self.chunk_length
-
-    def require(self, algorithm: str, **fixed: Any) -> None:
-        """Raises ValueError unless the settings that define `algorithm` have their values."""
-        for name, value in fixed.items():
-            if getattr(self, name) != value:
-                raise ValueError(f"{name}={getattr(self, name)!r} of {algorithm}; allowed: {value}, which defines it")
 
     @property
     def rewards(self) -> tuple[RewardKind, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -26,6 +26,9 @@ ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
     "gelu": (nn.gelu, math.sqrt(2)),
     "silu": (nn.silu, math.sqrt(2)),
 }
+
+StdKind = Literal["parameter", "network", "none"]
+LOG_STD_RANGE = (-20.0, 2.0)
 
 
 def dense(width: int, kernel_init: Callable, x: jax.Array, name: str | None = None) -> jax.Array:
@@ -99,8 +102,9 @@ class Actor(nn.Module):
     It also returns the memory after every step, which is `()` without a `gru`; with one, `memory_input` says what was
     remembered before, and whether the observations are single steps or sequences `[…, L, O]`.
 
-    Discrete components get logits (−inf where unavailable). Box components get a mean from the network and a
-    state-independent `std = std_scale · sigmoid(log_std)`, `log_std` starting at 1, as in HARL.
+    Discrete components get logits (−inf where unavailable). Box components get a mean from the network and a standard
+    deviation as `std` says: `"parameter"` is state-independent, `std_scale · sigmoid(log_std)` with `log_std` starting
+    at 1, as in HARL; `"network"` is e^l with l from the network, clipped to [−20, 2]; `"none"` leaves it out.
     """
 
     torso: nn.Module
@@ -110,6 +114,7 @@ class Actor(nn.Module):
     has_continuous: bool
     equal_choices: bool = False  # every component has all choices, so that only an action mask can take one away
     output_gain: float = 0.01
+    std: StdKind = "parameter"
     std_scale: float = 0.5
     gru: nn.Module | None = None
 
@@ -134,8 +139,11 @@ class Actor(nn.Module):
                 logits = mask_logits(logits, available_choices(layout, action_mask))
         if self.has_continuous:
             mean = dense(self.num_components, head_init, features, "mean")
-            log_std = self.param("log_std", nn.initializers.ones, (self.num_components,), mean.dtype)
-            std = jnp.broadcast_to(self.std_scale * nn.sigmoid(log_std), mean.shape)
+            if self.std == "parameter":
+                log_std = self.param("log_std", nn.initializers.ones, (self.num_components,), mean.dtype)
+                std = jnp.broadcast_to(self.std_scale * nn.sigmoid(log_std), mean.shape)
+            elif self.std == "network":
+                std = jnp.exp(jnp.clip(dense(self.num_components, head_init, features, "log_std"), *LOG_STD_RANGE))
         return ActionParameters(logits, mean, std), memory
 
 
