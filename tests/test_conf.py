@@ -21,7 +21,8 @@ def test_every_algorithm_and_environment_has_one():
 def test_algorithm_defaults_are_the_library_s(name):
     options = config.compose([f"algo={name}"])["algo"]
     assert options.pop("name") == name
-    env = hajax.make_env("games/hasac_matrix", reward=options.pop("reward"))
+    game = "games/gaussian" if name in ("haddpg", "maddpg", "hatd3", "matd3") else "games/hasac_matrix"
+    env = hajax.make_env(game, reward=options.pop("reward"))
     configured, default = hajax.make_algorithm(name, env, **options), hajax.make_algorithm(name, env)
     assert configured.settings == default.settings
     assert configured.hyperparameters == default.hyperparameters

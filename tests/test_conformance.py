@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import off_policy_problems
 import problems
 import pytest
 
@@ -14,11 +15,20 @@ from hajax.core.algorithm import Algorithm
 from hajax.spec import Box, Discrete, Timestep
 
 ALGORITHMS = hajax.list_algorithms()
+DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")
 # What suits a team whose agents all differ; each algorithm's own default sharing is tried on a team of equals.
-CASES = [(name, kind) for name in ALGORITHMS for kind in ("mixed team", "team of equals", "team with memory")]
+CASES = [
+    (name, kind)
+    for name in ALGORITHMS
+    for kind in ("mixed team", "team of equals", *(() if name in DETERMINISTIC else ("team with memory",)))
+]
+BOXES = (Box((-1.0, 0.0), (2.0, 5.0)), Box((-np.inf,), (np.inf,)), Box((-1.0,), (4.0,)))
 
 
 def build(name: str, kind: str) -> Algorithm:
+    if name in DETERMINISTIC:
+        spaces = BOXES if kind == "mixed team" else [Box((-2.0,), (3.0,))] * 3
+        return off_policy_problems.make_algorithm(name, problems.make_spec(spaces))
     if kind == "mixed team":
         return problems.make_algorithm(name, problems.make_spec(problems.MIXED, problems.MIXED_SIZES), sharing="none")
     if kind == "team with memory":
@@ -28,16 +38,25 @@ def build(name: str, kind: str) -> Algorithm:
 
 def timestep_of(batch) -> Timestep:
     """The first row of a batch, as the actors would see it: `[E, N, …]`."""
-    fields = {name: getattr(batch, name)[0] for name in ("observation", "state", "action_mask", "active", "reward")}
-    flags = {name: getattr(batch, name)[0] for name in ("terminated", "truncated", "first")}
-    return Timestep(**fields, **flags, final=None, metrics={})  # type: ignore[arg-type]
+    fields = {name: getattr(batch, name)[0] for name in ("observation", "state", "action_mask", "active")}
+    no = jnp.zeros_like(batch.terminated[0])
+    flags = {"terminated": no, "truncated": no, "first": no}
+    reward = jnp.zeros(fields["active"].shape)
+    return Timestep(**fields, **flags, reward=reward, final=None, metrics={})  # type: ignore[arg-type]
+
+
+def batch_for(algo: Algorithm):
+    """A random batch of the algorithm's kind."""
+    if algo.kind == "off_policy":
+        return off_policy_problems.random_batch(algo, 0)
+    return problems.random_batch(algo, problems.random_state(algo, 0), 0)
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case), scope="module")
 def problem(request):
     algo = build(*request.param)
     state = algo.init(jax.random.key(0))
-    batch = problems.random_batch(algo, problems.random_state(algo, 0), 0)
+    batch = batch_for(algo)
     return algo, state, jax.tree.map(lambda x: jnp.asarray(x, float) if x.dtype.kind == "f" else x, batch)
 
 
@@ -70,12 +89,15 @@ def test_act_scores_its_own_action_on_any_batch_axes(problem):
     memory = algo.initial_memory(timestep.first.shape)
     action, extras, _ = algo.act(jax.random.key(3), state, timestep, memory)
     assert action.shape == batch.action.shape[1:]
-    assert extras.log_prob.shape == batch.log_prob.shape[1:]
+    if algo.kind == "on_policy":
+        assert extras.log_prob.shape == batch.log_prob.shape[1:]
     for space, column in zip((agent.action_space for agent in algo.spec.agents), range(action.shape[1]), strict=True):
         own = np.asarray(action[:, column, : space.num_components])
         if not isinstance(space, Box):
             choices = np.array(space.choices)
             assert np.all((own >= 0) & (own < choices) & (own == own.astype(int))), space
+        elif algo.kind == "off_policy":
+            assert np.all((own >= space.low) & (own <= space.high)), space
     deterministic = [algo.act(jax.random.key(k), state, timestep, memory, True)[0] for k in (4, 5)]
     chex.assert_trees_all_equal(*deterministic)
     alone = jax.tree.map(lambda x: x[0], timestep)
@@ -101,8 +123,10 @@ def test_unavailable_actions_are_never_taken(problem):
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("sharing", ["none", "type", [0, 0, 1]])
 def test_every_form_of_sharing(name, sharing):
-    spec = problems.make_spec([Discrete(3)] * 3)
-    algo = problems.make_algorithm(name, spec, sharing=sharing, agent_id=True)
+    deterministic = name in DETERMINISTIC
+    spec = problems.make_spec([BOXES[0] if deterministic else Discrete(3)] * 3)
+    make = off_policy_problems.make_algorithm if deterministic else problems.make_algorithm
+    algo = make(name, spec, sharing=sharing, agent_id=True)
     groups = {"none": 3, "type": 1}.get(sharing if isinstance(sharing, str) else "", 2)
     params = jax.eval_shape(algo.init, jax.random.key(0)).actors.params
     assert {x.shape[0] for x in jax.tree.leaves(params)} == {groups}
@@ -121,11 +145,18 @@ def test_every_form_of_sharing(name, sharing):
         ("happo", {"sharing": "all"}, r"sharing='all' puts agent_0 and agent_1 in one group, but their spaces differ"),
         ("mappo", {"order": "fixed", "sharing": "none"}, r"order='fixed' of mappo; allowed: simultaneous"),
         ("ippo", {"centralised": True, "sharing": "none"}, r"centralised=True of ippo; allowed: False"),
+        ("haddpg", {}, r"action_space=Discrete\(n=3\) of agent_0 does not suit haddpg, .*; allowed: Box"),
+        ("hatd3", {"others": "target"}, r"others='target'; allowed: replay, policy"),
+        ("hatd3", {"exploration": "epsilon"}, r"exploration='epsilon'; allowed: gaussian, ou"),
+        ("hatd3", {"updates_per_step": 0}, r"updates_per_step=0; allowed: a number > 0"),
+        ("hatd3", {"target_rate": 0.0}, r"target_rate=0\.0; allowed: a number > 0 and <= 1"),
+        ("maddpg", {"order": "random"}, r"order='random' of maddpg; allowed: simultaneous"),
     ],
 )
 def test_refusals_name_the_setting_the_value_and_what_is_allowed(name, settings, message):
+    spaces = BOXES if name in DETERMINISTIC and settings else problems.MIXED
     with pytest.raises(ValueError, match=message):
-        hajax.make_algorithm(name, problems.make_spec(problems.MIXED), **settings)
+        hajax.make_algorithm(name, problems.make_spec(spaces), **settings)
 
 
 @pytest.mark.parametrize(("name", "allowed"), [("happo", False), ("mappo", False), ("ippo", True)])

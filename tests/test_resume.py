@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import yaml
-from tiny import TINY
+from tiny import TINY, TINY_OFF_POLICY
 
 import hajax
 from hajax.cli import main, runner
@@ -86,19 +86,23 @@ checkpoints._write_manifest = killed
 sys.exit(main(["train", *arguments]))
 """
 LONG = ["total_steps=64000", "eval_interval=6400", "checkpoint.keep=2"]
+LONG_OFF_POLICY = ["total_steps=6440", "eval_interval=640", "checkpoint.keep=2"]
 
 
-def test_killed_five_times_and_still_the_same_run(working_directory):
-    """`kill -9` at random moments, and once during the write of a checkpoint."""
-    assert train(*LONG, "out_dir=whole") == 0
+@pytest.mark.parametrize(
+    ("settings", "deaths"), [([*TINY, *LONG], 5), ([*TINY_OFF_POLICY, *LONG_OFF_POLICY], 3)], ids=["on", "off_policy"]
+)
+def test_killed_several_times_and_still_the_same_run(settings, deaths, working_directory):
+    """`kill -9` at random moments, and once during the write of a checkpoint; the replay is part of the run."""
+    assert main(["train", *settings, "out_dir=whole"]) == 0
     killed, random_moments = working_directory / "killed", random.Random(0)
 
     def evaluations() -> int:
         return (killed / "timing.csv").read_text().count("\n") - 1 if (killed / "timing.csv").exists() else 0
 
-    for death in range(5):
+    for death in range(deaths):
         deadly_write = 2 if death == 2 else 0
-        command = [sys.executable, "-c", VICTIM, str(deadly_write), *TINY, *LONG, "out_dir=killed", "resume=auto"]
+        command = [sys.executable, "-c", VICTIM, str(deadly_write), *settings, "out_dir=killed", "resume=auto"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE)
         if not deadly_write:
             wanted = evaluations() + random_moments.randrange(1, 3)
@@ -111,10 +115,27 @@ def test_killed_five_times_and_still_the_same_run(working_directory):
         _, err = process.communicate(timeout=120)
         assert process.returncode == -signal.SIGKILL, err
     assert 2 <= evaluations() < 11
-    assert train(*LONG, "out_dir=killed", "resume=true") == 0
+    assert main(["train", *settings, "out_dir=killed", "resume=true"]) == 0
     assert_same_run(working_directory / "whole", working_directory / "killed")
     assert len(list_checkpoints(working_directory / "killed" / "checkpoints")) == 2
     assert json.loads((working_directory / "killed" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_a_checkpoint_without_the_replay_goes_on_with_a_new_one(working_directory, capsys):
+    """It says so, keeps what was learned and where the environments stood, and steps count on."""
+    settings = [*TINY_OFF_POLICY, "total_steps=360", "eval_interval=160", "checkpoint.replay=false", "out_dir=run"]
+    assert main(["train", *settings]) == 0
+    saved = read_checkpoint(working_directory / "run" / "checkpoints")
+    assert not any("replay" in name for name in saved.arrays)
+    capsys.readouterr()
+    more = ["total_steps=520", "progress=true", "resume=true", "checkpoint.replay=true", "out_dir=run"]
+    assert main(["train", *settings[:-2], *more]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "it was saved without the replay (checkpoint.replay=false)" in said
+    assert "40 random steps" in said
+    assert [int(row["step"]) for row in rows(working_directory / "run")][::2] == [40, 200, 360, 520]
+    whole = read_checkpoint(working_directory / "run" / "checkpoints")
+    assert any("replay/rows/observation" in name for name in whole.arrays)
 
 
 def test_interrupted_and_resumed_is_the_same_run(working_directory):
@@ -230,7 +251,7 @@ def test_a_part_of_the_checkpoint_settings_leaves_the_others(run, capsys):
     assert main(["train", f"out_dir={run}", "resume=true", "checkpoint.interval=32", "total_steps=192"]) == 0
     capsys.readouterr()
     assert main(["train", "--print-config", f"out_dir={run}", "resume=true", "checkpoint.keep=7"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out)["checkpoint"] == {"interval": 32, "keep": 7}
+    assert yaml.safe_load(capsys.readouterr().out)["checkpoint"] == {"interval": 32, "keep": 7, "replay": True}
 
 
 def test_a_directory_in_use_is_refused(run, capsys):

@@ -10,3 +10,18 @@ TINY_TRAINING = [
     "progress=false",
 ]
 TINY = ["env=games/hasac_matrix", "num_seeds=2", *TINY_TRAINING]
+# The same of an off-policy run, whose replay is written over within a hundred steps.
+TINY_OFF_POLICY = [
+    "algo=hatd3",
+    "env=games/linear_quadratic",
+    "num_seeds=2",
+    "num_envs=4",
+    "rollout_length=8",
+    "eval.episodes=4",
+    "algo.hidden_sizes=[8]",
+    "algo.batch_size=16",
+    "algo.buffer_size=400",
+    "algo.n_step=3",
+    "algo.warmup_steps=40",
+    "progress=false",
+]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hajax.core.batches import OnPolicyBatch, on_policy_batch
     from hajax.core.drift_axioms import check_drift
     from hajax.core.haml import haml
+    from hajax.core.transitions import OffPolicyBatch, off_policy_batch
     from hajax.envs import Environment, list_envs, make_env, register_env
     from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete, Timestep
     from hajax.training import make_evaluate, make_loop, make_train
@@ -24,6 +25,7 @@ _HOMES = {
     "hajax.core.batches": ("OnPolicyBatch", "on_policy_batch"),
     "hajax.core.drift_axioms": ("check_drift",),
     "hajax.core.haml": ("haml",),
+    "hajax.core.transitions": ("OffPolicyBatch", "off_policy_batch"),
     "hajax.envs": ("Environment", "list_envs", "make_env", "register_env"),
     "hajax.spec": ("AgentSpec", "Box", "Discrete", "EnvSpec", "MultiDiscrete", "Timestep"),
     "hajax.training": ("make_evaluate", "make_loop", "make_train"),
@@ -38,6 +40,7 @@ __all__ = [
     "EnvSpec",
     "Environment",
     "MultiDiscrete",
+    "OffPolicyBatch",
     "OnPolicyBatch",
     "Timestep",
     "__version__",
@@ -51,6 +54,7 @@ __all__ = [
     "make_evaluate",
     "make_loop",
     "make_train",
+    "off_policy_batch",
     "on_policy_batch",
     "register_algorithm",
     "register_env",

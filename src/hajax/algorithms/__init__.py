@@ -8,6 +8,10 @@
 | `mappo` | multi-agent PPO, shared or unshared | https://arxiv.org/abs/2103.01955 |
 | `ippo` | independent PPO, shared or unshared | https://arxiv.org/abs/2011.09533 |
 | `maa2c` | multi-agent A2C, shared or unshared | https://arxiv.org/abs/2006.07869 |
+| `haddpg` | heterogeneous-agent DDPG | https://arxiv.org/abs/2208.01682 |
+| `maddpg` | multi-agent DDPG, one critic or one per agent | https://arxiv.org/abs/1706.02275 |
+| `hatd3` | heterogeneous-agent TD3 | https://arxiv.org/abs/2304.09870 |
+| `matd3` | multi-agent TD3, one pair of critics or one per agent | https://arxiv.org/abs/1910.01465 |
 """
 
 from __future__ import annotations
@@ -30,6 +34,10 @@ _BUILT_IN: dict[str, str] = {
     "mappo": "hajax.algorithms.mappo:mappo",
     "ippo": "hajax.algorithms.ippo:ippo",
     "maa2c": "hajax.algorithms.maa2c:maa2c",
+    "haddpg": "hajax.algorithms.haddpg:haddpg",
+    "maddpg": "hajax.algorithms.maddpg:maddpg",
+    "hatd3": "hajax.algorithms.hatd3:hatd3",
+    "matd3": "hajax.algorithms.matd3:matd3",
 }
 
 

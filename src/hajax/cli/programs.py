@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -66,14 +65,16 @@ def build(settings: TrainSettings) -> Team:
     """The environment, the algorithm and the functions made of them; `Refusal` if they don't accept their settings."""
     # `reward` in algo/*.yaml is what environments take as their default; it is no setting of the algorithm.
     options = {name: value for name, value in settings.algo.items() if name not in ("name", "reward")}
-    if settings.lr_decay:
-        options["decay_updates"] = math.ceil(settings.total_steps / (settings.num_envs * settings.rollout_length))
     env_options = {name: value for name, value in settings.env.items() if name != "name"}
     with refusing((ValueError, TypeError)):
         env = make_env(settings.env.get("name", ""), **env_options)
     with refusing():
         algo = make_algorithm(settings.algo.get("name", ""), env, **options)
         loop = make_loop(env, algo, num_envs=settings.num_envs, rollout_length=settings.rollout_length)
+        updates = loop.iterations(settings.total_steps) * loop.updates_per_iteration
+        if settings.lr_decay:
+            numbers = algo.hyperparameters.replace(decay_updates=updates)
+            algo = algo._replace(hyperparameters=numbers)  # which the programs get as an argument
         evaluators = {"eval_": _evaluator(env, algo, settings, deterministic=True)}
         if settings.eval.stochastic:
             evaluators["eval_stochastic_"] = _evaluator(env, algo, settings, deterministic=False)

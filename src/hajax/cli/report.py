@@ -13,12 +13,23 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hajax.cli.memory import memory_warning, shown_bytes
 from hajax.cli.schedule import Schedule
 from hajax.cli.settings import TrainSettings
+from hajax.training.checkpoints import Checkpoint
 
 
-def print_start(settings: TrainSettings, schedule: Schedule, path: Path, resumed_at: int | None) -> None:
-    """Names the run, its length and its directory, and says so if the length was rounded or the run goes on."""
+def print_start(
+    settings: TrainSettings, schedule: Schedule, path: Path, checkpoint: Checkpoint | None, replay_bytes: int = 0
+) -> None:
+    """Names the run, its length and its directory, and says so if the length was rounded or the run goes on.
+
+    If its replay would not fit into memory it is told even without progress.
+    """
+    if replay_bytes:
+        warning = memory_warning(replay_bytes, settings.num_seeds, settings.algo["buffer_size"])
+        if warning is not None:
+            print(f"hajax train: warning: {warning}", file=sys.stderr)
     if not settings.progress:
         return
     console = Console(stderr=True, highlight=False)
@@ -27,8 +38,18 @@ def print_start(settings: TrainSettings, schedule: Schedule, path: Path, resumed
     console.print(
         f"{settings.algo['name']} on {settings.env['name']}, {seeds}: {length}, results in {path}", soft_wrap=True
     )
-    if resumed_at is not None:
-        console.print(f"going on from the checkpoint at {resumed_at:,} steps")
+    if replay_bytes:
+        console.print(
+            f"replay: {settings.algo['buffer_size']:,} observations, {shown_bytes(replay_bytes)} for each seed; "
+            f"{schedule.warmup_steps:,} steps with random actions come first"
+        )
+    if checkpoint is not None:
+        console.print(f"going on from the checkpoint at {checkpoint.step:,} steps")
+        if not checkpoint.facts.get("replay", True):
+            console.print(
+                "it was saved without the replay (checkpoint.replay=false): the run goes on with a new one, of "
+                f"{schedule.warmup_steps:,} random steps, and its results are not those of a run without a break"
+            )
     if schedule.total_steps != settings.total_steps:
         console.print(
             f"total_steps={settings.total_steps:,} is rounded up to whole iterations: {schedule.total_steps:,}"

@@ -103,7 +103,7 @@ def run(
     keys = seed_keys(settings.seed, settings.num_seeds)
     traced = trace(team, keys)
     with refusing():
-        run_state = None if checkpoint is None else restore(checkpoint, traced.run_state)
+        run_state = None if checkpoint is None else restore(checkpoint, saved_part(checkpoint, traced.run_state))
     clock = Clock() if checkpoint is None else Clock.resumed(**checkpoint.facts["seconds"])
     directory = RunDirectory(path, checkpoint)
     seeds = range(settings.seed, settings.seed + settings.num_seeds)
@@ -130,14 +130,15 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
     """Trains, evaluates and saves as scheduled until the end, until `stop` is set, or until a seed diverges."""
     schedule, directory = this.schedule, this.directory
     programs = compile_programs(this.team, this.keys, traced)
-    if run_state is None:
-        run_state = programs.init(this.keys, hyperparameters(this.team))
+    if run_state is None or run_state.train.replay is None:
+        fresh = programs.init(this.keys, hyperparameters(this.team))
+        run_state = fresh if run_state is None else with_replay(run_state, fresh.train.replay)
     done, failed, diverged = int(run_state.health.iterations[0]), [], False
     for target in schedule.pauses(done):
         run_state, done = advance(this, programs, run_state, done, target, stop)
         failed = failures(run_state.health, programs.quantities, this.settings.seed)
         diverged = bool(failed) and this.settings.on_non_finite == "stop"
-        step = done * schedule.steps_per_iteration
+        step = schedule.step(done)
         if (diverged or done in schedule.evaluate_after) and not directory.evaluated(step):
             run_state = evaluate(this, programs, run_state, step, failed)
         if not diverged and (stop.is_set() or done in schedule.save_after):
@@ -159,7 +160,7 @@ def advance(
         seconds = time.perf_counter() - began
         before, done = done, int(run_state.health.iterations[0])
         this.clock.training += seconds
-        this.bar.advance(done * this.schedule.steps_per_iteration, this.clock.training)
+        this.bar.advance(this.schedule.step(done), this.clock.training)
         if done < before + iterations:
             break
         iterations = max(1, int(SLICE_SECONDS * iterations / seconds))
@@ -171,7 +172,8 @@ def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, fail
     began = time.perf_counter()
     results = jax.device_get(programs.evaluate(evaluation_keys(this.keys, step), run_state.train.algorithm))
     this.clock.evaluation += time.perf_counter() - began
-    training_means = means(run_state.totals, this.team.episode_metrics) if step else {}
+    trained = step > this.schedule.warmup_steps
+    training_means = means(run_state.totals, this.team.episode_metrics) if trained else {}
     rows = evaluation_rows(this.settings, step, results, training_means)
     healthy = [row for row in rows if row["seed"] not in {failure.seed for failure in failed}]
     this.directory.append(healthy, {"step": step, **this.clock.seconds()})
@@ -187,7 +189,19 @@ def save(this: Run, run_state: RunState, step: int) -> None:
     metrics, timing = this.directory.metrics.rows, this.directory.timing.rows
     evaluated = timing[-1]["step"] if timing else -1
     facts = {"rows": len(metrics), "evaluated": evaluated, "seconds": this.clock.seconds()}
+    if this.team.loop.replay_bytes and not this.settings.checkpoint.replay:
+        run_state, facts = with_replay(run_state, None), facts | {"replay": False}
     save_checkpoint(this.directory.checkpoints, step, run_state, facts, keep=this.settings.checkpoint.keep)
+
+
+def with_replay(run_state: RunState, replay: Any) -> RunState:
+    """The state with another replay; `None` leaves it out."""
+    return run_state._replace(train=run_state.train._replace(replay=replay))
+
+
+def saved_part(checkpoint: Checkpoint, run_state: RunState) -> RunState:
+    """What of a run's state the checkpoint holds."""
+    return run_state if checkpoint.facts.get("replay", True) else with_replay(run_state, None)
 
 
 def evaluation_rows(
@@ -214,7 +228,7 @@ def evaluation_rows(
 def summarise(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]:
     """The contents of `summary.json`; returns are those of the last evaluation, NaN for a seed that failed."""
     settings, schedule, clock = this.settings, this.schedule, this.clock
-    steps = outcome.iterations * schedule.steps_per_iteration
+    steps = schedule.step(outcome.iterations)
     evaluated_at = this.directory.timing.rows[-1]["step"] if this.directory.timing.rows else None
     stopped_early = outcome.iterations < schedule.iterations and not outcome.diverged
     status = "interrupted" if stopped_early else "diverged" if outcome.failures else "finished"
@@ -241,16 +255,15 @@ def summarise(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]
         )
     if outcome.failures:
         summary["non_finite"] = [
-            failure._asdict() | {"step": failure.iteration * schedule.steps_per_iteration}
-            for failure in outcome.failures
+            failure._asdict() | {"step": schedule.step(failure.iteration)} for failure in outcome.failures
         ]
-        first = min(failure.iteration for failure in outcome.failures) * schedule.steps_per_iteration
+        first = schedule.step(min(failure.iteration for failure in outcome.failures))
         good = [saved for saved in list_checkpoints(this.directory.checkpoints) if saved < first]
         summary["last_good_checkpoint"] = good[-1] if good else None
-    device = jax.devices()[0]
+    device, trained = jax.devices()[0], steps - schedule.warmup_steps
     return summary | {
-        # Environment steps of all seeds per second of training: no compilation, no evaluation.
-        "steps_per_second": round(steps * settings.num_seeds / clock.training, 1) if clock.training else None,
+        # Environment steps of all seeds per second of training: no compilation, no warm-up, no evaluation.
+        "steps_per_second": round(trained * settings.num_seeds / clock.training, 1) if clock.training else None,
         "compile_seconds": round(programs.compile_seconds, 3),
         **clock.seconds(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},

@@ -13,12 +13,17 @@ class Schedule(NamedTuple):
 
     iterations: int
     steps_per_iteration: int
+    warmup_steps: int  # taken before the first iteration
     evaluate_after: tuple[int, ...]  # iterations done at each evaluation; starts with 0 and ends with `iterations`
     save_after: tuple[int, ...]  # iterations done at each checkpoint; likewise
 
     @property
     def total_steps(self) -> int:
-        return self.iterations * self.steps_per_iteration
+        return self.step(self.iterations)
+
+    def step(self, iterations: int) -> int:
+        """The environment steps taken when so many iterations are done."""
+        return self.warmup_steps + iterations * self.steps_per_iteration
 
     def pauses(self, done: int) -> list[int]:
         """Iterations from `done` on after which there is something to do."""
@@ -26,7 +31,11 @@ class Schedule(NamedTuple):
 
 
 def make_schedule(
-    total_steps: int, steps_per_iteration: int, eval_interval: int | None, checkpoint_interval: int | None = None
+    total_steps: int,
+    steps_per_iteration: int,
+    eval_interval: int | None,
+    checkpoint_interval: int | None = None,
+    warmup_steps: int = 0,
 ) -> Schedule:
     """Rounds `total_steps` up to whole iterations, evaluations and checkpoints to the nearest iteration.
 
@@ -34,7 +43,7 @@ def make_schedule(
     `eval_interval` steps, or about 20 in all. Checkpoints are likewise every `checkpoint_interval` steps, or after
     every evaluation.
     """
-    iterations = math.ceil(total_steps / steps_per_iteration)
+    iterations = math.ceil((total_steps - warmup_steps) / steps_per_iteration)
 
     def every(interval: int) -> list[int]:
         return [*range(0, iterations, max(1, round(interval / steps_per_iteration))), iterations]
@@ -45,4 +54,4 @@ def make_schedule(
     else:
         evaluate_after = every(eval_interval)
     save_after = evaluate_after if checkpoint_interval is None else every(checkpoint_interval)
-    return Schedule(iterations, steps_per_iteration, tuple(evaluate_after), tuple(save_after))
+    return Schedule(iterations, steps_per_iteration, warmup_steps, tuple(evaluate_after), tuple(save_after))

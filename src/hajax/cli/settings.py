@@ -33,6 +33,9 @@ class CheckpointSettings:
         None, "int?", "environment steps between checkpoints; null: one after each evaluation", low=1
     )
     keep: int = _setting(3, "int", "checkpoints kept, the newest", low=1)
+    replay: bool = _setting(
+        True, "bool", "keep the replay in checkpoints; without it a resumed run begins with a new one"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,9 @@ class TrainSettings:
     num_seeds: int = _setting(4, "int", "independent seeds, trained together by vmap", low=1)
     total_steps: int = _setting(1_000_000, "int", "environment steps per seed, rounded up to whole iterations", low=1)
     num_envs: int = _setting(20, "int", "parallel environments per seed", low=1)
-    rollout_length: int = _setting(200, "int", "steps in each environment between updates", low=1)
+    rollout_length: int | None = _setting(
+        None, "int?", "steps in each environment between updates; null: 200, of off-policy algorithms 50", low=1
+    )
     eval_interval: int | None = _setting(
         None, "int?", "environment steps between evaluations; null: about 20 in all", 1
     )

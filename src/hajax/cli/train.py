@@ -83,7 +83,11 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
                 check_drawing(team.env)
         raise_if_set(stop)
         schedule = make_schedule(
-            settings.total_steps, team.loop.steps_per_iteration, settings.eval_interval, settings.checkpoint.interval
+            settings.total_steps,
+            team.loop.steps_per_iteration,
+            settings.eval_interval,
+            settings.checkpoint.interval,
+            team.loop.warmup_steps,
         )
         if settings.resume:
             path = Path(settings.out_dir or "").expanduser()
@@ -92,7 +96,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         with lock(path):
             with refusing():
                 checkpoint = last_checkpoint(path) if settings.resume else None
-            print_start(settings, schedule, path, checkpoint and checkpoint.step)
+            print_start(settings, schedule, path, checkpoint, team.loop.replay_bytes)
             summary = None
             if checkpoint is not None and checkpoint.step == schedule.total_steps:
                 summary = finished_summary(path, schedule.total_steps)  # nothing is left to do, nor to compile

@@ -28,6 +28,7 @@ _BUILT_IN: dict[str, str] = {
     "games/hasac_matrix": "hajax.envs.games:hasac_matrix",
     "games/gaussian": "hajax.envs.games:gaussian",
     "games/memory": "hajax.envs.memory:memory",
+    "games/linear_quadratic": "hajax.envs.regulator:linear_quadratic",
     **{f"smax/{scenario}": f"hajax.envs.smax:{scenario}" for scenario in SCENARIOS},
 }
 _registered: dict[str, str | Factory] = {}

@@ -191,6 +191,19 @@ def product_drawing(axes: Axes, state: Any, action: Any, timestep: Timestep) -> 
     axes.set_aspect("equal")
 
 
+def bars_drawing(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
+    """A regulator: what every coordinate is, and beside it the force that its agent takes."""
+    position, force = np.asarray(state.position), np.asarray(action)[:, 0]
+    places, half = np.arange(len(position)), window(1.1 * max(np.abs(position).max(), np.abs(force).max()))
+    axes.bar(places - 0.2, position, 0.36, color=BLUE, label="coordinate")
+    axes.bar(places + 0.2, force, 0.36, color=VERMILION, label="force")
+    axes.axhline(0, color="0.4", linewidth=0.8)
+    shown = _ticks(len(position))
+    axes.set_xticks(shown, [f"agent_{i}" for i in shown])
+    axes.set(ylim=(-half, half), title=f"reward {float(np.asarray(timestep.reward)[0]):.3g}")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=2, fontsize=9, frameon=False)
+
+
 def round_levels(most: float) -> list[float]:
     """The three largest numbers 1, 2 or 5 times a power of ten that are at most `most`, in ascending order."""
     exponent = int(np.floor(np.log10(most)))

@@ -1,6 +1,7 @@
 """Training loops, rollouts and evaluation."""
 
 from hajax.training.evaluation import make_evaluate
-from hajax.training.loop import Loop, TrainState, make_loop, make_train
+from hajax.training.iteration import Loop, TrainState
+from hajax.training.loop import make_loop, make_train
 
 __all__ = ["Loop", "TrainState", "make_evaluate", "make_loop", "make_train"]

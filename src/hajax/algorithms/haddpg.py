@@ -1,0 +1,42 @@
+"""HADDPG: heterogeneous-agent deep deterministic policy gradient.
+
+Kuba et al., *Heterogeneous-Agent Mirror Learning* (2022), Algorithm 3: https://arxiv.org/abs/2208.01682.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from hajax.core.algorithm import Algorithm
+from hajax.core.deterministic import deterministic_policy_gradient
+from hajax.core.off_policy_settings import DeterministicHyperparameters as Hyperparameters
+from hajax.core.off_policy_settings import DeterministicSettings
+from hajax.spec import EnvSpec
+
+DEFAULTS = DeterministicSettings(order="random", others="replay")
+
+
+def haddpg(
+    spec: EnvSpec,
+    settings: DeterministicSettings = DEFAULTS,
+    hyperparameters: Hyperparameters | None = None,
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+    name: str = "haddpg",
+) -> Algorithm:
+    """HADDPG for the team that `spec` describes, all of whose actions are Boxes.
+
+    Agents update one after another in random order. Agent i_m ascends (Eq. 7)
+
+        E[Q(s, μ_new^{i_1:m-1}(o), μ^{i_m}(o^{i_m}), a^{i_m+1:n})],
+
+    a joint critic in which the agents before it already do what their new policies would, and those after it what the
+    replay says that they did. (HARL takes the latter from the current policies: `others="policy"`.) There is no drift
+    and no neighbourhood but the learning rate.
+
+    For arguments and errors see `core.deterministic.deterministic_policy_gradient`, which is the algorithm.
+    """
+    return deterministic_policy_gradient(
+        name, spec, settings, hyperparameters or Hyperparameters(), twin=False, actor=actor, critic=critic
+    )

@@ -1,0 +1,42 @@
+"""HATD3: heterogeneous-agent twin delayed deep deterministic policy gradient.
+
+Zhong et al., *Heterogeneous-Agent Reinforcement Learning* (JMLR 2024): https://arxiv.org/abs/2304.09870. It is HADDPG
+(Kuba et al., 2022, Algorithm 3) with what TD3 added to DDPG (Fujimoto et al., 2018: https://arxiv.org/abs/1802.09477).
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from hajax.core.algorithm import Algorithm
+from hajax.core.deterministic import deterministic_policy_gradient
+from hajax.core.off_policy_settings import DeterministicSettings
+from hajax.core.off_policy_settings import TwinHyperparameters as Hyperparameters
+from hajax.spec import EnvSpec
+
+DEFAULTS = DeterministicSettings(order="random", others="replay", policy_delay=2)
+
+
+def hatd3(
+    spec: EnvSpec,
+    settings: DeterministicSettings = DEFAULTS,
+    hyperparameters: Hyperparameters | None = None,
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+    name: str = "hatd3",
+) -> Algorithm:
+    """HATD3 for the team that `spec` describes, all of whose actions are Boxes.
+
+    As HADDPG, with three changes: two critics, whose smaller value makes the targets; clipped noise on the target
+    policies' actions, so that the critics learn to be smooth,
+
+        y = r + γ min_j Q′_j(s′, clip(μ′(o′) + clip(ε, ±c))),   ε ~ N(0, σ²);
+
+    and `policy_delay` steps of the critics for one of actors and targets. Actors ascend the first critic.
+
+    For arguments and errors see `core.deterministic.deterministic_policy_gradient`, which is the algorithm.
+    """
+    return deterministic_policy_gradient(
+        name, spec, settings, hyperparameters or Hyperparameters(), twin=True, actor=actor, critic=critic
+    )

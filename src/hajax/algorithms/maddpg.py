@@ -1,0 +1,34 @@
+"""MADDPG: multi-agent deep deterministic policy gradient, which is HADDPG with all agents at once.
+
+Lowe et al., *Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments* (NeurIPS 2017):
+https://arxiv.org/abs/1706.02275; the baseline of *Heterogeneous-Agent Mirror Learning* (2022), Eq. 3.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from hajax.algorithms.haddpg import Hyperparameters, haddpg
+from hajax.core.algorithm import Algorithm
+from hajax.core.off_policy_settings import DeterministicSettings
+from hajax.spec import EnvSpec
+
+DEFAULTS = DeterministicSettings(order="simultaneous", others="policy")
+
+
+def maddpg(
+    spec: EnvSpec,
+    settings: DeterministicSettings = DEFAULTS,
+    hyperparameters: Hyperparameters | None = None,
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+) -> Algorithm:
+    """MADDPG for the team that `spec` describes; arguments and errors as in `haddpg`.
+
+    Every agent ascends E[Q(s, μ^i(oⁱ), μ^{−i}(o^{−i}))] against what the others' *current* policies do (Eq. 3 of haml).
+    Lowe et al. take the others' actions from the replay, `others="replay"`, and give every agent a critic of its own,
+    `per_agent_critics=True`, which learns from its own reward (`reward="individual"`).
+    """
+    settings.require("maddpg", order="simultaneous")
+    return haddpg(spec, settings, hyperparameters, actor=actor, critic=critic, name="maddpg")

@@ -1,0 +1,34 @@
+"""MATD3: multi-agent TD3, which is HATD3 with all agents at once.
+
+Ackermann et al., *Reducing Overestimation Bias in Multi-Agent Domains Using Double Centralized Critics* (2019):
+https://arxiv.org/abs/1910.01465.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from hajax.algorithms.hatd3 import Hyperparameters, hatd3
+from hajax.core.algorithm import Algorithm
+from hajax.core.off_policy_settings import DeterministicSettings
+from hajax.spec import EnvSpec
+
+DEFAULTS = DeterministicSettings(order="simultaneous", others="policy", policy_delay=2)
+
+
+def matd3(
+    spec: EnvSpec,
+    settings: DeterministicSettings = DEFAULTS,
+    hyperparameters: Hyperparameters | None = None,
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+) -> Algorithm:
+    """MATD3 for the team that `spec` describes; arguments and errors as in `hatd3`.
+
+    Every agent ascends the first critic against what the others' *current* policies do. Ackermann et al. take the
+    others' actions from the replay, `others="replay"`, and give every agent critics of its own,
+    `per_agent_critics=True`.
+    """
+    settings.require("matd3", order="simultaneous")
+    return hatd3(spec, settings, hyperparameters, actor=actor, critic=critic, name="matd3")

@@ -1,0 +1,44 @@
+"""Whether a replay fits into memory, before anything compiles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def free_memory() -> int | None:
+    """The bytes that are free on the first device, or in the machine if that is a CPU; `None` if nothing tells."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0) if "bytes_limit" in stats else None
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def shown_bytes(number: float) -> str:
+    """In the unit that suits it, of powers of ten."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} GB"
+
+
+def memory_warning(replay_bytes: int, num_seeds: int, buffer_size: int) -> str | None:
+    """What to say if the replays of all seeds would not fit; `None` if they do."""
+    needed, free = replay_bytes * num_seeds, free_memory()
+    if free is None or needed <= free:
+        return None
+    fits = int(buffer_size * free / needed)
+    return (
+        f"algo.buffer_size={buffer_size} takes {shown_bytes(replay_bytes)} for each of num_seeds={num_seeds}, "
+        f"{shown_bytes(needed)} in all, but {shown_bytes(free)} are free; at most {fits} would fit"
+    )

@@ -1,0 +1,67 @@
+"""How a joint action enters a critic: a row of features per agent, and what of them is no padding.
+
+A discrete component is one-hot over its choices; a Box component is in units in which its bounds are ±1 (as it is, if
+it has none). The features are what policy gradients go through: probabilities may stand where the one-hot is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.spec import ActionLayout, EnvSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class JointActions:
+    """The features of a team's actions, `[…, N, F]`: D · C of choices and then D of reals, if any agent has them."""
+
+    spec: EnvSpec
+
+    @functools.cached_property
+    def own(self) -> np.ndarray:
+        """bool `[N, F]`: the features that an agent has."""
+        layout = self.spec.action_layout
+        choices = layout.choices & layout.discrete[..., None]
+        parts = [choices.reshape(len(choices), -1)] if self.spec.has_discrete else []
+        parts += [layout.continuous] if self.spec.has_continuous else []
+        return np.concatenate(parts, -1)
+
+    @property
+    def size(self) -> int:
+        """A: the width of `flat`."""
+        return int(self.own.sum())
+
+    def features(self, layout: ActionLayout, action: jax.Array) -> jax.Array:
+        """`[…, D] -> […, F]`: the features of actions of agents with that layout, of all of them or of one."""
+        choice = real = None
+        if self.spec.has_discrete:
+            index = jnp.where(layout.discrete, action, 0).astype(int)
+            choice = jax.nn.one_hot(index, self.spec.num_choices, dtype=action.dtype)
+        if self.spec.has_continuous:
+            center, scale = (jnp.asarray(table, action.dtype) for table in (layout.center, layout.scale))
+            real = (action - center) / scale
+        return self.join(layout, choice, real)
+
+    def join(self, layout: ActionLayout, choice: jax.Array | None, real: jax.Array | None) -> jax.Array:
+        """Features from choices `[…, D, C]` (one-hot, or a relaxation of it) and reals `[…, D]` in units of ±1."""
+        parts = []
+        if self.spec.has_discrete:
+            assert choice is not None
+            chosen = jnp.where(layout.discrete[..., None] & layout.choices, choice, 0)
+            parts.append(chosen.reshape(*chosen.shape[:-2], -1))
+        if self.spec.has_continuous:
+            assert real is not None
+            parts.append(jnp.where(layout.continuous, real, 0))
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
+
+    def flat(self, features: jax.Array) -> jax.Array:
+        """`[N, …, F] -> […, A]`: all agents' own features, end to end."""
+        features = jnp.moveaxis(features, 0, -2)
+        rows = features.reshape(*features.shape[:-2], -1)
+        own = self.own.ravel()
+        return rows if own.all() else rows[..., own]

@@ -1,0 +1,191 @@
+"""What off-policy algorithms share: the critics' regression, targets, and policies improved in sequence.
+
+The carry of the sequential update is the joint action. Agent i_m ascends a joint critic in which the agents before it
+already act by their *new* policies (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Eq. 7),
+
+    E[Q(s, a^{i_1:m-1}_new, a^{i_m}, a^{i_m+1:n})],
+
+and where its own fresh action then replaces the old one for the agents after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.core.actors import GroupTables, TeamActors, policy_input
+from hajax.core.advantages import weighted_mean
+from hajax.core.joint_critics import ActionValues
+from hajax.core.optimisation import Learner, adam_step
+from hajax.core.sequential import draw_permutation, sequential_update
+from hajax.core.transitions import OffPolicyBatch
+from hajax.nn.distributions import ActionParameters
+from hajax.spec import EnvSpec
+
+Info = dict[str, jax.Array]
+
+
+class OffPolicyState(NamedTuple):
+    """All that the next update needs. `hyperparameters` are numbers inside the state, so a sweep is a `vmap`."""
+
+    actors: Learner  # stacked [G, …]
+    critics: Learner  # stacked [V, copies, …]
+    target_actors: Any  # parameters, stacked [G, …]; `None` if targets use the actors themselves
+    target_critics: Any  # parameters, stacked [V, copies, …]
+    updates: jax.Array  # int []: updates done so far
+    hyperparameters: Any
+
+
+class GroupSamples(NamedTuple):
+    """What one group sees of a minibatch, `[K, B, …]` each (with all groups in front: `[G, K, B, …]`)."""
+
+    observation: jax.Array  # [K, B, O]
+    action_mask: jax.Array | None  # bool [K, B, D, C]; None if the environment has none
+    weight: jax.Array  # [K, B]: 1 where a member was alive, else 0
+    place: jax.Array  # int [K]: each member's row in the joint action; N, which is none, for what only fills up
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupActor:
+    """One group's actor as a function of its parameters and samples."""
+
+    actors: TeamActors
+    tables: GroupTables
+
+    def distribution(self, params: Any, samples: GroupSamples) -> ActionParameters:
+        """The parameters of the group's actions, `[K, B, …]`."""
+        return self.actors.distribution(params, self.tables, None, samples.observation, samples.action_mask)[0]
+
+
+def group_samples(actors: TeamActors, batch: OffPolicyBatch) -> GroupSamples:
+    """The samples of all groups, from a minibatch `[B, …]`."""
+    groups, spec = actors.groups, actors.spec
+    observation = groups.gather(policy_input(spec, batch.observation, actors.agent_id), axis=1)
+    alive = groups.gather(batch.active, axis=1) & jnp.asarray(groups.member_mask)[..., None]
+    return GroupSamples(
+        observation=observation,
+        action_mask=groups.gather(batch.action_mask, axis=1) if spec.masks_actions else None,
+        weight=alive.astype(observation.dtype),
+        place=jnp.where(groups.member_mask, groups.members, spec.num_agents),
+    )
+
+
+def replaced(joint: jax.Array, place: jax.Array, own: jax.Array) -> jax.Array:
+    """The joint action `[N, B, F]` with a group's own features `[K, B, F]` in its members' rows."""
+    return joint.at[place].set(own.astype(joint.dtype), mode="drop")
+
+
+def check_spec(name: str, spec: EnvSpec, per_agent_critics: bool) -> None:
+    """Raises ValueError unless a joint critic suits the environment: its kind of reward, and one state for the team."""
+    allowed = ("team", "individual") if per_agent_critics else ("team",)
+    if spec.reward not in allowed:
+        raise ValueError(
+            f"reward={spec.reward!r} of {spec.name} does not suit {name}, whose critic judges the whole team; "
+            f"allowed: {', '.join(allowed)}"
+        )
+    if spec.state_per_agent:
+        raise ValueError(
+            f"state_per_agent=True of {spec.name} does not suit {name}, whose critics see one state of the "
+            "environment; allowed: False"
+        )
+
+
+Improve = Callable[[jax.Array, GroupActor, Learner, GroupSamples, jax.Array], tuple[Learner, jax.Array, Info]]
+
+
+def improve_in_sequence(
+    key: jax.Array,
+    actors: TeamActors,
+    order: str,
+    learners: Learner,
+    samples: GroupSamples,
+    joint: jax.Array,
+    improve: Improve,
+) -> tuple[Learner, Info]:
+    """Improves every group's policy once, in `order`; its new actions replace the old ones for the groups after it.
+
+    Args:
+      key: drawn from for the permutation and by `improve`.
+      order: `random`, `fixed`, or `simultaneous` (every group sees `joint` as it was).
+      learners: stacked `[G, …]`.
+      samples: of all groups, `[G, K, B, …]`.
+      joint: `[N, B, F]`, the joint action that the first group sees.
+      improve: `(key, actor, learner, samples, joint) -> (learner, features, info)`, one group's whole improvement and
+        the features `[K, B, F]` of what its new policy does.
+
+    Returns:
+      The new learners, and the groups' info stacked `[G]`.
+    """
+    order_key, improve_key = jax.random.split(key)
+    num_groups = actors.groups.num_groups
+
+    def update_group(learner, inputs, joint):
+        key, tables, samples = inputs
+        learner, features, info = improve(key, GroupActor(actors, tables), learner, samples, joint)
+        return learner, replaced(joint, samples.place, features), info
+
+    learners, _, info = sequential_update(
+        update_group,
+        draw_permutation(order_key, num_groups, order),
+        learners,
+        (jax.random.split(improve_key, num_groups), actors.tables, samples),
+        joint,
+    )
+    return learners, info
+
+
+def regress(
+    critics: ActionValues,
+    learners: Learner,
+    state: jax.Array,
+    joint: jax.Array,
+    target: jax.Array,
+    learning_rate: jax.Array,
+    numbers: Any,
+) -> tuple[Learner, Info]:
+    """One Adam step of every network on mean (y − Q(s, a))², for states `[B, S]`, actions `[N, B, F]`, y `[V, B]`."""
+
+    def step(learner, target):
+        def loss(params):
+            value = critics.value(params, state, joint)
+            return jnp.mean(jnp.square(target - value)), value.mean()
+
+        (value_loss, value), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
+        learner, norm = adam_step(learner, gradient, learning_rate, numbers.max_grad_norm, numbers.adam_eps)
+        return learner, {"value_loss": value_loss, "value": value, "critic_grad_norm": norm}
+
+    return jax.vmap(jax.vmap(step, in_axes=(0, None)))(learners, target)
+
+
+def towards(target: Any, params: Any, rate: float | jax.Array) -> Any:
+    """φ′ ← τ φ + (1 − τ) φ′."""
+    return jax.tree.map(lambda old, new: old + (rate * (new - old)).astype(old.dtype), target, params)
+
+
+def judge(
+    critics: ActionValues, params: Any, state: jax.Array, joint: jax.Array, samples: GroupSamples, own: jax.Array
+) -> jax.Array:
+    """The mean over samples of what the critics say of a group's own actions `[K, B, F]` in the joint action.
+
+    The team's critic judges all members' actions at once. With a critic per agent, each judges its own agent's, and the
+    other members' as they are: no agent learns for another's reward.
+
+    Args:
+      params: one network's per critic, `[V, …]`.
+      samples: where no member was alive, nothing counts.
+    """
+    if not critics.per_agent:
+        value = critics.value(jax.tree.map(lambda x: x[0], params), state, replaced(joint, samples.place, own))
+        return weighted_mean(value, samples.weight.max(0))
+    others = replaced(joint, samples.place, lax.stop_gradient(own))
+
+    def of_member(place, own):
+        critic = jax.tree.map(lambda x: jnp.take(x, place, axis=0, mode="clip"), params)
+        return critics.value(critic, state, others.at[place].set(own, mode="drop"))
+
+    return weighted_mean(jax.vmap(of_member)(samples.place, own), samples.weight)

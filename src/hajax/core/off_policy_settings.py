@@ -1,0 +1,94 @@
+"""Settings of off-policy algorithms: static ones, which shape the program, and numbers, which may be traced."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+
+from hajax.core.settings import Numbers, TeamSettings
+from hajax.validation import check_choice, check_number
+
+OTHERS = ("replay", "policy")
+EXPLORATIONS = ("gaussian", "ou")
+
+
+class OffPolicyHyperparameters(Numbers):
+    """Numbers of every off-policy algorithm. Defaults: HARL's."""
+
+    actor_lr: float | jax.Array = 5e-4
+    critic_lr: float | jax.Array = 1e-3
+    discount: float | jax.Array = 0.99
+    target_rate: float | jax.Array = 0.005  # τ: targets move this share of the way after every update
+    max_grad_norm: float | jax.Array = math.inf
+    adam_eps: float | jax.Array = 1e-8
+    decay_updates: float | jax.Array = math.inf  # updates over which learning rates fall linearly to 0
+
+
+class DeterministicHyperparameters(OffPolicyHyperparameters):
+    """Numbers of HADDPG and MADDPG. Noise is in units in which an action's bounds are ±1."""
+
+    exploration_noise: float | jax.Array = 0.1  # σ of what is added to actions in training
+    ou_rate: float | jax.Array = 0.15  # with `exploration=ou`: the share of the noise that is gone after a step
+
+
+class TwinHyperparameters(DeterministicHyperparameters):
+    """Numbers of HATD3 and MATD3."""
+
+    target_noise: float | jax.Array = 0.2  # σ of what is added to the target policies' actions
+    target_noise_clip: float | jax.Array = 0.5  # its bound
+
+
+@dataclasses.dataclass(frozen=True)
+class OffPolicySettings(TeamSettings):
+    """Static settings of every off-policy algorithm, beside `TeamSettings`. Defaults: HARL's, but for `others`.
+
+    What an update does:
+
+    - `others`: whose actions stand for the agents that have not been updated yet: the `replay`'s, or those that their
+      current `policy` would take.
+    - `epochs`: gradient steps of every agent per update, on the same minibatch.
+    - `policy_delay`: critic steps per step of the actors and targets.
+
+    What the loop does:
+
+    - `batch_size`: transitions of a minibatch.
+    - `buffer_size`: observations that the replay keeps, of all environments. A step takes one, and the end of an
+      episode another.
+    - `n_step`: rewards that are summed before a target looks at values. There is no off-policy correction.
+    - `warmup_steps`: environment steps with random actions, before the first update.
+    - `updates_per_step`: critic steps per step of all environments (not of each).
+    """
+
+    layer_norm: bool = False
+    others: str = "replay"
+    epochs: int = 1
+    policy_delay: int = 1
+    batch_size: int = 1000
+    buffer_size: int = 1_000_000
+    n_step: int = 1
+    warmup_steps: int = 10_000
+    updates_per_step: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("others", self.others, OTHERS)
+        check_number("updates_per_step", self.updates_per_step, 0, open_low=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeterministicSettings(OffPolicySettings):
+    """Static settings of deterministic policies.
+
+    - `exploration`: `gaussian` noise, fresh in every step, or the `ou` process of Ornstein and Uhlenbeck.
+    - `per_agent_critics`: every agent has a critic of its own, which learns from its own reward, instead of one critic
+      on the team's.
+    """
+
+    exploration: str = "gaussian"
+    per_agent_critics: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("exploration", self.exploration, EXPLORATIONS)
