@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import types
 import unittest.mock
 from typing import Any
 
@@ -45,8 +45,11 @@ def random_state(algo: Any, seed: int) -> Any:
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(algo.init, jax.random.key(0)))
     for part in ("actors", "critics"):
         learner = getattr(state, part)
-        filled = learner._replace(params=jax.tree.map(fill, learner.params))
-        state = state._replace(**{part: filled, f"target_{part}": jax.tree.map(fill, learner.params)})
+        state = state._replace(**{part: learner._replace(params=jax.tree.map(fill, learner.params))})
+        if getattr(state, f"target_{part}") is not None:
+            state = state._replace(**{f"target_{part}": jax.tree.map(fill, learner.params)})
+    if state.temperatures is not None:
+        state = state._replace(temperatures=state.temperatures._replace(params=fill(state.temperatures.params)))
     return state._replace(hyperparameters=jax.tree.map(lambda x: jnp.asarray(x, float), algo.hyperparameters))
 
 
@@ -54,7 +57,7 @@ class Recorder:
     """`algo.update`, compiled; it also tells which permutation of groups and which noise was drawn."""
 
     def __init__(self, algo):
-        self.noise, self.orders = [], []
+        self.noise, self.gumbel, self.orders = [], [], []
         self._update = jax.jit(lambda *args: algo.update(*args), compiler_options=problems.QUICK)
 
     def __call__(self, *args):
@@ -68,10 +71,11 @@ class Recorder:
 
             return recorded
 
-        self.noise.clear(), self.orders.clear()
+        self.noise.clear(), self.gumbel.clear(), self.orders.clear()
         with (
             unittest.mock.patch("jax.random.permutation", recording(jax.random.permutation, self.orders)),
             unittest.mock.patch("jax.random.normal", recording(jax.random.normal, self.noise)),
+            unittest.mock.patch("jax.random.gumbel", recording(jax.random.gumbel, self.gumbel)),
         ):
             result = jax.block_until_ready(self._update(*args))
         jax.effects_barrier()
@@ -91,15 +95,27 @@ def random_batch(algo: Any, seed: int, inactive: float = 0.0) -> OffPolicyBatch:
     unit = rng.uniform(-1, 1, size=(*agents, spec.num_components))
     layout = spec.action_layout
     shape = (*agents, spec.observation_size)
+
+    def masks():
+        """Some choices are not available, but one always is."""
+        kept = rng.integers(spec.num_choices, size=unit.shape) % layout.choices.sum(-1)
+        one = np.arange(spec.num_choices) == kept[..., None]
+        return ((rng.random((*unit.shape, spec.num_choices)) < 0.6) | one) & layout.choices
+
+    mask, final_mask = masks(), masks()
+    chosen = np.where(mask, rng.random(mask.shape), -1).argmax(-1)
     batch = hajax.off_policy_batch(
         spec,
         observation=rng.normal(size=shape) * spec.observation_mask,
         state=rng.normal(size=(*rows, spec.state_size)),
-        action=np.where(layout.continuous, layout.center + layout.scale * unit, 0),
+        action=np.where(layout.discrete, chosen, np.where(layout.continuous, layout.center + layout.scale * unit, 0)),
+        action_mask=mask if spec.masks_actions else None,
+        final_action_mask=final_mask if spec.masks_actions else None,
         reward=reward,
         steps=steps,
         terminated=rng.random(rows) < 0.4,
         active=rng.random(agents) >= inactive,
+        final_active=rng.random(agents) >= inactive,
         final_observation=rng.normal(size=shape) * spec.observation_mask,
         final_state=rng.normal(size=(*rows, spec.state_size)),
     )
@@ -149,6 +165,12 @@ def transitions(algo, batch: OffPolicyBatch, p: int) -> reference.Transitions:
     )
 
 
+def numbers_of(state) -> Any:
+    """The state's hyperparameters as a dataclass of floats."""
+    numbers = {k: float(v) for k, v in vars(state.hyperparameters).items()}
+    return dataclasses.make_dataclass("Numbers", numbers)(**numbers)
+
+
 def expectation(algo, state, batch, noise, orders) -> reference.Team:
     """What the reference makes of the same state, minibatches and draws."""
     spec, settings = algo.spec, algo.settings
@@ -158,7 +180,7 @@ def expectation(algo, state, batch, noise, orders) -> reference.Team:
     if noise:
         noises = [[x[:, i, : len(box.low)] for i, box in enumerate(boxes)] for x in noise]
     order = {"simultaneous": None, "fixed": range(len(groups))}.get(settings.order, orders[0] if orders else [0])
-    hp = types.SimpleNamespace(**{k: float(v) for k, v in vars(state.hyperparameters).items()})
+    hp = numbers_of(state)
     rows = [transitions(algo, batch, p) for p in range(settings.policy_delay)]
     team = read(algo, state)
     return reference.update(team, groups, boxes, rows, noises, order, settings.others, settings.epochs, hp)

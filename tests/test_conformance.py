@@ -16,19 +16,21 @@ from hajax.spec import Box, Discrete, Timestep
 
 ALGORITHMS = hajax.list_algorithms()
 DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")
+OFF_POLICY = (*DETERMINISTIC, "hasac", "masac")
 # What suits a team whose agents all differ; each algorithm's own default sharing is tried on a team of equals.
 CASES = [
     (name, kind)
     for name in ALGORITHMS
-    for kind in ("mixed team", "team of equals", *(() if name in DETERMINISTIC else ("team with memory",)))
+    for kind in ("mixed team", "team of equals", *(() if name in OFF_POLICY else ("team with memory",)))
 ]
 BOXES = (Box((-1.0, 0.0), (2.0, 5.0)), Box((-np.inf,), (np.inf,)), Box((-1.0,), (4.0,)))
 
 
 def build(name: str, kind: str) -> Algorithm:
-    if name in DETERMINISTIC:
-        spaces = BOXES if kind == "mixed team" else [Box((-2.0,), (3.0,))] * 3
-        return off_policy_problems.make_algorithm(name, problems.make_spec(spaces))
+    if name in OFF_POLICY:
+        mixed = problems.make_spec(BOXES if name in DETERMINISTIC else problems.MIXED)
+        equals = problems.make_spec([Box((-2.0,), (3.0,))] * 3)
+        return off_policy_problems.make_algorithm(name, mixed if kind == "mixed team" else equals)
     if kind == "mixed team":
         return problems.make_algorithm(name, problems.make_spec(problems.MIXED, problems.MIXED_SIZES), sharing="none")
     if kind == "team with memory":
@@ -125,7 +127,7 @@ def test_unavailable_actions_are_never_taken(problem):
 def test_every_form_of_sharing(name, sharing):
     deterministic = name in DETERMINISTIC
     spec = problems.make_spec([BOXES[0] if deterministic else Discrete(3)] * 3)
-    make = off_policy_problems.make_algorithm if deterministic else problems.make_algorithm
+    make = off_policy_problems.make_algorithm if name in OFF_POLICY else problems.make_algorithm
     algo = make(name, spec, sharing=sharing, agent_id=True)
     groups = {"none": 3, "type": 1}.get(sharing if isinstance(sharing, str) else "", 2)
     params = jax.eval_shape(algo.init, jax.random.key(0)).actors.params
@@ -150,6 +152,9 @@ def test_every_form_of_sharing(name, sharing):
         ("hatd3", {"exploration": "epsilon"}, r"exploration='epsilon'; allowed: gaussian, ou"),
         ("hatd3", {"updates_per_step": 0}, r"updates_per_step=0; allowed: a number > 0"),
         ("hatd3", {"target_rate": 0.0}, r"target_rate=0\.0; allowed: a number > 0 and <= 1"),
+        ("masac", {"order": "random"}, r"order='random' of masac; allowed: simultaneous"),
+        ("hasac", {"softness": 0.0}, r"softness=0\.0; allowed: a number > 0"),
+        ("hasac", {"expectation": "exact"}, r"expectation='exact' of hasac, but agent_2 has a Box; allowed: sampled"),
         ("maddpg", {"order": "random"}, r"order='random' of maddpg; allowed: simultaneous"),
     ],
 )

@@ -12,6 +12,8 @@
 | `maddpg` | multi-agent DDPG, one critic or one per agent | https://arxiv.org/abs/1706.02275 |
 | `hatd3` | heterogeneous-agent TD3 | https://arxiv.org/abs/2304.09870 |
 | `matd3` | multi-agent TD3, one pair of critics or one per agent | https://arxiv.org/abs/1910.01465 |
+| `hasac` | heterogeneous-agent soft actor-critic | https://arxiv.org/abs/2306.10715 |
+| `masac` | multi-agent soft actor-critic | https://arxiv.org/abs/1812.05905 |
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ _BUILT_IN: dict[str, str] = {
     "maddpg": "hajax.algorithms.maddpg:maddpg",
     "hatd3": "hajax.algorithms.hatd3:hatd3",
     "matd3": "hajax.algorithms.matd3:matd3",
+    "hasac": "hajax.algorithms.hasac:hasac",
+    "masac": "hajax.algorithms.masac:masac",
 }
 
 

@@ -39,6 +39,7 @@ class OffPolicyState(NamedTuple):
     target_critics: Any  # parameters, stacked [V, copies, …]
     updates: jax.Array  # int []: updates done so far
     hyperparameters: Any
+    temperatures: Learner | None = None  # log α of every agent, [N], if it adapts
 
 
 class GroupSamples(NamedTuple):
@@ -48,6 +49,7 @@ class GroupSamples(NamedTuple):
     action_mask: jax.Array | None  # bool [K, B, D, C]; None if the environment has none
     weight: jax.Array  # [K, B]: 1 where a member was alive, else 0
     place: jax.Array  # int [K]: each member's row in the joint action; N, which is none, for what only fills up
+    choices: Any = None  # `Choices` [M], if something goes through all of one agent's
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import jax
 from hajax.core.settings import Numbers, TeamSettings
 from hajax.validation import check_choice, check_number
 
+EXPECTATIONS = ("sampled", "exact")
 OTHERS = ("replay", "policy")
 EXPLORATIONS = ("gaussian", "ou")
 
@@ -38,6 +39,24 @@ class TwinHyperparameters(DeterministicHyperparameters):
 
     target_noise: float | jax.Array = 0.2  # σ of what is added to the target policies' actions
     target_noise_clip: float | jax.Array = 0.5  # its bound
+
+
+class SoftHyperparameters(OffPolicyHyperparameters):
+    """Numbers of HASAC and MASAC."""
+
+    critic_lr: float | jax.Array = 5e-4
+    temperature: float | jax.Array = 0.2  # α, or its first value if it adapts
+    temperature_lr: float | jax.Array = 3e-4
+    target_entropy: float | jax.Array = -1.0  # of a real component, in units in which its bounds are ±1
+    target_entropy_share: float | jax.Array = 0.98  # of a choice: this share of log n, n the choices available
+    softness: float | jax.Array = 1.0  # the temperature of the Gumbel softmax
+
+
+class SoftDriftHyperparameters(SoftHyperparameters):
+    """Numbers for maximum-entropy mirror learning with a drift."""
+
+    drift_coef: float | jax.Array = 1.0  # c of drifts `c · D`
+    clip: float | jax.Array = 0.2  # ε of `ppo_clip`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,3 +111,21 @@ class DeterministicSettings(OffPolicySettings):
     def __post_init__(self):
         super().__post_init__()
         check_choice("exploration", self.exploration, EXPLORATIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftSettings(OffPolicySettings):
+    """Static settings of maximum-entropy algorithms.
+
+    - `auto_temperature`: every agent's α follows its entropy's distance from the target; otherwise it stays.
+    - `expectation`: over an agent's own actions, `sampled` (one action each, reparametrised), or `exact`, for discrete
+      actions: the critic judges every one of them.
+    """
+
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    auto_temperature: bool = True
+    expectation: str = "sampled"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("expectation", self.expectation, EXPECTATIONS)

@@ -1,0 +1,46 @@
+"""HASAC: heterogeneous-agent soft actor-critic.
+
+Liu et al., *Maximum Entropy Heterogeneous-Agent Reinforcement Learning* (ICLR 2024), Algorithm 2:
+https://arxiv.org/abs/2306.10715.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from hajax.core.algorithm import Algorithm
+from hajax.core.drifts import no_drift
+from hajax.core.mehaml import mehaml
+from hajax.core.off_policy_settings import SoftHyperparameters as Hyperparameters
+from hajax.core.off_policy_settings import SoftSettings
+from hajax.spec import EnvSpec
+
+DEFAULTS = SoftSettings(order="random", others="replay")
+
+
+def hasac(
+    spec: EnvSpec,
+    settings: SoftSettings = DEFAULTS,
+    hyperparameters: Hyperparameters | None = None,
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+    name: str = "hasac",
+) -> Algorithm:
+    """HASAC for the team that `spec` describes; its agents' actions may be discrete, Boxes, or both.
+
+    Agents update one after another in random order. Agent i_m ascends (Eq. 10)
+
+        E[min_j Q_j(s, a_new^{i_1:m-1}, a^{i_m}, a^{i_m+1:n}) − α log π(a^{i_m}|o^{i_m})],   a^{i_m} ~ π,
+
+    by reparametrised samples: a Gaussian squashed by tanh for Boxes, a Gumbel softmax for choices (or, with
+    `expectation="exact"`, all choices). The agents before it act by their new policies, those after it as the replay
+    says. (HARL takes them from the current policies, `others="policy"`, leaves the log of an action's scale out of its
+    log-probability, and its target entropy of choices comes out as 0.)
+
+    It is maximum-entropy mirror learning without drift. For arguments and errors see `core.mehaml.mehaml`, which is the
+    algorithm.
+    """
+    return mehaml(
+        name, spec, settings, hyperparameters or Hyperparameters(), drift=no_drift, actor=actor, critic=critic
+    )

@@ -1,0 +1,29 @@
+"""MASAC: multi-agent soft actor-critic, which is HASAC with all agents at once."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from hajax.algorithms.hasac import Hyperparameters, hasac
+from hajax.core.algorithm import Algorithm
+from hajax.core.off_policy_settings import SoftSettings
+from hajax.spec import EnvSpec
+
+DEFAULTS = SoftSettings(order="simultaneous", others="policy")
+
+
+def masac(
+    spec: EnvSpec,
+    settings: SoftSettings = DEFAULTS,
+    hyperparameters: Hyperparameters | None = None,
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+) -> Algorithm:
+    """MASAC for the team that `spec` describes; arguments and errors as in `hasac`.
+
+    Every agent ascends the soft critics against samples of the others' *current* policies, as in MADDPG (Lowe et al.,
+    2017) with SAC's critics and entropy (Haarnoja et al., 2018: https://arxiv.org/abs/1812.05905).
+    """
+    settings.require("masac", order="simultaneous")
+    return hasac(spec, settings, hyperparameters, actor=actor, critic=critic, name="masac")

@@ -1,0 +1,216 @@
+"""Maximum-entropy heterogeneous-agent mirror learning: soft policies improved in sequence, with any drift.
+
+Liu et al., *Maximum Entropy Heterogeneous-Agent Reinforcement Learning* (ICLR 2024), Algorithms 1 and 2:
+https://arxiv.org/abs/2306.10715. HASAC is the instance without drift.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.core import off_policy
+from hajax.core.actors import TeamActors
+from hajax.core.advantages import weighted_mean
+from hajax.core.algorithm import Algorithm
+from hajax.core.drifts import Drift, no_drift
+from hajax.core.groups import make_groups
+from hajax.core.joint_actions import JointActions
+from hajax.core.joint_critics import ActionValues
+from hajax.core.off_policy import GroupActor, GroupSamples, Info, OffPolicyState
+from hajax.core.off_policy_settings import SoftHyperparameters, SoftSettings
+from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
+from hajax.core.soft_objective import SoftObjective, own_choices
+from hajax.core.transitions import OffPolicyBatch, discounted
+from hajax.nn.distributions import ActionParameters
+from hajax.nn.networks import MLP
+from hajax.nn.squashing import Drawn, action_of, draw, most_likely
+from hajax.spec import EnvSpec, Timestep
+
+
+def mehaml(
+    name: str,
+    spec: EnvSpec,
+    settings: SoftSettings,
+    hyperparameters: SoftHyperparameters,
+    *,
+    drift: Drift = no_drift,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+) -> Algorithm:
+    """Maximum-entropy mirror learning with that drift, for the team that `spec` describes.
+
+    Agents update one after another, in the settings' order. Agent i_m ascends, for `epochs` steps,
+
+        E[min_j Q_j(s, a_new^{i_1:m-1}, a^{i_m}, a^{i_m+1:n}) − α log π̂(a^{i_m}|o^{i_m}) − D(π̂)],   a^{i_m} ~ π̂,
+
+    in which the agents before it act by samples of their new policies, and those after it as the replay says
+    (`others="replay"`, Algorithm 2) or by samples of their current ones (`others="policy"`). Two critics regress on
+
+        y = Σ_{j<k} γʲ rʲ + γᵏ (min_j Q′_j(s′, a′) − Σᵢ αᵢ log πⁱ(a′ⁱ|o′ⁱ)),   a′ ~ π,
+
+    with targets φ′ ← τ φ + (1 − τ) φ′. Agents that are not alive have no part in entropies. With `auto_temperature`
+    every agent's α descends E[−α (log π(a|o) + H)]: H is `target_entropy` for each real component (in units in which
+    its bounds are ±1) and `target_entropy_share` · log n for each choice among n that are available.
+
+    Args:
+      name: what the algorithm calls itself, in results and errors.
+      spec: the environment's specification; agents may mix discrete and Box actions.
+      settings, hyperparameters: the static settings, and the default numbers, with all that the drift reads
+        (`SoftDriftHyperparameters`).
+      drift: D, as of `core/drifts.py`. Its samples are drawn from the policy before the update; their advantage M is
+        Q − α log π, against another sample of that policy.
+      actor, critic: flax modules used as torsos instead of the MLP; see `core.deterministic`.
+
+    Raises:
+      ValueError: a number is out of range, agents cannot share parameters, the reward is of the wrong kind, every agent
+        has a state of its own, or an exact expectation is not to be had.
+    """
+    off_policy.check_spec(name, spec, per_agent_critics=False)
+    hyperparameters.validate()
+    mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
+    groups = make_groups(spec, settings.sharing)
+    actors = TeamActors(spec, groups, actor or mlp, settings.agent_id, True, settings.output_gain, std="network")
+    actions = JointActions(spec)
+    critics = ActionValues(spec, actions, critic or mlp, per_agent=False, copies=2)
+    layout, defaults = actors.layout, hyperparameters
+    choices = own_choices(name, spec, groups) if settings.expectation == "exact" else None
+
+    def target_entropy(batch: OffPolicyBatch, numbers: Any) -> jax.Array:
+        """H `[N, B]`, in nats, of native actions."""
+        available = jnp.where(layout.choices & batch.action_mask, 1, 0).sum(-1)  # [B, N, D]
+        choice = numbers.target_entropy_share * jnp.log(jnp.maximum(available, 1))
+        real = numbers.target_entropy + jnp.log(layout.scale)
+        return jnp.where(layout.discrete, choice, jnp.where(layout.continuous, real, 0)).sum(-1).T
+
+    def init(key: jax.Array, hyperparameters: Any = None) -> OffPolicyState:
+        numbers = defaults if hyperparameters is None else hyperparameters
+        numbers.validate()
+        numbers = jax.tree.map(lambda x: jnp.asarray(x, float), numbers)
+        actor_key, critic_key = jax.random.split(key)
+        values = critics.init(critic_key)
+        log_temperature = jnp.full(spec.num_agents, jnp.log(numbers.temperature))
+        return OffPolicyState(
+            actors=jax.vmap(init_learner)(actors.init(actor_key)),
+            critics=jax.vmap(jax.vmap(init_learner))(values),
+            target_actors=None,
+            target_critics=values,
+            updates=jnp.zeros((), int),
+            hyperparameters=numbers,
+            temperatures=jax.vmap(init_learner)(log_temperature) if settings.auto_temperature else None,
+        )
+
+    def temperatures(state: OffPolicyState) -> jax.Array:
+        """α of every agent, `[N]`."""
+        if state.temperatures is None:
+            return jnp.broadcast_to(state.hyperparameters.temperature, (spec.num_agents,))
+        return jnp.exp(state.temperatures.params)
+
+    def team(params: Any, observation: jax.Array, action_mask: jax.Array) -> ActionParameters:
+        mask = action_mask if spec.masks_actions else None
+        return actors.team_distribution(params, None, observation, mask)[0]
+
+    def act(key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool = False):
+        parameters = team(state.actors.params, timestep.observation, timestep.action_mask)
+        if deterministic:
+            return action_of(layout, *most_likely(parameters, layout)), (), memory
+        drawn = draw(key, parameters, layout, state.hyperparameters.softness)
+        return action_of(layout, drawn.choice, drawn.unit), (), memory
+
+    def joint(drawn: Drawn) -> jax.Array:
+        """Features `[N, B, F]` of a whole team's actions `[B, N, …]`."""
+        return jnp.moveaxis(actions.join(layout, drawn.choice, drawn.unit), -2, 0)
+
+    def target_values(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> jax.Array:
+        """The soft value `[1, B]` of where the transitions led."""
+        parameters = team(state.actors.params, batch.final_observation, batch.final_action_mask)
+        drawn = draw(key, parameters, layout, state.hyperparameters.softness)
+        value = critics.values(state.target_critics, batch.final_state, joint(drawn)).min(1)
+        return value - jnp.sum(jnp.where(batch.final_active, temperatures(state) * drawn.log_prob, 0), -1)
+
+    def update(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
+        numbers = state.hyperparameters
+        actor_key, others_key, *critic_keys = jax.random.split(key, 2 + settings.policy_delay)
+        critic_rate, actor_rate, temperature_rate = (
+            decayed(rate, state.updates, numbers.decay_updates)
+            for rate in (numbers.critic_lr, numbers.actor_lr, numbers.temperature_lr)
+        )
+        alpha = temperatures(state)
+
+        def critic_step(learners: Learner, inputs):
+            key, minibatch = inputs
+            target = discounted(minibatch, target_values(key, state, minibatch), numbers.discount)
+            taken = jnp.moveaxis(actions.features(layout, minibatch.action), -2, 0)
+            return off_policy.regress(critics, learners, minibatch.state, taken, target, critic_rate, numbers)
+
+        learners, critic_info = lax.scan(critic_step, state.critics, (jnp.stack(critic_keys), batch))
+        last = jax.tree.map(lambda x: x[-1], batch)
+
+        def improve(key: jax.Array, actor: GroupActor, learner: Learner, samples: GroupSamples, joint: jax.Array):
+            objective = SoftObjective(
+                actions,
+                critics,
+                actor,
+                samples,
+                joint,
+                jax.tree.map(lambda x: x[0], learners.params),
+                last.state,
+                jnp.take(alpha, samples.place, mode="clip")[:, None],
+                numbers.softness,
+                samples.choices,
+            )
+            old = actor.distribution(learner.params, samples)
+
+            def loss(params, key):
+                value_key, drift_key = jax.random.split(key)
+                parameters = actor.distribution(params, samples)
+                value = objective(value_key, parameters)
+                if drift is no_drift:
+                    return -value
+                return objective.penalty(drift_key, drift, old, parameters, numbers) - value
+
+            def step(learner, key):
+                policy_loss, gradient = jax.value_and_grad(loss)(learner.params, key)
+                learner, norm = adam_step(learner, gradient, actor_rate, numbers.max_grad_norm, numbers.adam_eps)
+                return learner, {"policy_loss": policy_loss, "actor_grad_norm": norm}
+
+            *keys, fresh_key = jax.random.split(key, settings.epochs + 1)
+            learner, info = lax.scan(step, learner, jnp.stack(keys))
+            drawn, features = objective.drawn(fresh_key, actor.distribution(learner.params, samples))
+            return learner, features, jax.tree.map(jnp.mean, info) | {"log_prob": drawn.log_prob}
+
+        samples = off_policy.group_samples(actors, last)._replace(choices=choices)
+        policies, actor_info = off_policy.improve_in_sequence(
+            actor_key, actors, settings.order, state.actors, samples, others(others_key, state, last), improve
+        )
+        log_prob = groups.scatter(actor_info.pop("log_prob"), axis=0)  # [N, B], of the new policies
+        weight = jnp.moveaxis(last.active, -1, 0).astype(log_prob.dtype)
+        surplus = jax.vmap(weighted_mean)(-log_prob - target_entropy(last, numbers), weight)
+        adapted = state.temperatures
+        if adapted is not None:
+            adapt = jax.vmap(adam_step, in_axes=(0, 0, None, None, None))
+            adapted, _ = adapt(adapted, alpha * surplus, temperature_rate, math.inf, numbers.adam_eps)
+        state = state._replace(
+            actors=policies,
+            critics=learners,
+            target_critics=off_policy.towards(state.target_critics, learners.params, numbers.target_rate),
+            updates=state.updates + 1,
+            temperatures=adapted,
+        )
+        entropy = -jax.vmap(weighted_mean)(log_prob, weight)
+        info = {name: x.mean() for name, x in critic_info.items()} | {"entropy": entropy, "temperature": alpha}
+        return state, actor_info | info
+
+    def others(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> jax.Array:
+        """The joint action `[N, B, F]` that the first group sees."""
+        if settings.others == "replay":
+            return jnp.moveaxis(actions.features(layout, batch.action), -2, 0)
+        parameters = team(state.actors.params, batch.observation, batch.action_mask)
+        return joint(draw(key, parameters, layout, state.hyperparameters.softness))
+
+    return Algorithm(name, "off_policy", spec, settings, defaults, init, lambda shape: (), act, update)

@@ -1,0 +1,169 @@
+"""What one group of agents maximises in maximum-entropy mirror learning, from one minibatch (see `core/mehaml.py`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.core.drifts import Drift, PolicyChange
+from hajax.core.groups import Groups
+from hajax.core.joint_actions import JointActions
+from hajax.core.joint_critics import ActionValues
+from hajax.core.off_policy import GroupActor, GroupSamples, replaced
+from hajax.nn import distributions
+from hajax.nn.distributions import ActionParameters
+from hajax.nn.squashing import Drawn, draw, native
+from hajax.spec import Box, EnvSpec
+
+# Joint choices of one agent that an exact expectation goes through for every sample.
+MOST_CHOICES = 256
+
+
+class Choices(NamedTuple):
+    """All joint choices of one agent of a group (with all groups in front)."""
+
+    index: Any  # int [M, D]
+    exists: Any  # bool [M]
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftObjective:
+    """E[min_j Q_j(s, a) − α log π(a|o)] of one group's policies, the other agents' actions given.
+
+    Samples are `[K, B]`; a state at which no member is alive does not count, and a member that is not alive has no
+    entropy.
+    """
+
+    actions: JointActions
+    critics: ActionValues
+    actor: GroupActor
+    samples: GroupSamples
+    joint: jax.Array  # [N, B, F], the joint action that the group sees
+    params: Any  # the critics', [2, …]
+    state: jax.Array  # [B, S]
+    temperature: jax.Array  # [K, 1], α
+    softness: jax.Array | float
+    choices: Choices | None  # if the expectation is exact
+
+    @property
+    def layout(self):
+        return self.actor.tables.layout
+
+    @property
+    def counted(self) -> jax.Array:
+        """`[B]`, 1 where a member is alive."""
+        return self.samples.weight.max(0)
+
+    def mean(self, x: jax.Array) -> jax.Array:
+        """The mean of `[B]` over the states that count."""
+        return jnp.sum(x * self.counted) / jnp.maximum(self.counted.sum(), 1)
+
+    def smaller(self, joint: jax.Array) -> jax.Array:
+        """min_j Q_j `[B]`."""
+        return jax.vmap(self.critics.value, in_axes=(0, None, None))(self.params, self.state, joint).min(0)
+
+    def drawn(self, key: jax.Array, parameters: ActionParameters) -> tuple[Drawn, jax.Array]:
+        """Actions of all members, and their features `[K, B, F]`."""
+        drawn = draw(key, parameters, self.layout, self.softness)
+        return drawn, self.actions.join(self.layout, drawn.choice, drawn.unit)
+
+    def soft_value(self, drawn: Drawn, features: jax.Array) -> jax.Array:
+        """min_j Q_j − Σ α log π over the members, `[B]`."""
+        entropy = jnp.sum(self.samples.weight * self.temperature * drawn.log_prob, 0)
+        return self.smaller(replaced(self.joint, self.samples.place, features)) - entropy
+
+    def __call__(self, key: jax.Array, parameters: ActionParameters) -> jax.Array:
+        """The objective of policies with these parameters `[K, B, …]`."""
+        drawn, features = self.drawn(key, parameters)
+        if self.choices is None:
+            return self.mean(self.soft_value(drawn, features))
+        return self.mean(jnp.sum(self.samples.weight * self._expected(parameters, jax.lax.stop_gradient(features)), 0))
+
+    def _expected(self, parameters: ActionParameters, features: jax.Array) -> jax.Array:
+        """Each member's Σ_a π(a|o) (min_j Q_j(s, a) − α log π(a|o)), `[K, B]`, the other members acting as drawn."""
+        assert self.choices is not None
+        assert parameters.logits is not None
+        index, exists = (jnp.asarray(x) for x in self.choices)
+        scores = jax.nn.log_softmax(parameters.logits)[..., jnp.arange(index.shape[-1]), index]  # [K, B, M, D]
+        scores = jnp.where(self.layout.discrete, scores, 0).sum(-1)
+        possible = exists & jnp.isfinite(scores)
+        log_prob = jnp.where(possible, scores, 0)
+        prob = jnp.where(possible, jnp.exp(log_prob), 0)
+        one_hot = jax.nn.one_hot(index, self.actions.spec.num_choices, dtype=prob.dtype)
+        own = self.actions.join(self.layout, one_hot, jnp.zeros(index.shape, prob.dtype))  # [M, F]
+        joint = replaced(self.joint, self.samples.place, features)
+
+        def value(place, own):
+            return self.smaller(joint.at[place].set(own.astype(joint.dtype), mode="drop"))
+
+        of_choices = jax.vmap(value, in_axes=(None, 0), out_axes=-1)
+        values = jax.vmap(of_choices, in_axes=(0, None))(self.samples.place, own)  # [K, B, M]
+        return jnp.sum(prob * (values - self.temperature[..., None] * log_prob), -1)
+
+    def penalty(
+        self, key: jax.Array, drift: Drift, old: ActionParameters, parameters: ActionParameters, numbers: Any
+    ) -> jax.Array:
+        """The mean drift Σ D from the policies of `old` to those of `parameters`."""
+        one, other = jax.random.split(key)
+        drawn, features = self.drawn(one, old)
+        advantage = self.soft_value(drawn, features) - self.soft_value(*self.drawn(other, old))
+        action = unsquashed(self.layout, drawn)
+        log_ratio = distributions.log_prob(parameters, self.layout, action) - distributions.log_prob(
+            old, self.layout, action
+        )
+        change = PolicyChange(
+            log_ratio=jnp.where(self.samples.weight > 0, log_ratio, 0),
+            advantage=jnp.broadcast_to(jax.lax.stop_gradient(advantage), log_ratio.shape),
+            new=parameters,
+            layout=self.layout,
+            old_policy=lambda: old,
+        )
+        return self.mean(jnp.sum(self.samples.weight * drift(change, numbers), 0))
+
+
+def unsquashed(layout: Any, drawn: Drawn) -> jax.Array:
+    """The action `[…, D]` of which `nn/distributions.py` speaks: as drawn, but reals before they are squashed.
+
+    Squashing is one-to-one, so that ratios of densities, and with them drifts, are those of the squashed actions.
+    """
+    parts = []
+    if drawn.choice is not None:
+        parts.append(jnp.where(layout.discrete, jnp.argmax(drawn.choice, -1), 0).astype(drawn.choice.dtype))
+    if drawn.raw is not None:
+        parts.append(native(layout, drawn.raw))
+    return jax.lax.stop_gradient(sum(parts[1:], parts[0]))
+
+
+def own_choices(name: str, spec: EnvSpec, groups: Groups) -> Choices:
+    """All joint choices of one agent of each group, `[G, M, D]` and `[G, M]`.
+
+    Raises ValueError if an agent has a Box, or more than `MOST_CHOICES`.
+    """
+    tables = []
+    for first in groups.first_member:
+        agent = spec.agents[first]
+        if isinstance(agent.action_space, Box):
+            raise ValueError(
+                f"expectation='exact' of {name}, but {agent.name} has a Box; allowed: sampled, unless all actions are "
+                "discrete"
+            )
+        count = math.prod(agent.action_space.choices)
+        if count > MOST_CHOICES:
+            raise ValueError(
+                f"expectation='exact' of {name}, but {agent.name} has {count} joint choices; allowed: sampled, unless "
+                f"there are at most {MOST_CHOICES}"
+            )
+        tables.append(np.array(list(itertools.product(*(range(n) for n in agent.action_space.choices)))))
+    most = max(len(table) for table in tables)
+    index = np.zeros((len(tables), most, spec.num_components), int)
+    exists = np.zeros((len(tables), most), bool)
+    for g, table in enumerate(tables):
+        index[g, : len(table), : table.shape[1]] = table
+        exists[g, : len(table)] = True
+    return Choices(index, exists)

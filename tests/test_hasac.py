@@ -1,0 +1,338 @@
+"""HASAC and MASAC: updates equal those of `reference_soft.py` in float64, their pieces known integrals and limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import off_policy_problems
+import problems
+import pytest
+import reference_off_policy as plain
+import reference_soft as reference
+from reference import Learner
+
+import hajax
+from hajax.core.drifts import DRIFTS
+from hajax.core.mehaml import mehaml
+from hajax.core.off_policy_settings import SoftDriftHyperparameters
+from hajax.envs.games import hasac_payoff
+from hajax.nn.distributions import ActionParameters
+from hajax.nn.squashing import action_of, draw
+from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete
+
+PAIR, FREE = Box((-1.0, 0.0), (2.0, 0.5)), Box((-np.inf,), (np.inf,))
+MIXED = (PAIR, Discrete(4), MultiDiscrete((2, 3)), FREE)
+CHOICES = (Discrete(3), MultiDiscrete((2, 3)), Discrete(2))
+CASES: dict[str, dict[str, Any]] = {
+    "hasac, one box agent": {"spaces": [PAIR]},
+    "hasac, one discrete agent": {"spaces": [Discrete(4)], "softness": 0.7},
+    "hasac, mixed team": {"spaces": MIXED, "sizes": (3, 2, 4, 3), "inactive": 0.3, "n_step": 3},
+    "hasac, current policies, epochs": {"spaces": MIXED, "others": "policy", "epochs": 2, "policy_delay": 2},
+    "hasac, a fixed temperature": {"spaces": (FREE, Discrete(3)), "auto_temperature": False, "temperature": 0.6},
+    "hasac, groups": {"spaces": (PAIR, Discrete(3), PAIR), "sharing": (0, 1, 0), "inactive": 0.3, "order": "fixed"},
+    "hasac, exact": {"spaces": CHOICES, "sizes": (2, 3, 2), "expectation": "exact", "inactive": 0.3},
+    "hasac, exact, shared": {"spaces": [Discrete(3)] * 3, "sharing": "all", "expectation": "exact", "inactive": 0.3},
+    "masac, mixed team": {"spaces": MIXED},
+    "masac, shared": {"spaces": [Discrete(3)] * 3, "sharing": "all", "agent_id": True, "inactive": 0.2},
+}
+SOFT = {"temperature_lr": 3e-2, "target_entropy": -0.7, "target_entropy_share": 0.6}
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@functools.cache
+def problem(name: str):
+    """The algorithm, a random state, and `update` compiled, which also returns what it drew."""
+    case = CASES[name]
+    options = {k: v for k, v in case.items() if k not in ("spaces", "sizes", "inactive")}
+    spec = problems.make_spec(case["spaces"], case.get("sizes"))
+    algo = off_policy_problems.make_algorithm(name.split(",")[0], spec, **(SOFT | options))
+    return algo, off_policy_problems.random_state(algo, 3), off_policy_problems.Recorder(algo)
+
+
+def spaces_of(algo) -> list[reference.Space]:
+    spaces = (agent.action_space for agent in algo.spec.agents)
+    return [
+        reference.Space(box=plain.Bounds(np.array(s.low), np.array(s.high)))
+        if isinstance(s, Box)
+        else reference.Space(s.choices)
+        for s in spaces
+    ]
+
+
+def read(algo, state) -> reference.Team:
+    """The state without padding."""
+    team = off_policy_problems.views(algo, state, "critics")[0]
+    flat = [view.read() for view in team]
+    targets = [
+        dataclasses.replace(view, learner=view.learner._replace(params=state.target_critics)).read().params
+        for view in team
+    ]
+    temperatures = None
+    if state.temperatures is not None:
+        adam = state.temperatures.optimiser
+        columns = zip(*(np.asarray(x) for x in (state.temperatures.params, adam.mu, adam.nu, adam.count)), strict=True)
+        temperatures = [Learner({"x": p}, {"x": m}, {"x": v}, int(n)) for p, m, v, n in columns]
+    actors = [view.read() for view in problems.actor_views(algo, state)]
+    return reference.Team(actors, flat, targets, temperatures)
+
+
+def minibatch(algo, batch, p: int) -> reference.Minibatch:
+    one = jax.tree.map(lambda x: np.asarray(x)[p], batch)
+
+    def available(mask):
+        spaces = (agent.action_space for agent in algo.spec.agents)
+        return [[mask[:, i, d, :n] for d, n in enumerate(space.choices)] for i, space in enumerate(spaces)]
+
+    final_active = [one.final_active[:, i] for i in range(algo.spec.num_agents)]
+    rows = off_policy_problems.transitions(algo, batch, p)
+    return reference.Minibatch(rows, available(one.action_mask), available(one.final_action_mask), final_active)
+
+
+def draws(algo, recorder, groups):
+    """What was drawn, as the reference takes it: for the whole team, and for one group after another."""
+    gumbels, normals = iter(recorder.gumbel), iter(recorder.noise)
+    spec = algo.spec
+
+    def one(agent, gumbel, normal):
+        space = spec.agents[agent].action_space
+        noise = [] if gumbel is None else [gumbel[:, d, :n] for d, n in enumerate(space.choices)]
+        return reference.Draw(noise, np.zeros(0) if normal is None else normal[:, : space.num_components])
+
+    def of_team():
+        while True:
+            gumbel = next(gumbels) if spec.has_discrete else None
+            normal = next(normals) if spec.has_continuous else None
+            pick = [[None if x is None else x[:, i] for x in (gumbel, normal)] for i in range(spec.num_agents)]
+            yield [one(i, *parts) for i, parts in enumerate(pick)]
+
+    def of_groups(order):
+        for g in order:
+            for _ in range(algo.settings.epochs + 1):
+                gumbel = next(gumbels) if spec.has_discrete else None
+                normal = next(normals) if spec.has_continuous else None
+                pick = [[None if x is None else x[k] for x in (gumbel, normal)] for k in range(len(groups[g]))]
+                yield [one(i, *parts) for i, parts in zip(groups[g], pick, strict=True)]
+
+    return of_team(), of_groups
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", CASES)
+def test_update_equals_the_reference(name):
+    algo, state, recorder = problem(name)
+    groups = problems.groups_of(algo.spec, algo.settings.sharing)
+    for i in range(3):
+        batch = off_policy_problems.random_batch(algo, 10 + i, CASES[name].get("inactive", 0.0))
+        (new, info), _, orders = recorder(jax.random.key(i), state, batch)
+        order = {"simultaneous": None, "fixed": range(len(groups))}.get(
+            algo.settings.order, orders[0] if orders else [0]
+        )
+        team_draws, group_draws = draws(algo, recorder, groups)
+        hp = off_policy_problems.numbers_of(state)
+        rows = [minibatch(algo, batch, p) for p in range(algo.settings.policy_delay)]
+        expected = reference.update(
+            read(algo, state),
+            groups,
+            spaces_of(algo),
+            rows,
+            team_draws,
+            group_draws(range(len(groups)) if order is None else order),
+            order,
+            algo.settings,
+            hp,
+        )
+        assert_equals(algo, state, new, expected)
+        assert np.isfinite(info["entropy"]).all()
+        state = new
+
+
+def assert_equals(algo, old, new, expected: reference.Team, tolerance: float = 1e-10) -> None:
+    for view, learner in zip(problems.actor_views(algo, new), expected.actors, strict=True):
+        view.assert_equals(learner, old.actors, tolerance)
+    for view, learner in zip(off_policy_problems.views(algo, new, "critics")[0], expected.critics, strict=True):
+        view.assert_equals(learner, old.critics, tolerance)
+    actual = read(algo, new)
+    for one, other in zip(actual.target_critics, expected.target_critics, strict=True):
+        for name in other:
+            np.testing.assert_allclose(one[name], other[name], 0, tolerance, err_msg=name)
+    assert (actual.temperatures is None) == (expected.temperatures is None)
+    for one, other in zip(actual.temperatures or [], expected.temperatures or [], strict=True):
+        assert one.count == other.count
+        for field in ("params", "mu", "nu"):
+            np.testing.assert_allclose(getattr(one, field)["x"], getattr(other, field)["x"], 0, tolerance)
+
+
+# What is drawn.
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 4.0), (2.0, 2.5), (-np.inf, np.inf)])
+def test_squashed_log_probabilities_are_those_of_a_density(low, high):
+    """With asymmetric bounds: it integrates to 1, and its means are those of the samples, in native units."""
+    layout = EnvSpec("one", (AgentSpec("a", (1,), Box((low,), (high,))),), 1, None).action_layout
+    layout = type(layout)(*(table[0] for table in layout))
+    parameters = ActionParameters(None, jnp.full((400_000, 1), 0.4), jnp.full((400_000, 1), 0.8))
+    drawn = draw(jax.random.key(0), parameters, layout)
+    action = np.asarray(action_of(layout, None, drawn.unit))[:, 0]
+    order = np.argsort(action)
+    density, a = np.exp(np.asarray(drawn.log_prob))[order], action[order]
+    np.testing.assert_allclose(np.trapezoid(density, a), 1, atol=2e-3)
+    np.testing.assert_allclose(np.trapezoid(density * a, a), action.mean(), atol=4e-3 * max(1, action.std()))
+    assert low <= a[0] < a[-1] <= high
+    # The same by hand, where no cancellation hurts.
+    center, scale = (0.0, 1.0) if np.isinf(low) else ((low + high) / 2, (high - low) / 2)
+    u = (a[::1000] - center) / scale
+    x = u if np.isinf(low) else np.arctanh(u)
+    slope = scale * (1.0 if np.isinf(low) else 1 - u**2)
+    expected = np.exp(-((x - 0.4) ** 2) / (2 * 0.64)) / (0.8 * np.sqrt(2 * np.pi)) / slope
+    np.testing.assert_allclose(density[::1000], expected, rtol=1e-8)
+
+
+@pytest.mark.usefixtures("float64")
+def test_saturated_actions_have_finite_log_probabilities_and_gradients():
+    layout = EnvSpec("one", (AgentSpec("a", (1,), Box((-1.0,), (1.0,))),), 1, None).action_layout
+    layout = type(layout)(*(table[0] for table in layout))
+
+    def log_prob(mean):
+        return draw(jax.random.key(0), ActionParameters(None, mean, jnp.ones(1)), layout).log_prob
+
+    for mean in (-300.0, 300.0):
+        value, slope = jax.value_and_grad(log_prob)(jnp.array([mean]))
+        assert np.isfinite(value)
+        assert np.isfinite(slope).all()
+
+
+@pytest.mark.usefixtures("float64")
+def test_gumbel_gradients_are_those_of_the_exact_expectation():
+    """For a linear function of the action, as softness goes to 0: E[f(a)] = Σ p f, with some choices not available."""
+    f, logits = jnp.array([1.0, -2.0, 0.5, 3.0]), jnp.array([0.3, -0.2, -jnp.inf, 0.9])
+    layout = EnvSpec("one", (AgentSpec("a", (1,), Discrete(4)),), 1, None).action_layout
+    layout = type(layout)(*(table[0] for table in layout))
+
+    def sampled(logits, softness):
+        many = jnp.broadcast_to(logits, (200_000, 1, 4))
+        drawn = draw(jax.random.key(1), ActionParameters(many, None, None), layout, softness)
+        return jnp.mean(drawn.choice[:, 0] @ f), drawn
+
+    exact = jax.grad(lambda x: jax.nn.softmax(x) @ f)(logits)
+    (value, drawn), gradient = jax.value_and_grad(sampled, has_aux=True)(logits, 0.1)
+    assert float(value) == pytest.approx(float(jax.nn.softmax(logits) @ f), abs=0.02)
+    np.testing.assert_allclose(gradient, exact, atol=0.03)
+    counts = np.bincount(np.asarray(drawn.choice[:, 0].argmax(-1)), minlength=4) / 200_000
+    np.testing.assert_allclose(counts, jax.nn.softmax(logits), atol=0.005)
+    assert counts[2] == 0
+    np.testing.assert_allclose(
+        drawn.log_prob, jnp.log(jax.nn.softmax(logits))[drawn.choice[:, 0].argmax(-1)], atol=1e-12
+    )
+
+
+# What is learned.
+
+
+@pytest.mark.parametrize("expectation", ["sampled", "exact"])
+def test_the_temperature_finds_the_target_entropy_of_a_bandit(expectation):
+    """Two agents, 3 and 4 arms; the entropies at rest are the stated shares of log n."""
+    rng = np.random.default_rng(0)
+    env = hajax.make_env("games/matrix", payoff=rng.normal(size=(3, 4)).tolist())
+    settings = {"hidden_sizes": (16,), "batch_size": 64, "buffer_size": 2000, "warmup_steps": 100}
+    numbers = {
+        "temperature_lr": 1e-2,
+        "actor_lr": 5e-3,
+        "critic_lr": 1e-2,
+        "target_rate": 0.1,
+        "target_entropy_share": 0.5,
+    }
+    algo = hajax.make_algorithm("hasac", env, expectation=expectation, **settings, **numbers)
+    train = hajax.make_train(env, algo, total_steps=100 + 10 * 2500, num_envs=10, rollout_length=10)
+    _, metrics = jax.jit(train)(jax.random.key(0))
+    np.testing.assert_allclose(metrics["entropy"][-50:].mean(0), 0.5 * np.log([3, 4]), rtol=0.08)
+    assert (metrics["temperature"][-1] > 0).all()
+
+
+def train_from_the_paper_s_policy(alpha, num_seeds, **settings):
+    """Greedy joint actions and stochastic returns of HASAC on the paper's game, 200 iterations of 200 plays."""
+    env = hajax.make_env("games/hasac_matrix")
+    algo = hajax.make_algorithm(
+        "hasac",
+        env,
+        hidden_sizes=(64,),
+        batch_size=200,
+        buffer_size=4000,
+        warmup_steps=200,
+        actor_lr=5e-3,
+        critic_lr=5e-3,
+        target_rate=1.0,
+        updates_per_step=20,
+        auto_temperature=False,
+        temperature=alpha,
+        **settings,
+    )
+    loop = hajax.make_loop(env, algo, num_envs=200, rollout_length=1)
+
+    def train(key):
+        start = loop.init(key)
+        params = start.algorithm.actors.params
+        head = {
+            "kernel": jnp.zeros_like(params["logits"]["kernel"]),
+            "bias": jnp.broadcast_to(jnp.log(jnp.array([0.6, 0.2, 0.2])), params["logits"]["bias"].shape),
+        }
+        actors = start.algorithm.actors._replace(params=params | {"logits": head})
+        start = start._replace(algorithm=start.algorithm._replace(actors=actors))
+        final, metrics = jax.lax.scan(lambda state, _: loop.iterate(state), start, None, 200)
+        greedy = algo.act(key, final.algorithm, final.actors.timestep, (), True)[0]
+        return greedy[0, :, 0], metrics["episode_return"]
+
+    greedy, returns = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), num_seeds))
+    return np.asarray(greedy).astype(int), np.asarray(returns)
+
+
+def test_hasac_escapes_the_local_optimum_of_its_paper_s_game():
+    """Figure 3a of hasac: at α = 10, from policies (0.6, 0.2, 0.2), to (C, C), on which the exact limit is 16.55."""
+    greedy, returns = train_from_the_paper_s_policy(10.0, 2, expectation="exact")
+    np.testing.assert_array_equal(greedy, 2)
+    assert hasac_payoff()[2, 2] == 20
+    assert returns[:, -20:].mean() == pytest.approx(16.55, abs=1.0)
+
+
+# The template.
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", sorted(set(DRIFTS) - {"no_drift"}))
+def test_a_drift_holds_policies_back(name):
+    """With coefficient 0 (or a clip that never binds) the update is HASAC's; with a large one agents move less."""
+    algo, state, _ = problem("hasac, mixed team")
+    batch = off_policy_problems.random_batch(algo, 0)
+    settings = dataclasses.replace(algo.settings, epochs=4)
+    tight, loose = (
+        ({"clip": 1e-3}, {"clip": 1e6}) if name == "ppo_clip" else ({"drift_coef": 300.0}, {"drift_coef": 0.0})
+    )
+
+    def changed(**numbers):
+        given = SoftDriftHyperparameters(**(vars(algo.hyperparameters) | numbers))
+        team = mehaml("mine", algo.spec, settings, given, drift=DRIFTS[name])
+        hp = jax.tree.map(lambda x: jnp.asarray(x, float), given)
+        new, info = jax.jit(team.update)(jax.random.key(0), state._replace(hyperparameters=hp), batch)
+        assert all(np.isfinite(x).all() for x in info.values())
+        return new.actors.params
+
+    reference_update = mehaml("hasac", algo.spec, settings, algo.hyperparameters).update
+    without = jax.jit(reference_update)(jax.random.key(0), state, batch)[0].actors.params
+    for one, other in zip(jax.tree.leaves(changed(**loose)), jax.tree.leaves(without), strict=True):
+        np.testing.assert_allclose(one, other, 0, 1e-10)
+    far, near = (distance(state.actors.params, params) for params in (without, changed(**tight)))
+    assert near < 0.9 * far
+
+
+def distance(a, b):
+    return sum(float(jnp.square(x - y).sum()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
