@@ -8,6 +8,7 @@ from hajax.cli import config
 from hajax.cli.errors import Refusal
 
 # Read before any test registers names of its own.
+DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")  # which need Box actions
 ALGORITHMS, ENVS = hajax.list_algorithms(), hajax.list_envs()
 
 
@@ -21,7 +22,7 @@ def test_every_algorithm_and_environment_has_one():
 def test_algorithm_defaults_are_the_library_s(name):
     options = config.compose([f"algo={name}"])["algo"]
     assert options.pop("name") == name
-    game = "games/gaussian" if name in ("haddpg", "maddpg", "hatd3", "matd3") else "games/hasac_matrix"
+    game = "games/gaussian" if name in DETERMINISTIC else "games/hasac_matrix"
     env = hajax.make_env(game, reward=options.pop("reward"))
     configured, default = hajax.make_algorithm(name, env, **options), hajax.make_algorithm(name, env)
     assert configured.settings == default.settings
@@ -90,6 +91,14 @@ def test_smac_presets(preset, hidden, clip, discount, name):
         ("haml/smac", "maa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
         ("hajax/smax", "happo", (64, 64), {"minibatches": 8, "actor_lr": 5e-4, "discount": 0.95}),
         ("hajax/smax", "mappo", (64, 64), {"minibatches": 8, "actor_lr": 5e-4, "discount": 0.95}),
+        *(
+            ("harl/mpe_haddpg", name, (20, 50), {"batch_size": 1000, "n_step": 1, "actor_lr": 5e-4, "critic_lr": 1e-3})
+            for name in ("haddpg", "maddpg", "hatd3", "matd3")
+        ),
+        *(
+            ("harl/mpe_hasac", name, (20, 50), {"batch_size": 1000, "n_step": 20, "hidden_sizes": [256, 256]})
+            for name in ("hasac", "masac")
+        ),
         ("hajax/smax_hatrpo", "hatrpo", (64, 64), {"minibatches": 8, "kl_radius": 0.02, "gae_lambda": 0.9}),
     ],
 )
@@ -99,11 +108,13 @@ def test_presets_of_other_algorithms(preset, name, schedule, numbers):
     assert (settings["num_envs"], settings["rollout_length"], settings["preset"]) == (*schedule, preset)
     assert {key: algo[key] for key in numbers} == numbers
     options = {key: value for key, value in algo.items() if key not in ("name", "reward")}
-    assert hajax.make_algorithm(name, hajax.make_env("games/hasac_matrix"), **options).name == name
+    game = "games/gaussian" if name in DETERMINISTIC else "games/hasac_matrix"
+    assert hajax.make_algorithm(name, hajax.make_env(game), **options).name == name
 
 
 def test_every_preset_is_tested():
     tested = {"harl/mpe", "hatrpo-happo/smac", "harl/smac", "harl/smac_outnumbered", "haml/smac", "hajax/smax"}
+    tested |= {"harl/mpe_haddpg", "harl/mpe_hasac"}
     tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac", "hajax/smax")}
     assert set(config.options("preset")) == tested
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import types
 from typing import Any
 
 import jax
@@ -18,8 +19,11 @@ from reference import Learner
 
 import hajax
 from hajax.core.drifts import DRIFTS
+from hajax.core.joint_actions import JointActions
 from hajax.core.mehaml import mehaml
+from hajax.core.off_policy import GroupSamples
 from hajax.core.off_policy_settings import SoftDriftHyperparameters
+from hajax.core.soft_objective import Choices, SoftObjective
 from hajax.envs.games import hasac_payoff
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.squashing import action_of, draw
@@ -302,6 +306,60 @@ def test_hasac_escapes_the_local_optimum_of_its_paper_s_game():
     np.testing.assert_array_equal(greedy, 2)
     assert hasac_payoff()[2, 2] == 20
     assert returns[:, -20:].mean() == pytest.approx(16.55, abs=1.0)
+
+
+class ExactCritic:
+    """Q(s, a) of the paper's game, linear in each agent's action, so that probabilities may stand for actions."""
+
+    def value(self, params, state, joint):
+        return jnp.einsum("ba,bc,ac->b", joint[0], joint[1], hasac_payoff()) + 0 * params
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("alpha", "limit", "expected_reward"),
+    [
+        (1.0, [1, 0, 0], 5.0000),
+        (2.0, [1, 0, 0], 4.9996),
+        (5.0, [0.9849, 0.0075, 0.0076], 4.2552),
+        (10.0, [0.0221, 0.0224, 0.9555], 16.5501),
+        (15.0, [0.1278, 0.1354, 0.7368], 2.6711),
+        (20.0, [0.2514, 0.2790, 0.4697], -7.2625),
+    ],
+)
+def test_with_an_exact_critic_policies_approach_the_paper_s_table(alpha, limit, expected_reward):
+    """Gradients of `SoftObjective`, agent after agent from (0.6, 0.2, 0.2), each to its own maximum."""
+    spec = problems.make_spec([Discrete(3)] * 2)
+    actions = JointActions(spec)
+    layout = type(spec.action_layout)(*(table[0] for table in spec.action_layout))
+    actor = types.SimpleNamespace(tables=types.SimpleNamespace(layout=layout))
+    choices = Choices(np.arange(3)[:, None], np.ones(3, bool))
+
+    def improve(logits, agent, probs):
+        samples = GroupSamples(None, None, jnp.ones((1, 1)), jnp.array([agent]), choices)
+        fixed = (probs[:, None], jnp.zeros(2), jnp.zeros((1, 0)), jnp.full((1, 1), alpha), 1.0)
+        objective = SoftObjective(actions, ExactCritic(), actor, samples, *fixed, choices)
+
+        def value(x):
+            return objective(jax.random.key(0), ActionParameters(x[None, None, None], None, None))
+
+        def newton(x, _):
+            # Of a softmax's value the natural gradient is that of its mean; with entropy α it leads to the maximum.
+            gradient = jax.grad(value)(x) / jnp.maximum(jax.nn.softmax(x), 1e-9)
+            return x + 0.5 * (gradient - gradient.mean()) / alpha, None
+
+        return jax.lax.scan(newton, logits, None, 40)[0]
+
+    def sweep(logits, _):
+        for agent in (0, 1):
+            logits = logits.at[agent].set(improve(logits[agent], agent, jax.nn.softmax(logits)))
+        return logits, None
+
+    start = jnp.log(jnp.tile(jnp.array([0.6, 0.2, 0.2]), (2, 1)))
+    logits, _ = jax.jit(lambda x: jax.lax.scan(sweep, x, None, 600))(start)
+    policies = np.asarray(jax.nn.softmax(logits))
+    np.testing.assert_allclose(policies, [limit, limit], atol=1e-4)
+    assert policies[0] @ hasac_payoff() @ policies[1] == pytest.approx(expected_reward, abs=1e-3)
 
 
 # The template.
