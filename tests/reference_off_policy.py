@@ -142,7 +142,7 @@ def improve(
             weight = np.any([batch.active[i] for i in members], 0).astype(float)
             _, backward = action_value(critics[0], batch.state, acting)
             by_actions = backward(-weight / weight.sum())[1]
-            by_member = {i: by_actions[i] for i in members}
+            by_member = {i: by_actions[i] * batch.active[i][:, None] for i in members}
         else:
             total = sum(batch.active[i].sum() for i in members)
             by_member = {

@@ -210,7 +210,7 @@ def update(
                     own = exact(policies[i], i, critics, rows, acting, alpha[i], counted)
                 else:
                     share = counted / counted.sum()
-                    slope = slope_of_smaller(critics, rows.state, acting, -share)[i]
+                    slope = slope_of_smaller(critics, rows.state, acting, -share)[i] * rows.active[i][:, None]
                     entropy = alpha[i] * rows.active[i] * share
                     own = policies[i].gradient(draws[i], slope, entropy, hp.softness)
                 for name, x in own.items():

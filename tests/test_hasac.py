@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "hasac, one box agent": {"spaces": [PAIR]},
     "hasac, one discrete agent": {"spaces": [Discrete(4)], "softness": 0.7},
     "hasac, mixed team": {"spaces": MIXED, "sizes": (3, 2, 4, 3), "inactive": 0.3, "n_step": 3},
+    "hasac, replayed actions": {"spaces": MIXED, "others": "replay", "inactive": 0.2},
     "hasac, current policies, epochs": {"spaces": MIXED, "others": "policy", "epochs": 2, "policy_delay": 2},
     "hasac, a fixed temperature": {"spaces": (FREE, Discrete(3)), "auto_temperature": False, "temperature": 0.6},
     "hasac, groups": {"spaces": (PAIR, Discrete(3), PAIR), "sharing": (0, 1, 0), "inactive": 0.3, "order": "fixed"},
@@ -238,6 +239,16 @@ def test_gumbel_gradients_are_those_of_the_exact_expectation():
     np.testing.assert_allclose(
         drawn.log_prob, jnp.log(jax.nn.softmax(logits))[drawn.choice[:, 0].argmax(-1)], atol=1e-12
     )
+
+
+def test_a_temperature_that_adapts_starts_above_zero():
+    spec = problems.make_spec([Discrete(3)])
+    assert hajax.make_algorithm("hasac", spec, temperature=0.0, auto_temperature=False).hyperparameters.temperature == 0
+    algo = hajax.make_algorithm("hasac", spec)
+    with pytest.raises(ValueError, match=r"temperature=0\.0; allowed: a number > 0"):
+        hajax.make_algorithm("hasac", spec, temperature=0.0)
+    with pytest.raises(ValueError, match=r"temperature=0\.0; allowed: a number > 0"):
+        algo.init(jax.random.key(0), algo.hyperparameters.replace(temperature=0.0))
 
 
 # What is learned.

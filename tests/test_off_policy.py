@@ -244,6 +244,49 @@ def test_a_joint_critic_needs_one_reward_and_one_state(field, message):
         hajax.make_algorithm("hatd3", spec)
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["haddpg", "hatd3", "hasac"])
+def test_dead_agents_learn_nothing_and_teach_nobody(name):
+    """An agent that is dead throughout; with the replay's actions for all not yet updated, what it sees is nowhere."""
+    spec = problems.make_spec([SPACES[0]] * 2)
+    algo = off_policy_problems.make_algorithm(name, spec, order="fixed", others="replay")
+    state, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0)
+    active = batch.active.at[..., 1].set(False)
+    moments = []
+    for shift in (0.0, 3.0):
+        seen = batch.observation.at[..., 1, :].add(shift)
+        new, _ = jax.jit(algo.update)(jax.random.key(0), state, batch._replace(active=active, observation=seen))
+        moments.append(new.actors.optimiser.mu)
+    living, dead = (jax.tree.map(lambda x, i=i: x[i], moments[0]) for i in (0, 1))
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(living)) > 1e-4
+    assert not any(np.any(x) for x in jax.tree.leaves(dead))
+    assert distance(*moments) == 0
+
+
+def test_a_batch_has_a_minibatch_for_every_critic_step():
+    spec = problems.make_spec(SPACES)
+    algo = off_policy_problems.make_algorithm("hatd3", spec)
+    batch = off_policy_problems.random_batch(off_policy_problems.make_algorithm("haddpg", spec), 0)
+    with pytest.raises(ValueError, match=r"batch of 1 minibatches .*; allowed with policy_delay=2: 2"):
+        algo.update(jax.random.key(0), algo.init(jax.random.key(0)), batch)
+
+
+def test_whole_numbers_may_be_written_as_floats():
+    algo = hajax.make_algorithm("hatd3", problems.make_spec(SPACES), buffer_size=1e6, warmup_steps=2e3)
+    assert (algo.settings.buffer_size, type(algo.settings.buffer_size)) == (1_000_000, int)
+    with pytest.raises(ValueError, match=r"buffer_size=1000\.5; allowed: a whole number >= 1"):
+        hajax.make_algorithm("hatd3", problems.make_spec(SPACES), buffer_size=1000.5)
+
+
+def test_training_metrics_leave_the_warm_up_s_episodes_out():
+    env = linear_quadratic(max_steps=5)
+    algo = hajax.make_algorithm("hatd3", env, **(SMALL | {"warmup_steps": 48}))
+    loop = hajax.make_loop(env, algo, num_envs=4, rollout_length=8)
+    _, metrics = jax.jit(lambda key: loop.iterate(loop.init(key)))(jax.random.key(0))
+    assert int(metrics["episodes"]) == 8  # of steps 13 to 20: those that end at steps 15 and 20
+    assert float(metrics["episode_length"]) == 5
+
+
 def test_own_transitions_are_checked():
     spec = problems.make_spec(SPACES, SIZES)
     shape = (1, 5, 3)
@@ -268,8 +311,8 @@ def test_a_replay_that_does_not_fit_into_memory_is_told_of():
     assert memory_warning(1000, 8, 50) is None
     warning = memory_warning(10**15, 8, 1000)
     assert warning is not None
-    assert warning.startswith("algo.buffer_size=1000 takes 1e+06 GB for each of num_seeds=8, 8e+06 GB in all, but ")
-    assert [shown_bytes(x) for x in (12, 3456, 7.89e6, 1.5e9)] == ["12 bytes", "3.46 kB", "7.89 MB", "1.5 GB"]
+    assert warning.startswith("algo.buffer_size=1000 takes 1,000 TB for each of num_seeds=8, 8,000 TB in all, but ")
+    assert [shown_bytes(x) for x in (12, 3456, 7.89e6, 999.7e6)] == ["12 bytes", "3.46 kB", "7.89 MB", "1 GB"]
 
 
 # A problem whose optimum is known.

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import yaml
 from tiny import TINY, TINY_OFF_POLICY
@@ -21,9 +23,12 @@ from tiny import TINY, TINY_OFF_POLICY
 import hajax
 from hajax.cli import main, runner
 from hajax.cli.interrupt import stop_on_interrupt
+from hajax.cli.loading import load_run
+from hajax.cli.programs import seed_keys
 from hajax.cli.run_directory import lock
 from hajax.envs.base import Environment, timestep
-from hajax.training.checkpoints import list_checkpoints, read_checkpoint
+from hajax.envs.regulator import dynamics
+from hajax.training.checkpoints import list_checkpoints, read_checkpoint, restore
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +141,29 @@ def test_a_checkpoint_without_the_replay_goes_on_with_a_new_one(working_director
     assert [int(row["step"]) for row in rows(working_directory / "run")][::2] == [40, 200, 360, 520]
     whole = read_checkpoint(working_directory / "run" / "checkpoints")
     assert any("replay/rows/observation" in name for name in whole.arrays)
+    # Its first step is one of the environments that the new replay has seen.
+    loop = load_run("run").team.loop
+    keys = seed_keys(0, 2)
+    state = restore(whole, jax.eval_shape(jax.vmap(loop.init), keys), under="train/")
+    rows_, drift_and_force = state.replay.rows, dynamics(2)
+    for seed, env in itertools.product(range(2), range(4)):
+        capacity = state.replay.row_of.shape[-1]
+        for k in range(int(state.replay.oldest[seed]), int(state.replay.steps[seed])):
+            row = env * capacity + int(state.replay.row_of[seed, env, k % capacity]) % capacity
+            after = env * capacity + (int(state.replay.row_of[seed, env, k % capacity]) + 1) % capacity
+            position, force = rows_.observation[seed, row, 0], rows_.action[seed, row, :, 0]
+            expected = drift_and_force[0] @ position + drift_and_force[1] @ force
+            np.testing.assert_allclose(rows_.observation[seed, after, 0], expected, atol=1e-5)
+
+
+def test_killed_inside_the_first_checkpoint_of_an_off_policy_run(working_directory):
+    """Its first evaluation comes after the warm-up, and there is nothing yet to go on from: it starts again."""
+    settings = [*TINY_OFF_POLICY, "total_steps=104", "eval_interval=32", "out_dir=run", "resume=auto"]
+    process = subprocess.run([sys.executable, "-c", VICTIM, "1", *settings], capture_output=True, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert [int(row["step"]) for row in rows(working_directory / "run", "timing.csv")] == [40]
+    assert main(["train", *settings]) == 0
+    assert [int(row["step"]) for row in rows(working_directory / "run", "timing.csv")] == [40, 72, 104]
 
 
 def test_interrupted_and_resumed_is_the_same_run(working_directory):

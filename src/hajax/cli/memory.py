@@ -25,11 +25,11 @@ def free_memory() -> int | None:
 
 def shown_bytes(number: float) -> str:
     """In the unit that suits it, of powers of ten."""
-    for unit in ("bytes", "kB", "MB"):
-        if number < 1000:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 999.5:
             return f"{number:.3g} {unit}"
         number /= 1000
-    return f"{number:.3g} GB"
+    return f"{number:,.4g} TB"
 
 
 def memory_warning(replay_bytes: int, num_seeds: int, buffer_size: int) -> str | None:

@@ -17,7 +17,10 @@ class TrainingProgress(AbstractContextManager):
     output, which is for results.
     """
 
-    def __init__(self, total_steps: int, num_seeds: int, show: bool, console: Console | None = None):
+    def __init__(
+        self, total_steps: int, num_seeds: int, show: bool, console: Console | None = None, warmup_steps: int = 0
+    ):
+        self.warmup_steps = warmup_steps  # which no seconds of training are counted for
         self.total_steps, self.num_seeds, self.show = total_steps, num_seeds, show
         self.console = console or Console(stderr=True)
         self.bar = Progress(
@@ -31,7 +34,7 @@ class TrainingProgress(AbstractContextManager):
         )
         self.task = self.bar.add_task("compiling", total=total_steps, status="")
         self.latest_return = float("nan")
-        self.steps = 0
+        self.steps = warmup_steps
         self.seconds = 0.0
 
     def __enter__(self) -> TrainingProgress:
@@ -61,7 +64,7 @@ class TrainingProgress(AbstractContextManager):
         """`steps/s`, return and remaining time, in words."""
         parts = [f"return {self.latest_return:.2f}"]
         if self.seconds > 0:
-            rate = self.steps / self.seconds
+            rate = (self.steps - self.warmup_steps) / self.seconds
             left = (self.total_steps - self.steps) / rate
             parts = [f"{rate * self.num_seeds:,.0f} steps/s", *parts, f"ETA {timedelta(seconds=round(left))}"]
         return "  ".join(parts)

@@ -14,20 +14,23 @@ from rich.console import Console
 from rich.table import Table
 
 from hajax.cli.memory import memory_warning, shown_bytes
+from hajax.cli.programs import Team
 from hajax.cli.schedule import Schedule
 from hajax.cli.settings import TrainSettings
 from hajax.training.checkpoints import Checkpoint
 
 
 def print_start(
-    settings: TrainSettings, schedule: Schedule, path: Path, checkpoint: Checkpoint | None, replay_bytes: int = 0
+    settings: TrainSettings, schedule: Schedule, path: Path, checkpoint: Checkpoint | None, team: Team
 ) -> None:
     """Names the run, its length and its directory, and says so if the length was rounded or the run goes on.
 
     If its replay would not fit into memory it is told even without progress.
     """
+    replay_bytes = team.loop.replay_bytes
     if replay_bytes:
-        warning = memory_warning(replay_bytes, settings.num_seeds, settings.algo["buffer_size"])
+        buffer_size = team.algorithm.settings.buffer_size
+        warning = memory_warning(replay_bytes, settings.num_seeds, buffer_size)
         if warning is not None:
             print(f"hajax train: warning: {warning}", file=sys.stderr)
     if not settings.progress:
@@ -40,7 +43,7 @@ def print_start(
     )
     if replay_bytes:
         console.print(
-            f"replay: {settings.algo['buffer_size']:,} observations, {shown_bytes(replay_bytes)} for each seed; "
+            f"replay: {buffer_size:,} observations, {shown_bytes(replay_bytes)} for each seed; "
             f"{schedule.warmup_steps:,} steps with random actions come first"
         )
     if checkpoint is not None:
@@ -48,7 +51,7 @@ def print_start(
         if not checkpoint.facts.get("replay", True):
             console.print(
                 "it was saved without the replay (checkpoint.replay=false): the run goes on with a new one, of "
-                f"{schedule.warmup_steps:,} random steps, and its results are not those of a run without a break"
+                f"{schedule.warmup_steps:,} random steps in new episodes, and is not the same as one without a break"
             )
     if schedule.total_steps != settings.total_steps:
         console.print(

@@ -117,14 +117,14 @@ def claim(out_dir: str | None, default: Path) -> Path:
     return path
 
 
-def last_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint to go on from; `None` for a run that was killed before it had trained.
+def last_checkpoint(path: Path, warmup_steps: int = 0) -> Checkpoint | None:
+    """The checkpoint to go on from; `None` for a run that was killed before it had trained, beyond its warm-up.
 
     Raises:
         CheckpointError: the last checkpoint is missing, damaged or of a newer format.
     """
     timing = Table(path / "timing.csv")
-    timing.read(lambda step: step > 0)
+    timing.read(lambda step: step > warmup_steps)
     if not timing.rows and not list_checkpoints(path / "checkpoints"):
         return None
     return read_checkpoint(path / "checkpoints")

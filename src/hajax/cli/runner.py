@@ -112,7 +112,9 @@ def run(
     directory.open(settings)
     summary = None
     try:
-        with TrainingProgress(schedule.total_steps, settings.num_seeds, settings.progress) as bar:
+        with TrainingProgress(
+            schedule.total_steps, settings.num_seeds, settings.progress, warmup_steps=schedule.warmup_steps
+        ) as bar:
             this = Run(settings, team, schedule, directory, clock, keys, bar, loggers)
             programs, outcome = train(this, traced, run_state, stop)
         summary = summarise(this, programs, outcome)
@@ -132,7 +134,7 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
     programs = compile_programs(this.team, this.keys, traced)
     if run_state is None or run_state.train.replay is None:
         fresh = programs.init(this.keys, hyperparameters(this.team))
-        run_state = fresh if run_state is None else with_replay(run_state, fresh.train.replay)
+        run_state = fresh if run_state is None else with_episodes(run_state, fresh)
     done, failed, diverged = int(run_state.health.iterations[0]), [], False
     for target in schedule.pauses(done):
         run_state, done = advance(this, programs, run_state, done, target, stop)
@@ -197,6 +199,11 @@ def save(this: Run, run_state: RunState, step: int) -> None:
 def with_replay(run_state: RunState, replay: Any) -> RunState:
     """The state with another replay; `None` leaves it out."""
     return run_state._replace(train=run_state.train._replace(replay=replay))
+
+
+def with_episodes(run_state: RunState, fresh: RunState) -> RunState:
+    """What was learned, with a new replay and the environments whose last steps it holds."""
+    return run_state._replace(train=run_state.train._replace(replay=fresh.train.replay, actors=fresh.train.actors))
 
 
 def saved_part(checkpoint: Checkpoint, run_state: RunState) -> RunState:

@@ -95,8 +95,8 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             path = claim(settings.out_dir, default_directory(settings.env["name"], settings.algo["name"]))
         with lock(path):
             with refusing():
-                checkpoint = last_checkpoint(path) if settings.resume else None
-            print_start(settings, schedule, path, checkpoint, team.loop.replay_bytes)
+                checkpoint = last_checkpoint(path, team.loop.warmup_steps) if settings.resume else None
+            print_start(settings, schedule, path, checkpoint, team)
             summary = None
             if checkpoint is not None and checkpoint.step == schedule.total_steps:
                 summary = finished_summary(path, schedule.total_steps)  # nothing is left to do, nor to compile

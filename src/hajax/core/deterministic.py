@@ -41,9 +41,10 @@ def deterministic_policy_gradient(
         E[Q(s, μ_new^{i_1:m-1}(o), μ^{i_m}(o^{i_m}), a^{i_m+1:n})]
 
     for `epochs` steps, in which the later agents' actions are the replay's (`others="replay"`) or their current
-    policies'. The critics regress on Σ_{j<k} γʲ rʲ + γᵏ Q′(s′, μ′(o′)), with targets φ′ ← τ φ + (1 − τ) φ′. An update
-    is `policy_delay` steps of the critics, each on a minibatch of its own, one of the actors on the last of these, and
-    one of the targets. A policy's output is squashed by tanh where an action is bounded.
+    policies'. The critics regress on Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) Q′(s′, μ′(o′)), with targets
+    φ′ ← τ φ + (1 − τ) φ′. An update is `policy_delay` steps of the critics, each on a minibatch of its own, one of the
+    actors on the last of these, and one of the targets. A policy's output is squashed by tanh where an action is
+    bounded.
 
     Args:
       name: what the algorithm calls itself, in results and errors.
@@ -130,6 +131,7 @@ def deterministic_policy_gradient(
             joint = jnp.moveaxis(actions.features(layout, minibatch.action), -2, 0)
             return off_policy.regress(critics, learners, minibatch.state, joint, target, critic_rate, numbers)
 
+        off_policy.check_delay(settings.policy_delay, batch)
         learners, critic_info = lax.scan(critic_step, state.critics, (jnp.stack(critic_keys), batch))
         last = jax.tree.map(lambda x: x[-1], batch)
         first_of_twins = jax.tree.map(lambda x: x[:, 0], learners.params)

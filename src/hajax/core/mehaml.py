@@ -31,6 +31,7 @@ from hajax.nn.distributions import ActionParameters
 from hajax.nn.networks import MLP
 from hajax.nn.squashing import Drawn, action_of, draw, most_likely
 from hajax.spec import EnvSpec, Timestep
+from hajax.validation import check_number
 
 
 def mehaml(
@@ -49,10 +50,10 @@ def mehaml(
 
         E[min_j Q_j(s, a_new^{i_1:m-1}, a^{i_m}, a^{i_m+1:n}) − α log π̂(a^{i_m}|o^{i_m}) − D(π̂)],   a^{i_m} ~ π̂,
 
-    in which the agents before it act by samples of their new policies, and those after it as the replay says
-    (`others="replay"`, Algorithm 2) or by samples of their current ones (`others="policy"`). Two critics regress on
+    in which the agents before it act by samples of their new policies, and those after it by samples of their current
+    ones (`others="policy"`) or as the replay says (`others="replay"`). Two critics regress on
 
-        y = Σ_{j<k} γʲ rʲ + γᵏ (min_j Q′_j(s′, a′) − Σᵢ αᵢ log πⁱ(a′ⁱ|o′ⁱ)),   a′ ~ π,
+        y = Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) (min_j Q′_j(s′, a′) − Σᵢ αᵢ log πⁱ(a′ⁱ|o′ⁱ)),   a′ ~ π,
 
     with targets φ′ ← τ φ + (1 − τ) φ′. Agents that are not alive have no part in entropies. With `auto_temperature`
     every agent's α descends E[−α (log π(a|o) + H)]: H is `target_entropy` for each real component (in units in which
@@ -71,8 +72,14 @@ def mehaml(
       ValueError: a number is out of range, agents cannot share parameters, the reward is of the wrong kind, every agent
         has a state of its own, or an exact expectation is not to be had.
     """
+
+    def check_numbers(numbers: SoftHyperparameters) -> None:
+        numbers.validate()
+        if settings.auto_temperature and not isinstance(numbers.temperature, jax.core.Tracer):
+            check_number("temperature", numbers.temperature, 0, open_low=True)  # an α of 0 could not grow
+
     off_policy.check_spec(name, spec, per_agent_critics=False)
-    hyperparameters.validate()
+    check_numbers(hyperparameters)
     mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
     groups = make_groups(spec, settings.sharing)
     actors = TeamActors(spec, groups, actor or mlp, settings.agent_id, True, settings.output_gain, std="network")
@@ -90,7 +97,7 @@ def mehaml(
 
     def init(key: jax.Array, hyperparameters: Any = None) -> OffPolicyState:
         numbers = defaults if hyperparameters is None else hyperparameters
-        numbers.validate()
+        check_numbers(numbers)
         numbers = jax.tree.map(lambda x: jnp.asarray(x, float), numbers)
         actor_key, critic_key = jax.random.split(key)
         values = critics.init(critic_key)
@@ -148,6 +155,7 @@ def mehaml(
             taken = jnp.moveaxis(actions.features(layout, minibatch.action), -2, 0)
             return off_policy.regress(critics, learners, minibatch.state, taken, target, critic_rate, numbers)
 
+        off_policy.check_delay(settings.policy_delay, batch)
         learners, critic_info = lax.scan(critic_step, state.critics, (jnp.stack(critic_keys), batch))
         last = jax.tree.map(lambda x: x[-1], batch)
 

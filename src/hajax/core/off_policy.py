@@ -77,6 +77,20 @@ def group_samples(actors: TeamActors, batch: OffPolicyBatch) -> GroupSamples:
     )
 
 
+def check_delay(policy_delay: int, batch: OffPolicyBatch) -> None:
+    """Raises ValueError unless the batch has a minibatch for every critic step of an update."""
+    found = batch.observation.shape[0]
+    if found != policy_delay:
+        raise ValueError(
+            f"batch of {found} minibatches [P, B, …]; allowed with policy_delay={policy_delay}: {policy_delay}"
+        )
+
+
+def of_the_living(samples: GroupSamples, own: jax.Array) -> jax.Array:
+    """A group's features `[K, B, F]`, of which those of members that are not alive teach nothing."""
+    return jnp.where(samples.weight[..., None] > 0, own, lax.stop_gradient(own))
+
+
 def replaced(joint: jax.Array, place: jax.Array, own: jax.Array) -> jax.Array:
     """The joint action `[N, B, F]` with a group's own features `[K, B, F]` in its members' rows."""
     return joint.at[place].set(own.astype(joint.dtype), mode="drop")
@@ -174,13 +188,14 @@ def judge(
 ) -> jax.Array:
     """The mean over samples of what the critics say of a group's own actions `[K, B, F]` in the joint action.
 
-    The team's critic judges all members' actions at once. With a critic per agent, each judges its own agent's, and the
-    other members' as they are: no agent learns for another's reward.
+    The team's critic judges all members' actions at once. With a critic per agent, each judges its own agent's action
+    beside those that the other members' policies take now: no agent learns for another's reward.
 
     Args:
       params: one network's per critic, `[V, …]`.
       samples: where no member was alive, nothing counts.
     """
+    own = of_the_living(samples, own)
     if not critics.per_agent:
         value = critics.value(jax.tree.map(lambda x: x[0], params), state, replaced(joint, samples.place, own))
         return weighted_mean(value, samples.weight.max(0))

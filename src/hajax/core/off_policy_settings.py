@@ -61,7 +61,9 @@ class SoftDriftHyperparameters(SoftHyperparameters):
 
 @dataclasses.dataclass(frozen=True)
 class OffPolicySettings(TeamSettings):
-    """Static settings of every off-policy algorithm, beside `TeamSettings`. Defaults: HARL's, but for `others`.
+    """Static settings of every off-policy algorithm, beside `TeamSettings`.
+
+    Defaults: HARL's, but for `others`, the initialisation, and HASAC's temperature and `n_step`.
 
     What an update does:
 

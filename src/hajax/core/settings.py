@@ -115,7 +115,10 @@ class TeamSettings:
             if isinstance(field.default, bool):
                 check_flag(field.name, getattr(self, field.name))
             elif isinstance(field.default, int):
-                check_number(field.name, getattr(self, field.name), 1, whole=True)
+                value = getattr(self, field.name)
+                if isinstance(value, float) and value.is_integer():  # 1e6
+                    object.__setattr__(self, field.name, value := int(value))
+                check_number(field.name, value, 1, whole=True)
         check_choice("order", self.order, ORDERS)
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
 

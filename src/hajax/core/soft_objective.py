@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hajax.core.advantages import weighted_mean
 from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.groups import Groups
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
-from hajax.core.off_policy import GroupActor, GroupSamples, replaced
+from hajax.core.off_policy import GroupActor, GroupSamples, of_the_living, replaced
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.squashing import Drawn, draw, native
@@ -62,7 +63,11 @@ class SoftObjective:
 
     def mean(self, x: jax.Array) -> jax.Array:
         """The mean of `[B]` over the states that count."""
-        return jnp.sum(x * self.counted) / jnp.maximum(self.counted.sum(), 1)
+        return weighted_mean(x, self.counted)
+
+    def living(self, x: jax.Array) -> jax.Array:
+        """The sum of `[K, B]` over the members that are alive, `[B]`."""
+        return jnp.sum(jnp.where(self.samples.weight > 0, x, 0), 0)
 
     def smaller(self, joint: jax.Array) -> jax.Array:
         """min_j Q_j `[B]`."""
@@ -75,15 +80,16 @@ class SoftObjective:
 
     def soft_value(self, drawn: Drawn, features: jax.Array) -> jax.Array:
         """min_j Q_j − Σ α log π over the members, `[B]`."""
-        entropy = jnp.sum(self.samples.weight * self.temperature * drawn.log_prob, 0)
-        return self.smaller(replaced(self.joint, self.samples.place, features)) - entropy
+        features = of_the_living(self.samples, features)
+        value = self.smaller(replaced(self.joint, self.samples.place, features))
+        return value - self.living(self.temperature * drawn.log_prob)
 
     def __call__(self, key: jax.Array, parameters: ActionParameters) -> jax.Array:
         """The objective of policies with these parameters `[K, B, …]`."""
         drawn, features = self.drawn(key, parameters)
         if self.choices is None:
             return self.mean(self.soft_value(drawn, features))
-        return self.mean(jnp.sum(self.samples.weight * self._expected(parameters, jax.lax.stop_gradient(features)), 0))
+        return self.mean(self.living(self._expected(parameters, jax.lax.stop_gradient(features))))
 
     def _expected(self, parameters: ActionParameters, features: jax.Array) -> jax.Array:
         """Each member's Σ_a π(a|o) (min_j Q_j(s, a) − α log π(a|o)), `[K, B]`, the other members acting as drawn."""
@@ -124,7 +130,7 @@ class SoftObjective:
             layout=self.layout,
             old_policy=lambda: old,
         )
-        return self.mean(jnp.sum(self.samples.weight * drift(change, numbers), 0))
+        return self.mean(self.living(drift(change, numbers)))
 
 
 def unsquashed(layout: Any, drawn: Drawn) -> jax.Array:

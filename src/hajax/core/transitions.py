@@ -111,4 +111,4 @@ def discounted(batch: OffPolicyBatch, value: jax.Array, discount: float | jax.Ar
     """
     powers = jnp.power(discount, jnp.arange(batch.reward.shape[-2]))
     reward = jnp.einsum("bkv,k->vb", batch.reward[..., : len(value)], powers)
-    return reward + jnp.power(discount, batch.steps) * ~batch.terminated * value
+    return reward + jnp.power(discount, batch.steps) * jnp.where(batch.terminated, 0, value)

@@ -68,7 +68,8 @@ def make_off_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, ro
             return play(state, carry, key, random=True), None
 
         (actors, replay), _ = lax.scan(step, carry, jax.random.split(warmup_key, warmup))
-        return TrainState(state, actors, key, replay)
+        episodes, _ = report_episodes(actors.episodes)  # those of random actions are not training's
+        return TrainState(state, actors._replace(episodes=episodes), key, replay)
 
     def iterate(train_state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         key, rollout_key, update_key = jax.random.split(train_state.key, 3)
