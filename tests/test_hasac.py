@@ -312,7 +312,11 @@ def train_from_the_paper_s_policy(alpha, num_seeds, **settings):
 
 
 def test_hasac_escapes_the_local_optimum_of_its_paper_s_game():
-    """Figure 3a of hasac: at α = 10, from policies (0.6, 0.2, 0.2), to (C, C), on which the exact limit is 16.55."""
+    """Figure 3a of hasac: at α = 10, from policies (0.6, 0.2, 0.2), to (C, C), on which the exact limit is 16.55.
+
+    With a critic that is learned, at first from a warm-up of uniform plays, that is not entropy's doing alone: the
+    first fit of the game, which is additive, prefers C, and lower temperatures end there too. Exact critics do not.
+    """
     greedy, returns = train_from_the_paper_s_policy(10.0, 2, expectation="exact")
     np.testing.assert_array_equal(greedy, 2)
     assert hasac_payoff()[2, 2] == 20
