@@ -353,7 +353,7 @@ def test_with_an_exact_critic_policies_approach_the_paper_s_table(alpha, limit, 
     def improve(logits, agent, probs):
         samples = GroupSamples(None, None, jnp.ones((1, 1)), jnp.array([agent]), choices)
         fixed = (probs[:, None], jnp.zeros(2), jnp.zeros((1, 0)), jnp.full((1, 1), alpha), 1.0)
-        objective = SoftObjective(actions, ExactCritic(), actor, samples, *fixed, choices)
+        objective = SoftObjective(actions, ExactCritic(), actor, samples, *fixed)
 
         def value(x):
             return objective(jax.random.key(0), ActionParameters(x[None, None, None], None, None))

@@ -129,7 +129,7 @@ def mehaml(
         drawn = draw(key, parameters, layout, state.hyperparameters.softness)
         return action_of(layout, drawn.choice, drawn.unit), (), memory
 
-    def joint(drawn: Drawn) -> jax.Array:
+    def team_features(drawn: Drawn) -> jax.Array:
         """Features `[N, B, F]` of a whole team's actions `[B, N, …]`."""
         return jnp.moveaxis(actions.join(layout, drawn.choice, drawn.unit), -2, 0)
 
@@ -137,7 +137,7 @@ def mehaml(
         """The soft value `[1, B]` of where the transitions led."""
         parameters = team(state.actors.params, batch.final_observation, batch.final_action_mask)
         drawn = draw(key, parameters, layout, state.hyperparameters.softness)
-        value = critics.values(state.target_critics, batch.final_state, joint(drawn)).min(1)
+        value = critics.values(state.target_critics, batch.final_state, team_features(drawn)).min(1)
         return value - jnp.sum(jnp.where(batch.final_active, temperatures(state) * drawn.log_prob, 0), -1)
 
     def update(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
@@ -170,7 +170,6 @@ def mehaml(
                 last.state,
                 jnp.take(alpha, samples.place, mode="clip")[:, None],
                 numbers.softness,
-                samples.choices,
             )
             old = actor.distribution(learner.params, samples)
 
@@ -219,6 +218,6 @@ def mehaml(
         if settings.others == "replay":
             return jnp.moveaxis(actions.features(layout, batch.action), -2, 0)
         parameters = team(state.actors.params, batch.observation, batch.action_mask)
-        return joint(draw(key, parameters, layout, state.hyperparameters.softness))
+        return team_features(draw(key, parameters, layout, state.hyperparameters.softness))
 
     return Algorithm(name, "off_policy", spec, settings, defaults, init, lambda shape: (), act, update)

@@ -19,7 +19,7 @@ from hajax.core.joint_critics import ActionValues
 from hajax.core.off_policy import GroupActor, GroupSamples, of_the_living, replaced
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
-from hajax.nn.squashing import Drawn, draw, native
+from hajax.nn.squashing import Drawn, action_of, draw
 from hajax.spec import Box, EnvSpec
 
 # Joint choices of one agent that an exact expectation goes through for every sample.
@@ -50,7 +50,6 @@ class SoftObjective:
     state: jax.Array  # [B, S]
     temperature: jax.Array  # [K, 1], α
     softness: jax.Array | float
-    choices: Choices | None  # if the expectation is exact
 
     @property
     def layout(self):
@@ -87,15 +86,14 @@ class SoftObjective:
     def __call__(self, key: jax.Array, parameters: ActionParameters) -> jax.Array:
         """The objective of policies with these parameters `[K, B, …]`."""
         drawn, features = self.drawn(key, parameters)
-        if self.choices is None:
+        if self.samples.choices is None:  # the expectation is sampled
             return self.mean(self.soft_value(drawn, features))
         return self.mean(self.living(self._expected(parameters, jax.lax.stop_gradient(features))))
 
     def _expected(self, parameters: ActionParameters, features: jax.Array) -> jax.Array:
         """Each member's Σ_a π(a|o) (min_j Q_j(s, a) − α log π(a|o)), `[K, B]`, the other members acting as drawn."""
-        assert self.choices is not None
         assert parameters.logits is not None
-        index, exists = (jnp.asarray(x) for x in self.choices)
+        index, exists = (jnp.asarray(x) for x in self.samples.choices)
         scores = jax.nn.log_softmax(parameters.logits)[..., jnp.arange(index.shape[-1]), index]  # [K, B, M, D]
         scores = jnp.where(self.layout.discrete, scores, 0).sum(-1)
         possible = exists & jnp.isfinite(scores)
@@ -119,7 +117,8 @@ class SoftObjective:
         one, other = jax.random.split(key)
         drawn, features = self.drawn(one, old)
         advantage = self.soft_value(drawn, features) - self.soft_value(*self.drawn(other, old))
-        action = unsquashed(self.layout, drawn)
+        # Before they are squashed, as `nn/distributions.py` has them: squashing is one-to-one and leaves ratios alone.
+        action = jax.lax.stop_gradient(action_of(self.layout, drawn.choice, drawn.raw))
         log_ratio = distributions.log_prob(parameters, self.layout, action) - distributions.log_prob(
             old, self.layout, action
         )
@@ -131,19 +130,6 @@ class SoftObjective:
             old_policy=lambda: old,
         )
         return self.mean(self.living(drift(change, numbers)))
-
-
-def unsquashed(layout: Any, drawn: Drawn) -> jax.Array:
-    """The action `[…, D]` of which `nn/distributions.py` speaks: as drawn, but reals before they are squashed.
-
-    Squashing is one-to-one, so that ratios of densities, and with them drifts, are those of the squashed actions.
-    """
-    parts = []
-    if drawn.choice is not None:
-        parts.append(jnp.where(layout.discrete, jnp.argmax(drawn.choice, -1), 0).astype(drawn.choice.dtype))
-    if drawn.raw is not None:
-        parts.append(native(layout, drawn.raw))
-    return jax.lax.stop_gradient(sum(parts[1:], parts[0]))
 
 
 def own_choices(name: str, spec: EnvSpec, groups: Groups) -> Choices:
