@@ -36,6 +36,8 @@ SETTINGS: dict[str, Any] = {
     "target_rate": 1.0,
     "auto_temperature": False,
 }
+# Iterations after which the replay holds none of the warm-up's plays, each of which takes two of its rows.
+FILLING = SETTINGS["buffer_size"] // (2 * 200)
 
 
 def exact_limit(temperature: float) -> tuple[float, list]:
@@ -48,27 +50,37 @@ def exact_limit(temperature: float) -> tuple[float, list]:
         return float(tabular.evaluate(game, last).expected_return), np.exp(last[:, 0]).round(4).tolist()
 
 
-def train(temperature: float, expectation: str, num_seeds: int) -> dict[str, Any]:
-    """Greedy joint actions, the policies at the end, and the mean return of their last twenty iterations."""
+def train(temperatures: list[float], expectation: str, num_seeds: int, **changes: Any) -> list[dict[str, Any]]:
+    """For each temperature: greedy joint actions and policies at the end, and mean returns of 20 iterations."""
     env = hajax.make_env("games/hasac_matrix")
-    algo = hajax.make_algorithm("hasac", env, temperature=temperature, expectation=expectation, **SETTINGS)
+    algo = hajax.make_algorithm("hasac", env, expectation=expectation, **(SETTINGS | changes))
     loop = hajax.make_loop(env, algo, num_envs=200, rollout_length=1)
 
-    def one(key):
-        start = loop.init(key)
+    def one(temperature, key):
+        start = loop.init(key, algo.hyperparameters.replace(temperature=temperature))
         params = start.algorithm.actors.params
         bias = jnp.broadcast_to(jnp.log(jnp.array([0.6, 0.2, 0.2])), params["logits"]["bias"].shape)
         head = {"kernel": jnp.zeros_like(params["logits"]["kernel"]), "bias": bias}
         actors = start.algorithm.actors._replace(params=params | {"logits": head})
-        start = start._replace(algorithm=start.algorithm._replace(actors=actors))
+        algorithm = start.algorithm._replace(actors=actors)
+        # The warm-up's actions are uniform. The policy's own take their place, played while nothing learns.
+        numbers = algorithm.hyperparameters.replace(actor_lr=0.0, critic_lr=0.0)
+        paused = start._replace(algorithm=algorithm._replace(hyperparameters=jax.tree.map(jnp.asarray, numbers)))
+        played, _ = lax.scan(lambda state, _: loop.iterate(state), paused, None, FILLING)
+        start = played._replace(algorithm=algorithm)
         final, metrics = lax.scan(lambda state, _: loop.iterate(state), start, None, 200)
         shown = final.actors.timestep
         greedy = algo.act(key, final.algorithm, shown, final.actors.memory, True)[0][0, :, 0]
         plays = jax.vmap(lambda k: algo.act(k, final.algorithm, shown, final.actors.memory)[0][..., 0])
         actions = plays(jax.random.split(key, 50)).reshape(-1, 2)
-        return greedy, jax.nn.one_hot(actions, 3).mean(0), metrics["episode_return"]
+        return greedy, jax.nn.one_hot(actions.astype(int), 3).mean(0), metrics["episode_return"]
 
-    greedy, policy, returns = jax.device_get(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), num_seeds)))
+    runs = jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None)))
+    found = jax.device_get(runs(jnp.array(temperatures), jax.random.split(jax.random.key(0), num_seeds)))
+    return [summary(*of_temperature) for of_temperature in zip(*found, strict=True)]
+
+
+def summary(greedy: np.ndarray, policy: np.ndarray, returns: np.ndarray) -> dict[str, Any]:
     joint = ["ABC"[int(a)] + "ABC"[int(b)] for a, b in greedy]
     return {
         "greedy": {name: joint.count(name) for name in sorted(set(joint))},
@@ -89,8 +101,8 @@ def main() -> None:
     limits = {temperature: exact_limit(float(temperature)) for temperature in given.temperatures}
     print("| α | expectation | greedy joint actions | E[r], mean over seeds | exact limit |\n|---|---|---|---|---|")
     for expectation in ("exact", "sampled"):
-        for temperature in given.temperatures:
-            found = train(float(temperature), expectation, given.seeds)
+        results = train([float(x) for x in given.temperatures], expectation, given.seeds)
+        for temperature, found in zip(given.temperatures, results, strict=True):
             limit, limit_policy = limits[temperature]
             exact = {"limit": limit, "limit_policy": limit_policy}
             rows.append({"temperature": temperature, "expectation": expectation, **found, **exact})

@@ -44,7 +44,8 @@ def random_state(algo: Any, seed: int) -> Any:
 
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(algo.init, jax.random.key(0)))
     for part in ("actors", "critics"):
-        learner = getattr(state, part)
+        if (learner := getattr(state, part)) is None:
+            continue
         state = state._replace(**{part: learner._replace(params=jax.tree.map(fill, learner.params))})
         if getattr(state, f"target_{part}") is not None:
             state = state._replace(**{f"target_{part}": jax.tree.map(fill, learner.params)})

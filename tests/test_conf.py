@@ -96,6 +96,10 @@ def test_smac_presets(preset, hidden, clip, discount, name):
             for name in ("haddpg", "maddpg", "hatd3", "matd3")
         ),
         *(
+            ("harl/mpe_had3qn", name, (20, 50), {"batch_size": 1000, "epsilon": 0.05, "head_sizes": [128]})
+            for name in ("had3qn", "mad3qn")
+        ),
+        *(
             ("harl/mpe_hasac", name, (20, 50), {"batch_size": 1000, "n_step": 20, "hidden_sizes": [256, 256]})
             for name in ("hasac", "masac")
         ),
@@ -114,7 +118,7 @@ def test_presets_of_other_algorithms(preset, name, schedule, numbers):
 
 def test_every_preset_is_tested():
     tested = {"harl/mpe", "hatrpo-happo/smac", "harl/smac", "harl/smac_outnumbered", "haml/smac", "hajax/smax"}
-    tested |= {"harl/mpe_haddpg", "harl/mpe_hasac"}
+    tested |= {"harl/mpe_haddpg", "harl/mpe_hasac", "harl/mpe_had3qn"}
     tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac", "hajax/smax")}
     assert set(config.options("preset")) == tested
 

@@ -12,11 +12,12 @@ import hajax
 import hajax.algorithms
 from hajax.algorithms import _find
 from hajax.core.algorithm import Algorithm
-from hajax.spec import Box, Discrete, Timestep
+from hajax.spec import Box, Discrete, MultiDiscrete, Timestep
 
 ALGORITHMS = hajax.list_algorithms()
 DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")
-OFF_POLICY = (*DETERMINISTIC, "hasac", "masac")
+DOUBLE_Q = ("had3qn", "mad3qn", "id3qn")  # for discrete actions
+OFF_POLICY = (*DETERMINISTIC, *DOUBLE_Q, "hasac", "masac")
 # What suits a team whose agents all differ; each algorithm's own default sharing is tried on a team of equals.
 CASES = [
     (name, kind)
@@ -24,12 +25,14 @@ CASES = [
     for kind in ("mixed team", "team of equals", *(() if name in OFF_POLICY else ("team with memory",)))
 ]
 BOXES = (Box((-1.0, 0.0), (2.0, 5.0)), Box((-np.inf,), (np.inf,)), Box((-1.0,), (4.0,)))
+CHOICES = (Discrete(3), MultiDiscrete((2, 4)), Discrete(2))
+MIXTURES = dict.fromkeys(DETERMINISTIC, BOXES) | dict.fromkeys(DOUBLE_Q, CHOICES)
 
 
 def build(name: str, kind: str) -> Algorithm:
     if name in OFF_POLICY:
-        mixed = problems.make_spec(BOXES if name in DETERMINISTIC else problems.MIXED)
-        equals = problems.make_spec([Box((-2.0,), (3.0,))] * 3)
+        mixed = problems.make_spec(MIXTURES.get(name, problems.MIXED))
+        equals = problems.make_spec([Discrete(4) if name in DOUBLE_Q else Box((-2.0,), (3.0,))] * 3)
         return off_policy_problems.make_algorithm(name, mixed if kind == "mixed team" else equals)
     if kind == "mixed team":
         return problems.make_algorithm(name, problems.make_spec(problems.MIXED, problems.MIXED_SIZES), sharing="none")
@@ -152,6 +155,9 @@ def test_every_form_of_sharing(name, sharing):
         ("hatd3", {"exploration": "epsilon"}, r"exploration='epsilon'; allowed: gaussian, ou"),
         ("hatd3", {"updates_per_step": 0}, r"updates_per_step=0; allowed: a number > 0"),
         ("hatd3", {"target_rate": 0.0}, r"target_rate=0\.0; allowed: a number > 0 and <= 1"),
+        ("had3qn", {"epsilon": 1.5}, r"epsilon=1\.5; allowed: a number >= 0 and <= 1"),
+        ("mad3qn", {"order": "random"}, r"order='random' of mad3qn; allowed: simultaneous"),
+        ("id3qn", {"order": "fixed"}, r"order='fixed' of id3qn; allowed: simultaneous"),
         ("masac", {"order": "random"}, r"order='random' of masac; allowed: simultaneous"),
         ("hasac", {"softness": 0.0}, r"softness=0\.0; allowed: a number > 0"),
         ("hasac", {"expectation": "exact"}, r"expectation='exact' of hasac, but agent_2 has a Box; allowed: sampled"),
@@ -159,7 +165,7 @@ def test_every_form_of_sharing(name, sharing):
     ],
 )
 def test_refusals_name_the_setting_the_value_and_what_is_allowed(name, settings, message):
-    spaces = BOXES if name in DETERMINISTIC and settings else problems.MIXED
+    spaces = MIXTURES.get(name, problems.MIXED) if settings else problems.MIXED
     with pytest.raises(ValueError, match=message):
         hajax.make_algorithm(name, problems.make_spec(spaces), **settings)
 

@@ -245,10 +245,10 @@ def test_a_joint_critic_needs_one_reward_and_one_state(field, message):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", ["haddpg", "hatd3", "hasac"])
+@pytest.mark.parametrize("name", ["haddpg", "hatd3", "hasac", "had3qn"])
 def test_dead_agents_learn_nothing_and_teach_nobody(name):
     """An agent that is dead throughout; with the replay's actions for all not yet updated, what it sees is nowhere."""
-    spec = problems.make_spec([SPACES[0]] * 2)
+    spec = problems.make_spec([Discrete(3) if name == "had3qn" else SPACES[0]] * 2)
     algo = off_policy_problems.make_algorithm(name, spec, order="fixed", others="replay")
     state, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0)
     active = batch.active.at[..., 1].set(False)
@@ -355,7 +355,7 @@ def test_the_riccati_controller_earns_the_best_cost():
     np.testing.assert_array_equal(ends[0], [False] * 9 + [True])
 
 
-@pytest.mark.parametrize(("name", "within"), [("hatd3", 0.05), ("haddpg", 0.10)])
+@pytest.mark.parametrize(("name", "within"), [("hatd3", 0.05), ("haddpg", 0.10), ("hasac", 0.05)])
 def test_the_linear_quadratic_game_is_solved(name, within):
     """Discount 0.9, ten steps cut by truncation, from which targets bootstrap: as if the game went on for ever."""
     env = linear_quadratic(max_steps=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import re
@@ -74,3 +75,13 @@ def check_number(
     above = numbers > low if open_low else numbers >= low
     if not np.all(above & (numbers <= high)) or (finite and not np.all(np.isfinite(numbers))):
         raise ValueError(f"{name}={value}; allowed: {allowed}")
+
+
+def check_has(given: Any, needed: Any) -> None:
+    """Raises ValueError, naming what is missing, unless `given` has all fields of the dataclass instance `needed`."""
+    missing = [field.name for field in dataclasses.fields(needed) if not hasattr(given, field.name)]
+    if missing:
+        raise ValueError(
+            f"{type(given).__name__} has no {', '.join(missing)}; allowed: a {type(needed).__name__}, or any class "
+            "that also has these"
+        )

@@ -12,6 +12,9 @@
 | `maddpg` | multi-agent DDPG, one critic or one per agent | https://arxiv.org/abs/1706.02275 |
 | `hatd3` | heterogeneous-agent TD3 | https://arxiv.org/abs/2304.09870 |
 | `matd3` | multi-agent TD3, one pair of critics or one per agent | https://arxiv.org/abs/1910.01465 |
+| `had3qn` | heterogeneous-agent dueling double Q-learning | https://arxiv.org/abs/1511.06581 |
+| `mad3qn` | dueling double Q-learning with a joint critic | https://arxiv.org/abs/1511.06581 |
+| `id3qn` | independent dueling double Q-learning | https://arxiv.org/abs/1511.08779 |
 | `hasac` | heterogeneous-agent soft actor-critic | https://arxiv.org/abs/2306.10715 |
 | `masac` | multi-agent soft actor-critic | https://arxiv.org/abs/1812.05905 |
 """
@@ -40,6 +43,9 @@ _BUILT_IN: dict[str, str] = {
     "maddpg": "hajax.algorithms.maddpg:maddpg",
     "hatd3": "hajax.algorithms.hatd3:hatd3",
     "matd3": "hajax.algorithms.matd3:matd3",
+    "had3qn": "hajax.algorithms.had3qn:had3qn",
+    "mad3qn": "hajax.algorithms.mad3qn:mad3qn",
+    "id3qn": "hajax.algorithms.id3qn:id3qn",
     "hasac": "hajax.algorithms.hasac:hasac",
     "masac": "hajax.algorithms.masac:masac",
 }

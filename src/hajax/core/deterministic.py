@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hajax.core import off_policy
-from hajax.core.actors import TeamActors
+from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.algorithm import Algorithm
 from hajax.core.groups import make_groups
 from hajax.core.joint_actions import JointActions
@@ -18,7 +19,7 @@ from hajax.core.joint_critics import ActionValues
 from hajax.core.off_policy import GroupActor, GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import DeterministicHyperparameters, DeterministicSettings
 from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
-from hajax.core.transitions import OffPolicyBatch, discounted
+from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.networks import MLP
 from hajax.nn.squashing import clip_to_bounds, native, squashed_mean
 from hajax.spec import Box, EnvSpec, Timestep
@@ -107,7 +108,7 @@ def deterministic_policy_gradient(
             u = clip_to_bounds(layout, u + noise)
         return native(layout, u), (), memory
 
-    def target_values(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> jax.Array:
+    def target_values(state: OffPolicyState, key: jax.Array, batch: OffPolicyBatch) -> jax.Array:
         """Q′(s′, μ′(o′)) `[V, B]` of where the transitions led."""
         u = team_action(state.target_actors, batch.final_observation)
         if twin:
@@ -125,19 +126,21 @@ def deterministic_policy_gradient(
             decayed(rate, state.updates, numbers.decay_updates) for rate in (numbers.critic_lr, numbers.actor_lr)
         )
 
-        def critic_step(learners: Learner, inputs):
-            key, minibatch = inputs
-            target = discounted(minibatch, target_values(key, state, minibatch), numbers.discount)
-            joint = jnp.moveaxis(actions.features(layout, minibatch.action), -2, 0)
-            return off_policy.regress(critics, learners, minibatch.state, joint, target, critic_rate, numbers)
-
-        off_policy.check_delay(settings.policy_delay, batch)
-        learners, critic_info = lax.scan(critic_step, state.critics, (jnp.stack(critic_keys), batch))
+        learners, critic_info = off_policy.fit_critics(
+            critics,
+            state.critics,
+            batch,
+            jnp.moveaxis(actions.features(layout, batch.action), -2, 1),
+            functools.partial(target_values, state),
+            jnp.stack(critic_keys),
+            critic_rate,
+            numbers,
+        )
         last = jax.tree.map(lambda x: x[-1], batch)
         first_of_twins = jax.tree.map(lambda x: x[:, 0], learners.params)
 
-        def improve(key: jax.Array, actor: GroupActor, learner: Learner, samples: GroupSamples, joint: jax.Array):
-            own_layout = actor.tables.layout
+        def improve(key: jax.Array, tables: GroupTables, learner: Learner, samples: GroupSamples, joint: jax.Array):
+            actor, own_layout = GroupActor(actors, tables), tables.layout
 
             def features(params):
                 return actions.join(own_layout, None, squashed_mean(own_layout, actor.distribution(params, samples)))
@@ -173,6 +176,6 @@ def deterministic_policy_gradient(
             target_critics=off_policy.towards(state.target_critics, learners.params, numbers.target_rate),
             updates=state.updates + 1,
         )
-        return state, actor_info | {name: x.mean() for name, x in critic_info.items()}
+        return state, actor_info | critic_info
 
     return Algorithm(name, "off_policy", spec, settings, defaults, init, initial_memory, act, update)

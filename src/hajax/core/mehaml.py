@@ -6,41 +6,44 @@ https://arxiv.org/abs/2306.10715. HASAC is the instance without drift.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from hajax.core import off_policy
-from hajax.core.actors import TeamActors
+from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.advantages import weighted_mean
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import Drift, no_drift
 from hajax.core.groups import make_groups
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
+from hajax.core.neighbourhoods import Neighbourhood, unrestricted
 from hajax.core.off_policy import GroupActor, GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import SoftHyperparameters, SoftSettings
 from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
+from hajax.core.soft_neighbourhoods import SoftMirrorObjective
 from hajax.core.soft_objective import SoftObjective, own_choices
-from hajax.core.transitions import OffPolicyBatch, discounted
+from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.networks import MLP
 from hajax.nn.squashing import Drawn, action_of, draw, most_likely
 from hajax.spec import EnvSpec, Timestep
-from hajax.validation import check_number
+from hajax.validation import check_has, check_number
 
 
 def mehaml(
     name: str,
     spec: EnvSpec,
-    settings: SoftSettings,
-    hyperparameters: SoftHyperparameters,
+    settings: SoftSettings | None = None,
+    hyperparameters: SoftHyperparameters | None = None,
     *,
     drift: Drift = no_drift,
+    neighbourhood: Neighbourhood = unrestricted,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
@@ -62,16 +65,26 @@ def mehaml(
     Args:
       name: what the algorithm calls itself, in results and errors.
       spec: the environment's specification; agents may mix discrete and Box actions.
-      settings, hyperparameters: the static settings, and the default numbers, with all that the drift reads
-        (`SoftDriftHyperparameters`).
+      settings, hyperparameters: the static settings, and the default numbers, which `init` may replace, with all that
+        neighbourhood and drift read (`SoftDriftHyperparameters`); the neighbourhood's own if `None`.
       drift: D, as of `core/drifts.py`. Its samples are drawn from the policy before the update; their advantage M is
         Q − α log π, against another sample of that policy.
+      neighbourhood: `unrestricted` (`epochs` of Adam), `gradient_step` or `kl_ball` of `core/neighbourhoods.py`. The
+        line search of the last judges by sampled actions; discrete ones jump, so that it needs `expectation="exact"`.
       actor, critic: flax modules used as torsos instead of the MLP; see `core.deterministic`.
 
     Raises:
-      ValueError: a number is out of range, agents cannot share parameters, the reward is of the wrong kind, every agent
-        has a state of its own, or an exact expectation is not to be had.
+      ValueError: a number is out of range or missing, agents cannot share parameters, the reward is of the wrong kind,
+        every agent has a state of its own, or an exact expectation is not to be had.
     """
+
+    soft = neighbourhood.soft
+    if soft is None:
+        raise ValueError("neighbourhood has no soft form; allowed: unrestricted, gradient_step, kl_ball, or one's own")
+    settings = soft.settings if settings is None else settings
+    hyperparameters = soft.numbers if hyperparameters is None else hyperparameters
+    check_has(settings, soft.settings)
+    check_has(hyperparameters, soft.numbers)
 
     def check_numbers(numbers: SoftHyperparameters) -> None:
         numbers.validate()
@@ -103,7 +116,7 @@ def mehaml(
         values = critics.init(critic_key)
         log_temperature = jnp.full(spec.num_agents, jnp.log(numbers.temperature))
         return OffPolicyState(
-            actors=jax.vmap(init_learner)(actors.init(actor_key)),
+            actors=jax.vmap(neighbourhood.init)(actors.init(actor_key)),
             critics=jax.vmap(jax.vmap(init_learner))(values),
             target_actors=None,
             target_critics=values,
@@ -133,7 +146,7 @@ def mehaml(
         """Features `[N, B, F]` of a whole team's actions `[B, N, …]`."""
         return jnp.moveaxis(actions.join(layout, drawn.choice, drawn.unit), -2, 0)
 
-    def target_values(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> jax.Array:
+    def target_values(state: OffPolicyState, key: jax.Array, batch: OffPolicyBatch) -> jax.Array:
         """The soft value `[1, B]` of where the transitions led."""
         parameters = team(state.actors.params, batch.final_observation, batch.final_action_mask)
         drawn = draw(key, parameters, layout, state.hyperparameters.softness)
@@ -149,17 +162,20 @@ def mehaml(
         )
         alpha = temperatures(state)
 
-        def critic_step(learners: Learner, inputs):
-            key, minibatch = inputs
-            target = discounted(minibatch, target_values(key, state, minibatch), numbers.discount)
-            taken = jnp.moveaxis(actions.features(layout, minibatch.action), -2, 0)
-            return off_policy.regress(critics, learners, minibatch.state, taken, target, critic_rate, numbers)
-
-        off_policy.check_delay(settings.policy_delay, batch)
-        learners, critic_info = lax.scan(critic_step, state.critics, (jnp.stack(critic_keys), batch))
+        learners, critic_info = off_policy.fit_critics(
+            critics,
+            state.critics,
+            batch,
+            jnp.moveaxis(actions.features(layout, batch.action), -2, 1),
+            functools.partial(target_values, state),
+            jnp.stack(critic_keys),
+            critic_rate,
+            numbers,
+        )
         last = jax.tree.map(lambda x: x[-1], batch)
 
-        def improve(key: jax.Array, actor: GroupActor, learner: Learner, samples: GroupSamples, joint: jax.Array):
+        def improve(key: jax.Array, tables: GroupTables, learner: Learner, samples: GroupSamples, joint: jax.Array):
+            actor = GroupActor(actors, tables)
             objective = SoftObjective(
                 actions,
                 critics,
@@ -171,25 +187,24 @@ def mehaml(
                 jnp.take(alpha, samples.place, mode="clip")[:, None],
                 numbers.softness,
             )
-            old = actor.distribution(learner.params, samples)
 
-            def loss(params, key):
+            def gain(key, old, new):
                 value_key, drift_key = jax.random.split(key)
-                parameters = actor.distribution(params, samples)
-                value = objective(value_key, parameters)
+                value = objective(value_key, new)
                 if drift is no_drift:
-                    return -value
-                return objective.penalty(drift_key, drift, old, parameters, numbers) - value
+                    return value
+                return value - objective.penalty(drift_key, drift, old, new, numbers)
 
-            def step(learner, key):
-                policy_loss, gradient = jax.value_and_grad(loss)(learner.params, key)
-                learner, norm = adam_step(learner, gradient, actor_rate, numbers.max_grad_norm, numbers.adam_eps)
-                return learner, {"policy_loss": policy_loss, "actor_grad_norm": norm}
+            def distribution(params):
+                return actor.distribution(params, samples)
 
-            *keys, fresh_key = jax.random.split(key, settings.epochs + 1)
-            learner, info = lax.scan(step, learner, jnp.stack(keys))
-            drawn, features = objective.drawn(fresh_key, actor.distribution(learner.params, samples))
-            return learner, features, jax.tree.map(jnp.mean, info) | {"log_prob": drawn.log_prob}
+            mirror = SoftMirrorObjective(
+                gain, distribution, tables.layout, samples.weight, settings, numbers, actor_rate
+            )
+            ascent_key, fresh_key = jax.random.split(key)
+            learner, info = soft.improve(ascent_key, mirror, learner)
+            drawn, features = objective.drawn(fresh_key, distribution(learner.params))
+            return learner, features, info | {"log_prob": drawn.log_prob}
 
         samples = off_policy.group_samples(actors, last)._replace(choices=choices)
         policies, actor_info = off_policy.improve_in_sequence(
@@ -210,7 +225,7 @@ def mehaml(
             temperatures=adapted,
         )
         entropy = -jax.vmap(weighted_mean)(log_prob, weight)
-        info = {name: x.mean() for name, x in critic_info.items()} | {"entropy": entropy, "temperature": alpha}
+        info = critic_info | {"entropy": entropy, "temperature": alpha}
         return state, actor_info | info
 
     def others(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> jax.Array:

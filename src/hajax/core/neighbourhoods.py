@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hajax.core import soft_neighbourhoods
 from hajax.core.advantages import weighted_mean
 from hajax.core.batches import GroupBatch
 from hajax.core.compound_ratio import GroupPolicy
@@ -28,8 +29,9 @@ from hajax.core.settings import (
     TrustRegionHyperparameters,
     TrustRegionSettings,
 )
-from hajax.core.trust_region import line_search, linearise, natural_gradient_step
+from hajax.core.trust_region import linearise, step_within_kl_ball
 from hajax.nn import distributions
+from hajax.validation import check_has
 
 Info = dict[str, jax.Array]
 
@@ -53,7 +55,8 @@ class MirrorObjective:
 class Neighbourhood(NamedTuple):
     """`init(params) -> learner`, and `improve(key, objective, learner, samples) -> (learner, info)`: one group's whole
     update on its samples `[K, B, …]`, whose `advantage` is M. With a memory they are the rollout's sequences
-    `[K, E, T, …]`, from which `improve` cuts the chunks that it learns from.
+    `[K, E, T, …]`, from which `improve` cuts the chunks that it learns from. `soft` is the same for maximum-entropy
+    mirror learning.
 
     `settings` and `numbers` are the defaults, of classes that have what `improve` reads.
     """
@@ -62,16 +65,12 @@ class Neighbourhood(NamedTuple):
     improve: Callable[[jax.Array, MirrorObjective, Learner, GroupBatch], tuple[Learner, Info]]
     settings: Settings
     numbers: Hyperparameters
+    soft: soft_neighbourhoods.SoftForm | None = None
 
     def check(self, settings: Settings, numbers: Hyperparameters) -> None:
         """Raises ValueError, naming what is missing, unless both have all that the defaults' classes have."""
-        for given, needed in ((settings, self.settings), (numbers, self.numbers)):
-            missing = [field.name for field in dataclasses.fields(needed) if not hasattr(given, field.name)]
-            if missing:
-                raise ValueError(
-                    f"{type(given).__name__} has no {', '.join(missing)}; allowed: a {type(needed).__name__}, or any "
-                    "class that also has these"
-                )
+        check_has(settings, self.settings)
+        check_has(numbers, self.numbers)
 
 
 def _gradient(objective: MirrorObjective, old_params: Any, params: Any, samples: GroupBatch) -> tuple[Any, Info]:
@@ -150,37 +149,26 @@ def _step_within_kl_ball(
 
     start, slope = jax.value_and_grad(gain)(around.distribution, around.distribution, samples)
     gradient = around.pull(slope)
-    direction = natural_gradient_step(
-        around.fisher_product, gradient, numbers.kl_radius, numbers.damping, settings.cg_iterations
-    )
-    found = line_search(
-        evaluate,
-        learner.params,
-        direction,
-        numbers.kl_radius,
-        numbers.accept_ratio,
-        numbers.backtrack,
-        settings.line_search_steps,
-    )
-    improvement = jnp.where(found.accepted, found.improvement, 0)
-    info = {
-        "policy_loss": -(start + improvement),
+    params, info = step_within_kl_ball(learner.params, gradient, around.fisher_product, evaluate, numbers, settings)
+    info |= {
+        "policy_loss": -(start + info["improvement"]),
         "entropy": jnp.sum(share(rollout) * distributions.entropy(old, layout)),
-        "kl": jnp.where(found.accepted, found.kl, 0),
-        "improvement": improvement,
-        "expected_improvement": direction.expected,
-        "accepted": found.accepted.astype(start.dtype),
-        "candidate": found.candidate.astype(start.dtype),
         "actor_grad_norm": optax.tree.norm(gradient),
     }
-    return learner._replace(params=found.params), info
+    return learner._replace(params=params), info
 
 
-unrestricted = Neighbourhood(init_learner, _ascend_by_adam, GradientSettings(), GradientHyperparameters())
+unrestricted = Neighbourhood(
+    init_learner, _ascend_by_adam, GradientSettings(), GradientHyperparameters(), soft_neighbourhoods.ascent
+)
 """All policies: `epochs` of `minibatches` by Adam, as in HAPPO and HAA2C."""
 
-gradient_step = Neighbourhood(Learner, _step_once, Settings(), GradientHyperparameters())
+gradient_step = Neighbourhood(
+    Learner, _step_once, Settings(), GradientHyperparameters(), soft_neighbourhoods.single_step
+)
 """One step θ + α g on all samples, so that ‖Δθ‖ ≤ `actor_lr` · `max_grad_norm`."""
 
-kl_ball = Neighbourhood(Learner, _step_within_kl_ball, TrustRegionSettings(), TrustRegionHyperparameters())
+kl_ball = Neighbourhood(
+    Learner, _step_within_kl_ball, TrustRegionSettings(), TrustRegionHyperparameters(), soft_neighbourhoods.trust_region
+)
 """Mean KL(π_old ‖ π_new) ≤ `kl_radius`: a natural-gradient step and a line search, as in HATRPO."""

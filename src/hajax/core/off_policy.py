@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,11 @@ from jax import lax
 
 from hajax.core.actors import GroupTables, TeamActors, policy_input
 from hajax.core.advantages import weighted_mean
+from hajax.core.groups import Groups
 from hajax.core.joint_critics import ActionValues
 from hajax.core.optimisation import Learner, adam_step
 from hajax.core.sequential import draw_permutation, sequential_update
-from hajax.core.transitions import OffPolicyBatch
+from hajax.core.transitions import OffPolicyBatch, discounted
 from hajax.nn.distributions import ActionParameters
 from hajax.spec import EnvSpec
 
@@ -34,9 +35,9 @@ class OffPolicyState(NamedTuple):
     """All that the next update needs. `hyperparameters` are numbers inside the state, so a sweep is a `vmap`."""
 
     actors: Learner  # stacked [G, …]
-    critics: Learner  # stacked [V, copies, …]
+    critics: Any  # a `Learner`, stacked [V, copies, …]; `None` if there are none
     target_actors: Any  # parameters, stacked [G, …]; `None` if targets use the actors themselves
-    target_critics: Any  # parameters, stacked [V, copies, …]
+    target_critics: Any  # parameters, stacked [V, copies, …]; `None` if there are none
     updates: jax.Array  # int []: updates done so far
     hyperparameters: Any
     temperatures: Learner | None = None  # log α of every agent, [N], if it adapts
@@ -52,6 +53,27 @@ class GroupSamples(NamedTuple):
     choices: Any = None  # `Choices` [M], if something goes through all of one agent's
 
 
+class Policies(Protocol):
+    """The team's policies, in groups: `TeamActors`, or the agents' `OwnValues`."""
+
+    @property
+    def spec(self) -> EnvSpec: ...
+    @property
+    def groups(self) -> Groups: ...
+    @property
+    def agent_id(self) -> bool: ...
+    @property
+    def tables(self) -> Any:
+        """What padding means for each group, `[G, …]`."""
+
+
+class Critics(Protocol):
+    """Networks on the state and the joint action, all of one shape."""
+
+    def value(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
+        """One network's values `[B]` of states `[B, S]` and joint actions `[N, B, F]`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class GroupActor:
     """One group's actor as a function of its parameters and samples."""
@@ -64,10 +86,10 @@ class GroupActor:
         return self.actors.distribution(params, self.tables, None, samples.observation, samples.action_mask)[0]
 
 
-def group_samples(actors: TeamActors, batch: OffPolicyBatch) -> GroupSamples:
+def group_samples(policies: Policies, batch: OffPolicyBatch) -> GroupSamples:
     """The samples of all groups, from a minibatch `[B, …]`."""
-    groups, spec = actors.groups, actors.spec
-    observation = groups.gather(policy_input(spec, batch.observation, actors.agent_id), axis=1)
+    groups, spec = policies.groups, policies.spec
+    observation = groups.gather(policy_input(spec, batch.observation, policies.agent_id), axis=1)
     alive = groups.gather(batch.active, axis=1) & jnp.asarray(groups.member_mask)[..., None]
     return GroupSamples(
         observation=observation,
@@ -77,7 +99,7 @@ def group_samples(actors: TeamActors, batch: OffPolicyBatch) -> GroupSamples:
     )
 
 
-def check_delay(policy_delay: int, batch: OffPolicyBatch) -> None:
+def check_minibatches(policy_delay: int, batch: OffPolicyBatch) -> None:
     """Raises ValueError unless the batch has a minibatch for every critic step of an update."""
     found = batch.observation.shape[0]
     if found != policy_delay:
@@ -111,12 +133,12 @@ def check_spec(name: str, spec: EnvSpec, per_agent_critics: bool) -> None:
         )
 
 
-Improve = Callable[[jax.Array, GroupActor, Learner, GroupSamples, jax.Array], tuple[Learner, jax.Array, Info]]
+Improve = Callable[[jax.Array, Any, Learner, GroupSamples, jax.Array], tuple[Learner, jax.Array, Info]]
 
 
 def improve_in_sequence(
     key: jax.Array,
-    actors: TeamActors,
+    policies: Policies,
     order: str,
     learners: Learner,
     samples: GroupSamples,
@@ -131,32 +153,32 @@ def improve_in_sequence(
       learners: stacked `[G, …]`.
       samples: of all groups, `[G, K, B, …]`.
       joint: `[N, B, F]`, the joint action that the first group sees.
-      improve: `(key, actor, learner, samples, joint) -> (learner, features, info)`, one group's whole improvement and
-        the features `[K, B, F]` of what its new policy does.
+      improve: `(key, tables, learner, samples, joint) -> (learner, features, info)`, one group's whole improvement,
+        given its tables of `policies.tables`, and the features `[K, B, F]` of what its new policy does.
 
     Returns:
       The new learners, and the groups' info stacked `[G]`.
     """
     order_key, improve_key = jax.random.split(key)
-    num_groups = actors.groups.num_groups
+    num_groups = policies.groups.num_groups
 
     def update_group(learner, inputs, joint):
         key, tables, samples = inputs
-        learner, features, info = improve(key, GroupActor(actors, tables), learner, samples, joint)
+        learner, features, info = improve(key, tables, learner, samples, joint)
         return learner, replaced(joint, samples.place, features), info
 
     learners, _, info = sequential_update(
         update_group,
         draw_permutation(order_key, num_groups, order),
         learners,
-        (jax.random.split(improve_key, num_groups), actors.tables, samples),
+        (jax.random.split(improve_key, num_groups), policies.tables, samples),
         joint,
     )
     return learners, info
 
 
 def regress(
-    critics: ActionValues,
+    critics: Critics,
     learners: Learner,
     state: jax.Array,
     joint: jax.Array,
@@ -176,6 +198,34 @@ def regress(
         return learner, {"value_loss": value_loss, "value": value, "critic_grad_norm": norm}
 
     return jax.vmap(jax.vmap(step, in_axes=(0, None)))(learners, target)
+
+
+def fit_critics(
+    critics: Critics,
+    learners: Learner,
+    batch: OffPolicyBatch,
+    taken: jax.Array,
+    target_values: Callable[[jax.Array, OffPolicyBatch], jax.Array],
+    keys: jax.Array,
+    learning_rate: jax.Array,
+    numbers: Any,
+) -> tuple[Learner, Info]:
+    """A step of every network on each minibatch in turn, towards Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) · value.
+
+    Args:
+      taken: the joint actions of the minibatches, `[P, N, B, F]`.
+      target_values: `(key, minibatch) -> [V, B]`, what the targets say of where the transitions led.
+      keys: one per minibatch, `[P]`.
+    """
+    check_minibatches(len(keys), batch)
+
+    def step(learners: Learner, inputs):
+        key, minibatch, taken = inputs
+        target = discounted(minibatch, target_values(key, minibatch), numbers.discount)
+        return regress(critics, learners, minibatch.state, taken, target, learning_rate, numbers)
+
+    learners, info = lax.scan(step, learners, (keys, batch, taken))
+    return learners, {name: x.mean() for name, x in info.items()}
 
 
 def towards(target: Any, params: Any, rate: float | jax.Array) -> Any:

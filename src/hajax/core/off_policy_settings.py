@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 
@@ -41,6 +42,13 @@ class TwinHyperparameters(DeterministicHyperparameters):
     target_noise_clip: float | jax.Array = 0.5  # its bound
 
 
+class DoubleQHyperparameters(OffPolicyHyperparameters):
+    """Numbers of HAD3QN, MAD3QN and ID3QN (which has no critic, and learns with `actor_lr`)."""
+
+    discount: float | jax.Array = 0.95
+    epsilon: float | jax.Array = 0.05  # the probability that an agent's action is random in training
+
+
 class SoftHyperparameters(OffPolicyHyperparameters):
     """Numbers of HASAC and MASAC."""
 
@@ -57,6 +65,15 @@ class SoftDriftHyperparameters(SoftHyperparameters):
 
     drift_coef: float | jax.Array = 1.0  # c of drifts `c · D`
     clip: float | jax.Array = 0.2  # ε of `ppo_clip`
+
+
+class SoftTrustRegionHyperparameters(SoftHyperparameters):
+    """Numbers for maximum-entropy mirror learning within a KL ball; see `TrustRegionHyperparameters`."""
+
+    kl_radius: float | jax.Array = 0.01
+    accept_ratio: float | jax.Array = 0.5
+    backtrack: float | jax.Array = 0.8
+    damping: float | jax.Array = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,3 +148,30 @@ class SoftSettings(OffPolicySettings):
     def __post_init__(self):
         super().__post_init__()
         check_choice("expectation", self.expectation, EXPECTATIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftTrustRegionSettings(SoftSettings):
+    """Static settings of maximum-entropy mirror learning within a KL ball; see `TrustRegionSettings`."""
+
+    cg_iterations: int = 10
+    line_search_steps: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class DoubleQSettings(OffPolicySettings):
+    """Static settings of double Q-learning.
+
+    - `head_sizes`: the hidden layers of each of a dueling network's two streams, behind those of `hidden_sizes`; there
+      may be none.
+    """
+
+    head_sizes: tuple[int, ...] = (128,)
+
+    def __post_init__(self):
+        super().__post_init__()
+        sizes: object = self.head_sizes
+        if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+            raise ValueError(f"head_sizes={sizes!r}; allowed: a list of whole numbers, such as [128]")
+        object.__setattr__(self, "head_sizes", tuple(sizes))
+        check_number("head_sizes", self.head_sizes or (1,), 1, whole=True)

@@ -77,7 +77,9 @@ _POSITIVE: dict[str, Any] = {"low": 0, "open_low": True}
 _SHARE: dict[str, Any] = {"low": 0, "high": 1}
 _RANGES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("clip", "huber_delta", "kl_radius", "kl_target", "softness"), _POSITIVE),
-    **dict.fromkeys(("discount", "gae_lambda", "value_decay", "accept_ratio", "target_entropy_share"), _SHARE),
+    **dict.fromkeys(
+        ("discount", "gae_lambda", "value_decay", "accept_ratio", "target_entropy_share", "epsilon"), _SHARE
+    ),
     "target_entropy": {"low": -math.inf},
     **dict.fromkeys(("backtrack", "target_rate", "ou_rate"), _SHARE | {"open_low": True}),
     **dict.fromkeys(("decay_updates", "max_grad_norm"), _POSITIVE | {"finite": False}),

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hajax.core.advantages import weighted_mean
+from hajax.core.choices import MOST_CHOICES, Choices, choices_of, unlisted
 from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.groups import Groups
 from hajax.core.joint_actions import JointActions
@@ -20,17 +18,7 @@ from hajax.core.off_policy import GroupActor, GroupSamples, of_the_living, repla
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.squashing import Drawn, action_of, draw
-from hajax.spec import Box, EnvSpec
-
-# Joint choices of one agent that an exact expectation goes through for every sample.
-MOST_CHOICES = 256
-
-
-class Choices(NamedTuple):
-    """All joint choices of one agent of a group (with all groups in front)."""
-
-    index: Any  # int [M, D]
-    exists: Any  # bool [M]
+from hajax.spec import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,27 +123,12 @@ class SoftObjective:
 def own_choices(name: str, spec: EnvSpec, groups: Groups) -> Choices:
     """All joint choices of one agent of each group, `[G, M, D]` and `[G, M]`.
 
-    Raises ValueError if an agent has a Box, or more than `MOST_CHOICES`.
+    Raises ValueError if an agent has a Box, or too many.
     """
-    tables = []
-    for first in groups.first_member:
-        agent = spec.agents[first]
-        if isinstance(agent.action_space, Box):
-            raise ValueError(
-                f"expectation='exact' of {name}, but {agent.name} has a Box; allowed: sampled, unless all actions are "
-                "discrete"
-            )
-        count = math.prod(agent.action_space.choices)
-        if count > MOST_CHOICES:
-            raise ValueError(
-                f"expectation='exact' of {name}, but {agent.name} has {count} joint choices; allowed: sampled, unless "
-                f"there are at most {MOST_CHOICES}"
-            )
-        tables.append(np.array(list(itertools.product(*(range(n) for n in agent.action_space.choices)))))
-    most = max(len(table) for table in tables)
-    index = np.zeros((len(tables), most, spec.num_components), int)
-    exists = np.zeros((len(tables), most), bool)
-    for g, table in enumerate(tables):
-        index[g, : len(table), : table.shape[1]] = table
-        exists[g, : len(table)] = True
-    return Choices(index, exists)
+    agents = groups.first_member.tolist()
+    if reason := unlisted(spec, agents):
+        raise ValueError(
+            f"expectation='exact' of {name}, but {reason}; allowed: sampled, unless every agent has discrete "
+            f"actions and at most {MOST_CHOICES} joint choices"
+        )
+    return choices_of(spec, agents)

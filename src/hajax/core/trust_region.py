@@ -129,3 +129,38 @@ def line_search(
     last = lax.while_loop(unfinished, lambda search: candidate(search.candidate + 1), first)
     kept = jax.tree.map(lambda new, old: jnp.where(last.accepted, new, old), last.params, params)
     return last._replace(params=kept)
+
+
+def step_within_kl_ball(
+    params: Any,
+    gradient: Any,
+    fisher_product: Product,
+    evaluate: Callable[[Any], tuple[jax.Array, jax.Array]],
+    numbers: Any,
+    settings: Any,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """The parameters that a line search accepts along the natural gradient, or `params`; and what it did.
+
+    Args:
+      params, gradient, fisher_product, evaluate: as above.
+      numbers, settings: a trust region's (`TrustRegionHyperparameters`, `TrustRegionSettings`).
+    """
+    direction = natural_gradient_step(
+        fisher_product, gradient, numbers.kl_radius, numbers.damping, settings.cg_iterations
+    )
+    found = line_search(
+        evaluate,
+        params,
+        direction,
+        numbers.kl_radius,
+        numbers.accept_ratio,
+        numbers.backtrack,
+        settings.line_search_steps,
+    )
+    return found.params, {
+        "kl": jnp.where(found.accepted, found.kl, 0),
+        "improvement": jnp.where(found.accepted, found.improvement, 0),
+        "expected_improvement": direction.expected,
+        "accepted": found.accepted.astype(direction.expected.dtype),
+        "candidate": found.candidate.astype(direction.expected.dtype),
+    }

@@ -1,0 +1,44 @@
+"""HAD3QN: heterogeneous-agent dueling double deep Q-networks.
+
+Double Q-learning (van Hasselt et al., 2016: https://arxiv.org/abs/1509.06461) with dueling networks (Wang et al., 2016:
+https://arxiv.org/abs/1511.06581) in the sequential scheme of *Heterogeneous-Agent Mirror Learning* (Kuba et al., 2022,
+Eq. 7: https://arxiv.org/abs/2208.01682). The name is HARL's; no paper gives its pseudo-code.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from hajax.core.algorithm import Algorithm
+from hajax.core.double_q import double_q_learning
+from hajax.core.off_policy_settings import DoubleQHyperparameters as Hyperparameters
+from hajax.core.off_policy_settings import DoubleQSettings
+from hajax.spec import EnvSpec
+
+DEFAULTS = DoubleQSettings(order="random", others="policy")
+
+
+def had3qn(
+    spec: EnvSpec,
+    settings: DoubleQSettings = DEFAULTS,
+    hyperparameters: Hyperparameters | None = None,
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+    name: str = "had3qn",
+) -> Algorithm:
+    """HAD3QN for the team that `spec` describes, all of whose actions are discrete.
+
+    Agents update one after another in random order. Agent i_m regresses its own values on its slice of a joint dueling
+    critic,
+
+        q^{i_m}(o^{i_m}, a) → Q(s, a_new^{i_1:m-1}, a, a^{i_m+1:n})   for all its choices a,
+
+    in which the agents before it already take the best choices of their new values. (HARL regresses on the choice that
+    was best so far, and lets agents see the state when they choose for the agents after them; its targets take the
+    agents' choices from target actors.) In training every agent in every environment explores with probability ε, each
+    by a coin of its own.
+
+    For arguments and errors see `core.double_q.double_q_learning`, which is the algorithm.
+    """
+    return double_q_learning(name, spec, settings, hyperparameters or Hyperparameters(), actor=actor, critic=critic)

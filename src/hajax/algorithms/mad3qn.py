@@ -1,0 +1,28 @@
+"""MAD3QN: dueling double Q-learning with a joint critic, which is HAD3QN with all agents at once."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from hajax.algorithms.had3qn import Hyperparameters, had3qn
+from hajax.core.algorithm import Algorithm
+from hajax.core.off_policy_settings import DoubleQSettings
+from hajax.spec import EnvSpec
+
+DEFAULTS = DoubleQSettings(order="simultaneous", others="policy")
+
+
+def mad3qn(
+    spec: EnvSpec,
+    settings: DoubleQSettings = DEFAULTS,
+    hyperparameters: Hyperparameters | None = None,
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+) -> Algorithm:
+    """MAD3QN for the team that `spec` describes; arguments and errors as in `had3qn`.
+
+    Every agent regresses its own values on the joint critic's with the others' *current* best choices.
+    """
+    settings.require("mad3qn", order="simultaneous")
+    return had3qn(spec, settings, hyperparameters, actor=actor, critic=critic, name="mad3qn")

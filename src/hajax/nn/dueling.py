@@ -1,0 +1,39 @@
+"""The dueling network: a state's value and its actions' advantages, in streams of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hajax.nn.initializers import orthogonal
+from hajax.nn.networks import MLP, apply_torso, dense
+
+
+class Dueling(nn.Module):
+    """A torso and two streams of fully connected layers: `x […, S] -> values […, M]` of M actions,
+
+        Q(a) = V + A(a) − mean of A over the actions that exist
+
+    (Wang et al., *Dueling Network Architectures*, 2016, Eq. 9: https://arxiv.org/abs/1511.06581).
+    """
+
+    torso: nn.Module
+    num_actions: int
+    hidden_sizes: Sequence[int] = (128,)
+    activation: str = "relu"
+    layer_norm: bool = False
+    output_gain: float = 0.01
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, exists: jax.Array | None = None) -> jax.Array:
+        features = apply_torso(self.torso, x, mask)
+
+        def stream(name: str, width: int, gain: float) -> jax.Array:
+            layers = MLP(self.hidden_sizes, self.activation, self.layer_norm, False, name=f"{name}_stream")
+            return dense(width, orthogonal(gain), layers(features), name)
+
+        value, advantage = stream("value", 1, 1.0), stream("advantage", self.num_actions, self.output_gain)
+        return value + advantage - jnp.mean(advantage, -1, keepdims=True, where=exists)
