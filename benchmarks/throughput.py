@@ -7,6 +7,8 @@ before the next repeat of any, so that ratios are of the same moments. rows.py s
 the yardstick is timed vmapped, as in PureJaxRL, and with its seeds in turn, which a CPU's cache may like better; the
 ratio is against the faster. Steps are environment steps of all seeds; an environment step moves all agents.
 
+The off-policy part, of continuous simple_spread at HARL's schedule, is described in off_policy.py.
+
 The table goes to stdout, progress to stderr, and all numbers to `--output`, which is written after every cell.
 """
 
@@ -23,6 +25,7 @@ from typing import Any
 
 import jax
 from arithmetic import product_rate
+from off_policy import line, off_policy, replay_memory
 from rows import ROWS, Schedule, harl_mpe, jaxmarl_mpe, make_row
 from timing import measure_cell, peak_memory, program_bytes, reset_peak
 
@@ -30,7 +33,7 @@ import hajax
 
 SCHEDULES: dict[str, Callable[[], Schedule]] = {"16x128": jaxmarl_mpe, "harl/mpe": harl_mpe}
 TINY = {"tiny": lambda: jaxmarl_mpe(num_envs=2, rollout_length=8, hidden_size=8)}
-PARTS = ("grid", "arithmetic", "memory")
+PARTS = ("grid", "arithmetic", "memory", "off_policy")
 COLUMNS = f"{'schedule':<10}{'agents':>7}{'seeds':>6}" + "".join(f"{name:>11}" for name in ROWS)
 RATIOS = {"happo/ippo": "happo_over_ippo", "mappo/ippo": "mappo_over_ippo", "hatrpo/happo": "hatrpo_over_happo"}
 COLUMNS += "".join(f"{name:>20}" for name in RATIOS) + f"{'GFLOP/s':>9}{'of peak':>8}{'peak MiB':>10}"
@@ -173,6 +176,14 @@ def main(arguments: list[str] | None = None) -> None:
     if "memory" in options.parts:
         record("memory", memory(TINY["tiny"](), [2, 200]) if options.quick else memory(jaxmarl_mpe(), [10, 1000]))
         print(json.dumps(result["memory"]))
+    if "off_policy" in options.parts:
+        record("replay_memory", replay_memory(400 if options.quick else 1_000_000))
+        print(json.dumps(result["replay_memory"]), flush=True)
+        measured = []
+        for cell in off_policy(options.seeds, options.repeats, options.seconds, options.quick):
+            print(line(cell), flush=True)
+            measured.append(cell)
+            record("off_policy", measured)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts that import eac
 
 import arithmetic  # noqa: E402
 import ippo  # noqa: E402
+import matd3  # noqa: E402
+import off_policy  # noqa: E402
 import rows  # noqa: E402
 import tabulate  # noqa: E402
 
@@ -63,6 +66,75 @@ def test_memory_is_flat_in_the_number_of_iterations(quick):
     assert growth == long["metrics_bytes"] - short["metrics_bytes"]
     assert long["metrics_bytes"] / 200 < 200  # bytes per iteration
     assert long["peak_growth_bytes"] < 8 * 2**20
+
+
+def test_off_policy_rows_are_beside_bare_updates_and_the_yardstick(quick):
+    result, table = quick
+    (cell,) = result["off_policy"]
+    assert set(cell["rows"]) == set(off_policy.ROWS)
+    for row in cell["rows"].values():
+        for unit in ("steps_per_second", "critic_steps_per_second"):
+            assert 0 < row[unit]["min"] <= row[unit]["median"] <= row[unit]["max"]
+    # Two environments, one critic step per step of both.
+    hatd3 = cell["rows"]["hatd3"]
+    assert hatd3["steps_per_second"]["median"] == pytest.approx(
+        2 * hatd3["critic_steps_per_second"]["median"], rel=0.02
+    )
+    for name in ("hatd3_over_bare", "hasac_over_bare", "hatd3_over_matd3"):
+        assert 0 < cell["ratios"][name]["min"] <= cell["ratios"][name]["max"]
+    assert f"hasac {cell['rows']['hasac']['steps_per_second']['median']:,.0f}" in table
+    memory = result["replay_memory"]
+    assert memory["stated_megabytes"] == memory["array_megabytes"] > 0
+
+
+class Walk(NamedTuple):
+    """Where two agents stand."""
+
+    place: jax.Array  # [2, 1]
+    steps: jax.Array
+
+
+def walk():
+    """Two agents on a line that earn the more the nearer they are to −½ and ½; ten steps."""
+    goal = jnp.array([[-0.5], [0.5]])
+
+    def reset(key):
+        place = jax.random.uniform(key, (2, 1), minval=-1, maxval=1)
+        return Walk(place, jnp.zeros((), int)), place
+
+    def step(key, state, action):
+        place = jnp.clip(state.place + 0.3 * action, -1, 1)
+        done = state.steps == 9
+        after, shown = reset(key)
+        reward = -jnp.square(place - goal).sum()
+        kept = jax.tree.map(lambda x, y: jnp.where(done, x, y), after, Walk(place, state.steps + 1))
+        return kept, jnp.where(done, shown, place), reward, done
+
+    return matd3.Env(2, 1, 1, reset, step)
+
+
+def test_the_off_policy_yardstick_learns():
+    config = matd3.Config(
+        num_envs=10,
+        rollout_length=20,
+        warmup_steps=500,
+        buffer_size=5000,
+        batch_size=64,
+        hidden_sizes=(32,),
+        actor_lr=3e-3,
+        critic_lr=3e-3,
+        discount=0.5,
+        target_rate=0.05,
+    )
+    algo = matd3.make_matd3(walk(), config)
+    state = jax.jit(lambda key: jax.lax.fori_loop(0, 60, lambda _, s: algo.iterate(s), algo.init(key)))(
+        jax.random.key(0)
+    )
+    assert int(state.stored) == 500 + 60 * 200
+    reward = np.asarray(state.ring.reward)
+    assert reward.mean() > -0.2
+    untrained = jax.jit(algo.init)(jax.random.key(0))
+    assert np.asarray(untrained.ring.reward)[:500].mean() < -0.5  # of random actions
 
 
 def bandit(payoff):
