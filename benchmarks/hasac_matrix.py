@@ -3,7 +3,8 @@
     python benchmarks/hasac_matrix.py [--temperatures 1 2 5 10 15 20] [--seeds 10] [--output FILE]
 
 Figures 3a, 4c and 5 of Liu et al. (2024, https://arxiv.org/abs/2306.10715): from policies (0.6, 0.2, 0.2), 200
-iterations of 200 sampled plays, at fixed temperatures. The game pays 5, 10 and 20 for agreeing on A, B and C, else −20.
+iterations of 200 sampled plays, at fixed temperatures, after the policies' own plays have filled the replay. The game
+pays 5, 10 and 20 for agreeing on A, B and C, else −20.
 Beside it stand the limits of exact soft policy iteration from there (`hajax.tabular`), agent 1 first.
 """
 
@@ -36,8 +37,6 @@ SETTINGS: dict[str, Any] = {
     "target_rate": 1.0,
     "auto_temperature": False,
 }
-# Iterations after which the replay holds none of the warm-up's plays, each of which takes two of its rows.
-FILLING = SETTINGS["buffer_size"] // (2 * 200)
 
 
 def exact_limit(temperature: float) -> tuple[float, list]:
@@ -55,6 +54,8 @@ def train(temperatures: list[float], expectation: str, num_seeds: int, **changes
     env = hajax.make_env("games/hasac_matrix")
     algo = hajax.make_algorithm("hasac", env, expectation=expectation, **(SETTINGS | changes))
     loop = hajax.make_loop(env, algo, num_envs=200, rollout_length=1)
+    # After so many iterations the replay holds none of the warm-up's plays, each of which takes two of its rows.
+    filling = -(-algo.settings.buffer_size // (2 * 200))
 
     def one(temperature, key):
         start = loop.init(key, algo.hyperparameters.replace(temperature=temperature))
@@ -66,7 +67,7 @@ def train(temperatures: list[float], expectation: str, num_seeds: int, **changes
         # The warm-up's actions are uniform. The policy's own take their place, played while nothing learns.
         numbers = algorithm.hyperparameters.replace(actor_lr=0.0, critic_lr=0.0)
         paused = start._replace(algorithm=algorithm._replace(hyperparameters=jax.tree.map(jnp.asarray, numbers)))
-        played, _ = lax.scan(lambda state, _: loop.iterate(state), paused, None, FILLING)
+        played, _ = lax.scan(lambda state, _: loop.iterate(state), paused, None, filling)
         start = played._replace(algorithm=algorithm)
         final, metrics = lax.scan(lambda state, _: loop.iterate(state), start, None, 200)
         shown = final.actors.timestep

@@ -78,10 +78,15 @@ class State(NamedTuple):
 
 
 class Matd3(NamedTuple):
-    """`init(key) -> State`, which takes the warm-up's random steps, and `iterate(State) -> State`."""
+    """`init(key) -> State`, which takes the warm-up's random steps, and `iterate(State) -> State`.
+
+    `targets(state, batch, noise) -> [B]` and `actor_loss(actors, critics, batch)` are of a minibatch of the ring.
+    """
 
     init: Callable[[jax.Array], State]
     iterate: Callable[[State], State]
+    targets: Callable
+    actor_loss: Callable
 
 
 class Network(nn.Module):
@@ -165,6 +170,12 @@ def make_matd3(env: Env, config: Config) -> Matd3:
 
         return lax.scan(step, state, jax.random.split(warmup_key, -(-config.warmup_steps // num_envs)))[0]
 
+    def targets(state: State, batch: Ring, noise: jax.Array) -> jax.Array:
+        noise = jnp.clip(config.target_noise * noise, -config.target_noise_clip, config.target_noise_clip)
+        next_action = jnp.clip(act(state.target_actors, batch.next_observation) + noise, -1, 1)
+        after = values(state.target_critics, batch.next_observation, next_action).min(0)
+        return batch.reward + config.discount * jnp.where(batch.done, 0, after)
+
     def critic_loss(params, batch: Ring, target):
         return jnp.square(values(params, batch.observation, batch.action) - target).mean(1).sum()
 
@@ -183,12 +194,8 @@ def make_matd3(env: Env, config: Config) -> Matd3:
         index_key, noise_key = jax.random.split(key)
         index = jax.random.randint(index_key, (config.batch_size,), 0, jnp.minimum(state.stored, rows))
         batch = jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), state.ring)
-        noise = config.target_noise * jax.random.normal(noise_key, batch.action.shape)
-        noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
-        next_action = jnp.clip(act(state.target_actors, batch.next_observation) + noise, -1, 1)
-        after = values(state.target_critics, batch.next_observation, next_action).min(0)
-        target = batch.reward + config.discount * jnp.where(batch.done, 0, after)
-        gradient = jax.grad(critic_loss)(state.critics, batch, target)
+        noise = jax.random.normal(noise_key, batch.action.shape)
+        gradient = jax.grad(critic_loss)(state.critics, batch, targets(state, batch, noise))
         updates, optimiser = critic_optimiser.update(gradient, state.critic_optimiser)
         critics = optax.apply_updates(state.critics, updates)
         return state._replace(critics=critics, critic_optimiser=optimiser), batch
@@ -220,4 +227,4 @@ def make_matd3(env: Env, config: Config) -> Matd3:
         learned, _ = lax.scan(update, state, keys)
         return learned._replace(key=key)
 
-    return Matd3(init, iterate)
+    return Matd3(init, iterate, targets, actor_loss)

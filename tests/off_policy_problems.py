@@ -32,6 +32,8 @@ NOISE = {"target_noise": 0.7, "target_noise_clip": 0.4}
 def make_algorithm(name: str, spec: Any, **settings: Any) -> Any:
     """A tiny algorithm with `NUMBERS` unless `settings` say otherwise."""
     numbers = NUMBERS | (NOISE if name.endswith("td3") else {})
+    if name == "id3qn":  # which has no critic
+        del numbers["critic_lr"]
     return hajax.make_algorithm(name, spec, **({"hidden_sizes": (6, 5), "batch_size": 7} | numbers | settings))
 
 

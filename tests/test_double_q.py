@@ -182,7 +182,7 @@ def test_update_equals_the_reference(name):
 def test_one_agent_is_d3qn(name):
     """ID3QN's agent is; HAD3QN's critic is, where the agent sees the state and its own values are the critic's."""
     spec = problems.make_spec([Discrete(4)], [4])
-    algo = make(name, spec, actor_lr=1e-2, critic_lr=1e-2)
+    algo = make(name, spec, **({"actor_lr": 1e-2} if name == "id3qn" else {"critic_lr": 1e-2}))
     state = off_policy_problems.random_state(algo, 0)
     if name == "had3qn":
         state = state._replace(actors=state.actors._replace(params=jax.tree.map(lambda x: x[0], state.critics.params)))
@@ -246,7 +246,23 @@ def test_choices_are_available_if_all_their_components_are():
     table = jax.tree.map(lambda x: x[0], choices_of(problems.make_spec([MultiDiscrete((2, 3))]), [0]))
     mask = jnp.asarray([[True, False, True], [True, True, False]])
     np.testing.assert_array_equal(table.available(mask), [True, True, False, False, False, False])
-    np.testing.assert_array_equal(table.available(jnp.zeros_like(mask)), [True] * 6)
+
+
+def test_a_component_without_a_choice_gets_its_own_back_and_no_other_does():
+    """As everywhere (`nn.networks.available_choices`); padded components and choices count for nothing."""
+    spec = problems.make_spec([Discrete(3), MultiDiscrete((2, 2))])
+    algo = make("had3qn", spec, epsilon=1.0)
+    state = off_policy_problems.random_state(algo, 0)
+    mask = np.zeros((2, 2, 3), bool)  # [N, D, C]
+    mask[0, 0, 2] = mask[1, 0, 1] = True
+    ts = hajax.make_env("games/hasac_matrix").reset(jax.random.key(0))[1]
+    ts = ts._replace(observation=jnp.ones((2, 3)), action_mask=jnp.asarray(mask))
+    random = jax.vmap(lambda key: algo.act(key, state, ts, ())[0])(jax.random.split(jax.random.key(0), 200))
+    greedy = algo.act(jax.random.key(0), state, ts, (), True)[0]
+    for action in (np.asarray(random), np.asarray(greedy)[None]):
+        assert {tuple(a) for a in action[:, 0]} == {(2, 0)}
+        assert {tuple(a) for a in action[:, 1]} <= {(1, 0), (1, 1)}
+    assert len(np.unique(np.asarray(random)[:, 1, 1])) == 2
 
 
 @pytest.mark.parametrize(

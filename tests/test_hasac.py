@@ -473,6 +473,30 @@ def test_no_step_leaves_its_kl_ball_and_each_one_taken_improves():
     assert accepted >= 8
 
 
+class BallWithDrift(SoftTrustRegionHyperparameters):
+    """What a drift in a KL ball reads."""
+
+    drift_coef: float = 1.0
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_drift_in_a_kl_ball_on_a_mixed_team():
+    """Boxes and choices, sampled, some agents dead: finite, within the ball, and shorter with a drift."""
+    case = CASES["hasac, mixed team"]
+    spec = problems.make_spec(case["spaces"], case["sizes"])
+    settings = SoftTrustRegionSettings(hidden_sizes=(6, 5), batch_size=7, others="policy")
+    steps = []
+    for coef in (0.0, 1e4):
+        numbers = BallWithDrift(kl_radius=0.02, drift_coef=coef)
+        algo = mehaml("mine", spec, settings, numbers, drift=DRIFTS["kl_old_new"], neighbourhood=kl_ball)
+        state, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0, 0.3)
+        new, info = jax.jit(algo.update)(jax.random.key(0), state, batch)
+        assert all(np.isfinite(x).all() for x in info.values())
+        assert (np.asarray(info["kl"]) <= 0.02 * (1 + 1e-6)).all()
+        steps.append(distance(new.actors.params, state.actors.params))
+    assert 0 <= steps[1] < steps[0]
+
+
 def test_a_neighbourhood_needs_its_settings_and_a_soft_form():
     spec = problems.make_spec([Discrete(2)])
     with pytest.raises(ValueError, match="SoftSettings has no cg_iterations, line_search_steps; allowed: a SoftTrust"):
@@ -481,6 +505,8 @@ def test_a_neighbourhood_needs_its_settings_and_a_soft_form():
         ValueError, match=r"SoftHyperparameters has no kl_radius, .*; allowed: a SoftTrustRegionHyperparam"
     ):
         mehaml("mine", spec, None, SoftHyperparameters(), neighbourhood=kl_ball)
+    with pytest.raises(ValueError, match="SoftHyperparameters has no clip, which ppo_clip reads; allowed: any class"):
+        mehaml("mine", spec, drift=DRIFTS["ppo_clip"])
     with pytest.raises(
         ValueError, match="neighbourhood has no soft form; allowed: unrestricted, gradient_step, kl_ball"
     ):

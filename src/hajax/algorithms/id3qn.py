@@ -20,20 +20,20 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.double_q import epsilon_greedy, team_choices
 from hajax.core.groups import make_groups
 from hajax.core.off_policy import Info, OffPolicyState
-from hajax.core.off_policy_settings import DoubleQHyperparameters as Hyperparameters
-from hajax.core.off_policy_settings import DoubleQSettings
+from hajax.core.off_policy_settings import DuelingSettings
+from hajax.core.off_policy_settings import IndependentQHyperparameters as Hyperparameters
 from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
 from hajax.core.own_values import OwnValues
 from hajax.core.transitions import OffPolicyBatch, discounted
 from hajax.nn.networks import MLP
 from hajax.spec import EnvSpec
 
-DEFAULTS = DoubleQSettings(order="simultaneous", others="policy")
+DEFAULTS = DuelingSettings(order="simultaneous")
 
 
 def id3qn(
     spec: EnvSpec,
-    settings: DoubleQSettings = DEFAULTS,
+    settings: DuelingSettings = DEFAULTS,
     hyperparameters: Hyperparameters | None = None,
     *,
     actor: nn.Module | None = None,
@@ -50,8 +50,7 @@ def id3qn(
     living agents' values stands for it; its own does not.
 
     Args:
-      actor: a flax module used as torso; see `core.double_q.double_q_learning`. There is no critic, so that `critic_lr`
-        and `others` mean nothing.
+      actor: a flax module used as torso; see `core.double_q.double_q_learning`. There is no critic.
 
     Raises:
       ValueError: as there, but for joint choices, of which there may be any number; and if a `critic` is given.

@@ -27,10 +27,12 @@ class Choices(NamedTuple):
     exists: Any  # bool [M]
 
     def available(self, action_mask: jax.Array) -> jax.Array:
-        """Which choices the environment allows, `[…, D, C] -> […, M]`; all that exist where it allows none."""
+        """Those of which all components are available, `[…, D, C] -> […, M]`.
+
+        `action_mask` is that of `nn.networks.available_choices`, which leaves every component something.
+        """
         components = jnp.arange(self.index.shape[-1])
-        allowed = action_mask[..., components, self.index].all(-1) & self.exists
-        return jnp.where(allowed.any(-1, keepdims=True), allowed, self.exists)
+        return action_mask[..., components, self.index].all(-1) & self.exists
 
 
 def unlisted(spec: EnvSpec, agents: Sequence[int]) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from hajax.core import off_policy
 from hajax.core.actors import GroupTables, TeamActors
@@ -18,7 +17,7 @@ from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
 from hajax.core.off_policy import GroupActor, GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import DeterministicHyperparameters, DeterministicSettings
-from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
+from hajax.core.optimisation import Learner, decayed, descend, init_learner
 from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.networks import MLP
 from hajax.nn.squashing import clip_to_bounds, native, squashed_mean
@@ -148,13 +147,9 @@ def deterministic_policy_gradient(
             def loss(params):
                 return -off_policy.judge(critics, first_of_twins, last.state, joint, samples, features(params))
 
-            def step(learner, _):
-                policy_loss, gradient = jax.value_and_grad(loss)(learner.params)
-                learner, norm = adam_step(learner, gradient, actor_rate, numbers.max_grad_norm, numbers.adam_eps)
-                return learner, {"policy_loss": policy_loss, "actor_grad_norm": norm}
-
-            learner, info = lax.scan(step, learner, None, settings.epochs)
-            return learner, features(learner.params), jax.tree.map(jnp.mean, info)
+            rates = (actor_rate, numbers.max_grad_norm, numbers.adam_eps)
+            learner, info = descend(learner, loss, settings.epochs, *rates)
+            return learner, features(learner.params), info
 
         if settings.others == "replay":
             before = actions.features(layout, last.action)

@@ -9,7 +9,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from hajax.core import off_policy
 from hajax.core.advantages import weighted_mean
@@ -18,7 +17,7 @@ from hajax.core.choices import MOST_CHOICES, MOST_JOINT_CHOICES, TeamChoices, un
 from hajax.core.groups import make_groups
 from hajax.core.off_policy import GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import DoubleQHyperparameters, DoubleQSettings
-from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
+from hajax.core.optimisation import Learner, decayed, descend, init_learner
 from hajax.core.own_values import OwnValues, ValueTables, best, make_dueling
 from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.dueling import Dueling
@@ -146,7 +145,7 @@ def double_q_learning(
         def improve(key: jax.Array, tables: ValueTables, learner: Learner, samples: GroupSamples, joint: jax.Array):
             of_member = jax.vmap(choices.along, in_axes=(None, None, 0))
             wanted = of_member(table, joint[..., 0], samples.place)  # [K, B, M]
-            available = jnp.broadcast_to(own.available(tables.choices, samples.action_mask), wanted.shape)
+            available = jnp.broadcast_to(own.available(tables, samples.action_mask), wanted.shape)
 
             def values(params):
                 return own.values(params, tables, samples.observation)
@@ -155,13 +154,9 @@ def double_q_learning(
                 error = jnp.mean(jnp.square(wanted - values(params)), -1, where=available)
                 return weighted_mean(error, samples.weight)
 
-            def step(learner, _):
-                policy_loss, gradient = jax.value_and_grad(loss)(learner.params)
-                learner, norm = adam_step(learner, gradient, actor_rate, numbers.max_grad_norm, numbers.adam_eps)
-                return learner, {"policy_loss": policy_loss, "actor_grad_norm": norm}
-
-            learner, info = lax.scan(step, learner, None, settings.epochs)
-            return learner, best(values(learner.params), available)[..., None], jax.tree.map(jnp.mean, info)
+            rates = (actor_rate, numbers.max_grad_norm, numbers.adam_eps)
+            learner, info = descend(learner, loss, settings.epochs, *rates)
+            return learner, best(values(learner.params), available)[..., None], info
 
         if settings.others == "replay":
             before = taken[-1]

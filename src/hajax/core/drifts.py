@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
@@ -107,3 +108,21 @@ DRIFTS: dict[str, Drift] = {
     "squared_log_ratio": squared_log_ratio,
     "tsallis": tsallis(),
 }
+
+
+def check_reads(drift: Drift, numbers: Any) -> None:
+    """Raises ValueError if the drift reads a number that `numbers` has not."""
+    layout = ActionLayout(
+        np.ones(1, bool), np.zeros(1, bool), np.ones((1, 2), bool), center=np.zeros(1), scale=np.ones(1)
+    )
+    policy = ActionParameters(jnp.zeros((1, 1, 1, 2)), None, None)
+    change = PolicyChange(jnp.zeros((1, 1)), jnp.zeros((1, 1)), policy, layout, lambda: policy)
+    try:
+        jax.eval_shape(lambda: drift(change, numbers))
+    except AttributeError as error:
+        if error.obj is not numbers:
+            raise
+        name = getattr(drift, "__name__", repr(drift))
+        raise ValueError(
+            f"{type(numbers).__name__} has no {error.name}, which {name} reads; allowed: any class that also has it"
+        ) from None

@@ -17,7 +17,7 @@ from hajax.core import on_policy
 from hajax.core.algorithm import Algorithm
 from hajax.core.batches import GroupBatch, OnPolicyBatch, group_batches
 from hajax.core.compound_ratio import GroupPolicy, improve_in_sequence
-from hajax.core.drifts import Drift, PolicyChange, no_drift
+from hajax.core.drifts import Drift, PolicyChange, check_reads, no_drift
 from hajax.core.neighbourhoods import MirrorObjective, Neighbourhood, unrestricted
 from hajax.core.on_policy import OnPolicyState
 from hajax.core.optimisation import Learner, decayed
@@ -71,6 +71,7 @@ def haml(
     settings = neighbourhood.settings if settings is None else settings
     hyperparameters = neighbourhood.numbers if hyperparameters is None else hyperparameters
     neighbourhood.check(settings, hyperparameters)
+    check_reads(drift, hyperparameters)
     actors, critics = on_policy.make_networks(name, spec, settings, actor, critic)
 
     def init_actor(params: Any, numbers: Any) -> Learner:

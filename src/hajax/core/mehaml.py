@@ -18,7 +18,7 @@ from hajax.core import off_policy
 from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.advantages import weighted_mean
 from hajax.core.algorithm import Algorithm
-from hajax.core.drifts import Drift, no_drift
+from hajax.core.drifts import Drift, check_reads, no_drift
 from hajax.core.groups import make_groups
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
@@ -70,7 +70,8 @@ def mehaml(
       drift: D, as of `core/drifts.py`. Its samples are drawn from the policy before the update; their advantage M is
         Q − α log π, against another sample of that policy.
       neighbourhood: `unrestricted` (`epochs` of Adam), `gradient_step` or `kl_ball` of `core/neighbourhoods.py`. The
-        line search of the last judges by sampled actions; discrete ones jump, so that it needs `expectation="exact"`.
+        line search of the last judges by sampled actions, of which discrete ones jump: with `expectation="exact"` it
+        judges what it climbs. `gradient_step` is as long as `max_grad_norm` says, which is infinite unless it is set.
       actor, critic: flax modules used as torsos instead of the MLP; see `core.deterministic`.
 
     Raises:
@@ -85,6 +86,7 @@ def mehaml(
     hyperparameters = soft.numbers if hyperparameters is None else hyperparameters
     check_has(settings, soft.settings)
     check_has(hyperparameters, soft.numbers)
+    check_reads(drift, hyperparameters)
 
     def check_numbers(numbers: SoftHyperparameters) -> None:
         numbers.validate()

@@ -20,7 +20,6 @@ class OffPolicyHyperparameters(Numbers):
     """Numbers of every off-policy algorithm. Defaults: HARL's."""
 
     actor_lr: float | jax.Array = 5e-4
-    critic_lr: float | jax.Array = 1e-3
     discount: float | jax.Array = 0.99
     target_rate: float | jax.Array = 0.005  # τ: targets move this share of the way after every update
     max_grad_norm: float | jax.Array = math.inf
@@ -28,7 +27,13 @@ class OffPolicyHyperparameters(Numbers):
     decay_updates: float | jax.Array = math.inf  # updates over which learning rates fall linearly to 0
 
 
-class DeterministicHyperparameters(OffPolicyHyperparameters):
+class CriticHyperparameters(OffPolicyHyperparameters):
+    """Numbers of those with critics beside the actors."""
+
+    critic_lr: float | jax.Array = 1e-3
+
+
+class DeterministicHyperparameters(CriticHyperparameters):
     """Numbers of HADDPG and MADDPG. Noise is in units in which an action's bounds are ±1."""
 
     exploration_noise: float | jax.Array = 0.1  # σ of what is added to actions in training
@@ -42,14 +47,21 @@ class TwinHyperparameters(DeterministicHyperparameters):
     target_noise_clip: float | jax.Array = 0.5  # its bound
 
 
-class DoubleQHyperparameters(OffPolicyHyperparameters):
-    """Numbers of HAD3QN, MAD3QN and ID3QN (which has no critic, and learns with `actor_lr`)."""
+class IndependentQHyperparameters(OffPolicyHyperparameters):
+    """Numbers of ID3QN."""
 
     discount: float | jax.Array = 0.95
     epsilon: float | jax.Array = 0.05  # the probability that an agent's action is random in training
 
 
-class SoftHyperparameters(OffPolicyHyperparameters):
+class DoubleQHyperparameters(CriticHyperparameters):
+    """Numbers of HAD3QN and MAD3QN."""
+
+    discount: float | jax.Array = 0.95
+    epsilon: float | jax.Array = 0.05  # the probability that an agent's action is random in training
+
+
+class SoftHyperparameters(CriticHyperparameters):
     """Numbers of HASAC and MASAC."""
 
     critic_lr: float | jax.Array = 5e-4
@@ -80,12 +92,10 @@ class SoftTrustRegionHyperparameters(SoftHyperparameters):
 class OffPolicySettings(TeamSettings):
     """Static settings of every off-policy algorithm, beside `TeamSettings`.
 
-    Defaults: HARL's, but for `others`, the initialisation, and HASAC's temperature and `n_step`.
+    Defaults: HARL's, but for the initialisation, and HASAC's temperature and `n_step`.
 
     What an update does:
 
-    - `others`: whose actions stand for the agents that have not been updated yet: the `replay`'s, or those that their
-      current `policy` would take.
     - `epochs`: gradient steps of every agent per update, on the same minibatch.
     - `policy_delay`: critic steps per step of the actors and targets.
 
@@ -100,7 +110,6 @@ class OffPolicySettings(TeamSettings):
     """
 
     layer_norm: bool = False
-    others: str = "replay"
     epochs: int = 1
     policy_delay: int = 1
     batch_size: int = 1000
@@ -111,12 +120,26 @@ class OffPolicySettings(TeamSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        check_choice("others", self.others, OTHERS)
         check_number("updates_per_step", self.updates_per_step, 0, open_low=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class DeterministicSettings(OffPolicySettings):
+class JointSettings(OffPolicySettings):
+    """Static settings of those with a joint critic.
+
+    - `others`: whose actions stand for the agents that have not been updated yet: the `replay`'s, or those that their
+      current `policy` would take. Defaults: the papers', not HARL's.
+    """
+
+    others: str = "replay"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("others", self.others, OTHERS)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeterministicSettings(JointSettings):
     """Static settings of deterministic policies.
 
     - `exploration`: `gaussian` noise, fresh in every step, or the `ou` process of Ornstein and Uhlenbeck.
@@ -133,7 +156,7 @@ class DeterministicSettings(OffPolicySettings):
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftSettings(OffPolicySettings):
+class SoftSettings(JointSettings):
     """Static settings of maximum-entropy algorithms.
 
     - `auto_temperature`: every agent's α follows its entropy's distance from the target; otherwise it stays.
@@ -159,8 +182,8 @@ class SoftTrustRegionSettings(SoftSettings):
 
 
 @dataclasses.dataclass(frozen=True)
-class DoubleQSettings(OffPolicySettings):
-    """Static settings of double Q-learning.
+class DuelingSettings(OffPolicySettings):
+    """Static settings of dueling networks.
 
     - `head_sizes`: the hidden layers of each of a dueling network's two streams, behind those of `hidden_sizes`; there
       may be none.
@@ -175,3 +198,8 @@ class DoubleQSettings(OffPolicySettings):
             raise ValueError(f"head_sizes={sizes!r}; allowed: a list of whole numbers, such as [128]")
         object.__setattr__(self, "head_sizes", tuple(sizes))
         check_number("head_sizes", self.head_sizes or (1,), 1, whole=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class DoubleQSettings(DuelingSettings, JointSettings):
+    """Static settings of double Q-learning with a joint critic."""

@@ -50,6 +50,25 @@ def adam_step(
     return learner._replace(params=params, optimiser=optimiser), norm
 
 
+def descend(
+    learner: Learner,
+    loss: Callable[[Any], jax.Array],
+    epochs: int,
+    learning_rate: float | jax.Array,
+    max_grad_norm: float | jax.Array,
+    adam_eps: float | jax.Array,
+) -> tuple[Learner, dict[str, jax.Array]]:
+    """`epochs` of `adam_step` on one `loss(params)`; reports the means of the loss and of the gradient's norm."""
+
+    def step(learner, _):
+        policy_loss, gradient = jax.value_and_grad(loss)(learner.params)
+        learner, norm = adam_step(learner, gradient, learning_rate, max_grad_norm, adam_eps)
+        return learner, {"policy_loss": policy_loss, "actor_grad_norm": norm}
+
+    learner, info = lax.scan(step, learner, None, epochs)
+    return learner, jax.tree.map(jnp.mean, info)
+
+
 def decayed(learning_rate: float | jax.Array, updates: jax.Array, decay_updates: float | jax.Array) -> jax.Array:
     """Linear decay to 0 over `decay_updates` updates; constant if that is infinite."""
     return learning_rate * jnp.maximum(1 - updates / decay_updates, 0)

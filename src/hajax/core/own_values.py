@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from hajax.core.actors import policy_input, policy_input_mask
 from hajax.core.choices import Choices, TeamChoices
 from hajax.core.groups import Groups
-from hajax.core.off_policy_settings import DoubleQSettings
+from hajax.core.off_policy_settings import DuelingSettings
 from hajax.nn.dueling import Dueling
-from hajax.nn.networks import init_params
-from hajax.spec import EnvSpec, Timestep
+from hajax.nn.networks import available_choices, init_params
+from hajax.spec import ActionLayout, EnvSpec, Timestep
 
 
 class ValueTables(NamedTuple):
@@ -24,6 +24,7 @@ class ValueTables(NamedTuple):
 
     observation_mask: jax.Array | None  # bool [G, O]; None if no agent is padded
     choices: Choices
+    layout: ActionLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class OwnValues:
     groups: Groups
     choices: TeamChoices
     torso: nn.Module
-    settings: DoubleQSettings
+    settings: DuelingSettings
 
     @property
     def agent_id(self) -> bool:
@@ -48,7 +49,8 @@ class OwnValues:
     def tables(self) -> ValueTables:
         mask, first = policy_input_mask(self.spec, self.agent_id), self.groups.first_member
         choices = Choices(*(table[first] for table in self.choices.table))
-        return ValueTables(None if mask.all() else mask[first], choices)
+        layout = ActionLayout(*(table[first] for table in self.spec.action_layout))
+        return ValueTables(None if mask.all() else mask[first], choices, layout)
 
     def init(self, key: jax.Array) -> Any:
         """Parameters of every group, stacked `[G, …]`, each group from a key of its own."""
@@ -71,16 +73,19 @@ class OwnValues:
         inputs = self.groups.gather(policy_input(self.spec, observation, self.agent_id), axis)
         return self.groups.scatter(jax.vmap(self.values)(params, self.tables, inputs), axis)
 
-    def available(self, choices: Choices, action_mask: jax.Array | None) -> jax.Array:
-        """The choices that may be taken, `[…, M]`, of agents with those choices."""
-        if action_mask is None or not self.spec.masks_actions:
-            return jnp.asarray(choices.exists)
-        return choices.available(action_mask)
+    def available(self, tables: ValueTables, action_mask: jax.Array | None) -> jax.Array:
+        """The choices that one group's agents may take, `[…, D, C] -> […, M]`; `[M]` without a mask."""
+        if action_mask is None:
+            return jnp.asarray(tables.choices.exists)
+        return tables.choices.available(available_choices(tables.layout, action_mask))
 
     def team_available(self, action_mask: jax.Array) -> jax.Array:
-        """The choices that may be taken by all agents, `[…, N, D, C] -> […, N, M]`."""
-        of_agent = jax.vmap(self.available, in_axes=(0, -3), out_axes=-2)
-        return of_agent(Choices(*map(jnp.asarray, self.choices.table)), action_mask)
+        """The choices that all agents may take, `[…, N, D, C] -> […, N, M]`; `[N, M]` if nothing is ever masked."""
+        if not self.spec.masks_actions:
+            return jnp.asarray(self.choices.table.exists)
+        axis = action_mask.ndim - 3
+        of_groups = jax.vmap(self.available)(self.tables, self.groups.gather(action_mask, axis))
+        return self.groups.scatter(of_groups, axis)
 
     def greedy(self, params: Any, observation: jax.Array, action_mask: jax.Array) -> jax.Array:
         """The numbers of all agents' best choices, int `[…, N]`."""
@@ -96,7 +101,7 @@ class OwnValues:
         return jnp.where(explores, jax.random.categorical(choice_key, logits), greedy)
 
 
-def make_dueling(settings: DoubleQSettings, torso: nn.Module, num_actions: int) -> Dueling:
+def make_dueling(settings: DuelingSettings, torso: nn.Module, num_actions: int) -> Dueling:
     """The dueling network that the settings describe."""
     heads = (settings.head_sizes, settings.activation, settings.layer_norm, settings.output_gain)
     return Dueling(torso, num_actions, *heads)
