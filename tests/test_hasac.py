@@ -296,7 +296,7 @@ def test_hasac_escapes_the_local_optimum_of_its_paper_s_game():
 
     It stays at (A, A), which pays 5, at α = 2, and goes to (C, C) at α = 10, where the exact limit is 16.55.
     """
-    cold, warm = hasac_matrix.train([2.0, 10.0], "exact", 2, batch_size=100)
+    cold, warm = hasac_matrix.train([2.0, 10.0], "exact", 2, batch_size=64)
     assert (cold["greedy"], warm["greedy"]) == ({"AA": 2}, {"CC": 2})
     assert warm["greedy_return"] == 20
     np.testing.assert_allclose(cold["return"], 5, atol=0.2)
@@ -360,27 +360,34 @@ def test_with_an_exact_critic_policies_approach_the_paper_s_table(alpha, limit, 
 # The template.
 
 
+@functools.cache
+def four_epochs_of_hasac():
+    """A problem, and what HASAC's actors are after an update."""
+    algo, state, _ = problem("hasac, mixed team")
+    batch = off_policy_problems.random_batch(algo, 0)
+    settings = dataclasses.replace(algo.settings, epochs=4)
+    update = mehaml("hasac", algo.spec, settings, algo.hyperparameters).update
+    return algo, state, batch, settings, jax.jit(update)(jax.random.key(0), state, batch)[0].actors.params
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", sorted(set(DRIFTS) - {"no_drift"}))
 def test_a_drift_holds_policies_back(name):
     """With coefficient 0 (or a clip that never binds) the update is HASAC's; with a large one agents move less."""
-    algo, state, _ = problem("hasac, mixed team")
-    batch = off_policy_problems.random_batch(algo, 0)
-    settings = dataclasses.replace(algo.settings, epochs=4)
+    algo, state, batch, settings, without = four_epochs_of_hasac()
     tight, loose = (
         ({"clip": 1e-3}, {"clip": 1e6}) if name == "ppo_clip" else ({"drift_coef": 300.0}, {"drift_coef": 0.0})
     )
 
+    given = SoftDriftHyperparameters(**vars(algo.hyperparameters))
+    update = jax.jit(mehaml("mine", algo.spec, settings, given, drift=DRIFTS[name]).update)
+
     def changed(**numbers):
-        given = SoftDriftHyperparameters(**(vars(algo.hyperparameters) | numbers))
-        team = mehaml("mine", algo.spec, settings, given, drift=DRIFTS[name])
-        hp = jax.tree.map(lambda x: jnp.asarray(x, float), given)
-        new, info = jax.jit(team.update)(jax.random.key(0), state._replace(hyperparameters=hp), batch)
+        hp = jax.tree.map(lambda x: jnp.asarray(x, float), given.replace(**numbers))
+        new, info = update(jax.random.key(0), state._replace(hyperparameters=hp), batch)
         assert all(np.isfinite(x).all() for x in info.values())
         return new.actors.params
 
-    reference_update = mehaml("hasac", algo.spec, settings, algo.hyperparameters).update
-    without = jax.jit(reference_update)(jax.random.key(0), state, batch)[0].actors.params
     for one, other in zip(jax.tree.leaves(changed(**loose)), jax.tree.leaves(without), strict=True):
         np.testing.assert_allclose(one, other, 0, 1e-10)
     far, near = (distance(state.actors.params, params) for params in (without, changed(**tight)))

@@ -71,6 +71,7 @@ def haml(
     settings = neighbourhood.settings if settings is None else settings
     hyperparameters = neighbourhood.numbers if hyperparameters is None else hyperparameters
     neighbourhood.check(settings, hyperparameters)
+    hyperparameters.validate()
     check_reads(drift, hyperparameters)
     actors, critics = on_policy.make_networks(name, spec, settings, actor, critic)
 

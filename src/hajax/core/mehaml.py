@@ -86,7 +86,6 @@ def mehaml(
     hyperparameters = soft.numbers if hyperparameters is None else hyperparameters
     check_has(settings, soft.settings)
     check_has(hyperparameters, soft.numbers)
-    check_reads(drift, hyperparameters)
 
     def check_numbers(numbers: SoftHyperparameters) -> None:
         numbers.validate()
@@ -95,6 +94,7 @@ def mehaml(
 
     off_policy.check_spec(name, spec, per_agent_critics=False)
     check_numbers(hyperparameters)
+    check_reads(drift, hyperparameters)
     mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
     groups = make_groups(spec, settings.sharing)
     actors = TeamActors(spec, groups, actor or mlp, settings.agent_id, True, settings.output_gain, std="network")
