@@ -36,6 +36,7 @@ from hajax.core.off_policy_settings import (
     SoftTrustRegionHyperparameters,
     SoftTrustRegionSettings,
 )
+from hajax.core.settings import DriftHyperparameters
 from hajax.core.soft_objective import SoftObjective
 from hajax.envs.games import hasac_payoff
 from hajax.nn.distributions import ActionParameters
@@ -478,6 +479,19 @@ def test_no_step_leaves_its_kl_ball_and_each_one_taken_improves():
             assert (float(info["improvement"][agent]) > 0) == bool(info["accepted"][agent]) == bool(kl > 0)
         accepted += int(info["accepted"].sum())
     assert accepted >= 8
+
+
+def test_a_drift_may_be_for_boxes_only():
+    """It is looked at with policies of the team's own kind."""
+
+    def of_means(change, numbers):
+        return numbers.drift_coef * jnp.square(change.new.mean - change.old.mean).sum(-1)
+
+    spec, numbers = problems.make_spec([PAIR, FREE]), SoftDriftHyperparameters()
+    assert mehaml("mine", spec, None, numbers, drift=of_means).name == "mine"
+    assert hajax.haml("mine", spec, None, DriftHyperparameters(), drift=of_means).name == "mine"
+    with pytest.raises(ValueError, match="SoftHyperparameters has no drift_coef, which of_means reads"):
+        mehaml("mine", spec, drift=of_means)
 
 
 class BallWithDrift(SoftTrustRegionHyperparameters):

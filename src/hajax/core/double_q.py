@@ -20,7 +20,7 @@ from hajax.core.off_policy_settings import DoubleQHyperparameters, DoubleQSettin
 from hajax.core.optimisation import Learner, decayed, descend, init_learner
 from hajax.core.own_values import OwnValues, ValueTables, best, make_dueling
 from hajax.core.transitions import OffPolicyBatch
-from hajax.nn.dueling import Dueling
+from hajax.nn.dueling import Dueling, action_values
 from hajax.nn.networks import MLP, init_params
 from hajax.spec import EnvSpec, Timestep
 
@@ -43,8 +43,7 @@ class JointValues:
 
     def table(self, params: Any, state: jax.Array) -> jax.Array:
         """Q(s, ·) `[B, J]`."""
-        table: jax.Array = self.module.apply({"params": params}, state)  # type: ignore[assignment]
-        return table
+        return action_values(self.module, params, state)
 
     def value(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
         """Q(s, a) `[B]`."""

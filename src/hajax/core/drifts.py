@@ -19,11 +19,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
-from hajax.spec import ActionLayout
+from hajax.spec import ActionLayout, EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +109,13 @@ DRIFTS: dict[str, Drift] = {
 }
 
 
-def check_reads(drift: Drift, numbers: Any) -> None:
-    """Raises ValueError if the drift reads a number that `numbers` has not."""
-    layout = ActionLayout(
-        np.ones(1, bool), np.zeros(1, bool), np.ones((1, 2), bool), center=np.zeros(1), scale=np.ones(1)
-    )
-    policy = ActionParameters(jnp.zeros((1, 1, 1, 2)), None, None)
+def check_reads(drift: Drift, numbers: Any, spec: EnvSpec) -> None:
+    """Raises ValueError if the drift, on policies of that team, reads a number that `numbers` has not."""
+    layout = ActionLayout(*(table[0] for table in spec.action_layout))
+    shape = (1, 1, spec.num_components)
+    logits = jnp.zeros((*shape, spec.num_choices)) if spec.has_discrete else None
+    mean, std = (jnp.zeros(shape), jnp.ones(shape)) if spec.has_continuous else (None, None)
+    policy = ActionParameters(logits, mean, std)
     change = PolicyChange(jnp.zeros((1, 1)), jnp.zeros((1, 1)), policy, layout, lambda: policy)
     try:
         jax.eval_shape(lambda: drift(change, numbers))

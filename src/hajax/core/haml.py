@@ -72,7 +72,7 @@ def haml(
     hyperparameters = neighbourhood.numbers if hyperparameters is None else hyperparameters
     neighbourhood.check(settings, hyperparameters)
     hyperparameters.validate()
-    check_reads(drift, hyperparameters)
+    check_reads(drift, hyperparameters, spec)
     actors, critics = on_policy.make_networks(name, spec, settings, actor, critic)
 
     def init_actor(params: Any, numbers: Any) -> Learner:

@@ -94,7 +94,7 @@ def mehaml(
 
     off_policy.check_spec(name, spec, per_agent_critics=False)
     check_numbers(hyperparameters)
-    check_reads(drift, hyperparameters)
+    check_reads(drift, hyperparameters, spec)
     mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
     groups = make_groups(spec, settings.sharing)
     actors = TeamActors(spec, groups, actor or mlp, settings.agent_id, True, settings.output_gain, std="network")

@@ -20,7 +20,7 @@ from hajax.core.advantages import weighted_mean
 from hajax.core.batches import GroupBatch
 from hajax.core.compound_ratio import GroupPolicy
 from hajax.core.drifts import Drift, PolicyChange
-from hajax.core.optimisation import Learner, adam_step, clip_to_norm, init_learner, train_epochs
+from hajax.core.optimisation import Learner, adam_step, init_learner, plain_step, train_epochs
 from hajax.core.settings import (
     GradientHyperparameters,
     GradientSettings,
@@ -119,9 +119,8 @@ def _step_once(
 ) -> tuple[Learner, Info]:
     samples = objective.policy.samples_of(learner.params, samples)
     gradient, info = _gradient(objective, learner.params, learner.params, samples)
-    gradient, norm = clip_to_norm(gradient, objective.numbers.max_grad_norm)
-    params = jax.tree.map(lambda p, g: p - (objective.learning_rate * g).astype(p.dtype), learner.params, gradient)
-    return learner._replace(params=params), info | {"actor_grad_norm": norm}
+    learner, norm = plain_step(learner, gradient, objective.learning_rate, objective.numbers.max_grad_norm)
+    return learner, info | {"actor_grad_norm": norm}
 
 
 def _step_within_kl_ball(

@@ -50,6 +50,15 @@ def adam_step(
     return learner._replace(params=params, optimiser=optimiser), norm
 
 
+def plain_step(
+    learner: Learner, gradient: Any, learning_rate: float | jax.Array, max_grad_norm: float | jax.Array
+) -> tuple[Learner, jax.Array]:
+    """θ − α g, g clipped to global norm `max_grad_norm`; also returns the norm before clipping."""
+    gradient, norm = clip_to_norm(gradient, max_grad_norm)
+    params = jax.tree.map(lambda p, g: p - (learning_rate * g).astype(p.dtype), learner.params, gradient)
+    return learner._replace(params=params), norm
+
+
 def descend(
     learner: Learner,
     loss: Callable[[Any], jax.Array],

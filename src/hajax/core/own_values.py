@@ -14,7 +14,7 @@ from hajax.core.actors import policy_input, policy_input_mask
 from hajax.core.choices import Choices, TeamChoices
 from hajax.core.groups import Groups
 from hajax.core.off_policy_settings import DuelingSettings
-from hajax.nn.dueling import Dueling
+from hajax.nn.dueling import Dueling, action_values
 from hajax.nn.networks import available_choices, init_params
 from hajax.spec import ActionLayout, EnvSpec, Timestep
 
@@ -63,9 +63,7 @@ class OwnValues:
 
     def values(self, params: Any, tables: ValueTables, observation: jax.Array) -> jax.Array:
         """One group's values `[…, M]` for inputs `[…, O]`; meaningless for choices that its agents do not have."""
-        inputs = (observation, tables.observation_mask, tables.choices.exists)
-        values: jax.Array = self.module.apply({"params": params}, *inputs)  # type: ignore[assignment]
-        return values
+        return action_values(self.module, params, observation, tables.observation_mask, tables.choices.exists)
 
     def team_values(self, params: Any, observation: jax.Array) -> jax.Array:
         """All agents' values, `[…, N, O] -> […, N, M]`."""

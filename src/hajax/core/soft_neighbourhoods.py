@@ -21,7 +21,7 @@ from hajax.core.off_policy_settings import (
     SoftTrustRegionHyperparameters,
     SoftTrustRegionSettings,
 )
-from hajax.core.optimisation import Learner, adam_step, clip_to_norm
+from hajax.core.optimisation import Learner, adam_step, plain_step
 from hajax.core.trust_region import linearise, step_within_kl_ball
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
@@ -74,10 +74,8 @@ def _step_once(key: jax.Array, objective: SoftMirrorObjective, learner: Learner)
     """One step along the gradient, clipped to a norm."""
     old = objective.distribution(learner.params)
     policy_loss, gradient = jax.value_and_grad(objective.loss)(learner.params, old, key)
-    gradient, norm = clip_to_norm(gradient, objective.numbers.max_grad_norm)
-    rate = objective.learning_rate
-    params = jax.tree.map(lambda p, g: p - (rate * g).astype(p.dtype), learner.params, gradient)
-    return learner._replace(params=params), {"policy_loss": policy_loss, "actor_grad_norm": norm}
+    learner, norm = plain_step(learner, gradient, objective.learning_rate, objective.numbers.max_grad_norm)
+    return learner, {"policy_loss": policy_loss, "actor_grad_norm": norm}
 
 
 def _search_kl_ball(key: jax.Array, objective: SoftMirrorObjective, learner: Learner) -> tuple[Learner, Info]:

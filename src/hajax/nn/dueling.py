@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -37,3 +38,10 @@ class Dueling(nn.Module):
 
         value, advantage = stream("value", 1, 1.0), stream("advantage", self.num_actions, self.output_gain)
         return value + advantage - jnp.mean(advantage, -1, keepdims=True, where=exists)
+
+
+def action_values(
+    network: Dueling, params: Any, x: jax.Array, mask: jax.Array | None = None, exists: jax.Array | None = None
+) -> jax.Array:
+    """The values `[…, M]` of `network` with those parameters."""
+    return cast(jax.Array, network.apply({"params": params}, x, mask, exists))
