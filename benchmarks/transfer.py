@@ -42,10 +42,12 @@ def returns_in_hajax(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
 def returns_in_mpe2(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
     """`[episodes]` sums over agents and steps of mpe2's own rewards."""
     policy = Policy(loaded.team.algorithm, loaded.state(seed))
-    max_cycles = loaded.settings.env["max_steps"]
-    env = import_module(f"mpe2.{MPE2[loaded.settings.env['name']]}").parallel_env(max_cycles=max_cycles)
+    settings = loaded.settings.env
+    env = import_module(f"mpe2.{MPE2[settings['name']]}").parallel_env(
+        max_cycles=settings["max_steps"], continuous_actions=settings["actions"] == "continuous"
+    )
     returns = []
-    start = zlib.crc32(loaded.settings.env["name"].encode())
+    start = zlib.crc32(settings["name"].encode())
     for episode in track(range(episodes), f"seed {seed} in mpe2", transient=True):
         episode_seed = np.random.SeedSequence([start, seed, episode]).generate_state(1)[0]
         observations, _ = env.reset(seed=int(episode_seed))
@@ -67,6 +69,7 @@ def compare(run_dir: Path, episodes: int) -> dict[str, Any]:
     return {
         "algo": settings.algo["name"],
         "env": settings.env["name"],
+        "actions": settings.env["actions"],
         "step": loaded.step,
         "seeds": {str(seed): difference([here[seed]], [there[seed]]) for seed in loaded.seeds},
         "all": difference(list(here.values()), list(there.values())),
@@ -97,7 +100,8 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = [compare(path, arguments.episodes) for path in arguments.run_dirs]
     for run in runs:
-        print(f"{run['algo']} on {run['env']}, {run['step']:,} steps, {arguments.episodes} episodes in each")
+        what = f"{run['algo']} on {run['env']}, {run['actions']} actions, {run['step']:,} steps"
+        print(f"{what}, {arguments.episodes} episodes in each")
         for name, row in [*run["seeds"].items(), ("all", run["all"])]:
             low, high = row["interval"]
             print(

@@ -115,9 +115,9 @@ def restore(checkpoint: Checkpoint, template: Any, under: str = "") -> Any:
                 f"{checkpoint.path} holds {name} as {_shown(found.get(name))}; "
                 f"allowed: {_shown(expected.get(name))}, which its configuration makes with hajax {__version__}"
             )
-    arrays = _read_arrays(checkpoint, entries)
+    arrays = _read_arrays(checkpoint, entries)  # which are given up one by one, since a replay may fill the memory
     return jax.tree.unflatten(
-        jax.tree.structure(template), [_as_leaf(arrays[name], leaf) for name, leaf in leaves.items()]
+        jax.tree.structure(template), [_as_leaf(arrays.pop(name), leaf) for name, leaf in leaves.items()]
     )
 
 
@@ -180,11 +180,16 @@ _ADVICE = "allowed: a checkpoint as it was saved; remove this one to fall back o
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
+
+
+def _file_sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _write_manifest(path: Path, step: int, facts: dict[str, Any], arrays: Mapping[str, tuple[np.ndarray, str]]) -> None:
-    files = {file.relative_to(path).as_posix(): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
     manifest = {
         "format": FORMAT,
         "hajax": __version__,
@@ -194,8 +199,8 @@ def _write_manifest(path: Path, step: int, facts: dict[str, Any], arrays: Mappin
             name: {"shape": list(x.shape), "dtype": dtype, "sha256": _sha256(x)} for name, (x, dtype) in arrays.items()
         },
         "files": {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in files.items()
+            file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "sha256": _file_sha256(file)}
+            for file in files
         },
     }
     text = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1)
@@ -231,10 +236,9 @@ def _check_file(path: Path, name: str, entry: Mapping[str, Any]) -> None:
     file = path / name
     if not file.is_file():
         raise CheckpointError(f"{file} is missing; {_ADVICE}")
-    content = file.read_bytes()
-    if len(content) != entry["bytes"]:
-        raise CheckpointError(f"{file} is damaged ({len(content)} bytes of {entry['bytes']}); {_ADVICE}")
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+    if (size := file.stat().st_size) != entry["bytes"]:
+        raise CheckpointError(f"{file} is damaged ({size} bytes of {entry['bytes']}); {_ADVICE}")
+    if _file_sha256(file) != entry["sha256"]:
         raise CheckpointError(f"{file} is damaged (its SHA-256 differs); {_ADVICE}")
 
 
