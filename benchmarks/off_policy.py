@@ -174,12 +174,13 @@ def report(rows: dict[str, Measured], num_seeds: int) -> dict[str, Any]:
 
 
 def line(cell: dict[str, Any]) -> str:
-    """One cell: medians of steps per second, and ratios with their spread."""
+    """One cell: medians of steps per second, ratios with their spread, and seconds to compile."""
     rates = ", ".join(f"{name} {row['steps_per_second']['median']:,.0f}" for name, row in cell["rows"].items())
     ratios = ", ".join(
         f"{name} {x['median']:.2f} [{x['min']:.2f}, {x['max']:.2f}]" for name, x in cell["ratios"].items() if "min" in x
     )
-    return f"{cell['seeds']} seeds: {rates} steps/s; {ratios}"
+    compiled = ", ".join(f"{name} {row['compile_seconds']}" for name, row in cell["rows"].items())
+    return f"{cell['seeds']} seeds: {rates} steps/s; {ratios}; {compiled} s to compile"
 
 
 def replay_memory(size: int = 1_000_000, num_envs: int = 20) -> dict[str, Any]:

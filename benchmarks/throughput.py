@@ -37,6 +37,8 @@ PARTS = ("grid", "arithmetic", "memory", "off_policy")
 COLUMNS = f"{'schedule':<10}{'agents':>7}{'seeds':>6}" + "".join(f"{name:>11}" for name in ROWS)
 RATIOS = {"happo/ippo": "happo_over_ippo", "mappo/ippo": "mappo_over_ippo", "hatrpo/happo": "hatrpo_over_happo"}
 COLUMNS += "".join(f"{name:>20}" for name in RATIOS) + f"{'GFLOP/s':>9}{'of peak':>8}{'peak MiB':>10}"
+COMPILED = ("happo", "hatrpo", "haa2c", "mappo", "ippo")
+COLUMNS += f"{'seconds to compile ' + ', '.join(COMPILED):>60}"
 
 
 def grid(schedules: dict[str, Schedule], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -61,7 +63,8 @@ def compile_init(init: Callable[[jax.Array], Any]) -> Any:
 
 
 def table_line(cell: dict[str, Any]) -> str:
-    """One cell: medians of steps per second, ratios with their spread, HAPPO's matrix products, the process's peak."""
+    """One cell: medians of steps per second, ratios with their spread, HAPPO's matrix products, the process's peak, and
+    seconds to compile."""
 
     def rate(name):
         row = cell["rows"].get(name)
@@ -77,7 +80,8 @@ def table_line(cell: dict[str, Any]) -> str:
     line += "".join(f"{ratio(name):>20}" for name in RATIOS.values())
     happo = cell["rows"].get("happo", {})
     line += f"{happo.get('gflop_per_second', '-'):>9}{happo.get('fraction_of_peak', '-'):>8}"
-    return f"{line}{cell['peak_bytes']['resident'] / 2**20:>10,.0f}"
+    compiled = [cell["rows"][name]["compile_seconds"] if name in cell["rows"] else "-" for name in COMPILED]
+    return f"{line}{cell['peak_bytes']['resident'] / 2**20:>10,.0f}{', '.join(map(str, compiled)):>60}"
 
 
 def arithmetic(schedules: dict[str, Schedule], size: int) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def test_every_row_is_timed_and_reported(quick):
     )
     assert len(header) == len(line)
     assert f"{cell['rows']['happo']['steps_per_second']['median']:,.0f}" in line
+    assert f" {cell['rows']['happo']['compile_seconds']}, " in line
 
 
 def test_memory_is_flat_in_the_number_of_iterations(quick):

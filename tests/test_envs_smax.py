@@ -345,14 +345,14 @@ def test_each_agent_s_own_state_is_the_map_without_its_fog():
     assert stepping("2s3z", state="fp").spec.state_shape == (5, 14 * 9 + 10)
 
 
-TINY = {"hidden_sizes": (16,), "epochs": 2, "critic_epochs": 2}
+TINY = {"hidden_sizes": (16,), "critic_epochs": 2}
 
 
 @functools.cache
-def fought(state="ep", **settings):
+def fought(state="ep", name="happo", **settings):
     """An algorithm on 3m, its state, and a rollout in which agents die, by actors that have strong opinions."""
     env = make_env("smax/3m", state=state, max_steps=40)
-    algo = hajax.make_algorithm("happo", env, normalise_observations=True, **TINY | settings)
+    algo = hajax.make_algorithm(name, env, normalise_observations=True, **TINY | settings)
 
     @jax.jit
     def run(key):
@@ -374,10 +374,10 @@ def test_a_dead_agent_is_inactive_and_only_stops():
     assert batch.action_mask[batch.active][:, 0, :5].all()
 
 
-@pytest.mark.parametrize("state", ["ep", "fp"])
-def test_what_a_dead_agent_did_changes_nothing(state):
+@pytest.mark.parametrize(("state", "name"), [("ep", "happo"), ("fp", "happo"), ("ep", "hatrpo")])
+def test_what_a_dead_agent_did_changes_nothing(state, name):
     """Not a bit of any parameter, moment or statistic, whatever stands in the batch for it."""
-    algo, own, batch = fought(state)
+    algo, own, batch = fought(state, name)
     dead = ~batch.active
 
     def spoil(x, value):
@@ -388,6 +388,8 @@ def test_what_a_dead_agent_did_changes_nothing(state):
         action=spoil(batch.action, 7.0),
         action_mask=spoil(batch.action_mask, False),
         log_prob=spoil(batch.log_prob, jnp.nan),
+        # `fp`: a state of its own, which no living agent's values are of
+        state=spoil(batch.state, jnp.nan) if state == "fp" else batch.state,
     )
     update = jax.jit(algo.update)
     for _ in range(2):  # the second one reads the statistics of the first

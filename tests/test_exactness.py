@@ -1,4 +1,4 @@
-"""The updates of HAPPO, MAPPO and IPPO equal those of `reference.py`, number for number, in float64.
+"""The updates of on-policy algorithms equal those of `reference.py`, number for number, in float64.
 
 Every comparison covers all parameters, both Adam moments of each, and the statistics, after each of several updates.
 """

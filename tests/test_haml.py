@@ -57,11 +57,33 @@ def test_every_shipped_drift_is_a_drift_functional(name):
         (lambda change, numbers: 0.1 + jnp.square(change.log_ratio), "axiom 2, zero at the old policy"),
         (lambda change, numbers: jnp.abs(change.log_ratio), "axiom 3, zero gradient at the old policy"),
         (lambda change, numbers: jnp.abs(change.ratio - 1) ** 1.01, "axiom 3, zero gradient at the old policy"),
+        # Right for one component with all its choices, and NaN where one is not available.
+        (lambda change, numbers: jnp.square(change.new.logits - change.old.logits).mean((-2, -1)), "axiom 1"),
     ],
 )
 def test_a_wrong_drift_fails_by_the_axiom_s_name(wrong, axiom):
     with pytest.raises(ValueError, match=axiom):
-        check_drift(wrong)
+        check_drift(wrong, kinds=("categorical",) if axiom == "axiom 1" else ("categorical", "Gaussian"))
+
+
+def test_a_drift_of_components_is_refused():
+    with pytest.raises(
+        ValueError, match=r"drift per_component has shape \(200, 12, 2\) for .*; allowed: one number for"
+    ):
+        check_drift(per_component)
+    with pytest.raises(ValueError, match="kinds='gaussian'; allowed: categorical, Gaussian"):
+        check_drift(kl_old_new, kinds=("gaussian",))
+
+
+def per_component(change, numbers):
+    return jnp.square(jax.nn.softmax(change.new.logits) - jax.nn.softmax(change.old.logits)).sum(-1)
+
+
+def test_a_drift_for_choices_alone():
+    def moved(change, numbers):
+        return jnp.square(jax.nn.softmax(change.new.logits) - jax.nn.softmax(change.old.logits)).sum((-2, -1))
+
+    assert check_drift(moved, kinds=("categorical",)).smallest > 0
 
 
 def test_sampled_drifts_estimate_their_divergences():
@@ -202,9 +224,44 @@ def test_an_adaptive_coefficient_doubles_halves_or_stays():
     factor = np.where(kl > 1.5 * target, 2, np.where(kl < target / 1.5, 0.5, 1))
     assert len(set(factor)) > 1
     np.testing.assert_allclose(new.actors.drift_coef, 0.5 * factor, 1e-12)
-    # The next update is that of the new coefficients.
-    again, _ = jax.jit(adaptive.update)(jax.random.key(1), new, rollout()[2])
-    np.testing.assert_allclose(again.actors.drift_coef / new.actors.drift_coef % 0.5, 0, atol=1e-12)
+
+
+def test_the_next_update_is_that_of_the_adapted_coefficient():
+    """Halved for all agents, it is the update with half the coefficient; and it is halved ten times at most."""
+    fixed, adaptive = (
+        build(kl_old_new, adaptive=adaptive, actor_lr=0.02, drift_coef=50.0, kl_target=1e3)
+        for adaptive in (False, True)
+    )
+    _, new, _ = updated(adaptive)
+    np.testing.assert_array_equal(new.actors.drift_coef, 25)
+    again, info = jax.jit(adaptive.update)(jax.random.key(1), new, rollout()[2])
+    np.testing.assert_array_equal(info["drift_coef"], 25)
+    plain = new._replace(actors=new.actors._replace(drift_coef=None))
+    wanted = {}
+    for coefficient in (25.0, 50.0):
+        numbers = plain.hyperparameters.replace(drift_coef=jnp.asarray(coefficient))
+        wanted[coefficient] = jax.jit(fixed.update)(
+            jax.random.key(1), plain._replace(hyperparameters=numbers), rollout()[2]
+        )[0].actors.params
+    expected.assert_trees_close(again.actors.params, wanted[25.0], 1e-12)
+    with pytest.raises(AssertionError):
+        expected.assert_trees_close(again.actors.params, wanted[50.0], 1e-6)
+    for i in range(12):
+        new, _ = jax.jit(adaptive.update)(jax.random.key(i), new, rollout()[2])
+    np.testing.assert_array_equal(new.actors.drift_coef, 50 / 1024)
+
+
+@pytest.mark.parametrize(
+    ("drift", "numbers", "message"),
+    [
+        (no_drift, {}, "adaptive=True with a drift that does not read drift_coef; allowed: one that does"),
+        (ppo_clip, {}, "adaptive=True with a drift that does not read drift_coef; allowed: one that does"),
+        (kl_old_new, {"drift_coef": 0.0}, "drift_coef=0.0; allowed: a number > 0"),
+    ],
+)
+def test_a_coefficient_that_cannot_adapt_is_refused(drift, numbers, message):
+    with pytest.raises(ValueError, match=message):
+        build(drift, adaptive=True, **numbers)
 
 
 def test_a_drift_inside_the_kl_ball_is_part_of_what_a_step_must_improve():

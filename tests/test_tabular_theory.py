@@ -142,7 +142,6 @@ def test_the_limits_are_quantal_response_equilibria():
             start,
             jax.random.key(0),
             400,
-            temperature=alpha,
             gap=lambda game, policy, alpha=alpha: tabular.quantal_response_gap(game, policy, alpha),
         )
         assert history.gap[0] > 0.1

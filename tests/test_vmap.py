@@ -27,15 +27,16 @@ def float64():
         yield
 
 
-def learner(**settings):
+def learner(name="happo", **settings):
     spec = problems.make_spec(TEAM, (2, 4))
-    return problems.make_algorithm("happo", spec, epochs=2, critic_epochs=2, **settings)
+    epochs = {"epochs": 2} if name == "happo" else {}
+    return problems.make_algorithm(name, spec, critic_epochs=2, **epochs, **settings)
 
 
 @functools.cache
-def vmapped_problem():
+def vmapped_problem(name="happo"):
     """A learner, its update for one seed and for all, and states and rollouts of all seeds."""
-    algo = learner()
+    algo = learner(name)
     states = [problems.random_state(algo, seed) for seed in range(SEEDS)]
     batches = [problems.random_batch(algo, state, seed, inactive=0.2) for seed, state in enumerate(states)]
     keys = jax.random.split(jax.random.key(0), SEEDS)
@@ -63,9 +64,13 @@ def pick(tree, i):
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_vmapped_seed_updates_as_the_seed_alone():
-    """And the single update is traced once for all calls (`assert_max_traces` raises otherwise)."""
-    _, single, vmapped, keys, states, batches = vmapped_problem()
+@pytest.mark.parametrize("name", ["happo", "hatrpo"])
+def test_a_vmapped_seed_updates_as_the_seed_alone(name):
+    """And the single update is traced once for all calls (`assert_max_traces` raises otherwise).
+
+    HATRPO's line search goes on until the last seed has found its step, and must leave the others alone.
+    """
+    _, single, vmapped, keys, states, batches = vmapped_problem(name)
     together, infos = vmapped(keys, states, batches)
     for i in range(SEEDS):
         alone, info = single(keys[i], pick(states, i), pick(batches, i))

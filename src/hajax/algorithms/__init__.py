@@ -102,7 +102,7 @@ def make_algorithm(name: str, env_or_spec: Any, *, actor: Any = None, critic: An
     Args:
       name: one of `list_algorithms()`.
       env_or_spec: an `Environment` or an `EnvSpec`.
-      actor, critic: flax modules to use as torsos instead of the MLP (see `happo`).
+      actor, critic: flax modules to use as torsos instead of the MLP (see `hajax.haml`).
       settings: any field of the algorithm's `Settings` or `Hyperparameters`, such as `epochs=3` or `actor_lr=1e-3`.
 
     Raises:

@@ -45,7 +45,7 @@ def policy_input_mask(spec: EnvSpec, agent_id: bool) -> np.ndarray:
 class TeamActors:
     """Static description of the team's actors; parameters are passed in, stacked over groups.
 
-    `torso` is any flax module from observations to features (see `happo`). With `action_scaling`, the Gaussian of a
+    `torso` is any flax module from observations to features (see `haml`). With `action_scaling`, the Gaussian of a
     bounded Box component lives in units where its bounds are ±1; without, in native units (as in HARL). With a `gru`
     every agent remembers `[H]`; the memory of one that is not alive stands still.
     """

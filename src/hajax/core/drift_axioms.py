@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +12,11 @@ import numpy as np
 from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.settings import DriftHyperparameters
 from hajax.nn import distributions
-from hajax.nn.distributions import ActionParameters
+from hajax.nn.distributions import ActionParameters, mask_logits
 from hajax.spec import ActionLayout
+from hajax.validation import check_choice
 
+KINDS = ("categorical", "Gaussian")
 _NEAR, _FAR = 1e-5, 1e-3  # step lengths, whose slopes tell a zero gradient from another
 
 
@@ -26,11 +29,19 @@ class DriftReport(NamedTuple):
     trivial: bool  # D = 0 wherever it was tried
 
 
-def check_drift(drift: Drift, numbers: Any = None, *, num_policies: int = 200, seed: int = 0) -> DriftReport:
+def check_drift(
+    drift: Drift,
+    numbers: Any = None,
+    *,
+    kinds: Sequence[str] = KINDS,
+    num_policies: int = 200,
+    seed: int = 0,
+) -> DriftReport:
     """Checks the axioms of a heterogeneous-agent drift functional (haml, Definition 1) on random policies.
 
-    For a categorical and a Gaussian policy, D_π(π̂) = E over the *old* policy's actions of `drift(change, numbers)` is
-    summed over all actions (for the Gaussian over the nodes of a quadrature), with random advantages, and must be
+    For categorical and Gaussian policies of two components (one has a choice less than the other, and some choices are
+    not available), D_π(π̂) = E over the *old* policy's actions of `drift(change, numbers)` is summed over all actions
+    (for Gaussians over the nodes of a quadrature), with random advantages, and must be
 
     1. non-negative for every new policy π̂,
     2. zero at the old policy, and
@@ -41,18 +52,19 @@ def check_drift(drift: Drift, numbers: Any = None, *, num_policies: int = 200, s
     Args:
       drift: `(change, numbers) -> [K, B]`, elementwise.
       numbers: what the drift reads its coefficients from; `DriftHyperparameters()` if `None`.
+      kinds: of policies, for which the drift is meant: `categorical`, `Gaussian`, or both.
       num_policies: how many pairs of an old and a new policy to try, of each kind.
       seed: of the random policies.
 
     Raises:
-      ValueError: an axiom fails; the message names it.
+      ValueError: an axiom fails, and the message names it; a kind is unknown; or the drift has another shape.
     """
     numbers = DriftHyperparameters() if numbers is None else numbers
     name = getattr(drift, "__name__", repr(drift))
+    for kind in kinds:
+        check_choice("kinds", kind, KINDS)
     with jax.enable_x64(True):
-        reports = [
-            _check(drift, name, numbers, *_problem(kind, num_policies, seed)) for kind in ("categorical", "Gaussian")
-        ]
+        reports = [_check(drift, name, numbers, kind, PROBLEMS[kind](num_policies, seed)) for kind in kinds]
     return DriftReport(
         min(report.smallest for report in reports),
         max(report.at_old for report in reports),
@@ -61,46 +73,79 @@ def check_drift(drift: Drift, numbers: Any = None, *, num_policies: int = 200, s
     )
 
 
-def _problem(kind: str, size: int, seed: int) -> tuple[Any, ...]:
-    """Old policies, new ones, and directions, `[size]` of each; actions `[size, A, 1]`, their weights under the old
-    policy, advantages `[size, A]`, and the action's layout."""
+class _Problem(NamedTuple):
+    """Random policies, `[size, …]` numbers of each, what they are the parameters of, and all that each may do."""
+
+    old: np.ndarray
+    new: np.ndarray
+    direction: np.ndarray
+    parameters: Callable[[jax.Array], ActionParameters]  # of policies `[size, …]`
+    action: np.ndarray  # [size, A, 2]
+    weight: np.ndarray  # [size, A], under the old policy
+    advantage: np.ndarray  # [size, A]
+    layout: ActionLayout
+
+
+def _categorical(size: int, seed: int) -> _Problem:
     rng = np.random.default_rng(seed)
-    if kind == "categorical":
-        old, new, direction = rng.normal(size=(3, size, 4)) * np.array([1.5, 1.5, 1.0])[:, None, None]
-        action = np.tile(np.arange(4.0), (size, 1))
-        weight = np.asarray(jax.nn.softmax(old))
-        layout = ActionLayout(
-            np.ones(1, bool), np.zeros(1, bool), np.ones((1, 4), bool), center=np.zeros(1), scale=np.ones(1)
-        )
-    else:
-        old, new, direction = rng.normal(size=(3, size, 2))
-        old[:, 1], new[:, 1] = np.exp(0.3 * old[:, 1]), np.exp(0.3 * new[:, 1])  # means and standard deviations
-        new[:, 0] = old[:, 0] + 0.5 * new[:, 0]
-        nodes, weights = np.polynomial.hermite_e.hermegauss(9)
-        action = old[:, :1] + old[:, 1:] * nodes
-        weight = np.tile(weights / weights.sum(), (size, 1))
-        layout = ActionLayout(
-            np.zeros(1, bool), np.ones(1, bool), np.ones((1, 1), bool), center=np.zeros(1), scale=np.ones(1)
-        )
-    return kind, old, new, direction, action[..., None], weight, 2 * rng.normal(size=weight.shape), layout
+    old, new, direction = rng.normal(size=(3, size, 2, 4)) * np.array([1.5, 1.5, 1.0])[:, None, None, None]
+    choices = np.array([[True] * 4, [True] * 3 + [False]])
+    available = choices & (rng.random((size, 2, 4)) < 0.8)
+    available[:, :, 0] = True
+    first, second = (x.ravel() for x in np.meshgrid(np.arange(4), np.arange(3), indexing="ij"))
+
+    def parameters(logits):
+        return ActionParameters(mask_logits(logits, jnp.asarray(available)), None, None)
+
+    share = np.asarray(jax.nn.softmax(parameters(jnp.asarray(old)).logits))
+    weight = share[:, 0, first] * share[:, 1, second]
+    action = np.tile(np.stack([first, second], -1).astype(float), (size, 1, 1))
+    layout = ActionLayout(np.ones(2, bool), np.zeros(2, bool), choices, center=np.zeros(2), scale=np.ones(2))
+    return _Problem(old, new, direction, parameters, action, weight, 2 * rng.normal(size=weight.shape), layout)
 
 
-def _check(drift: Drift, name: str, numbers: Any, kind: str, *problem: Any) -> DriftReport:
-    old, new, direction, action, weight, advantage, layout = problem
+def _gaussian(size: int, seed: int) -> _Problem:
+    rng = np.random.default_rng(seed)
+    old, new, direction = rng.normal(size=(3, size, 2, 2))  # means, and standard deviations, of both components
+    old[:, 1], new[:, 1] = np.exp(0.3 * old[:, 1]), np.exp(0.3 * new[:, 1])
+    new[:, 0] = old[:, 0] + 0.5 * new[:, 0]
+    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
+    first, second = (x.ravel() for x in np.meshgrid(nodes, nodes, indexing="ij"))
+    action = old[:, None, 0] + old[:, None, 1] * np.stack([first, second], -1)
+    weight = np.tile(np.outer(weights, weights).ravel() / weights.sum() ** 2, (size, 1))
+    layout = ActionLayout(
+        np.zeros(2, bool), np.ones(2, bool), np.ones((2, 1), bool), center=np.zeros(2), scale=np.ones(2)
+    )
 
-    def distribution(x):
-        x = jnp.broadcast_to(jnp.asarray(x)[:, None], (*weight.shape, x.shape[-1]))
-        if kind == "categorical":
-            return ActionParameters(x[:, :, None], None, None)
-        return ActionParameters(None, x[..., :1], x[..., 1:])
+    def parameters(policies):
+        return ActionParameters(None, policies[:, 0], policies[:, 1])
 
-    before = distributions.log_prob(distribution(old), layout, action)
+    return _Problem(old, new, direction, parameters, action, weight, 2 * rng.normal(size=weight.shape), layout)
+
+
+PROBLEMS: dict[str, Callable[[int, int], _Problem]] = dict(zip(KINDS, (_categorical, _gaussian), strict=True))
+
+
+def _check(drift: Drift, name: str, numbers: Any, kind: str, problem: _Problem) -> DriftReport:
+    old, new, direction, parameters, action, weight, advantage, layout = problem
+
+    def distribution(policies):
+        one = parameters(jnp.asarray(policies))
+        return jax.tree.map(lambda x: jnp.broadcast_to(x[:, None], (*weight.shape, *x.shape[1:])), one)
+
+    def log_prob(policies):
+        return jnp.where(weight > 0, distributions.log_prob(distribution(policies), layout, jnp.asarray(action)), 0)
 
     def value(to):
-        new = distribution(to)
-        log_ratio = distributions.log_prob(new, layout, action) - before
-        change = PolicyChange(log_ratio, jnp.asarray(advantage), new, layout, lambda: distribution(old))
-        return np.asarray(jnp.sum(weight * drift(change, numbers), -1))
+        log_ratio = log_prob(to) - log_prob(old)
+        change = PolicyChange(log_ratio, jnp.asarray(advantage), distribution(to), layout, lambda: distribution(old))
+        costs = drift(change, numbers)
+        if jnp.shape(costs) != weight.shape:
+            raise ValueError(
+                f"drift {name} has shape {jnp.shape(costs)} for changes at samples {weight.shape} of {kind} policies "
+                "with two components; allowed: one number for every sample"
+            )
+        return np.asarray(jnp.sum(weight * costs, -1))
 
     def fail(axiom: str, found: str):
         raise ValueError(

@@ -109,16 +109,28 @@ DRIFTS: dict[str, Drift] = {
 }
 
 
-def check_reads(drift: Drift, numbers: Any, spec: EnvSpec) -> None:
-    """Raises ValueError if the drift, on policies of that team, reads a number that `numbers` has not."""
+class _Watched:
+    """`numbers`, and the names of those that were read."""
+
+    def __init__(self, numbers: Any):
+        self.numbers, self.names = numbers, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.names.add(name)
+        return getattr(self.numbers, name)
+
+
+def numbers_read(drift: Drift, numbers: Any, spec: EnvSpec) -> set[str]:
+    """The names of what the drift, on policies of that team, reads of `numbers`; ValueError if it has one not."""
     layout = ActionLayout(*(table[0] for table in spec.action_layout))
     shape = (1, 1, spec.num_components)
     logits = jnp.zeros((*shape, spec.num_choices)) if spec.has_discrete else None
     mean, std = (jnp.zeros(shape), jnp.ones(shape)) if spec.has_continuous else (None, None)
     policy = ActionParameters(logits, mean, std)
     change = PolicyChange(jnp.zeros((1, 1)), jnp.zeros((1, 1)), policy, layout, lambda: policy)
+    watched = _Watched(numbers)
     try:
-        jax.eval_shape(lambda: drift(change, numbers))
+        jax.eval_shape(lambda: drift(change, watched))
     except AttributeError as error:
         if error.obj is not numbers:
             raise
@@ -126,3 +138,4 @@ def check_reads(drift: Drift, numbers: Any, spec: EnvSpec) -> None:
         raise ValueError(
             f"{type(numbers).__name__} has no {error.name}, which {name} reads; allowed: any class that also has it"
         ) from None
+    return watched.names

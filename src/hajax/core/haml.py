@@ -17,12 +17,13 @@ from hajax.core import on_policy
 from hajax.core.algorithm import Algorithm
 from hajax.core.batches import GroupBatch, OnPolicyBatch, group_batches
 from hajax.core.compound_ratio import GroupPolicy, improve_in_sequence
-from hajax.core.drifts import Drift, PolicyChange, check_reads, no_drift
+from hajax.core.drifts import Drift, PolicyChange, no_drift, numbers_read
 from hajax.core.neighbourhoods import MirrorObjective, Neighbourhood, unrestricted
 from hajax.core.on_policy import OnPolicyState
 from hajax.core.optimisation import Learner, decayed
 from hajax.core.settings import Hyperparameters, Settings
 from hajax.spec import EnvSpec
+from hajax.validation import check_number
 
 
 def haml(
@@ -57,7 +58,8 @@ def haml(
       drift: D, an elementwise function `(change, numbers) -> [K, B]` (with a memory `[K, B, L]`); see `core/drifts.py`.
       neighbourhood: one of `core/neighbourhoods.py`.
       adaptive: the drift's coefficient follows the KL divergence (Schulman et al., 2017, Section 4): after an update of
-        less than `kl_target / 1.5` an agent halves its own, after one of more than `kl_target · 1.5` it doubles it.
+        less than `kl_target / 1.5` an agent halves its own, after one of more than `kl_target · 1.5` it doubles it,
+        within a factor of 1,024 of `drift_coef`.
       diagnostics: further things to report, elementwise likewise, `(change, numbers) -> {name: [K, B]}`.
       actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for a centralised critic the
         state `[…, S]`), padded with zeros, to features `[…, H]`. A module whose `__call__` has a parameter `mask` also
@@ -65,14 +67,16 @@ def haml(
         follows it, and it sees sequences too, `[…, L, O]`.
 
     Raises:
-      ValueError: a number is out of range or missing, agents cannot share parameters, or the reward is of the wrong
-        kind.
+      ValueError: a number is out of range or missing, a coefficient is to adapt that the drift does not read or that
+        is 0, agents cannot share parameters, or the reward is of the wrong kind.
     """
     settings = neighbourhood.settings if settings is None else settings
     hyperparameters = neighbourhood.numbers if hyperparameters is None else hyperparameters
     neighbourhood.check(settings, hyperparameters)
     hyperparameters.validate()
-    check_reads(drift, hyperparameters, spec)
+    read = numbers_read(drift, hyperparameters, spec)
+    if adaptive:
+        check_adaptive(read, hyperparameters)
     actors, critics = on_policy.make_networks(name, spec, settings, actor, critic)
 
     def init_actor(params: Any, numbers: Any) -> Learner:
@@ -99,18 +103,43 @@ def haml(
             own = numbers.replace(drift_coef=learner.drift_coef) if adaptive else numbers
             objective = MirrorObjective(policy, drift, diagnostics, settings, own, learning_rate)
             new, info = neighbourhood.improve(key, objective, learner, samples)
-            return adapt(policy, learner, new, samples, own, info) if adaptive else (new, info)
+            return adapt(policy, learner, new, samples, numbers, own, info) if adaptive else (new, info)
 
         return improve
 
     return on_policy.make_algorithm(name, settings, hyperparameters, actors, critics, update, init_actor)
 
 
+# An adaptive coefficient stays within this factor of where it began. Without a bound, one that is halved after every
+# update, as while learning rates fall, would come to 0 and never be anything else.
+COEFFICIENT_RANGE = 2.0**10
+
+
+def check_adaptive(read: set[str], numbers: Any) -> None:
+    """Raises ValueError unless there is a coefficient that can adapt, and the drift, which reads `read`, reads it."""
+    if "drift_coef" not in read:
+        raise ValueError("adaptive=True with a drift that does not read drift_coef; allowed: one that does")
+    if not hasattr(numbers, "kl_target"):
+        raise ValueError(f"{type(numbers).__name__} has no kl_target; allowed with adaptive=True: a class that has it")
+    if not isinstance(numbers.drift_coef, jax.core.Tracer):
+        check_number("drift_coef", numbers.drift_coef, 0, open_low=True)
+
+
 def adapt(
-    policy: GroupPolicy, old: Learner, new: Learner, samples: GroupBatch, numbers: Any, info: dict[str, jax.Array]
+    policy: GroupPolicy,
+    old: Learner,
+    new: Learner,
+    samples: GroupBatch,
+    numbers: Any,
+    own: Any,
+    info: dict[str, jax.Array],
 ) -> tuple[Learner, dict[str, jax.Array]]:
-    """`new` with the coefficient that the update's mean KL(π_old ‖ π_new) calls for."""
+    """`new` with the coefficient that the update's mean KL(π_old ‖ π_new) calls for.
+
+    `numbers` have the coefficient with which the training began, `own` that of the update.
+    """
     kl = policy.mean_kl(old.params, new.params, samples)
     factor = jnp.where(kl > 1.5 * numbers.kl_target, 2.0, jnp.where(kl < numbers.kl_target / 1.5, 0.5, 1.0))
-    info = info | {"kl": kl, "drift_coef": numbers.drift_coef}
-    return new._replace(drift_coef=numbers.drift_coef * factor), info
+    least, most = numbers.drift_coef / COEFFICIENT_RANGE, numbers.drift_coef * COEFFICIENT_RANGE
+    info = info | {"kl": kl, "drift_coef": own.drift_coef}
+    return new._replace(drift_coef=jnp.clip(own.drift_coef * factor, least, most)), info

@@ -18,7 +18,7 @@ from hajax.core import off_policy
 from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.advantages import weighted_mean
 from hajax.core.algorithm import Algorithm
-from hajax.core.drifts import Drift, check_reads, no_drift
+from hajax.core.drifts import Drift, no_drift, numbers_read
 from hajax.core.groups import make_groups
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
@@ -71,7 +71,8 @@ def mehaml(
         Q − α log π, against another sample of that policy.
       neighbourhood: `unrestricted` (`epochs` of Adam), `gradient_step` or `kl_ball` of `core/neighbourhoods.py`. The
         line search of the last judges by sampled actions, of which discrete ones jump: with `expectation="exact"` it
-        judges what it climbs. `gradient_step` is as long as `max_grad_norm` says, which is infinite unless it is set.
+        judges what it climbs. `gradient_step`, which no drift changes, is as long as `max_grad_norm` says, which is
+        infinite unless it is set.
       actor, critic: flax modules used as torsos instead of the MLP; see `core.deterministic`.
 
     Raises:
@@ -94,7 +95,7 @@ def mehaml(
 
     off_policy.check_spec(name, spec, per_agent_critics=False)
     check_numbers(hyperparameters)
-    check_reads(drift, hyperparameters, spec)
+    numbers_read(drift, hyperparameters, spec)
     mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
     groups = make_groups(spec, settings.sharing)
     actors = TeamActors(spec, groups, actor or mlp, settings.agent_id, True, settings.output_gain, std="network")

@@ -165,7 +165,10 @@ unrestricted = Neighbourhood(
 gradient_step = Neighbourhood(
     Learner, _step_once, Settings(), GradientHyperparameters(), soft_neighbourhoods.single_step
 )
-"""One step θ + α g on all samples, so that ‖Δθ‖ ≤ `actor_lr` · `max_grad_norm`."""
+"""One step θ + α g on all samples, so that ‖Δθ‖ ≤ `actor_lr` · `max_grad_norm`.
+
+Drifts have no gradient at the old policy, where g is taken: this step is the same with all of them, and with none.
+"""
 
 kl_ball = Neighbourhood(
     Learner, _step_within_kl_ball, TrustRegionSettings(), TrustRegionHyperparameters(), soft_neighbourhoods.trust_region

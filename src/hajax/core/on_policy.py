@@ -1,4 +1,4 @@
-"""What on-policy algorithms share around the policy's update, which lives in each algorithm's own file."""
+"""What on-policy algorithms share around the policies' update, which is `core/haml.py`'s or an algorithm's own."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class DriftHyperparameters(GradientHyperparameters):
 class TrustRegionHyperparameters(Hyperparameters):
     """Numbers of HATRPO. Defaults: HARL's."""
 
-    kl_radius: float | jax.Array = 0.01  # δ, which the mean KL(π_old ‖ π_new) of an update does not exceed
+    kl_radius: float | jax.Array = 0.01  # δ, which the mean KL(π_old ‖ π_new) of an update does not exceed (by √eps)
     accept_ratio: float | jax.Array = 0.5  # κ: a step must gain this share of what the gradient promises
     backtrack: float | jax.Array = 0.8  # α: each candidate step is this share of the one before
     damping: float | jax.Array = 0.1  # added to the Fisher matrix when solving for the direction

@@ -33,11 +33,11 @@ def best_responses(game: Game, policy: jax.Array) -> jax.Array:
         def improve(carry):
             actions, value, _ = carry
             q = q_of(value)
-            # Only a gain beyond rounding moves on, so that ties cannot cycle.
+            # Only a gain beyond rounding moves on, so that ties cannot cycle; nor can an error of the solution that is
+            # larger than that, for then the actions stay.
             gain = q.max(-1) - value
-            gains = gain > precision * (1 + jnp.abs(value).max())
-            actions = jnp.where(gains, q.argmax(-1), actions)
-            return actions, value_of(actions), gains.any()
+            better = jnp.where(gain > precision * (1 + jnp.abs(value).max()), q.argmax(-1), actions)
+            return better, value_of(better), (better != actions).any()
 
         actions = jnp.where(mask, policy, -jnp.inf).argmax(-1)
         start = actions, value_of(actions), jnp.ones((), bool)

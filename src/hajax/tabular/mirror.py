@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,7 +26,15 @@ class Info(NamedTuple):
     gain: jax.Array  # [N, S], by how much each agent raised its mirror operator in each state: inequality (5) of haml
 
 
-Update = Callable[[jax.Array, Game, jax.Array], tuple[jax.Array, Info]]
+@dataclasses.dataclass(frozen=True, eq=False)
+class Update:
+    """`update(key, game, policy) -> (policy, info)` of log-probabilities `[N, S, A]`; `jax.vmap` it over games."""
+
+    apply: Callable[[jax.Array, Game, jax.Array], tuple[jax.Array, Info]]
+    temperature: Temperature  # α of the values that it improves
+
+    def __call__(self, key: jax.Array, game: Game, policy: jax.Array) -> tuple[jax.Array, Info]:
+        return self.apply(key, game, policy)
 
 
 def mehaml(
@@ -49,9 +58,6 @@ def mehaml(
       temperature: α ≥ 0; may be traced if positive.
       order: `random` (a fresh permutation), `fixed` (0 … N−1), or `simultaneous`: every agent answers the *old*
         policies of the others, for which nothing is proved.
-
-    Returns:
-      `(key, game, policy) -> (policy, info)` of log-probabilities `[N, S, A]`; `jax.vmap` it over games.
 
     Raises:
       ValueError: if the temperature is negative or the order unknown.
@@ -78,7 +84,7 @@ def mehaml(
         policy, _, gain = sequential_update(update_agent, permutation, policy, agents, (policy, nobody))
         return policy, Info(values, gain)
 
-    return update
+    return Update(update, temperature)
 
 
 def haml(drift: Drift | None = None, neighbourhood: Neighbourhood | None = None, *, order: str = "random") -> Update:
@@ -125,7 +131,6 @@ def iterate(
     key: jax.Array,
     num_iterations: int,
     *,
-    temperature: Temperature = 0.0,
     gap: Callable[[Game, jax.Array], jax.Array] | None = None,
 ) -> History:
     """Applies an update K times.
@@ -136,7 +141,6 @@ def iterate(
       policy: π_0, log-probabilities `[N, S, A]`.
       key: for the permutations.
       num_iterations: K.
-      temperature: α of the last evaluation; the update's own.
       gap: `(game, policy) -> []`, computed of every policy, for example `nash_gap`.
     """
 
@@ -146,7 +150,7 @@ def iterate(
         return new_policy, (info.values.value, info.values.expected_return, info.gain, distance)
 
     last, (value, expected_return, gain, distances) = lax.scan(step, policy, jax.random.split(key, num_iterations))
-    final = evaluate(game, last, temperature)
+    final = evaluate(game, last, update.temperature)
     return History(
         last,
         jnp.concatenate([value, final.value[None]]),
