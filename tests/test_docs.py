@@ -9,6 +9,7 @@ import sys
 import types
 from pathlib import Path
 
+import jax
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -129,28 +130,53 @@ def test_the_example_of_vmapped_seeds_runs():
     assert len(np.unique(returns)) == 6  # every seed and every learning rate learned something else
 
 
-NOTEBOOK = json.loads((README.parent / "notebooks" / "quickstart.ipynb").read_text(encoding="utf-8"))
-CODE = {cell["id"]: cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"}
-# What the notebook's first code cell sets, and the same smaller.
-SIZES = """
+NOTEBOOKS = {
+    path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (README.parent / "notebooks").glob("*.ipynb")
+}
+CODE = {
+    name: {cell["id"]: cell for cell in notebook["cells"] if cell["cell_type"] == "code"}
+    for name, notebook in NOTEBOOKS.items()
+}
+# What the notebooks' first code cells set, and the same smaller.
+SIZES = {
+    "quickstart": """
 total_steps, num_seeds = 8_000, 2
 sweep_steps, sweep_seeds = 4_000, 2
 num_updates = 25
-"""
+""",
+    "theory": """
+num_games, num_iterations = 6, 20
+""",
+}
 
 
-@pytest.fixture(scope="module")
-def notebook_namespace():
+def run_notebook(notebook):
     """What the notebook's code cells leave behind, run in order at a small size."""
     matplotlib.use("Agg")
     namespace: dict = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plt, "show", plt.close)
         with matplotlib.rc_context():
-            for name, cell in CODE.items():
-                source = SIZES if name == "sizes" else "".join(cell["source"])
+            for name, cell in CODE[notebook].items():
+                source = SIZES[notebook] if name == "sizes" else "".join(cell["source"])
                 exec(compile(source, f"cell {name}", "exec", dont_inherit=True), namespace)
     return namespace
+
+
+@pytest.fixture(scope="module")
+def notebook_namespace():
+    return run_notebook("quickstart")
+
+
+def test_the_theory_s_notebook_shows_what_it_says(capsys):
+    try:
+        namespace = run_notebook("theory")  # which sets float64 for good
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert "clip, in turn: the return falls in 0 of 6 games" in capsys.readouterr().out
+    assert namespace["in_turn"].expected_return.shape == namespace["at_once"].gap.shape == (6, 21)
+    assert namespace["falls"].any()
+    assert float(namespace["update"].temperature) == 20
 
 
 def test_the_notebook_trains_seeds_that_differ(notebook_namespace):
@@ -181,18 +207,21 @@ def test_the_notebook_learns_its_own_game(notebook_namespace):
     assert np.mean(payoffs[-5:]) > 0.9
 
 
-def test_the_sizes_replaced_are_those_that_the_notebook_sets():
-    assert next(iter(CODE)) == "sizes"
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_the_sizes_replaced_are_those_that_the_notebook_sets(notebook):
+    assert next(iter(CODE[notebook])) == "sizes"
     asked, given = {}, {}
-    exec("".join(CODE["sizes"]["source"]), asked)
-    exec(SIZES, given)
+    exec("".join(CODE[notebook]["sizes"]["source"]), asked)
+    exec(SIZES[notebook], given)
     assert set(asked) == set(given)
 
 
-def test_the_notebook_is_committed_with_its_outputs():
-    assert NOTEBOOK["metadata"]["kernelspec"]["name"] == "python3"
-    assert [cell["execution_count"] for cell in CODE.values()] == list(range(1, len(CODE) + 1))
-    for name, cell in CODE.items():
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_the_notebook_is_committed_with_its_outputs(notebook):
+    assert NOTEBOOKS[notebook]["metadata"]["kernelspec"]["name"] == "python3"
+    cells = CODE[notebook]
+    assert [cell["execution_count"] for cell in cells.values()] == list(range(1, len(cells) + 1))
+    for name, cell in cells.items():
         source = "".join(cell["source"])
         assert len(source.splitlines()) <= 20, name
         printed = [output for output in cell["outputs"] if output.get("name") == "stdout"]
