@@ -118,8 +118,8 @@ def from_hajax(env: Any) -> Env:
     return Env(spec.num_agents, spec.observation_size, spec.num_components, reset, step)
 
 
-def make_matd3(env: Env, config: Config) -> Matd3:
-    """MATD3 for `env`."""
+def make_matd3(env: Env, config: Config, learn_in_turn: Callable = lambda learn: learn) -> Matd3:
+    """MATD3 for `env`; `learn_in_turn` may make the updates of vmapped seeds follow each other."""
     actor, critic = Network(config.hidden_sizes, env.action_size), Network(config.hidden_sizes, 1)
     num_agents, num_envs = env.num_agents, config.num_envs
     rows = config.buffer_size // num_envs * num_envs
@@ -190,27 +190,31 @@ def make_matd3(env: Env, config: Config) -> Matd3:
 
         return jax.vmap(of_agent)(jnp.arange(num_agents)).sum()
 
-    def learn_critics(state: State, key: jax.Array) -> tuple[State, Ring]:
-        index_key, noise_key = jax.random.split(key)
-        index = jax.random.randint(index_key, (config.batch_size,), 0, jnp.minimum(state.stored, rows))
-        batch = jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), state.ring)
-        noise = jax.random.normal(noise_key, batch.action.shape)
-        gradient = jax.grad(critic_loss)(state.critics, batch, targets(state, batch, noise))
-        updates, optimiser = critic_optimiser.update(gradient, state.critic_optimiser)
-        critics = optax.apply_updates(state.critics, updates)
-        return state._replace(critics=critics, critic_optimiser=optimiser), batch
+    def draw(state: State, key: jax.Array) -> Ring:
+        index = jax.random.randint(key, (config.batch_size,), 0, jnp.minimum(state.stored, rows))
+        return jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), state.ring)
 
-    def update(state: State, keys: jax.Array) -> tuple[State, None]:
-        state, batches = lax.scan(learn_critics, state, keys)
+    def learn_critics(learned: State, inputs: tuple[Ring, jax.Array]) -> tuple[State, None]:
+        batch, key = inputs
+        noise = jax.random.normal(key, batch.action.shape)
+        gradient = jax.grad(critic_loss)(learned.critics, batch, targets(learned, batch, noise))
+        updates, optimiser = critic_optimiser.update(gradient, learned.critic_optimiser)
+        critics = optax.apply_updates(learned.critics, updates)
+        return learned._replace(critics=critics, critic_optimiser=optimiser), None
+
+    @learn_in_turn
+    def learn(learned: State, batches: Ring, keys: jax.Array) -> State:
+        """One update of the networks, on `policy_delay` minibatches."""
+        learned, _ = lax.scan(learn_critics, learned, (batches, keys))
         last = jax.tree.map(lambda x: x[-1], batches)
-        gradient = jax.grad(actor_loss)(state.actors, state.critics, last)
-        updates, optimiser = actor_optimiser.update(gradient, state.actor_optimiser)
-        state = state._replace(actors=optax.apply_updates(state.actors, updates), actor_optimiser=optimiser)
+        gradient = jax.grad(actor_loss)(learned.actors, learned.critics, last)
+        updates, optimiser = actor_optimiser.update(gradient, learned.actor_optimiser)
+        learned = learned._replace(actors=optax.apply_updates(learned.actors, updates), actor_optimiser=optimiser)
         rate = config.target_rate
-        return state._replace(
-            target_actors=optax.incremental_update(state.actors, state.target_actors, rate),
-            target_critics=optax.incremental_update(state.critics, state.target_critics, rate),
-        ), None
+        return learned._replace(
+            target_actors=optax.incremental_update(learned.actors, learned.target_actors, rate),
+            target_critics=optax.incremental_update(learned.critics, learned.target_critics, rate),
+        )
 
     def iterate(state: State) -> State:
         key, rollout_key, update_key = jax.random.split(state.key, 3)
@@ -222,9 +226,18 @@ def make_matd3(env: Env, config: Config) -> Matd3:
             return play(state, jnp.clip(action, -1, 1), env_key), None
 
         state, _ = lax.scan(step, state, jax.random.split(rollout_key, config.rollout_length))
-        num_updates = config.rollout_length // config.policy_delay
-        keys = jax.random.split(update_key, (num_updates, config.policy_delay))
-        learned, _ = lax.scan(update, state, keys)
-        return learned._replace(key=key)
+
+        def update(learned, key):
+            draw_key, noise_key = jax.random.split(key)
+            batches = jax.vmap(lambda key: draw(state, key))(jax.random.split(draw_key, config.policy_delay))
+            return learn(learned, batches, jax.random.split(noise_key, config.policy_delay)), None
+
+        # The networks alone go through the updates, without the ring.
+        learned = state._replace(env_state=(), observation=(), ring=(), stored=(), key=())
+        learned, _ = lax.scan(
+            update, learned, jax.random.split(update_key, config.rollout_length // config.policy_delay)
+        )
+        kept = {name: getattr(state, name) for name in ("env_state", "observation", "ring", "stored")}
+        return learned._replace(**kept, key=key)
 
     return Matd3(init, iterate, targets, actor_loss)

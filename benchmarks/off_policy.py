@@ -5,8 +5,8 @@ hatd3, hasac    whole trainings: 20 environments, 50 steps of each and then 50 s
 matd3           MATD3, likewise as HATD3
 hatd3_bare, …   the same `update`s on minibatches that are there already: no environment, no replay. Their steps per
                 second are those that as many updates would allow
-yardstick       the MATD3 in one file of matd3.py, at HATD3's schedule; its seeds in turn, which suits a CPU's cache
-                better than vmapped, as hajax's own are there
+yardstick       the MATD3 in one file of matd3.py, at HATD3's schedule; on a CPU the updates of its seeds follow one
+                another, which suits the cache better than vmapped ones, as hajax's own do there
 
 The replays of all seeds together hold `buffer_size` observations.
 """
@@ -123,9 +123,9 @@ def compiled_rows(keys: jax.Array, buffer_size: int, quick: bool) -> dict[str, M
         rollout_length=loop.steps_per_iteration // num_envs,
         **{key: getattr(algo.settings, key) for key in copied},
     )
-    yardstick = make_matd3(from_hajax(environment()), chosen)
+    yardstick = make_matd3(from_hajax(environment()), chosen, in_turn_on_cpu)
     begin = jax.jit(yardstick.init)
-    add("yardstick", algo, loop, in_turn_on_cpu(yardstick.iterate), [begin(key) for key in keys])
+    add("yardstick", algo, loop, yardstick.iterate, [begin(key) for key in keys])
     return rows
 
 

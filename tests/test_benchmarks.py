@@ -299,7 +299,7 @@ def test_the_replay_is_measured_beside_flashbax(tmp_path):
     result = json.loads(output.read_text(encoding="utf-8"))
     assert set(result["steps"]) == {"1", "20"}
     for found in result["steps"].values():
-        assert found["flashbax / hajax, bytes"] == found["flashbax"]["bytes"] / found["hajax"]["bytes"] > 2
+        assert found["flashbax / hajax, bytes per transition"] > 1.5
         for name in ("hajax", "flashbax"):
             assert found[name]["store_seconds"] > 0
             assert found[name]["sample_seconds"] > 0

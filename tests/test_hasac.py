@@ -39,6 +39,7 @@ from hajax.core.off_policy_settings import (
 from hajax.core.settings import DriftHyperparameters
 from hajax.core.soft_objective import SoftObjective
 from hajax.envs.games import hasac_payoff
+from hajax.envs.regulator import linear_quadratic
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.networks import MLP
 from hajax.nn.squashing import action_of, draw
@@ -290,6 +291,18 @@ def test_the_temperature_finds_the_target_entropy_of_a_bandit(expectation):
     _, metrics = jax.jit(train)(jax.random.key(0))
     np.testing.assert_allclose(metrics["entropy"][-50:].mean(0), 0.5 * np.log([3, 4]), rtol=0.08)
     assert (metrics["temperature"][-1] > 0).all()
+
+
+def test_the_temperature_finds_the_target_entropy_of_a_continuous_bandit():
+    """Of one real component each, in units in which bounds are ±1: the target says how far below uniform, log 2."""
+    env = linear_quadratic(max_steps=1)
+    settings = {"hidden_sizes": (16,), "batch_size": 64, "buffer_size": 2000, "warmup_steps": 100}
+    numbers = {"temperature_lr": 1e-2, "actor_lr": 5e-3, "critic_lr": 1e-2, "target_rate": 0.1, "target_entropy": -0.5}
+    algo = hajax.make_algorithm("hasac", env, **settings, **numbers)
+    train = hajax.make_train(env, algo, total_steps=100 + 10 * 2000, num_envs=10, rollout_length=10)
+    _, metrics = jax.jit(train)(jax.random.key(0))
+    # The entropy is that of native actions, which are 1.5 times as wide.
+    np.testing.assert_allclose(metrics["entropy"][-50:].mean(0), -0.5 + np.log(1.5), atol=0.05)
 
 
 def test_hasac_escapes_the_local_optimum_of_its_paper_s_game():

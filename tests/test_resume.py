@@ -133,10 +133,10 @@ def test_a_checkpoint_without_the_replay_goes_on_with_a_new_one(working_director
     saved = read_checkpoint(working_directory / "run" / "checkpoints")
     assert not any("replay" in name for name in saved.arrays)
     capsys.readouterr()
-    more = ["total_steps=520", "progress=true", "resume=true", "checkpoint.replay=true", "out_dir=run"]
+    more = ["total_steps=520", "resume=true", "checkpoint.replay=true", "out_dir=run"]
     assert main(["train", *settings[:-2], *more]) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "it was saved without the replay (checkpoint.replay=false)" in said
+    assert "the checkpoint at 360 steps was saved without the replay (checkpoint.replay=false)" in said
     assert "40 random steps" in said
     assert [int(row["step"]) for row in rows(working_directory / "run")][::2] == [40, 200, 360, 520]
     whole = read_checkpoint(working_directory / "run" / "checkpoints")

@@ -38,6 +38,9 @@ def hasac(
     current ones, over which the paper's multi-agent Q is an expectation. (HARL leaves the log of an action's scale out
     of its log-probability, and its target entropy of choices comes out as 0.)
 
+    For few choices take the exact expectation. A Gumbel softmax asks a learned critic for its gradients between
+    choices, where it was never fitted; in the paper's own matrix game that ends in other policies (`docs/results`).
+
     It is maximum-entropy mirror learning without drift. For arguments and errors see `core.mehaml.mehaml`, which is the
     algorithm.
     """

@@ -14,12 +14,26 @@ def free_memory() -> int | None:
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0) if "bytes_limit" in stats else None
+    known = [number for number in (_free_in_machine(), _free_in_container()) if number is not None]
+    return min(known, default=None)
+
+
+def _free_in_machine() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _free_in_container() -> int | None:
+    """What a control group (version 2) leaves; `None` where there is none, or no limit."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # `max` is no number
         return None
 
 
@@ -32,13 +46,16 @@ def shown_bytes(number: float) -> str:
     return f"{number:,.4g} TB"
 
 
-def memory_warning(replay_bytes: int, num_seeds: int, buffer_size: int) -> str | None:
-    """What to say if the replays of all seeds would not fit; `None` if they do."""
+def memory_warning(replay_bytes: int, num_seeds: int, buffer_size: int, copies: int = 1) -> str | None:
+    """What to say if the replays of all seeds, and their copies in a checkpoint that is written, would not fit."""
     needed, free = replay_bytes * num_seeds, free_memory()
-    if free is None or needed <= free:
+    if free is None or copies * needed <= free:
         return None
-    fits = int(buffer_size * free / needed)
+    fits = int(buffer_size * free / (copies * needed))
+    saved = (
+        "" if copies == 1 else ", and as much again while a checkpoint is written (not with checkpoint.replay=false)"
+    )
     return (
         f"algo.buffer_size={buffer_size} takes {shown_bytes(replay_bytes)} for each of num_seeds={num_seeds}, "
-        f"{shown_bytes(needed)} in all, but {shown_bytes(free)} are free; at most {fits} would fit"
+        f"{shown_bytes(needed)} in all{saved}, but {shown_bytes(free)} are free; at most {fits} would fit"
     )

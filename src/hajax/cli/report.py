@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -25,14 +26,23 @@ def print_start(
 ) -> None:
     """Names the run, its length and its directory, and says so if the length was rounded or the run goes on.
 
-    If its replay would not fit into memory it is told even without progress.
+    That its replay would not fit into memory, or that it goes on without one, is told even without progress.
     """
     replay_bytes = team.loop.replay_bytes
     if replay_bytes:
         buffer_size = team.algorithm.settings.buffer_size
-        warning = memory_warning(replay_bytes, settings.num_seeds, buffer_size)
+        on_cpu = jax.default_backend() == "cpu"  # elsewhere a checkpoint's copy is in other memory than the replay
+        copies = 2 if settings.checkpoint.replay and on_cpu else 1
+        warning = memory_warning(replay_bytes, settings.num_seeds, buffer_size, copies)
         if warning is not None:
             print(f"hajax train: warning: {warning}", file=sys.stderr)
+    if checkpoint is not None and not checkpoint.facts.get("replay", True):
+        print(
+            f"hajax train: warning: the checkpoint at {checkpoint.step:,} steps was saved without the replay "
+            f"(checkpoint.replay=false): the run goes on with a new one, of {schedule.warmup_steps:,} random steps in "
+            "new episodes, and is not the same as one without a break",
+            file=sys.stderr,
+        )
     if not settings.progress:
         return
     console = Console(stderr=True, highlight=False)
@@ -43,16 +53,12 @@ def print_start(
     )
     if replay_bytes:
         console.print(
-            f"replay: {buffer_size:,} observations, {shown_bytes(replay_bytes)} for each seed; "
+            f"replay: {buffer_size:,} observations, {shown_bytes(replay_bytes)} for each seed"
+            f"{', and in every checkpoint' if settings.checkpoint.replay else ''}; "
             f"{schedule.warmup_steps:,} steps with random actions come first"
         )
     if checkpoint is not None:
         console.print(f"going on from the checkpoint at {checkpoint.step:,} steps")
-        if not checkpoint.facts.get("replay", True):
-            console.print(
-                "it was saved without the replay (checkpoint.replay=false): the run goes on with a new one, of "
-                f"{schedule.warmup_steps:,} random steps in new episodes, and is not the same as one without a break"
-            )
     if schedule.total_steps != settings.total_steps:
         console.print(
             f"total_steps={settings.total_steps:,} is rounded up to whole iterations: {schedule.total_steps:,}"

@@ -133,7 +133,10 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
     schedule, directory = this.schedule, this.directory
     programs = compile_programs(this.team, this.keys, traced)
     if run_state is None or run_state.train.replay is None:
-        fresh = programs.init(this.keys, hyperparameters(this.team))
+        # A new replay is of other random steps than those that filled the first.
+        done = 0 if run_state is None else int(run_state.health.iterations[0])
+        keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, done) if done else this.keys
+        fresh = programs.init(keys, hyperparameters(this.team))
         run_state = fresh if run_state is None else with_episodes(run_state, fresh)
     done, failed, diverged = int(run_state.health.iterations[0]), [], False
     for target in schedule.pauses(done):

@@ -24,13 +24,13 @@ from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
 from hajax.core.neighbourhoods import Neighbourhood, unrestricted
 from hajax.core.off_policy import GroupActor, GroupSamples, Info, OffPolicyState
-from hajax.core.off_policy_settings import SoftHyperparameters, SoftSettings
+from hajax.core.off_policy_settings import EntropyHyperparameters, SoftSettings
 from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
 from hajax.core.soft_neighbourhoods import SoftMirrorObjective
 from hajax.core.soft_objective import SoftObjective, own_choices
 from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.distributions import ActionParameters
-from hajax.nn.networks import MLP
+from hajax.nn.networks import MLP, available_choices
 from hajax.nn.squashing import Drawn, action_of, draw, most_likely
 from hajax.spec import EnvSpec, Timestep
 from hajax.validation import check_has, check_number
@@ -40,7 +40,7 @@ def mehaml(
     name: str,
     spec: EnvSpec,
     settings: SoftSettings | None = None,
-    hyperparameters: SoftHyperparameters | None = None,
+    hyperparameters: EntropyHyperparameters | None = None,
     *,
     drift: Drift = no_drift,
     neighbourhood: Neighbourhood = unrestricted,
@@ -88,7 +88,7 @@ def mehaml(
     check_has(settings, soft.settings)
     check_has(hyperparameters, soft.numbers)
 
-    def check_numbers(numbers: SoftHyperparameters) -> None:
+    def check_numbers(numbers: EntropyHyperparameters) -> None:
         numbers.validate()
         if settings.auto_temperature and not isinstance(numbers.temperature, jax.core.Tracer):
             check_number("temperature", numbers.temperature, 0, open_low=True)  # an α of 0 could not grow
@@ -106,7 +106,7 @@ def mehaml(
 
     def target_entropy(batch: OffPolicyBatch, numbers: Any) -> jax.Array:
         """H `[N, B]`, in nats, of native actions."""
-        available = jnp.where(layout.choices & batch.action_mask, 1, 0).sum(-1)  # [B, N, D]
+        available = available_choices(layout, batch.action_mask).sum(-1)  # [B, N, D]
         choice = numbers.target_entropy_share * jnp.log(jnp.maximum(available, 1))
         real = numbers.target_entropy + jnp.log(layout.scale)
         return jnp.where(layout.discrete, choice, jnp.where(layout.continuous, real, 0)).sum(-1).T
@@ -161,8 +161,8 @@ def mehaml(
         actor_key, others_key, *critic_keys = jax.random.split(key, 2 + settings.policy_delay)
         critic_rate, actor_rate, temperature_rate = (
             decayed(rate, state.updates, numbers.decay_updates)
-            for rate in (numbers.critic_lr, numbers.actor_lr, numbers.temperature_lr)
-        )
+            for rate in (numbers.critic_lr, getattr(numbers, "actor_lr", 0.0), numbers.temperature_lr)
+        )  # a trust region has no `actor_lr`
         alpha = temperatures(state)
 
         learners, critic_info = off_policy.fit_critics(

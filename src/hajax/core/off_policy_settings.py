@@ -19,7 +19,6 @@ EXPLORATIONS = ("gaussian", "ou")
 class OffPolicyHyperparameters(Numbers):
     """Numbers of every off-policy algorithm. Defaults: HARL's."""
 
-    actor_lr: float | jax.Array = 5e-4
     discount: float | jax.Array = 0.99
     target_rate: float | jax.Array = 0.005  # τ: targets move this share of the way after every update
     max_grad_norm: float | jax.Array = math.inf
@@ -36,6 +35,7 @@ class CriticHyperparameters(OffPolicyHyperparameters):
 class DeterministicHyperparameters(CriticHyperparameters):
     """Numbers of HADDPG and MADDPG. Noise is in units in which an action's bounds are ±1."""
 
+    actor_lr: float | jax.Array = 5e-4
     exploration_noise: float | jax.Array = 0.1  # σ of what is added to actions in training
     ou_rate: float | jax.Array = 0.15  # with `exploration=ou`: the share of the noise that is gone after a step
 
@@ -50,6 +50,7 @@ class TwinHyperparameters(DeterministicHyperparameters):
 class IndependentQHyperparameters(OffPolicyHyperparameters):
     """Numbers of ID3QN."""
 
+    actor_lr: float | jax.Array = 5e-4
     discount: float | jax.Array = 0.95
     epsilon: float | jax.Array = 0.05  # the probability that an agent's action is random in training
 
@@ -57,12 +58,13 @@ class IndependentQHyperparameters(OffPolicyHyperparameters):
 class DoubleQHyperparameters(CriticHyperparameters):
     """Numbers of HAD3QN and MAD3QN."""
 
+    actor_lr: float | jax.Array = 5e-4
     discount: float | jax.Array = 0.95
     epsilon: float | jax.Array = 0.05  # the probability that an agent's action is random in training
 
 
-class SoftHyperparameters(CriticHyperparameters):
-    """Numbers of HASAC and MASAC."""
+class EntropyHyperparameters(CriticHyperparameters):
+    """Numbers of every maximum-entropy algorithm, however its actors look for better policies."""
 
     critic_lr: float | jax.Array = 5e-4
     temperature: float | jax.Array = 0.2  # α, or its first value if it adapts
@@ -72,6 +74,12 @@ class SoftHyperparameters(CriticHyperparameters):
     softness: float | jax.Array = 1.0  # the temperature of the Gumbel softmax
 
 
+class SoftHyperparameters(EntropyHyperparameters):
+    """Numbers of HASAC and MASAC, whose actors follow a gradient."""
+
+    actor_lr: float | jax.Array = 5e-4
+
+
 class SoftDriftHyperparameters(SoftHyperparameters):
     """Numbers for maximum-entropy mirror learning with a drift."""
 
@@ -79,8 +87,11 @@ class SoftDriftHyperparameters(SoftHyperparameters):
     clip: float | jax.Array = 0.2  # ε of `ppo_clip`
 
 
-class SoftTrustRegionHyperparameters(SoftHyperparameters):
-    """Numbers for maximum-entropy mirror learning within a KL ball; see `TrustRegionHyperparameters`."""
+class SoftTrustRegionHyperparameters(EntropyHyperparameters):
+    """Numbers for maximum-entropy mirror learning within a KL ball; see `TrustRegionHyperparameters`.
+
+    `max_grad_norm` and `adam_eps` are the critics' and the temperatures'.
+    """
 
     kl_radius: float | jax.Array = 0.01
     accept_ratio: float | jax.Array = 0.5
@@ -97,7 +108,8 @@ class OffPolicySettings(TeamSettings):
     What an update does:
 
     - `epochs`: gradient steps of every agent per update, on the same minibatch.
-    - `policy_delay`: critic steps per step of the actors and targets.
+    - `policy_delay`: minibatches per update, each for a step of the critics; on the last the actors and targets follow.
+      (An algorithm without critics takes a step of its actors on each.)
 
     What the loop does:
 

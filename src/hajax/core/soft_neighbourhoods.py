@@ -16,6 +16,7 @@ import optax
 from jax import lax
 
 from hajax.core.off_policy_settings import (
+    EntropyHyperparameters,
     SoftHyperparameters,
     SoftSettings,
     SoftTrustRegionHyperparameters,
@@ -54,7 +55,7 @@ class SoftForm(NamedTuple):
 
     improve: Callable[[jax.Array, SoftMirrorObjective, Learner], tuple[Learner, Info]]
     settings: SoftSettings
-    numbers: SoftHyperparameters
+    numbers: EntropyHyperparameters
 
 
 def _ascend_by_adam(key: jax.Array, objective: SoftMirrorObjective, learner: Learner) -> tuple[Learner, Info]:

@@ -31,7 +31,7 @@ class Loop(NamedTuple):
     """`init(key, hyperparameters=None) -> TrainState` and `iterate(train_state) -> (train_state, metrics)`.
 
     Both are pure, jit and vmap (over keys, and over hyperparameters). `metrics` is a dictionary of scalars and of
-    `[G]` diagnostics per parameter group, small enough to stack over iterations. `init` takes `warmup_steps`
+    diagnostics per group, agent or critic, small enough to stack over iterations. `init` takes `warmup_steps`
     environment steps; a call of `iterate` takes `steps_per_iteration` and calls `update` `updates_per_iteration` times.
     """
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from hajax.core.algorithm import Algorithm
@@ -33,17 +34,19 @@ def random_action(spec: EnvSpec, key: jax.Array, action_mask: jax.Array) -> jax.
 def make_off_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_length: int) -> Loop:
     """`rollout_length` steps in `num_envs` environments, then `rollout_length · updates_per_step` critic steps.
 
-    `init` takes the warm-up's steps, in whole steps of all environments.
+    `init` takes the warm-up's steps, in whole steps of all environments. Where `policy_delay` does not divide the
+    critic steps of a rollout, an iteration is as many rollouts as it takes until it does, and critic steps that do not
+    make up a whole update wait for the next rollout.
 
-    Raises ValueError for a replay, a warm-up and minibatches that do not fit each other, updates that are no whole
-    number, an algorithm made for another team, or an environment whose metrics have names that are taken.
+    Raises ValueError for a replay, a warm-up, minibatches and episodes that do not fit each other, critic steps that
+    are no whole number, an algorithm made for another team, or an environment whose metrics have names that are taken.
     """
     settings, spec = algo.settings, env.spec
     env, update = playable(env, algo), in_turn_on_cpu(algo.update)
     check_metrics(env)
-    capacity = check_replay(settings, num_envs)
+    capacity = check_replay(settings, spec, num_envs)
     warmup = math.ceil(settings.warmup_steps / num_envs)
-    num_updates = count_updates(settings, rollout_length)
+    due = plan_updates(settings, rollout_length)
     minibatches = (settings.policy_delay, settings.batch_size)
 
     def play(state: Any, carry: tuple[Actors, Replay], key: jax.Array, random: bool = False):
@@ -71,7 +74,8 @@ def make_off_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, ro
         episodes, _ = report_episodes(actors.episodes)  # those of random actions are not training's
         return TrainState(state, actors._replace(episodes=episodes), key, replay)
 
-    def iterate(train_state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+    def play_and_learn(train_state: TrainState, due: np.ndarray | jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        """A rollout and the updates after it, of which those that are not `due` are left out; and their sums."""
         key, rollout_key, update_key = jax.random.split(train_state.key, 3)
 
         def step(carry, key):
@@ -84,18 +88,41 @@ def make_off_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, ro
             sample_key, update_key = jax.random.split(key)
             return update(update_key, state, sample(spec, replay, sample_key, minibatches, settings.n_step))
 
-        state, info = lax.scan(learn, train_state.algorithm, jax.random.split(update_key, num_updates))
-        episodes, metrics = report_episodes(actors.episodes)
-        info = jax.tree.map(lambda x: x.mean(0), info)
-        return TrainState(state, actors._replace(episodes=episodes), key, replay), metrics | info
+        def learn_if_due(state, inputs):
+            key, due = inputs
+            nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(learn, state, key)[1])
+            return lax.cond(due, learn, lambda state, key: (state, nothing), state, key)
 
+        keys = jax.random.split(update_key, due.size)
+        if isinstance(due, np.ndarray):
+            state, info = lax.scan(learn, train_state.algorithm, keys)
+        else:
+            state, info = lax.scan(learn_if_due, train_state.algorithm, (keys, due))
+        return TrainState(state, actors, key, replay), jax.tree.map(lambda x: x.sum(0), info)
+
+    def iterate(train_state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+        if due.all():
+            train_state, sums = play_and_learn(train_state, due[0])
+        else:
+            train_state, sums = lax.scan(play_and_learn, train_state, jnp.asarray(due))
+            sums = jax.tree.map(lambda x: x.sum(0), sums)
+        episodes, metrics = report_episodes(train_state.actors.episodes)
+        info = jax.tree.map(lambda x: x / num_updates, sums)
+        return train_state._replace(actors=train_state.actors._replace(episodes=episodes)), metrics | info
+
+    num_updates = int(due.sum())
     memory = replay_bytes(spec, num_envs, capacity)
-    return Loop(init, iterate, num_envs * rollout_length, num_updates, warmup * num_envs, memory)
+    return Loop(init, iterate, len(due) * num_envs * rollout_length, num_updates, warmup * num_envs, memory)
 
 
-def check_replay(settings: Any, num_envs: int) -> int:
-    """The rows of the replay per environment; ValueError unless replay, warm-up and minibatches fit each other."""
+def check_replay(settings: Any, spec: EnvSpec, num_envs: int) -> int:
+    """The replay's rows per environment; ValueError unless replay, warm-up, minibatches and episodes fit each other."""
     size, batch, n_step = settings.buffer_size, settings.batch_size, settings.n_step
+    if spec.max_steps is not None and n_step > spec.max_steps:
+        raise ValueError(
+            f"n_step={n_step} is longer than an episode of {spec.name}, which is over after {spec.max_steps} steps; "
+            f"allowed: at most {spec.max_steps}"
+        )
     if size < batch:
         raise ValueError(f"buffer_size={size} is less than batch_size={batch}; allowed: at least {batch}")
     # In the worst case every step ends an episode and takes two rows, and the two to be written next are taken.
@@ -114,15 +141,18 @@ def check_replay(settings: Any, num_envs: int) -> int:
     return size // num_envs
 
 
-def count_updates(settings: Any, rollout_length: int) -> int:
-    """Calls of `update` per iteration; ValueError if that is no whole number, or none."""
-    steps = rollout_length * settings.updates_per_step
+def plan_updates(settings: Any, rollout_length: int) -> np.ndarray:
+    """Which updates come after each rollout of an iteration, bool `[rollouts, updates]`.
+
+    After k rollouts there have been ⌊k c / `policy_delay`⌋ updates of `policy_delay` critic steps, of the c that each
+    rollout allows. ValueError if c is no whole number, or 0.
+    """
+    steps, delay = rollout_length * settings.updates_per_step, settings.policy_delay
     whole = round(steps)
-    if abs(steps - whole) > 1e-9 * steps or whole % settings.policy_delay or not whole:
-        delay = settings.policy_delay
-        multiple = "a whole number" if delay == 1 else f"a multiple of policy_delay={delay}"
+    if abs(steps - whole) > 1e-9 * steps or not whole:
         raise ValueError(
             f"updates_per_step={settings.updates_per_step} gives {steps:g} critic steps after every "
-            f"rollout_length={rollout_length} steps; allowed: {multiple}"
+            f"rollout_length={rollout_length} steps; allowed: a whole number"
         )
-    return whole // settings.policy_delay
+    updates = np.diff(np.arange(delay // math.gcd(delay, whole) + 1) * whole // delay)
+    return np.arange(updates.max()) < updates[:, None]
