@@ -118,7 +118,7 @@ def id3qn(
         learners, info = lax.scan(on_minibatch, state.actors, batch)
         state = state._replace(
             actors=learners,
-            target_actors=off_policy.towards(state.target_actors, learners.params, numbers.target_rate),
+            target_actors=off_policy.polyak_average(state.target_actors, learners.params, numbers.target_rate),
             updates=state.updates + 1,
         )
         return state, {name: x.mean((0, 2)) for name, x in info.items()}

@@ -136,7 +136,7 @@ def deterministic_policy_gradient(
             numbers,
         )
         last = jax.tree.map(lambda x: x[-1], batch)
-        first_of_twins = jax.tree.map(lambda x: x[:, 0], learners.params)
+        first_copy = jax.tree.map(lambda x: x[:, 0], learners.params)
 
         def improve(key: jax.Array, tables: GroupTables, learner: Learner, samples: GroupSamples, joint: jax.Array):
             actor, own_layout = GroupActor(actors, tables), tables.layout
@@ -145,7 +145,7 @@ def deterministic_policy_gradient(
                 return actions.join(own_layout, None, squashed_mean(own_layout, actor.distribution(params, samples)))
 
             def loss(params):
-                return -off_policy.judge(critics, first_of_twins, last.state, joint, samples, features(params))
+                return -off_policy.judge(critics, first_copy, last.state, joint, samples, features(params))
 
             rates = (actor_rate, numbers.max_grad_norm, numbers.adam_eps)
             learner, info = descend(learner, loss, settings.epochs, *rates)
@@ -167,8 +167,8 @@ def deterministic_policy_gradient(
         state = state._replace(
             actors=policies,
             critics=learners,
-            target_actors=off_policy.towards(state.target_actors, policies.params, numbers.target_rate),
-            target_critics=off_policy.towards(state.target_critics, learners.params, numbers.target_rate),
+            target_actors=off_policy.polyak_average(state.target_actors, policies.params, numbers.target_rate),
+            target_critics=off_policy.polyak_average(state.target_critics, learners.params, numbers.target_rate),
             updates=state.updates + 1,
         )
         return state, actor_info | critic_info

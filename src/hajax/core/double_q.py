@@ -173,7 +173,7 @@ def double_q_learning(
         state = state._replace(
             actors=policies,
             critics=learners,
-            target_critics=off_policy.towards(state.target_critics, learners.params, numbers.target_rate),
+            target_critics=off_policy.polyak_average(state.target_critics, learners.params, numbers.target_rate),
             updates=state.updates + 1,
         )
         return state, actor_info | critic_info

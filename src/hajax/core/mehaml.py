@@ -223,7 +223,7 @@ def mehaml(
         state = state._replace(
             actors=policies,
             critics=learners,
-            target_critics=off_policy.towards(state.target_critics, learners.params, numbers.target_rate),
+            target_critics=off_policy.polyak_average(state.target_critics, learners.params, numbers.target_rate),
             updates=state.updates + 1,
             temperatures=adapted,
         )

@@ -228,7 +228,7 @@ def fit_critics(
     return learners, {name: x.mean() for name, x in info.items()}
 
 
-def towards(target: Any, params: Any, rate: float | jax.Array) -> Any:
+def polyak_average(target: Any, params: Any, rate: float | jax.Array) -> Any:
     """φ′ ← τ φ + (1 − τ) φ′."""
     return jax.tree.map(lambda old, new: old + (rate * (new - old)).astype(old.dtype), target, params)
 
