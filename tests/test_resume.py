@@ -361,7 +361,8 @@ def flip(path):
 
 
 def largest(path):
-    return max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    """The largest file of a checkpoint's arrays, whose compressed data may be smaller than the manifest."""
+    return max((file for file in (path / "arrays").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
 
 
 def raise_version(path):
