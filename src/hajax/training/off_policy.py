@@ -75,7 +75,10 @@ def make_off_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, ro
         return TrainState(state, actors._replace(episodes=episodes), key, replay)
 
     def play_and_learn(train_state: TrainState, due: np.ndarray | jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
-        """A rollout and the updates after it, of which those that are not `due` are left out; and their sums."""
+        """A rollout and the updates after it, and the sums of what they tell.
+
+        Those that are not `due` are left out. A NumPy array says that all are, and nothing is compiled for leaving out.
+        """
         key, rollout_key, update_key = jax.random.split(train_state.key, 3)
 
         def step(carry, key):
