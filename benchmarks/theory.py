@@ -67,9 +67,9 @@ def variants() -> dict[str, Variant]:
     table["algorithm_1"] = Variant(tabular.multi_agent_policy_iteration(), 20)
     table |= {f"haspi, {alpha}": Variant(tabular.haspi(alpha), 300) for alpha in (0.1, 0.5)}
     for name in ("clip", "kl", "reverse_kl", "tsallis", "squared_log_ratio"):
-        table[f"mehaml, {name}"] = Variant(tabular.mehaml(drifts[name], temperature=0.5), 60, 0.1)
+        table[f"mehaml, {name}"] = Variant(tabular.mehaml(drifts[name], temperature=0.5), 60)
     for place, neighbourhood in neighbourhoods.items():
-        table[f"mehaml, none, {place}"] = Variant(tabular.mehaml(None, neighbourhood, temperature=0.5), 100, 0.2)
+        table[f"mehaml, none, {place}"] = Variant(tabular.mehaml(None, neighbourhood, temperature=0.5), 100)
     for name in ("none", "clip", "kl"):
         table[f"simultaneous, {name}"] = Variant(tabular.haml(drifts[name], order="simultaneous"), 200)
     table["simultaneous, none, gradient_step"] = Variant(
@@ -94,8 +94,15 @@ nash_gaps = jax.jit(jax.vmap(tabular.nash_gap))
 response_gaps = jax.jit(jax.vmap(tabular.quantal_response_gap, in_axes=(0, 0, None)))
 
 
-def play(variant: Variant) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
-    """A game, its first policy and its key to the last policy and what happened on the way, all scalars."""
+def play(
+    variant: Variant, compiler_options: dict[str, Any] | None = None
+) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+    """Games, their first policies and their keys to the last policies and what happened on the way, scalars per game.
+
+    Args:
+      variant: the algorithm.
+      compiler_options: XLA's, for whoever compiles more than they compute.
+    """
 
     def measure(game, policy, key):
         history = tabular.iterate(variant.update, game, policy, key, variant.iterations)
@@ -110,7 +117,7 @@ def play(variant: Variant) -> Callable[..., tuple[jax.Array, dict[str, jax.Array
             "gain_of_return": (history.expected_return[-1] - history.expected_return[0]) / game.reward_range,
         }
 
-    return jax.jit(jax.vmap(measure))
+    return jax.jit(jax.vmap(measure), compiler_options=compiler_options)
 
 
 def gaps_of(variant: Variant, game: tabular.Game, policy: jax.Array) -> jax.Array:
@@ -121,11 +128,16 @@ def gaps_of(variant: Variant, game: tabular.Game, policy: jax.Array) -> jax.Arra
 
 
 def run(
-    name: str, variant: Variant, games: int, progress: Callable[[str], Any] = lambda _: None, chunk: int = CHUNK
+    name: str,
+    variant: Variant,
+    games: int,
+    progress: Callable[[str], Any] = lambda _: None,
+    chunk: int = CHUNK,
+    compiler_options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The numbers of one variant on the first `games` games."""
     games = max(1, round(games * variant.share))
-    measure, start, parts = play(variant), time.perf_counter(), []
+    measure, start, parts = play(variant, compiler_options), time.perf_counter(), []
     for first in range(0, games, chunk):
         # The last chunk goes beyond what is asked for, so that one program serves all; the surplus is cut off.
         game, policy, key = draw_all(jnp.arange(first, first + min(chunk, games)))
@@ -171,27 +183,32 @@ def summary(variant: Variant, measured: dict[str, np.ndarray]) -> dict[str, Any]
     }
 
 
-def matrix_game() -> dict[str, Any]:
+TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0)  # of the HASAC paper's Table 3
+
+
+def matrix_game(compiler_options: dict[str, Any] | None = None) -> dict[str, Any]:
     """HASPI on the matrix game of the HASAC paper, agent 0 first: the table of its Appendix B, and its Eq. 9."""
     game = tabular.matrix_game(hasac_payoff())
     start = tabular.log_policy(jnp.tile(jnp.array([0.6, 0.2, 0.2]), (2, 1, 1)), game.action_mask[:, None])
-    rows = {}
-    for alpha in (1.0, 2.0, 5.0, 10.0, 15.0, 20.0):
-        update = tabular.haspi(alpha, order="fixed")
-        first = tabular.iterate(update, game, start, jax.random.key(0), 1)
-        last = tabular.iterate(update, game, start, jax.random.key(0), 3000)
-        rows[f"{alpha:g}"] = {
-            "agent_1_after_the_first_update": np.exp(first.policy[0, 0]).round(4).tolist(),
-            "at_convergence": np.exp(last.policy[:, 0]).round(4).tolist(),
-            "expected_reward": round(float(tabular.evaluate(game, last.policy).expected_return), 4),
-            "soft_objective": round(float(last.expected_return[-1]), 4),
-            "soft_objective_after_one_update": round(float(first.expected_return[-1]), 4),
-            "best_soft_objective": round(best_soft_objective(game, alpha), 4),
+
+    def solve(alpha):
+        update, key = tabular.haspi(alpha, order="fixed"), jax.random.key(0)
+        first, last = (tabular.iterate(update, game, start, key, iterations) for iterations in (1, 3000))
+        return {
+            "agent_1_after_the_first_update": jnp.exp(first.policy[0, 0]),
+            "at_convergence": jnp.exp(last.policy[:, 0]),
+            "expected_reward": tabular.evaluate(game, last.policy).expected_return,
+            "soft_objective": last.expected_return[-1],
+            "soft_objective_after_one_update": first.expected_return[-1],
+            "best_soft_objective": best_soft_objective(game, alpha),
         }
-    return rows
+
+    columns = jax.jit(jax.vmap(solve), compiler_options=compiler_options)(jnp.asarray(TEMPERATURES))
+    rounded = {name: np.asarray(column).round(4).tolist() for name, column in columns.items()}
+    return {f"{alpha:g}": {name: rounded[name][k] for name in rounded} for k, alpha in enumerate(TEMPERATURES)}
 
 
-def best_soft_objective(game: tabular.Game, alpha: float, starts: int = 200) -> float:
+def best_soft_objective(game: tabular.Game, alpha: jax.Array, starts: int = 200) -> jax.Array:
     """The best joint policy's soft objective, by HASPI from many starts: arg min of Eq. 9 of hasac at γ = 0."""
 
     def climb(key):
@@ -199,7 +216,7 @@ def best_soft_objective(game: tabular.Game, alpha: float, starts: int = 200) -> 
         update = tabular.haspi(alpha)
         return tabular.iterate(update, game, policy, key, 500).expected_return[-1]
 
-    return float(jax.vmap(climb)(jax.random.split(jax.random.key(1), starts)).max())
+    return jax.vmap(climb)(jax.random.split(jax.random.key(1), starts)).max()
 
 
 def line(name: str, row: dict[str, Any]) -> str:

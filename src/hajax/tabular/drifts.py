@@ -82,11 +82,12 @@ def clip_drift(clip: float = 0.2, softness: float = 1e-6) -> Drift:
             slopes = jnp.stack([jnp.full_like(gains, jnp.inf), gains, gains - losses, -losses], -2)
             return solvers.fill(capacities, slopes, surrogate.mask)
 
-        def slope(w):  # the entropy bonus keeps policies soft
-            bend = jnp.where(w > jnp.log1p(clip), gains, 0) - jnp.where(w < jnp.log1p(-clip), losses, 0)
-            return temperature * w + bend
+        def log_ratio(slope):  # solves α w + gains [w > log(1 + ε)] − losses [w < log(1 − ε)] = slope
+            w = slope / temperature
+            w = jnp.maximum(jnp.minimum(w, jnp.log1p(clip)), w - gains / temperature)
+            return jnp.minimum(jnp.maximum(w, jnp.log1p(-clip)), w + losses / temperature)
 
-        return solvers.separable(old, ascent_direction(old, surrogate, temperature), slope, surrogate.mask)
+        return solvers.separable(old, ascent_direction(old, surrogate, temperature), log_ratio, surrogate.mask)
 
     return Drift(divergence, maximise, splits=True)
 
@@ -154,23 +155,17 @@ def squared_log_ratio_drift(coefficient: float = 0.1, limit: float = 0.5) -> Dri
     def maximise(old, surrogate, temperature):
         gradient = ascent_direction(old, surrogate, temperature)
 
-        def slope(w):
-            return temperature * w + coefficient * w * jnp.exp(-w)
+        def log_ratio(slope):
+            """Solves α w + c w e^{−w} = slope by Newton's method; within the limit the left side is concave."""
+            w = jnp.clip(slope / (temperature + coefficient), -limit, limit)
+            for _ in range(7):
+                excess = temperature * w + coefficient * w * jnp.exp(-w) - slope
+                w = jnp.clip(w - excess / (temperature + coefficient * (1 - w) * jnp.exp(-w)), -limit, limit)
+            return w
 
-        inverse = (lambda x: _inverse_of_w_exp_minus_w(x / coefficient, limit)) if is_zero(temperature) else None
-        return solvers.separable(old, gradient, slope, surrogate.mask, limit, inverse)
+        return solvers.separable(old, gradient, log_ratio, surrogate.mask, limit)
 
     return Drift(_scaled(coefficient, divergence), maximise)
-
-
-def _inverse_of_w_exp_minus_w(x: jax.Array, limit: float) -> jax.Array:
-    """w in [−limit, limit] with w e^{−w} = x, or the nearer end, by Newton's method (the function is concave there)."""
-    edge = jnp.asarray(limit)
-    x = jnp.clip(x, -edge * jnp.exp(edge), edge * jnp.exp(-edge))
-    w = jnp.clip(x, -edge, edge)
-    for _ in range(7):
-        w = jnp.clip(w - (w - x * jnp.exp(w)) / jnp.maximum(1 - w, 1e-3), -edge, edge)
-    return w
 
 
 def _scaled(coefficient: float, divergence: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable:
@@ -182,9 +177,11 @@ def _power_maximiser(coefficient: float, order: float) -> Callable:
         if is_zero(temperature):
             return solvers.power_tilt(old, surrogate.action_value, coefficient, order, surrogate.mask)
 
-        def slope(w):
-            return temperature * w - coefficient * jnp.expm1(-(1 - order) * w) / (1 - order)
+        def log_ratio(slope):
+            """Solves α w + c (1 − e^{−(1−κ)w})/(1−κ) = slope; with z = log(c/α) − (1−κ) w it is z + e^z."""
+            shift = jnp.log(coefficient / temperature)
+            return (shift - solvers.log_omega(shift + (coefficient - (1 - order) * slope) / temperature)) / (1 - order)
 
-        return solvers.separable(old, ascent_direction(old, surrogate, temperature), slope, surrogate.mask)
+        return solvers.separable(old, ascent_direction(old, surrogate, temperature), log_ratio, surrogate.mask)
 
     return maximise

@@ -78,41 +78,48 @@ def power_tilt(old: jax.Array, action_value: jax.Array, coefficient: float, orde
     return normalise(old - power * jnp.log(jnp.exp(-(1 - order) * top) + scaled_gap), mask)
 
 
+def log_omega(x: jax.Array) -> jax.Array:
+    """z with z + e^z = x, the logarithm of Wright's omega function, to float64's precision by Newton's method.
+
+    The left side is convex, and the first guess is beyond the root.
+    """
+    z = jnp.where(x > 1, jnp.log(jnp.maximum(x, 1)), x)
+    for _ in range(6):
+        power = jnp.exp(z)
+        z = z - (z + power - x) / (1 + power)
+    return z
+
+
 def separable(
     old: jax.Array,
     gradient: jax.Array,
-    slope: Callable[[jax.Array], jax.Array],
+    log_ratio: Callable[[jax.Array], jax.Array],
     mask: jax.Array,
     limit: float | None = None,
-    inverse: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
-    """Maximises any concave objective that is a sum over actions, with |log p/old| ≤ `limit`, by nested bisection.
+    """Maximises any concave objective that is a sum over actions, with |log p/old| ≤ `limit`, by bisection.
 
-    The multiplier μ of Σp = 1 is where the log-ratios w_a with slope(w_a) = gradient_a − μ make probabilities sum to 1.
+    The multiplier μ of Σp = 1 is where the log-ratios `log_ratio(gradient − μ)` make probabilities sum to 1.
 
     Args:
       old: log-probabilities `[…, A]`.
       gradient: `[…, A]`, the objective's derivative at the old policy.
-      slope: the decrease of the derivative with the log-ratio `[…, A]`: increasing, 0 at 0.
+      log_ratio: at which log p/old the derivative has decreased by `[…, A]`: increasing, 0 at 0.
       mask: bool `[A]`.
       limit: of the log-ratio's size; without one it ends where the probability is 1.
-      inverse: solves slope(w) = x within the limits, where that can be done faster than by bisection.
     """
     high = -old if limit is None else jnp.minimum(limit, -old)
     low = jnp.full_like(old, 2 * LOG_LEAST if limit is None else -limit)
 
-    def log_ratio(multiplier):
-        target = gradient - multiplier
-        if inverse is not None:
-            return jnp.clip(inverse(target), low, high)
-        return bisect(lambda w: slope(w) - target, low, high)
+    def new(multiplier):
+        return old + jnp.clip(log_ratio(gradient - multiplier), low, high)
 
     def excess(multiplier):
-        return 1 - jnp.exp(jnp.where(mask, old + log_ratio(multiplier), -jnp.inf)).sum(-1, keepdims=True)
+        return 1 - jnp.exp(jnp.where(mask, new(multiplier), -jnp.inf)).sum(-1, keepdims=True)
 
     least = jnp.where(mask, gradient, jnp.inf).min(-1, keepdims=True)
     most = jnp.where(mask, gradient, -jnp.inf).max(-1, keepdims=True)
-    return normalise(old + log_ratio(bisect(excess, least, most)), mask)
+    return normalise(new(bisect(excess, least, most)), mask)
 
 
 def project(point: jax.Array, mask: jax.Array) -> jax.Array:
