@@ -87,6 +87,10 @@ def test_smac_presets(preset, hidden, clip, discount, name):
             (20, 160),
             {"kl_radius": 0.06, "accept_ratio": 0.5, "hidden_sizes": [64]},
         ),
+        ("harl/smac_gru", "happo", (20, 160), {"memory": "gru", "chunk_length": 10, "clip": 0.2, "discount": 0.99}),
+        ("harl/smac_gru", "mappo", (20, 160), {"memory": "gru", "chunk_length": 10, "clip": 0.2, "discount": 0.99}),
+        ("harl/smac_hatrpo_gru", "hatrpo", (20, 160), {"memory": "gru", "chunk_length": 10, "kl_radius": 0.01}),
+        ("harl/smac_hatrpo_outnumbered", "hatrpo", (20, 160), {"discount": 0.95, "kl_radius": 0.01}),
         ("haml/smac", "haa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
         ("haml/smac", "maa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
         ("hajax/smax", "happo", (64, 64), {"minibatches": 8, "actor_lr": 5e-4, "discount": 0.95}),
@@ -118,6 +122,7 @@ def test_presets_of_other_algorithms(preset, name, schedule, numbers):
 
 def test_every_preset_is_tested():
     tested = {"harl/mpe", "hatrpo-happo/smac", "harl/smac", "harl/smac_outnumbered", "haml/smac", "hajax/smax"}
+    tested |= {"harl/smac_gru", "harl/smac_hatrpo_gru", "harl/smac_hatrpo_outnumbered"}
     tested |= {"harl/mpe_haddpg", "harl/mpe_hasac", "harl/mpe_had3qn"}
     tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac", "hajax/smax")}
     assert set(config.options("preset")) == tested
