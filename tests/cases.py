@@ -94,6 +94,9 @@ CASES = {
     ),
     "haa2c, minibatches": case("haa2c", [Discrete(2), BOX], minibatches=3),
     "haa2c, groups of two and one": case("haa2c", TRIO, order="fixed", sharing=(0, 0, 1), inactive=0.3),
+    "haa2c, gru": case(
+        "haa2c", [Discrete(2), BOX], sizes=(2, 3), inactive=0.2, hidden_sizes=(4,), memory="gru", chunk_length=2
+    ),
     "maa2c, unshared": case("maa2c", TRIO, sharing="none"),
     "maa2c, shared": case("maa2c", TRIO, inactive=0.3),
     "hatrpo, one discrete agent": case("hatrpo", [Discrete(3)], accept_ratio=0.5),

@@ -111,6 +111,35 @@ def test_no_gradient_no_step():
     assert expected == 0
 
 
+def loops(jaxpr):
+    """The bodies of all `while` loops, however deep."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "while":
+            yield equation.params["body_jaxpr"].jaxpr
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from loops(inner)
+
+
+def primitives(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from primitives(inner)
+
+
+def test_the_policy_is_linearised_once_per_update():
+    """What the conjugate gradients repeat has matrix products, but not the network's activations: it is linear."""
+    spec = problems.make_spec((Discrete(3), Discrete(3)))
+    algo = problems.make_algorithm("hatrpo", spec, activation="tanh")
+    state = problems.random_state(algo, 0)
+    batch = problems.random_batch(algo, state, 0)
+    jaxpr = jax.make_jaxpr(algo.update)(jax.random.key(0), state, batch).jaxpr
+    bodies = [set(primitives(body)) for body in loops(jaxpr)]
+    evaluated = ["tanh" in body for body in bodies if "dot_general" in body]
+    assert evaluated.count(True) == 1  # the line search
+    assert evaluated.count(False) >= 1  # the conjugate gradients, of which the trace has a transpose
+
+
 # The line search.
 
 
