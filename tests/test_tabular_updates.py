@@ -108,7 +108,7 @@ def test_maximisers_are_not_beaten_by_a_search(name, alpha):
         def within(new, old, surrogate):
             return (jnp.where(surrogate.mask, jnp.abs(new - old), 0) <= 0.5 + 1e-12).all()
 
-    new = drift.maximise(old, surrogate, alpha)
+    new = jax.jit(drift.maximise, static_argnums=2)(old, surrogate, alpha)
     np.testing.assert_allclose(jnp.exp(new).sum(-1), 1, rtol=1e-12)
     assert (jnp.exp(new)[:, 2] == 0).all()  # the action that the agent does not have
     if within is not None:
@@ -275,13 +275,18 @@ def test_simultaneous_agents_answer_the_old_policies():
     games, policies = games_and_policies(1)
     game, policy = one(games, 0), policies[0]
     drift, key = DRIFTS["reverse_kl"], jax.random.key(0)
-    at_once, _ = tabular.haml(drift, order="simultaneous")(key, game, policy)
-    in_turn, _ = tabular.haml(drift, order="fixed")(key, game, policy)
-    values = tabular.evaluate(game, policy)
-    nobody = jnp.zeros(4, bool)
+    at_once, in_turn = (
+        jax.jit(tabular.haml(drift, order=order))(key, game, policy)[0] for order in ("simultaneous", "fixed")
+    )
+    values = jax.jit(tabular.evaluate)(game, policy)
+
+    @jax.jit
+    def answer(agent):
+        surrogate = tabular.make_surrogate(game, values, policy, jnp.zeros(4, bool), agent, False)
+        return drift.maximise(policy[agent], surrogate, 0.0)
+
     for agent in range(4):
-        surrogate = tabular.make_surrogate(game, values, policy, nobody, jnp.array(agent), False)
-        np.testing.assert_allclose(at_once[agent], drift.maximise(policy[agent], surrogate, 0.0), rtol=1e-12)
+        np.testing.assert_allclose(at_once[agent], answer(agent), rtol=1e-12)
     np.testing.assert_allclose(in_turn[0], at_once[0], rtol=1e-12)
     assert jnp.abs(jnp.exp(in_turn) - jnp.exp(at_once)).max() > 1e-2
 
