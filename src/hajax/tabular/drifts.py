@@ -158,7 +158,7 @@ def squared_log_ratio_drift(coefficient: float = 0.1, limit: float = 0.5) -> Dri
         def log_ratio(slope):
             """Solves α w + c w e^{−w} = slope by Newton's method; within the limit the left side is concave."""
             w = jnp.clip(slope / (temperature + coefficient), -limit, limit)
-            for _ in range(7):
+            for _ in range(6):
                 excess = temperature * w + coefficient * w * jnp.exp(-w) - slope
                 w = jnp.clip(w - excess / (temperature + coefficient * (1 - w) * jnp.exp(-w)), -limit, limit)
             return w

@@ -144,17 +144,14 @@ def iterate(
       gap: `(game, policy) -> []`, computed of every policy, for example `nash_gap`.
     """
 
-    def step(policy, key):
+    def step(policies, key):
+        _, policy = policies
         new_policy, info = update(key, game, policy)
         distance = None if gap is None else gap(game, policy)
-        return new_policy, (info.values.value, info.values.expected_return, info.gain, distance)
+        return (policy, new_policy), (info.values.value, info.values.expected_return, info.gain, distance)
 
-    last, (value, expected_return, gain, distances) = lax.scan(step, policy, jax.random.split(key, num_iterations))
-    final = evaluate(game, last, update.temperature)
-    return History(
-        last,
-        jnp.concatenate([value, final.value[None]]),
-        jnp.append(expected_return, final.expected_return),
-        gain,
-        None if gap is None else jnp.append(distances, gap(game, last)),
-    )
+    # One update more than asked for, which is dropped, so that the last policy is measured by the same program.
+    keys = jax.random.split(key, num_iterations)
+    keys = jnp.concatenate([keys, key[None]])
+    (last, _), (value, expected_return, gain, distances) = lax.scan(step, (policy, policy), keys)
+    return History(last, value, expected_return, gain[:-1], distances)

@@ -95,5 +95,6 @@ def with_max_penalty(
         multipliers = jnp.exp(log_multiplier(old, gap, step(log_radius)))[..., 0]
         return penalty - (state_weight * multipliers).sum()
 
+    # To 1e-10 of the radius: at the best one the objective is flat, and what is lost is of the order of its square.
     low, high = (jnp.asarray(bound, old.dtype) for bound in (-70.0, 6.0))
-    return tilt(old, gap, step(bisect(shortfall, low, high)), mask)
+    return tilt(old, gap, step(bisect(shortfall, low, high, 40)), mask)
