@@ -2,15 +2,21 @@
 
 python benchmarks/tabulate.py docs/results/spread/*
 python benchmarks/tabulate.py --metric win docs/results/3m/*
+python benchmarks/tabulate.py --metric win --all docs/results/3m/*
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from pathlib import Path
 
+import numpy as np
+
 HEADER = "| run | steps per seed | {} by seed | mean | interquartile mean, 95% interval |\n|---|---|---|---|---|"
+
+AVERAGES = "| run | {} by seed, average over the training | mean |\n|---|---|---|"
 
 
 def row(directory: Path, metric: str) -> str:
@@ -27,14 +33,31 @@ def row(directory: Path, metric: str) -> str:
     return f"| `{directory.name}` | {summary['total_steps']:,} | {seeds} | {values['mean']:.{digits}f} | {interval} |"
 
 
+def average_row(directory: Path, metric: str) -> str:
+    """One run: the average over all its evaluations but the first, before any update, which is how fast it learned."""
+    with (directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if int(line["step"]) > 0]
+    column = "eval_return_mean" if metric == "return" else f"eval_{metric}"
+    if column not in lines[0]:
+        raise SystemExit(f"metric={metric} of {directory}: no column {column} in metrics.csv")
+    averages = [
+        np.mean([float(line[column]) for line in lines if line["seed"] == seed])
+        for seed in sorted({line["seed"] for line in lines}, key=int)
+    ]
+    digits = 1 if metric == "return" else 3
+    seeds = ", ".join(f"{value:.{digits}f}" for value in averages)
+    return f"| `{directory.name}` | {seeds} | {np.mean(averages):.{digits}f} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--metric", default="return", help="length, or one of the environment's own, such as win")
+    parser.add_argument("--all", action="store_true", help="averages over all evaluations instead of the last")
     arguments = parser.parse_args()
-    print(HEADER.format(arguments.metric))
+    print((AVERAGES if arguments.all else HEADER).format(arguments.metric))
     for directory in arguments.runs:
-        print(row(directory, arguments.metric))
+        print((average_row if arguments.all else row)(directory, arguments.metric))
 
 
 if __name__ == "__main__":

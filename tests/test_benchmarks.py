@@ -289,6 +289,12 @@ def test_runs_are_tabulated_by_return_or_another_metric(tmp_path):
     assert tabulate.row(run, "win") == "| `happo` | 2,000 | 0.500, 1.000 | 0.750 | 0.750 [0.500, 1.000] |"
     with pytest.raises(SystemExit, match=r"metric=wins of .*happo; allowed: return, win$"):
         tabulate.row(run, "wins")
+    table = "step,seed,eval_return_mean,eval_win\n0,0,0,0\n0,1,0,0\n10,0,1,0.5\n10,1,2,1\n20,0,2,0.75\n20,1,4,1\n"
+    (run / "metrics.csv").write_text(table, encoding="utf-8")
+    assert tabulate.average_row(run, "return") == "| `happo` | 1.5, 3.0 | 2.2 |"
+    assert tabulate.average_row(run, "win") == "| `happo` | 0.625, 1.000 | 0.812 |"
+    with pytest.raises(SystemExit, match=r"metric=wins of .*happo: no column eval_wins in metrics.csv"):
+        tabulate.average_row(run, "wins")
 
 
 def test_the_replay_is_measured_beside_flashbax(tmp_path):

@@ -127,7 +127,7 @@ def primitives(jaxpr):
             yield from primitives(inner)
 
 
-def test_the_policy_is_linearised_once_per_update():
+def test_conjugate_gradients_do_not_evaluate_the_policy_again():
     """What the conjugate gradients repeat has matrix products, but not the network's activations: it is linear."""
     spec = problems.make_spec((Discrete(3), Discrete(3)))
     algo = problems.make_algorithm("hatrpo", spec, activation="tanh")
@@ -270,7 +270,7 @@ def test_no_accepted_step_leaves_the_ball_in_a_whole_training(kl_radius):
         _, metrics = jax.jit(train)(jax.random.key(0))
     kl, accepted = np.asarray(metrics["own_kl"]), np.asarray(metrics["accepted"])
     assert kl.shape == (30, 2)
-    assert kl.max() <= kl_radius * (1 + 1e-3)
+    assert kl.max() <= kl_radius * (1 + 4e-4)  # √eps of float32 is 3.5e-4
     np.testing.assert_allclose(metrics["kl"], kl, 1e-3, 1e-6)
     assert accepted.mean() > 0.8
     assert kl[accepted == 1].min() > 0.05 * kl_radius  # the ball is used

@@ -83,7 +83,7 @@ def side_by_side(batch: Any) -> Any:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", ["happo", "hatrpo", "ippo"])
+@pytest.mark.parametrize("name", ["happo", "hatrpo", "haa2c", "ippo"])
 def test_an_update_over_several_episodes_is_that_of_the_episodes_apart(name):
     spec = problems.make_spec(TEAM)
     settings = {"sharing": "none"} if name == "ippo" else {"order": "fixed"}

@@ -56,6 +56,7 @@ def clip_drift(clip: float = 0.2, softness: float = 1e-6) -> Drift:
     The maximiser gives all the mass to an action as soon as the clip allows it, and on the simplex's boundary the clip
     is no drift: an action of probability zero has no ratio, and the gradient in its direction is not zero. So policies
     are kept η-soft, as Assumption 1 of hatrpo-happo has them. (With η = 0 what is left to an action is e^`LOG_LEAST`.)
+    With a temperature the entropy bonus keeps them soft, and η is not read.
 
     Args:
       clip: ε.

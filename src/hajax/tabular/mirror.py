@@ -55,7 +55,7 @@ def mehaml(
     Args:
       drift: D, `no_drift()` by default.
       neighbourhood: U, all policies by default.
-      temperature: α ≥ 0; may be traced if positive.
+      temperature: α ≥ 0; may be traced if positive (traced zeros are not told apart, and give NaN).
       order: `random` (a fresh permutation), `fixed` (0 … N−1), or `simultaneous`: every agent answers the *old*
         policies of the others, for which nothing is proved.
 
@@ -63,7 +63,8 @@ def mehaml(
       ValueError: if the temperature is negative or the order unknown.
     """
     check_choice("order", order, ORDERS)
-    if isinstance(temperature, int | float):
+    if not isinstance(temperature, jax.core.Tracer):
+        temperature = float(temperature)
         check_number("temperature", temperature, 0)
     drift = no_drift() if drift is None else drift
     neighbourhood = no_neighbourhood() if neighbourhood is None else neighbourhood
@@ -100,8 +101,8 @@ def haspi(temperature: Temperature, *, order: str = "random") -> Update:
     Raises:
       ValueError: if α is not positive or the order unknown.
     """
-    if isinstance(temperature, int | float):
-        check_number("temperature", temperature, 0, open_low=True)
+    if not isinstance(temperature, jax.core.Tracer):
+        check_number("temperature", float(temperature), 0, open_low=True)
     return mehaml(temperature=temperature, order=order)
 
 

@@ -100,6 +100,8 @@ def separable(
     """Maximises any concave objective that is a sum over actions, with |log p/old| ≤ `limit`, by bisection.
 
     The multiplier μ of Σp = 1 is where the log-ratios `log_ratio(gradient − μ)` make probabilities sum to 1.
+    It is exact to rounding, and log-ratios to rounding over the objective's curvature: with next to none, as of a
+    temperature of 1e-10 alone, to 1e-6.
 
     Args:
       old: log-probabilities `[…, A]`.
