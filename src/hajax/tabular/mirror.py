@@ -55,7 +55,7 @@ def mehaml(
     Args:
       drift: D, `no_drift()` by default.
       neighbourhood: U, all policies by default.
-      temperature: α ≥ 0; may be traced if positive (traced zeros are not told apart, and give NaN).
+      temperature: α ≥ 0; may be traced if positive (a traced zero is not told apart, and may give NaN).
       order: `random` (a fresh permutation), `fixed` (0 … N−1), or `simultaneous`: every agent answers the *old*
         policies of the others, for which nothing is proved.
 
