@@ -111,20 +111,12 @@ def test_no_gradient_no_step():
     assert expected == 0
 
 
-def loops(jaxpr):
-    """The bodies of all `while` loops, however deep."""
+def equations(jaxpr):
+    """All of a program's equations, however deep."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "while":
-            yield equation.params["body_jaxpr"].jaxpr
+        yield equation
         for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from loops(inner)
-
-
-def primitives(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation.primitive.name
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from primitives(inner)
+            yield from equations(inner)
 
 
 def test_conjugate_gradients_do_not_evaluate_the_policy_again():
@@ -134,7 +126,8 @@ def test_conjugate_gradients_do_not_evaluate_the_policy_again():
     state = problems.random_state(algo, 0)
     batch = problems.random_batch(algo, state, 0)
     jaxpr = jax.make_jaxpr(algo.update)(jax.random.key(0), state, batch).jaxpr
-    bodies = [set(primitives(body)) for body in loops(jaxpr)]
+    loops = [equation.params["body_jaxpr"].jaxpr for equation in equations(jaxpr) if equation.primitive.name == "while"]
+    bodies = [{equation.primitive.name for equation in equations(body)} for body in loops]
     evaluated = ["tanh" in body for body in bodies if "dot_general" in body]
     assert evaluated.count(True) == 1  # the line search
     assert evaluated.count(False) >= 1  # the conjugate gradients, of which the trace has a transpose

@@ -39,7 +39,7 @@ def check_monotonic(row):
     assert row["median_gain_of_return"] > 0
 
 
-FIXED_STEP = ["clip", "reverse_kl", "clip, kl_ball", "none, kl_ball"]
+FIXED_STEP = ["clip", "none", "reverse_kl", "clip, kl_ball", "none, kl_ball"]
 
 
 @pytest.mark.parametrize("name", FIXED_STEP)
@@ -55,7 +55,7 @@ def test_hatrpo_s_trust_region_improves_every_state():
 
 
 def test_algorithm_1_improves():
-    row = run("algorithm_1", iterations=10)
+    row = run("algorithm_1")
     check_monotonic(row)
     assert row["gap"]["median"] > 0.1  # the theoretical constant: no claim about where it ends
 

@@ -344,10 +344,12 @@ def test_mehaml_at_zero_temperature_is_haml():
 
         policy = jax.jit(play)(small), jax.jit(lambda play=play: play(0.0))()
         np.testing.assert_allclose(*policy, rtol=0, atol=1e-10, err_msg=f"{name}, {place}")
-    # HAML is MEHAML without a temperature, by construction.
     policy = [
-        make(DRIFTS["kl"], order="fixed")(keys[0], one(games, 0), policies[0])[0]
-        for make in (tabular.haml, tabular.mehaml)
+        update(keys[0], one(games, 0), policies[0])[0]
+        for update in (
+            jax.jit(tabular.haml(DRIFTS["reverse_kl"], order="fixed")),
+            jax.jit(tabular.mehaml(DRIFTS["reverse_kl"], temperature=jnp.array(0.0), order="fixed")),  # known to be 0
+        )
     ]
     np.testing.assert_array_equal(*policy)
 

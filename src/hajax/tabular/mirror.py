@@ -64,8 +64,8 @@ def mehaml(
     """
     check_choice("order", order, ORDERS)
     if not isinstance(temperature, jax.core.Tracer):
-        temperature = float(temperature)
         check_number("temperature", temperature, 0)
+        temperature = float(temperature)  # a zero in an array is a zero
     drift = no_drift() if drift is None else drift
     neighbourhood = no_neighbourhood() if neighbourhood is None else neighbourhood
 
@@ -102,7 +102,7 @@ def haspi(temperature: Temperature, *, order: str = "random") -> Update:
       ValueError: if α is not positive or the order unknown.
     """
     if not isinstance(temperature, jax.core.Tracer):
-        check_number("temperature", float(temperature), 0, open_low=True)
+        check_number("temperature", temperature, 0, open_low=True)
     return mehaml(temperature=temperature, order=order)
 
 
