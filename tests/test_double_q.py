@@ -409,3 +409,39 @@ def test_replies_in_turn_settle_and_replies_at_once_do_not(name, ends):
         action, _, _ = algo.act(jax.random.key(0), state, timestep, (), True)
         earned.append(payoff[tuple(np.asarray(action)[:, 0].astype(int))])
     assert set(earned[4:]) == ends
+
+
+def test_independent_learners_average_over_what_the_others_do():
+    """The penalty game (Claus and Boutilier, 1998), all joint choices equally often in the replay; the game goes on.
+
+    qⁱ(a) = r̄(a) + γ/(1 − γ) max r̄ with r̄ the mean over the other's choices, so both take the safe choice in the middle,
+    which is worth 2, where a critic of joint choices sees the two of 10.
+    """
+    env = hajax.make_env("games/hasac_matrix")  # two agents, three choices each
+    payoff = np.array([[10.0, 0.0, -100.0], [0.0, 2.0, 0.0], [-100.0, 0.0, 10.0]])
+    joint = jnp.array([[[a], [b]] for a in (0.0, 1.0, 2.0) for b in (0.0, 1.0, 2.0)])
+    ones = jnp.ones((1, 9, 2, 1))
+    batch = hajax.off_policy_batch(
+        env.spec,
+        observation=ones,
+        state=ones[:, :, 0],
+        action=joint[None],
+        reward=jnp.asarray(payoff.reshape(1, 9, 1)),
+        final_observation=ones,
+        final_state=ones[:, :, 0],
+        terminated=jnp.zeros((1, 9), bool),
+    )
+    sizes = {"hidden_sizes": (8,), "head_sizes": (), "batch_size": 9, "actor_lr": 0.05, "discount": 0.5}
+    algo = hajax.make_algorithm("id3qn", env, **sizes, target_rate=0.2, epochs=20)
+    update = jax.jit(algo.update)
+    state = algo.init(jax.random.key(0))
+    for i in range(300):
+        state, _ = update(jax.random.key(i), state, batch)
+    action, _, _ = algo.act(jax.random.key(0), state, env.reset(jax.random.key(0))[1], (), True)
+    np.testing.assert_array_equal(action[:, 0], [1, 1])
+    torso = MLP(algo.settings.hidden_sizes, layer_norm=False, input_layer_norm=False)
+    mean = payoff.mean(1)
+    for agent in range(2):
+        params = jax.tree.map(lambda x, agent=agent: x[agent], state.actors.params)
+        values = Dueling(torso, 3, ()).apply({"params": params}, jnp.ones(1))
+        np.testing.assert_allclose(values, mean + mean.max(), atol=0.05)
