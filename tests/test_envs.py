@@ -27,11 +27,13 @@ OPTIONS = {
         {"max_steps": 5, "state": "environment"},
         {"max_steps": 5, "actions": "continuous"},
     ],
+    "mamujoco/reacher_2x1": [{"max_steps": 3, "obs": "khop", "reward": "individual"}],
     "smax/3m": [{"max_steps": 4}, {"max_steps": 3, "state": "fp", "reward": "individual"}],
     "smax/smacv2_5_units": [{"max_steps": 3, "opponent": "random"}],
 }
-# SMAX's scenarios are one function; two stand for all here, and tests/test_envs_smax.py makes every one.
-NAMES = [name for name in list_envs() if not name.startswith("smax/") or name in OPTIONS]
+# SMAX's scenarios are one function, and so are MAMuJoCo's robots; some stand for all here, and tests of their own make
+# every one.
+NAMES = [name for name in list_envs() if not name.startswith(("smax/", "mamujoco/")) or name in OPTIONS]
 CASES = [(name, i) for name in NAMES for i in range(len(OPTIONS.get(name, [{}])))]
 NUM_ENVS = 3
 

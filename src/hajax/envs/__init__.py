@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hajax.envs.base import Environment, auto_reset, check_environment, state_from_observations
+from hajax.envs.mamujoco import NAMES as SHARED_ROBOTS
 from hajax.envs.smax import SCENARIOS
 from hajax.validation import check_choice, check_known, check_settings
 
@@ -29,6 +30,7 @@ _BUILT_IN: dict[str, str] = {
     "games/gaussian": "hajax.envs.games:gaussian",
     "games/memory": "hajax.envs.memory:memory",
     "games/linear_quadratic": "hajax.envs.regulator:linear_quadratic",
+    **{f"mamujoco/{name}": f"hajax.envs.mamujoco:{name}" for name in SHARED_ROBOTS},
     **{f"smax/{scenario}": f"hajax.envs.smax:{scenario}" for scenario in SCENARIOS},
 }
 _registered: dict[str, str | Factory] = {}

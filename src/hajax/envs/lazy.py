@@ -1,4 +1,4 @@
-"""Importing jaxmarl on demand, because that takes seconds."""
+"""Importing jaxmarl and MuJoCo's JAX on demand, because that takes seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 
 
 def import_quietly(module: str) -> Any:
-    """That module of jaxmarl.
+    """That module of jaxmarl or MuJoCo.
 
     The import prints about optional parts, and leaves the process's own streams in the place of a notebook's or a
     progress bar's; both are undone. The module's constants are arrays, also where a caller is being traced.

@@ -1,0 +1,124 @@
+"""A robot's tables: its readings, its joints, who is next to whom, and what Gymnasium's single agent observes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.envs.mamujoco.factorisation import Joint, Layout, by_distance, entries
+from hajax.envs.mamujoco.physics import Physics
+from hajax.envs.mamujoco.robots import Robot
+from hajax.envs.mamujoco.tasks import Readings, Version
+
+SECTIONS = ("qpos", "qvel", "qfrc_actuator", "cinert", "cvel", "cfrc_ext")
+
+
+class Anatomy:
+    """The tables of one robot, from its model."""
+
+    def __init__(self, robot: Robot, physics: Physics, version: Version):
+        self.robot, self.model = robot, physics.model
+        with jax.ensure_compile_time_eval():
+            sections = self.sections(physics.read(physics.blank))
+        self.layout = Layout({name: x.size for name, x in sections.items()})
+        self.observation = self._parse(robot.observation[version])
+
+    def sections(self, readings: Readings) -> dict[str, jax.Array]:
+        """The readings' sections as agents see them, flat."""
+        raw = {name: getattr(readings, name) for name in SECTIONS} | dict(self.robot.sections(readings))
+        bounds = self.robot.clip
+        return {
+            name: jnp.ravel(jnp.clip(x, -bounds[name], bounds[name]) if name in bounds else x)
+            for name, x in raw.items()
+        }
+
+    def read(self, readings: Readings) -> jax.Array:
+        """All sections end to end, `[R]`."""
+        sections = self.sections(readings)
+        return jnp.concatenate([sections[name] for name in self.layout.sizes])
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """What agents can be shown of joints."""
+        own = dict.fromkeys(category for _, category in self.robot.shows)
+        return tuple(dict.fromkeys((*SECTIONS, *own)))
+
+    @functools.cached_property
+    def actuators(self) -> dict[str, int]:
+        """The driven joints and their actuators, in the order of the actuators."""
+        return {self.model.joint(self.model.actuator(i).trnid[0]).name: i for i in range(self.model.nu)}
+
+    @functools.cached_property
+    def joints(self) -> dict[str, Joint]:
+        return {name: self._joint(name) for name in (self.model.joint(i).name for i in range(self.model.njnt))}
+
+    @functools.cached_property
+    def edges(self) -> list[set[str]]:
+        """Neighbouring joints: the robot's, or those of the driven joints between which there is no other."""
+        if self.robot.edges is not None:
+            return [set(edge.split()) for edge in self.robot.edges]
+        on_body: dict[int, list[str]] = {}
+        for name in self.actuators:
+            on_body.setdefault(int(self.model.joint(name).bodyid[0]), []).append(name)
+        edges = [set(names) for names in on_body.values()]
+        beside: dict[int, set[str]] = {}  # driven joints that hang on the same body, with no driven joint above
+        for body, names in on_body.items():
+            parent = int(self.model.body_parentid[body])
+            while parent and parent not in on_body and not self.model.body_jntnum[parent]:
+                parent = int(self.model.body_parentid[parent])
+            if parent in on_body:
+                edges.append({*names, *on_body[parent]})
+            else:
+                beside.setdefault(parent, set()).update(names)
+        return [edge for edge in [*edges, *beside.values()] if len(edge) > 1]
+
+    def local(self, own: Sequence[str], k: int, categories: Sequence[str], common_categories: str) -> np.ndarray:
+        """The entries that the agent with those joints observes, of joints up to k edges away."""
+        levels = [[self.joints[name] for name in level] for level in by_distance(own, self.edges, k)]
+        common = [self.joints[name] for name in self.robot.common.split()]
+        return entries(self.layout, levels, [c.split() for c in categories], common, common_categories.split())
+
+    def _parse(self, text: str) -> np.ndarray:
+        """The entries of `section`, `section:start` and `section:start:stop`, but for those that nobody sees."""
+        found = [np.zeros(0, int)]
+        for part in text.split():
+            name, *bounds = part.split(":")
+            start, stop = (*map(int, bounds), None, None)[:2]
+            found.append(self.layout[name][start:stop])
+        together = np.concatenate(found)
+        return together[~np.isin(together, self.layout["qpos"][: self.robot.hidden])]
+
+    def _joint(self, name: str) -> Joint:
+        joint, shows = self.model.joint(name), self.robot.shows
+        qpos = range(joint.qposadr[0], joint.qposadr[0] + joint.qpos0.size)
+        dof = range(joint.dofadr[0], joint.dofadr[0] + joint.damping.size)
+        texts = {"qpos": "qpos:{}:{}", "qvel": "qvel:{}:{}", "qfrc_actuator": "qfrc_actuator:{}:{}"}
+        spans = {"qpos": qpos, "qvel": dof, "qfrc_actuator": dof}
+        own = {category: text.format(spans[category].start, spans[category].stop) for category, text in texts.items()}
+        own |= {category: text for (joint_name, category), text in shows.items() if joint_name == name}
+        shown = {category: tuple(self._parse(text).tolist()) for category, text in own.items()}
+        return Joint(name, self.actuators.get(name), shown, self._bodies(name, int(joint.bodyid[0])))
+
+    def _bodies(self, name: str, own: int) -> tuple[int, ...]:
+        """The robot's list of them; a number is so many bodies up from the joint's own."""
+
+        def find(body: str | int) -> int:
+            if isinstance(body, str):
+                return int(self.model.body(body).id)
+            found = own
+            for _ in range(body):
+                found = int(self.model.body_parentid[found])
+            return found
+
+        return tuple(find(body) for body in self.robot.bodies.get(name, (1, 0)))
+
+
+def control_range(model: Any, actuator: int) -> tuple[float, float]:
+    """The least and greatest control; Gymnasium's actions have these bounds."""
+    low, high = model.actuator_ctrlrange[actuator]
+    return (float(low), float(high)) if model.actuator_ctrllimited[actuator] else (-np.inf, np.inf)

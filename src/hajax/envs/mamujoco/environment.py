@@ -1,0 +1,111 @@
+"""A robot shared among agents, as an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.envs.base import Environment, clip_action, timestep
+from hajax.envs.mamujoco.anatomy import Anatomy, control_range
+from hajax.envs.mamujoco.drawing import robot_drawing
+from hajax.envs.mamujoco.factorisation import check_partition, drivers
+from hajax.envs.mamujoco.physics import Physics, PhysicsState
+from hajax.envs.mamujoco.robots import Robot
+from hajax.envs.mamujoco.tasks import Step, Version
+from hajax.spec import AgentSpec, Box, EnvSpec, RewardKind
+from hajax.validation import check_number
+
+ObservationKind = Literal["full", "khop"]
+
+
+class RobotState(NamedTuple):
+    """The robot, what its task must know of the step before, and how many steps the episode has had."""
+
+    physics: PhysicsState
+    mark: jax.Array
+    step: jax.Array  # int []
+
+
+def standardised(x: jax.Array) -> jax.Array:
+    """Each vector less its own mean, over its own standard deviation: `[…, O]`."""
+    return (x - x.mean(-1, keepdims=True)) / jnp.maximum(x.std(-1, keepdims=True), 1e-8)
+
+
+def shared_robot(
+    name: str,
+    robot: Robot,
+    physics: Physics,
+    partition: Sequence[Sequence[str]],
+    *,
+    version: Version,
+    obs: ObservationKind,
+    k: int,
+    categories: tuple[str, ...],
+    common_categories: str,
+    reward: RewardKind,
+    max_steps: int,
+) -> Environment:
+    """The environment in which each agent drives the joints that `partition` gives it.
+
+    An agent's action holds the controls of its joints, in the partition's order. With `obs="full"` it observes all that
+    Gymnasium's single agent does and its own number, one-hot, standardised as one vector, and the critic's state is
+    Gymnasium's observation, standardised too; with `obs="khop"` it observes what its own joints and those up to `k`
+    edges away show, and the critic's state is Gymnasium's observation as it is.
+    """
+    anatomy = Anatomy(robot, physics, version)
+    check_partition(name, partition, tuple(anatomy.actuators))
+    check_number("k", k, 0, whole=True)
+    check_number("max_steps", max_steps, 1, whole=True)
+    for setting, texts in (("categories", categories), ("global_categories", [common_categories])):
+        for category in " ".join(texts).split():
+            if category not in anatomy.categories:
+                allowed = ", ".join(anatomy.categories)
+                raise ValueError(f"{setting} names {category!r}; allowed: {allowed}, several separated by spaces")
+    controls = [[anatomy.actuators[joint] for joint in agent] for agent in partition]
+    views = [anatomy.local(agent, k, categories, common_categories) for agent in partition]
+    count, whole = len(partition), anatomy.observation.astype(np.int32)
+    widths = [whole.size + count] * count if obs == "full" else [view.size for view in views]
+    boxes = [Box(*zip(*(control_range(physics.model, i) for i in agent), strict=True)) for agent in controls]
+    agents = tuple(AgentSpec(f"agent_{i}", (widths[i],), boxes[i]) for i in range(count))
+    spec = EnvSpec(name, agents, whole.size, max_steps, reward, masks_actions=False)
+    gather = np.zeros((count, spec.observation_size), np.int32)
+    for i, view in enumerate(views if obs == "khop" else []):
+        gather[i, : view.size] = view
+    driver, component = drivers(controls)
+
+    def observe(readings: jax.Array) -> tuple[jax.Array, jax.Array]:
+        state = readings[whole]
+        if obs == "khop":
+            return jnp.where(spec.observation_mask, readings[gather], 0), state
+        everything = jnp.broadcast_to(state, (count, whole.size))
+        numbered = jnp.concatenate([everything, jnp.eye(count, dtype=state.dtype)], -1)
+        return standardised(numbered), standardised(state)
+
+    def reset(key):
+        start = jnp.asarray(physics.model.qpos0, float), jnp.zeros(physics.model.nv, float)
+        state, readings = physics.settle(*robot.task.reset(key, *start))
+        observation, whole_state = observe(anatomy.read(readings))
+        mark = robot.task.mark(readings)
+        return RobotState(state, mark, jnp.zeros((), int)), timestep(spec, observation, whole_state, first=True)
+
+    def step(key, state, action):
+        control = clip_action(spec, action)[driver, component]
+        after, readings = physics.step(state.physics, control)
+        mark = robot.task.mark(readings)
+        paid, ended = robot.task.judge(Step(state.mark, mark, readings, control, physics.dt), version)
+        observation, whole_state = observe(anatomy.read(readings))
+        following = RobotState(after, mark, state.step + 1)
+        return following, timestep(
+            spec,
+            observation,
+            whole_state,
+            joint_reward=paid,
+            terminated=ended,
+            truncated=~ended & (following.step >= max_steps),
+        )
+
+    return Environment(spec, reset, step, draw=robot_drawing(anatomy, partition))

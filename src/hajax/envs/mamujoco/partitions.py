@@ -1,0 +1,48 @@
+"""Who drives which joints: for every robot its known partitions, agents separated by `|`, joints named as in the XML.
+
+An agent's action names its joints in this order. The order within an agent is gymnasium-robotics' where it has the
+partition, so that policies carry over.
+"""
+
+from __future__ import annotations
+
+_CHEETAH = "bthigh bshin bfoot fthigh fshin ffoot"
+_RIGHT_LEG, _LEFT_LEG = "foot_joint leg_joint thigh_joint", "foot_left_joint leg_left_joint thigh_left_joint"
+_LEGS = [f"hip_{leg} ankle_{leg}" for leg in (1, 2, 3, 4)]
+_ABDOMEN = "abdomen_x abdomen_y abdomen_z"
+_HUMAN_LEGS = " ".join(f"{side}_hip_x {side}_hip_y {side}_hip_z {side}_knee" for side in ("right", "left"))
+_ARMS = " ".join(f"{side}_shoulder1 {side}_shoulder2 {side}_elbow" for side in ("right", "left"))
+
+
+def _one_each(joints: str) -> str:
+    return " | ".join(joints.split())
+
+
+_HUMANOID = {
+    "9|8": f"{_ABDOMEN} {_ARMS} | {_HUMAN_LEGS}",
+    "17x1": _one_each(f"{_ABDOMEN} {_HUMAN_LEGS} {_ARMS}"),
+}
+
+PARTITIONS: dict[str, dict[str, str]] = {
+    "half_cheetah": {
+        "2x3": "bthigh bshin bfoot | fthigh fshin ffoot",
+        "3x2": "bfoot bshin | bthigh ffoot | fshin fthigh",
+        "6x1": _one_each(_CHEETAH),
+    },
+    "ant": {
+        "2x4": f"{_LEGS[0]} {_LEGS[1]} | {_LEGS[2]} {_LEGS[3]}",  # neighbouring legs
+        "2x4d": f"{_LEGS[0]} {_LEGS[2]} | {_LEGS[1]} {_LEGS[3]}",  # opposite legs
+        "4x2": " | ".join(_LEGS),
+        "8x1": _one_each(" ".join(_LEGS)),
+    },
+    "hopper": {"3x1": _one_each("thigh_joint leg_joint foot_joint")},
+    "walker2d": {
+        "2x3": f"{_RIGHT_LEG} | {_LEFT_LEG}",
+        "3x2": "foot_joint leg_joint | thigh_joint foot_left_joint | leg_left_joint thigh_left_joint",
+        "6x1": _one_each(f"{_RIGHT_LEG} {_LEFT_LEG}"),
+    },
+    "humanoid": _HUMANOID,
+    "humanoid_standup": _HUMANOID,
+    "swimmer": {"2x1": _one_each("motor1_rot motor2_rot")},
+    "reacher": {"2x1": _one_each("joint0 joint1")},
+}

@@ -1,0 +1,69 @@
+"""One step of Gymnasium's own environments, in MuJoCo's C, from states given; for the tests of MAMuJoCo's physics."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import gymnasium
+import mujoco
+import numpy as np
+
+GYMNASIUM = {
+    "half_cheetah": "HalfCheetah",
+    "ant": "Ant",
+    "hopper": "Hopper",
+    "walker2d": "Walker2d",
+    "humanoid": "Humanoid",
+    "humanoid_standup": "HumanoidStandup",
+    "swimmer": "Swimmer",
+    "reacher": "Reacher",
+}
+
+
+class Transitions(NamedTuple):
+    """Single steps: where from, the whole robot's action, and what followed; `touching`: a contact before or after."""
+
+    qpos: np.ndarray
+    qvel: np.ndarray
+    action: np.ndarray
+    next_qpos: np.ndarray
+    next_qvel: np.ndarray
+    observation: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    touching: np.ndarray
+
+
+def make(robot: str, version: str) -> Any:
+    """Gymnasium's environment without its wrappers, with the solver that MJX has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that version 4 is out of date
+        env = gymnasium.make(f"{GYMNASIUM[robot]}-{version}").unwrapped
+    if env.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
+        env.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    return env
+
+
+def transitions(robot: str, version: str, count: int, seed: int = 0) -> Transitions:
+    """Steps from states that random actions lead to, some of them after the end of an episode."""
+    env, rng = make(robot, version), np.random.default_rng(seed)
+    starts, rows = [], []
+    env.reset(seed=seed)
+    since = 0
+    while len(starts) < count:
+        env.step(rng.uniform(env.action_space.low, env.action_space.high))
+        since += 1
+        if rng.random() < 0.2:
+            starts.append((env.data.qpos.copy(), env.data.qvel.copy()))
+        if rng.random() < 0.02 or not np.isfinite(env.data.qpos).all():
+            env.reset(seed=int(rng.integers(2**31)))
+    for qpos, qvel in starts:
+        action = rng.uniform(env.action_space.low, env.action_space.high)
+        mujoco.mj_resetData(env.model, env.data)
+        env.set_state(qpos, qvel)
+        before = env.data.ncon
+        observation, reward, terminated, _, _ = env.step(action.copy())
+        after = env.data.qpos.copy(), env.data.qvel.copy()
+        rows.append((qpos, qvel, action, *after, observation, reward, terminated, before + env.data.ncon > 0))
+    return Transitions(*(np.array(column) for column in zip(*rows, strict=True)))

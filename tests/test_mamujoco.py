@@ -1,0 +1,114 @@
+"""MAMuJoCo's environments: what is shown and paid, first states, ends of episodes, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hajax
+from hajax.envs import mamujoco
+from hajax.envs.mamujoco import tasks
+from hajax.envs.mamujoco.tasks import Readings, Step
+
+
+@pytest.fixture(scope="module")
+def reacher():
+    env = hajax.make_env("mamujoco/reacher_2x1", max_steps=3)
+    return env._replace(reset=jax.jit(env.reset), step=jax.jit(env.step))
+
+
+def test_full_observations_are_standardised_and_tell_the_agents_apart(reacher):
+    _, shown = reacher.reset(jax.random.key(0))
+    seen = np.asarray(shown.observation)
+    np.testing.assert_allclose(seen.mean(1), 0, atol=1e-6)
+    np.testing.assert_allclose(seen.std(1), 1, atol=1e-5)
+    np.testing.assert_allclose(seen[0, :10], seen[1, :10], atol=1e-6)
+    assert seen[0, 10] > seen[0, 11]
+    assert seen[1, 10] < seen[1, 11]
+    np.testing.assert_allclose(np.asarray(shown.state).std(), 1, atol=1e-5)
+
+
+def test_every_agent_is_paid_the_robot_s_reward_and_episodes_are_cut(reacher):
+    state, _ = reacher.reset(jax.random.key(0))
+    ends = []
+    for _ in range(3):
+        state, shown = reacher.step(jax.random.key(1), state, jnp.zeros((2, 1)))
+        ends.append((bool(shown.terminated), bool(shown.truncated)))
+        offset = np.asarray(shown.final.state)
+        assert shown.reward.shape == (2,)
+        assert shown.reward[0] == shown.reward[1] < 0
+        assert np.isfinite(offset).all()
+    assert ends == [(False, False), (False, False), (False, True)]
+    assert bool(shown.first)
+
+
+def test_first_states_differ_and_targets_are_uniform_in_their_disc(reacher):
+    state, _ = jax.vmap(reacher.reset)(jax.random.split(jax.random.key(0), 4000))
+    qpos, qvel = np.asarray(state.physics.qpos), np.asarray(state.physics.qvel)
+    radius = np.hypot(*qpos[:, 2:].T)
+    assert radius.max() < 0.2
+    np.testing.assert_allclose((radius < 0.1).mean(), 0.25, atol=0.03)
+    assert np.abs(qpos[:, :2]).max() <= 0.1
+    assert np.abs(qvel[:, :2]).max() <= 0.005
+    assert not qvel[:, 2:].any()
+
+
+def readings(**given):
+    blank = {name: np.zeros(0) for name in Readings._fields}
+    return Readings(**{**blank, **{name: np.asarray(x, float) for name, x in given.items()}})
+
+
+def judged(task, version, *, before=0.0, after=0.0, action=(0.0,), dt=0.05, **given):
+    step = Step(np.asarray(before), np.asarray(after), readings(**given), np.asarray(action), dt)
+    reward, ended = task.judge(step, version)
+    return float(reward), bool(ended)
+
+
+def test_rewards_and_ends_by_hand():
+    assert judged(tasks.half_cheetah, "v5", after=0.1, action=(1.0, -0.5)) == (pytest.approx(2 - 0.125), False)
+    upright = {"qpos": [0, 1.25, 0.1, 0], "qvel": [0, 0, 0, 0]}
+    assert judged(tasks.hopper, "v5", after=0.1, action=(2.0,), **upright) == (pytest.approx(3 - 4e-3), False)
+    for version, alive in (("v5", 0), ("v4", 1)):
+        fallen = {"qpos": [0, 0.69, 0.1, 0], "qvel": [0, 0, 0, 0]}
+        assert judged(tasks.hopper, version, after=0.1, **fallen) == (pytest.approx(2 + alive), True)
+        assert judged(tasks.walker2d, version, qpos=[0, 1.0, 1.1]) == (pytest.approx(alive), True)
+        low = {"qpos": [0, 0, 0.19], "qvel": [0], "cfrc_ext": [[0, 0, 3, 0, 0, 0.5]]}
+        contact = 5e-4 * 1.25 if version == "v5" else 0
+        assert judged(tasks.ant, version, **low) == (pytest.approx(alive - contact), True)
+        bent = {"qpos": [0, 0, 0.9], "ctrl": [0.4], "mass": [1, 3], "centre": [[0, 0, 0]] * 2, "cfrc_ext": [[1e4] * 6]}
+        contact = 10 if version == "v5" else 0
+        expected = 5 * alive - 0.1 * 0.16 - contact
+        assert judged(tasks.humanoid, version, **bent) == (pytest.approx(expected), True)
+    fast = {"qpos": [0, 1.25, 0.1, 0], "qvel": [0, 0, 0, 101]}
+    assert judged(tasks.hopper, "v5", **fast)[1]
+    assert judged(tasks.swimmer, "v5", after=-0.05, action=(1, 1)) == (pytest.approx(-1 - 2e-4), False)
+    offsets = {"before": [0.3, 0.4, 0], "after": [0, 0.1, 0], "action": (0.5,)}
+    assert judged(tasks.reacher, "v5", **offsets) == (pytest.approx(-0.35), False)
+    assert judged(tasks.reacher, "v4", **offsets) == (pytest.approx(-0.75), False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"version": "v3"}, "version='v3'; allowed: v4, v5"),
+        ({"obs": "half"}, "obs='half'; allowed: full, khop"),
+        ({"obs": "khop", "k": -1}, "k=-1; allowed: a whole number >= 0"),
+        ({"max_steps": 0}, "max_steps=0; allowed: a whole number >= 1"),
+        ({"obs": "khop", "categories": ["qpos", "speed"]}, "categories names 'speed'; allowed: "),
+        ({"obs": "khop", "global_categories": "qpso"}, "global_categories names 'qpso'; allowed: "),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        hajax.make_env("mamujoco/reacher_2x1", **options)
+
+
+def test_unknown_robots_and_partitions_are_refused_with_their_nearest():
+    with pytest.raises(ValueError, match=r"unknown environment 'mamujoco/ant_3x2'; did you mean .*mamujoco/ant_4x2"):
+        hajax.make_env("mamujoco/ant_3x2")
+
+
+def test_without_the_extra_one_line_says_so(monkeypatch):
+    monkeypatch.setattr(mamujoco, "find_spec", lambda package: None)
+    with pytest.raises(ValueError, match=r"mamujoco/ant_4x2 needs mujoco, .*; pip install 'hajax\[mamujoco\]'"):
+        hajax.make_env("mamujoco/ant_4x2")

@@ -1,0 +1,140 @@
+"""Who drives and sees what in MAMuJoCo: against gymnasium-robotics, and by moving one agent at a time."""
+
+import functools
+import warnings
+
+import mujoco
+import mujoco_oracle
+import numpy as np
+import pytest
+
+from hajax.envs.mamujoco import PARTITIONS
+from hajax.envs.mamujoco.anatomy import Anatomy
+from hajax.envs.mamujoco.factorisation import by_distance, check_partition, drivers
+from hajax.envs.mamujoco.physics import faithful
+from hajax.envs.mamujoco.robots import ROBOTS
+
+CASES = [(robot, name) for robot, partitions in PARTITIONS.items() for name in partitions]
+# gymnasium-robotics 1.4.2 lacks these; and its 2x4d gives agents legs 1, 4 and 2, 3, which are neighbours.
+LACKING = [("half_cheetah", "3x2"), ("walker2d", "3x2"), ("walker2d", "6x1"), ("ant", "8x1")]
+LACKING += [("humanoid", "17x1"), ("humanoid_standup", "17x1")]
+WRONG = [("ant", "2x4d")]
+SHARED = [case for case in CASES if case not in LACKING + WRONG]
+
+
+@functools.cache
+def anatomy(robot, version="v5"):
+    body = ROBOTS[robot]
+    return Anatomy(body, faithful(body.model(version), body.frame_skip), version)
+
+
+def agents_of(robot, name):
+    return [agent.split() for agent in PARTITIONS[robot][name].split("|")]
+
+
+def their_environment(robot, name, k):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from gymnasium_robotics import mamujoco_v1
+
+        return mamujoco_v1.parallel_env(mujoco_oracle.GYMNASIUM[robot], name, agent_obsk=k)
+
+
+@pytest.mark.parametrize(("robot", "name"), SHARED)
+def test_actions_and_observations_are_gymnasium_robotics(robot, name):
+    own, agents = anatomy(robot), agents_of(robot, name)
+    for k in (0, 1, 2):
+        theirs = their_environment(robot, name, k)
+        assert [[own.actuators[joint] for joint in agent] for agent in agents] == [
+            [node.act_ids for node in nodes] for nodes in theirs.agent_action_partitions
+        ]
+        views = [own.local(agent, k, own.robot.categories, "qpos qvel") for agent in agents]
+        assert [view.size for view in views] == [theirs.observation_space(a).shape[0] for a in theirs.possible_agents]
+        if theirs.observation_factorization is None:  # Reacher's is no index map
+            continue
+        for view, agent in zip(views, theirs.possible_agents, strict=True):
+            expected = own.observation[np.asarray(theirs.observation_factorization[agent], int)]
+            if robot.startswith("humanoid"):  # they take the abdomen's z for y and y for z
+                expected = swap_abdomen(own, expected)
+            np.testing.assert_array_equal(view, expected)
+
+
+def swap_abdomen(own, entries):
+    """With the entries of abdomen_y and abdomen_z exchanged, as far as they are joint positions and velocities."""
+    y, z = own.joints["abdomen_y"], own.joints["abdomen_z"]
+    pairs = [(y.entries[c][0], z.entries[c][0]) for c in ("qpos", "qvel", "qfrc_actuator")]
+    table = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+    return np.array([table.get(entry, entry) for entry in entries])
+
+
+@pytest.mark.parametrize(("robot", "name"), CASES)
+def test_every_actuator_has_one_owner_and_k_0_is_its_own_joints(robot, name):
+    own, agents = anatomy(robot), agents_of(robot, name)
+    check_partition(robot, agents, tuple(own.actuators))
+    assert sorted(own.actuators[joint] for agent in agents for joint in agent) == list(range(own.model.nu))
+    for agent in agents:
+        view = own.local(agent, 0, ("qpos qvel",), "")
+        expected = {
+            entry
+            for joint in agent
+            for entry in (
+                own.layout["qpos"][own.model.joint(joint).qposadr[0]],
+                own.layout["qvel"][own.model.joint(joint).dofadr[0]],
+            )
+        }
+        if robot == "swimmer":  # which also shows each rotor a component of the whole one's velocity
+            assert expected - {own.layout["qpos"][own.model.joint(agent[0]).qposadr[0]]} < set(view)
+        elif robot == "reacher":  # whose angles are shown as sines and cosines
+            assert len(view) == 3
+        else:
+            assert set(view) == expected
+            assert len(view) == 2 * len(agent)
+
+
+@pytest.mark.parametrize(("robot", "name"), CASES)
+def test_an_agent_s_action_is_felt_by_its_own_joints_alone(robot, name):
+    own, agents = anatomy(robot), agents_of(robot, name)
+    driver, component = drivers([[own.actuators[joint] for joint in agent] for agent in agents])
+    data = mujoco.MjData(own.model)
+    for i, agent in enumerate(agents):
+        for j, joint in enumerate(agent):
+            action = np.zeros((len(agents), max(map(len, agents))))
+            action[i, j] = 0.3
+            data.ctrl[:] = action[driver, component]
+            mujoco.mj_forward(own.model, data)
+            np.testing.assert_array_equal(np.flatnonzero(data.qfrc_actuator), own.model.joint(joint).dofadr)
+
+
+def test_distances_of_the_humanoid_s_right_elbow():
+    edges = anatomy("humanoid").edges
+    levels = by_distance(["right_elbow"], edges, 3)
+    assert levels[1] == ["right_shoulder1", "right_shoulder2"]
+    assert levels[2] == ["abdomen_x", "abdomen_y", "abdomen_z"]
+    assert "left_shoulder1" in levels[3]
+    assert "right_hip_x" in levels[3]
+    assert "right_knee" not in levels[3]
+
+
+def test_neighbours_follow_from_the_bodies():
+    """Ant's hips hang on the torso, and are neighbours; an ankle's is its hip."""
+    assert by_distance(["ankle_1"], anatomy("ant").edges, 3) == [
+        ["ankle_1"],
+        ["hip_1"],
+        ["hip_2", "hip_3", "hip_4"],
+        ["ankle_2", "ankle_3", "ankle_4"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("partition", "message"),
+    [
+        ([["bthigh", "bshin"], ["bfoot", "fthigh", "fshin"]], "leaves out ffoot"),
+        ([["bthigh", "bshin", "bfoot"], ["bfoot", "fthigh", "fshin", "ffoot"]], "names 'bfoot' 2 times"),
+        ([["bthigh", "bshin", "bfoot", "rootx"], ["fthigh", "fshin", "ffoot"]], "'rootx', which no actuator drives"),
+        ([["bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot"], []], "an agent without joints"),
+    ],
+)
+def test_a_partition_that_is_none_is_refused(partition, message):
+    with pytest.raises(ValueError, match=message) as error:
+        check_partition("half_cheetah", partition, tuple(anatomy("half_cheetah").actuators))
+    assert "each of bthigh, bshin, bfoot, fthigh, fshin, ffoot exactly once" in str(error.value)
