@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -35,10 +38,17 @@ class Transitions(NamedTuple):
     touching: np.ndarray
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """No warnings of things out of date, and MuJoCo's log of its own in a folder where nobody looks."""
+    with warnings.catch_warnings(), contextlib.chdir(tempfile.gettempdir()):
+        warnings.simplefilter("ignore")
+        yield
+
+
 def make(robot: str, version: str) -> Any:
     """Gymnasium's environment without its wrappers, with the solver that MJX has."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that version 4 is out of date
+    with quietly():
         env = gymnasium.make(f"{GYMNASIUM[robot]}-{version}").unwrapped
     if env.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
         env.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON

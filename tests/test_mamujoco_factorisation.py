@@ -1,7 +1,6 @@
 """Who drives and sees what in MAMuJoCo: against gymnasium-robotics, and by moving one agent at a time."""
 
 import functools
-import warnings
 
 import mujoco
 import mujoco_oracle
@@ -33,8 +32,7 @@ def agents_of(robot, name):
 
 
 def their_environment(robot, name, k):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with mujoco_oracle.quietly():
         from gymnasium_robotics import mamujoco_v1
 
         return mamujoco_v1.parallel_env(mujoco_oracle.GYMNASIUM[robot], name, agent_obsk=k)

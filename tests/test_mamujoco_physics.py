@@ -47,3 +47,21 @@ def test_a_step_is_mujoco_s(robot, name, version):
         np.testing.assert_allclose(shown.state, given.observation, rtol=0, atol=1e-9)
         np.testing.assert_allclose(shown.reward[:, 0], given.reward, rtol=0, atol=1e-9)
         np.testing.assert_array_equal(shown.terminated, given.terminated)
+
+
+@pytest.mark.parametrize("version", ["v4", "v5"])
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_models_are_gymnasium_s(robot, version):
+    own, theirs = ROBOTS[robot].model(version), mujoco_oracle.make(robot, version)
+    for field in dir(theirs.model):
+        value = getattr(theirs.model, field)
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            np.testing.assert_array_equal(getattr(own, field), value, err_msg=field)
+    assert ROBOTS[robot].frame_skip == theirs.frame_skip
+
+
+def test_loading_a_robot_writes_no_log(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    ROBOTS["half_cheetah"].model("v5")
+    assert not [*tmp_path.iterdir()]
+    assert capfd.readouterr() == ("", "")

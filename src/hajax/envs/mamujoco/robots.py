@@ -50,9 +50,19 @@ def gymnasium_model(file: str, v4: str | None = None) -> Model:
     def load(version: Version) -> Any:
         name = v4 if v4 and version == "v4" else file
         with resources.as_file(resources.files("gymnasium") / "envs" / "mujoco" / "assets" / name) as path:
-            return mujoco.MjModel.from_xml_path(str(path))
+            return compiled(mujoco.MjSpec.from_file(str(path)))
 
     return load
+
+
+def compiled(spec: Any) -> Any:
+    """The mujoco.MjModel; a total mass is set afterwards, since MuJoCo warns, in a file, where the XML asks for one."""
+    mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1
+    model = spec.compile()
+    if mass > 0:
+        mujoco.mj_setTotalmass(model, mass)
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
 
 
 def _reaching(readings: Readings) -> Mapping[str, jax.Array]:
