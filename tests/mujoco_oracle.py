@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -21,6 +22,7 @@ GYMNASIUM = {
     "humanoid_standup": "HumanoidStandup",
     "swimmer": "Swimmer",
     "reacher": "Reacher",
+    "many_agent_swimmer": "ManySegmentSwimmer",  # gymnasium-robotics'
 }
 
 
@@ -77,3 +79,17 @@ def transitions(robot: str, version: str, count: int, seed: int = 0) -> Transiti
         after = env.data.qpos.copy(), env.data.qvel.copy()
         rows.append((qpos, qvel, action, *after, observation, reward, terminated, before + env.data.ncon > 0))
     return Transitions(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def robotics_model(robot: str, segments: int) -> Any:
+    """The model of a robot that gymnasium-robotics has and Gymnasium has not."""
+    with quietly():
+        from gymnasium_robotics.envs.multiagent_mujoco import many_segment_ant, many_segment_swimmer
+
+        if robot == "coupled_half_cheetah":
+            folder = Path(many_segment_ant.__file__).parent / "assets"
+            return mujoco.MjModel.from_xml_path(str(folder / "coupled_half_cheetah.xml"))
+        maker = {"many_agent_ant": many_segment_ant, "many_agent_swimmer": many_segment_swimmer}[robot]
+        with tempfile.TemporaryDirectory() as folder:
+            maker.gen_asset(n_segs=segments, asset_path=f"{folder}/robot.xml")
+            return mujoco.MjModel.from_xml_path(f"{folder}/robot.xml")

@@ -20,7 +20,7 @@ def test_every_algorithm_and_environment_has_one():
 
 def test_all_robots_have_the_same_options():
     robots = [config.compose([f"env={name}"])["env"] for name in ENVS if name.startswith("mamujoco/")]
-    assert len(robots) == 17
+    assert len(robots) == 20
     assert all(robot | {"name": ""} == robots[0] | {"name": ""} for robot in robots)
 
 

@@ -6,12 +6,13 @@ MJX. Names are those of the robot and of how it is shared, `mamujoco/ant_4x2`. A
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Literal
 
 from hajax.envs.base import Environment
-from hajax.envs.mamujoco.partitions import PARTITIONS
+from hajax.envs.mamujoco.partitions import PARTITIONS, agents
 from hajax.spec import RewardKind
 from hajax.validation import check_choice
 
@@ -25,9 +26,11 @@ NEEDED = ("mujoco", "mujoco.mjx", "gymnasium")
 
 
 def __getattr__(name: str) -> Callable[..., Environment]:
-    """The factory of a shared robot by its name, such as `ant_4x2`."""
+    """The factory of a shared robot by its name, such as `ant_4x2`, or `many_agent_swimmer_5x3` with any numbers."""
     if name in NAMES:
         return _factory(name, *NAMES[name])
+    if many := re.fullmatch(r"(many_agent_swimmer|many_agent_ant)_(\d+x\d+)", name):
+        return _factory(name, *many.groups())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -47,14 +50,14 @@ def _factory(name: str, robot: str, partition: str) -> Callable[..., Environment
         check_installed(f"mamujoco/{name}")
         from hajax.envs.mamujoco.environment import shared_robot
         from hajax.envs.mamujoco.physics import faithful
-        from hajax.envs.mamujoco.robots import ROBOTS
+        from hajax.envs.mamujoco.robots import find_robot
 
-        body = ROBOTS[robot]
+        body = find_robot(robot, partition)
         return shared_robot(
             f"mamujoco/{name}",
             body,
             faithful(body.model(version), body.frame_skip),
-            [agent.split() for agent in PARTITIONS[robot][partition].split("|")],
+            agents(robot, partition),
             version=version,
             obs=obs,
             k=k,

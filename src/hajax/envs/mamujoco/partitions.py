@@ -45,4 +45,33 @@ PARTITIONS: dict[str, dict[str, str]] = {
     "humanoid_standup": _HUMANOID,
     "swimmer": {"2x1": _one_each("motor1_rot motor2_rot")},
     "reacher": {"2x1": _one_each("joint0 joint1")},
+    "coupled_half_cheetah": {
+        "1p1": " | ".join(" ".join(f"{which}_{joint}" for joint in _CHEETAH.split()) for which in ("first", "second")),
+    },
+    # Any other number of agents, and of segments of each, makes a robot too.
+    "many_agent_swimmer": {"10x2": ""},
+    "many_agent_ant": {"2x3": ""},
 }
+
+
+def agents(robot: str, partition: str) -> list[list[str]]:
+    """The joints of every agent, in the order of its action."""
+    if not robot.startswith("many_agent"):
+        return [agent.split() for agent in PARTITIONS[robot][partition].split("|")]
+    count, each = map(int, partition.split("x"))
+    if robot == "many_agent_swimmer":
+        return [[f"rot{each * i + j}" for j in range(each)] for i in range(count)]
+    joints = ("hip1", "ankle1", "hip2", "ankle2")
+    return [[f"{joint}_{each * i + j}" for j in range(each) for joint in joints] for i in range(count)]
+
+
+def segmented(partition: str) -> int:
+    """The number of segments of a robot that `NxM` shares: N agents with M each.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    count, each = map(int, partition.split("x"))
+    if count < 1 or each < 1 or count * each < 2:
+        raise ValueError(f"partition {partition!r}; allowed: NxM with N and M at least 1 and N · M at least 2")
+    return count * each

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
-from importlib import resources
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mujoco
 
 from hajax.envs.mamujoco import tasks
+from hajax.envs.mamujoco.models import Model, coupled_cheetahs, gymnasium_model, long_ant, long_swimmer
+from hajax.envs.mamujoco.partitions import segmented
 from hajax.envs.mamujoco.tasks import Readings, Task, Version
-
-Model = Callable[[Version], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,27 +40,6 @@ class Robot:
 
 def _both(observation: str) -> Mapping[Version, str]:
     return {"v4": observation, "v5": observation}
-
-
-def gymnasium_model(file: str, v4: str | None = None) -> Model:
-    """A file of the installed Gymnasium, and the one of version 4 where that differs."""
-
-    def load(version: Version) -> Any:
-        name = v4 if v4 and version == "v4" else file
-        with resources.as_file(resources.files("gymnasium") / "envs" / "mujoco" / "assets" / name) as path:
-            return compiled(mujoco.MjSpec.from_file(str(path)))
-
-    return load
-
-
-def compiled(spec: Any) -> Any:
-    """The mujoco.MjModel; a total mass is set afterwards, since MuJoCo warns, in a file, where the XML asks for one."""
-    mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1
-    model = spec.compile()
-    if mass > 0:
-        mujoco.mj_setTotalmass(model, mass)
-        mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
 
 
 def _reaching(readings: Readings) -> Mapping[str, jax.Array]:
@@ -163,3 +140,50 @@ ROBOTS: dict[str, Robot] = {
         max_steps=50,
     ),
 }
+
+
+def _tendon(readings: Readings) -> Mapping[str, jax.Array]:
+    """What is seen of the tendon between the cheetahs: how it pulls their torsos, its length and its velocity."""
+    pull = readings.tendon_jacobian[0, jnp.array([0, 1, 9, 10])]
+    return {"ten_J": pull, "ten_length": readings.tendon_length, "ten_velocity": readings.tendon_velocity}
+
+
+ROBOTS["coupled_half_cheetah"] = Robot(
+    coupled_cheetahs,
+    tasks.coupled_half_cheetah,
+    frame_skip=5,
+    hidden=0,
+    common=" ".join(f"{which}_root{axis}" for which in ("first", "second") for axis in "xyz"),
+    observation=_both("qpos:1:9 qpos:10:18 qvel ten_J ten_length ten_velocity"),
+    categories=("qpos qvel ten_J ten_length ten_velocity", "qpos"),
+    sections=_tendon,
+    shows={
+        **{(f"{which}_rootx", "qpos"): "" for which in ("first", "second")},
+        **{
+            (f"{which}_bthigh", name): name
+            for which in ("first", "second")
+            for name in ("ten_J", "ten_length", "ten_velocity")
+        },
+    },
+)
+
+
+def find_robot(name: str, partition: str) -> Robot:
+    """The robot of that name; those of many segments have as many as the partition says."""
+    if name == "many_agent_swimmer":
+        return dataclasses.replace(ROBOTS["swimmer"], model=long_swimmer(segmented(partition)), common="", shows={})
+    if name == "many_agent_ant":
+        return _long_ant(segmented(partition))
+    return ROBOTS[name]
+
+
+def _long_ant(segments: int) -> Robot:
+    """The ant's task; a hip's neighbours are its ankle and the hips of its own segment, of the last and of the next."""
+    hips = [f"hip1_{i} hip2_{i}" for i in range(segments)]
+    joints = [f"{side}_{i}" for i in range(segments) for side in (1, 2)]
+    return dataclasses.replace(
+        ROBOTS["ant"],
+        model=long_ant(segments),
+        edges=(*hips, *map(" ".join, itertools.pairwise(hips)), *(f"hip{joint} ankle{joint}" for joint in joints)),
+        bodies={f"hip{joint}": (2, 1) for joint in joints} | {f"ankle{joint}": (2, 1, 0) for joint in joints},
+    )
