@@ -1,9 +1,10 @@
 """Who drives and sees what in MAMuJoCo: against gymnasium-robotics, and by moving one agent at a time."""
 
 import functools
+import sys
+from pathlib import Path
 
 import mujoco
-import mujoco_oracle
 import numpy as np
 import pytest
 
@@ -12,6 +13,9 @@ from hajax.envs.mamujoco.anatomy import Anatomy
 from hajax.envs.mamujoco.factorisation import by_distance, check_partition, drivers
 from hajax.envs.mamujoco.physics import faithful
 from hajax.envs.mamujoco.robots import find_robot
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
+import mujoco_oracle
 
 CASES = [(robot, name) for robot, partitions in PARTITIONS.items() for name in partitions]
 # gymnasium-robotics 1.4.2 lacks these. Its 2x4d gives agents legs 1, 4 and 2, 3, which are neighbours; its coupled
@@ -33,7 +37,7 @@ def their_environment(robot, name, k):
     with mujoco_oracle.quietly():
         from gymnasium_robotics import mamujoco_v1
 
-        return mamujoco_v1.parallel_env(mujoco_oracle.GYMNASIUM[robot], name, agent_obsk=k)
+        return mamujoco_v1.parallel_env(mujoco_oracle.ROBOTICS[robot], name, agent_obsk=k)
 
 
 @pytest.mark.parametrize(("robot", "name"), SHARED)

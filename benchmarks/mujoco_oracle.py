@@ -1,0 +1,134 @@
+"""Gymnasium's and gymnasium-robotics' robots in MuJoCo's C, one step at a time: what MAMuJoCo is compared with."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import mujoco
+import numpy as np
+
+GYMNASIUM = {
+    "half_cheetah": "HalfCheetah",
+    "ant": "Ant",
+    "hopper": "Hopper",
+    "walker2d": "Walker2d",
+    "humanoid": "Humanoid",
+    "humanoid_standup": "HumanoidStandup",
+    "swimmer": "Swimmer",
+    "reacher": "Reacher",
+    "many_agent_swimmer": "Swimmer",
+    "many_agent_ant": "Ant",
+}
+ROBOTICS = GYMNASIUM | {
+    "many_agent_swimmer": "ManySegmentSwimmer",
+    "many_agent_ant": "ManySegmentAnt",
+    "coupled_half_cheetah": "CoupledHalfCheetah",
+}
+
+
+class Transitions(NamedTuple):
+    """Single steps: where from, the whole robot's action, and what followed; `touching`: a contact on the way."""
+
+    qpos: np.ndarray
+    qvel: np.ndarray
+    action: np.ndarray
+    next_qpos: np.ndarray
+    next_qvel: np.ndarray
+    observation: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    touching: np.ndarray
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """No warnings of things out of date, and MuJoCo's log of its own in a folder where nobody looks."""
+    with warnings.catch_warnings(), contextlib.chdir(tempfile.gettempdir()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def make(robot: str, version: str, segments: int = 0) -> Any:
+    """The environment without its wrappers, with the solver that MJX has; it remembers whether a step saw contacts."""
+    with quietly():
+        if robot == "coupled_half_cheetah":
+            return with_mjx_s_solver(coupled_cheetahs())
+        options = {"xml_file": str(robotics_file(robot, segments))} if segments else {}
+        return with_mjx_s_solver(gymnasium.make(f"{GYMNASIUM[robot]}-{version}", **options).unwrapped)
+
+
+def with_mjx_s_solver(env: Any) -> Any:
+    if env.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
+        env.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+
+    def simulate(control: np.ndarray, count: int) -> None:
+        """As Gymnasium's, whose `mj_step` makes all steps at once."""
+        env.data.ctrl[:] = control
+        env.touching = env.data.ncon > 0
+        for _ in range(count):
+            mujoco.mj_step(env.model, env.data)
+            env.touching = env.touching or env.data.ncon > 0
+        mujoco.mj_rnePostConstraint(env.model, env.data)
+
+    env._step_mujoco_simulation = simulate
+    return env
+
+
+def robotics_file(robot: str, segments: int = 0) -> Path:
+    """The XML file of a robot that gymnasium-robotics has and Gymnasium has not."""
+    from gymnasium_robotics.envs.multiagent_mujoco import many_segment_ant, many_segment_swimmer
+
+    if robot == "coupled_half_cheetah":
+        return Path(many_segment_ant.__file__).parent / "assets" / "coupled_half_cheetah.xml"
+    maker = {"many_agent_ant": many_segment_ant, "many_agent_swimmer": many_segment_swimmer}[robot]
+    path = Path(tempfile.mkdtemp()) / "robot.xml"
+    maker.gen_asset(n_segs=segments, asset_path=str(path))
+    return path
+
+
+def robotics_model(robot: str, segments: int = 0) -> Any:
+    with quietly():
+        return mujoco.MjModel.from_xml_path(str(robotics_file(robot, segments)))
+
+
+def coupled_cheetahs() -> Any:
+    """gymnasium-robotics' environment, mended where it reads the tendon's Jacobian, which MuJoCo 4 stores sparsely."""
+    from gymnasium_robotics.envs.multiagent_mujoco.coupled_half_cheetah import CoupledHalfCheetahEnv
+
+    class Mended(CoupledHalfCheetahEnv):
+        def _get_obs(self):
+            data, model = self.data, self.model
+            jacobian = np.zeros((model.ntendon, model.nv))
+            start, count = data.ten_J_rowadr[0], data.ten_J_rownnz[0]
+            jacobian[0, data.ten_J_colind.ravel()[start : start + count]] = data.ten_J.ravel()[start : start + count]
+            parts = [data.qpos[1:9], data.qpos[10:18], data.qvel, jacobian[0, :2], jacobian[0, 9:11]]
+            return np.concatenate([*parts, data.ten_length, data.ten_velocity])
+
+    return Mended()
+
+
+def transitions(robot: str, version: str, count: int, segments: int = 0, seed: int = 0) -> Transitions:
+    """Steps from states that random actions lead to, some of them after the end of an episode."""
+    env, rng = make(robot, version, segments), np.random.default_rng(seed)
+    starts, rows = [], []
+    env.reset(seed=seed)
+    while len(starts) < count:
+        env.step(rng.uniform(env.action_space.low, env.action_space.high))
+        if rng.random() < 0.2:
+            starts.append((env.data.qpos.copy(), env.data.qvel.copy()))
+        if rng.random() < 0.02:
+            env.reset(seed=int(rng.integers(2**31)))
+    for qpos, qvel in starts:
+        action = rng.uniform(env.action_space.low, env.action_space.high)
+        mujoco.mj_resetData(env.model, env.data)
+        env.set_state(qpos, qvel)
+        observation, reward, terminated, _, _ = env.step(action.copy())
+        after = env.data.qpos.copy(), env.data.qvel.copy()
+        rows.append((qpos, qvel, action, *after, observation, reward, terminated, env.touching))
+    return Transitions(*(np.array(column) for column in zip(*rows, strict=True)))
