@@ -41,7 +41,7 @@ def returns_in_hajax(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
 
 def returns_in_mpe2(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
     """`[episodes]` sums over agents and steps of mpe2's own rewards."""
-    policy = Policy(loaded.team.algorithm, loaded.state(seed))
+    policy = Policy(loaded.team.algorithm, loaded.state(seed), loaded.team.env.observe)
     settings = loaded.settings.env
     env = import_module(f"mpe2.{MPE2[settings['name']]}").parallel_env(
         max_cycles=settings["max_steps"], continuous_actions=settings["actions"] == "continuous"

@@ -1,5 +1,8 @@
 """MAMuJoCo's environments: what is shown and paid, first states, ends of episodes, and what is refused."""
 
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,10 @@ import hajax
 from hajax.envs import mamujoco
 from hajax.envs.mamujoco import tasks
 from hajax.envs.mamujoco.tasks import Readings, Step
+from hajax.training.policy import Policy
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
+import mujoco_oracle
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +58,26 @@ def test_first_states_differ_and_targets_are_uniform_in_their_disc(reacher):
     assert np.abs(qpos[:, :2]).max() <= 0.1
     assert np.abs(qvel[:, :2]).max() <= 0.005
     assert not qvel[:, 2:].any()
+
+
+def test_a_policy_acts_in_gymnasium_robotics(reacher):
+    algo = hajax.make_algorithm("happo", reacher, hidden_sizes=(8,))
+    policy = Policy(algo, algo.init(jax.random.key(0)), reacher.observe)
+    state, shown = reacher.reset(jax.random.key(3))
+    with mujoco_oracle.quietly():
+        from gymnasium_robotics import mamujoco_v1
+
+        theirs = mamujoco_v1.parallel_env("Reacher", "2x1")
+    theirs.reset(seed=0)
+    theirs.single_agent_env.unwrapped.set_state(*map(np.asarray, (state.physics.qpos, state.physics.qvel)))
+    np.testing.assert_allclose(reacher.observe(jnp.asarray(theirs.state(), float)), shown.observation, atol=1e-5)
+    actions, memory = policy(state=theirs.state())
+    expected, _, _ = algo.act(jax.random.key(0), policy.state, shown, (), True)
+    for i, agent in enumerate(theirs.agents):
+        np.testing.assert_allclose(actions[agent], np.clip(expected[i], -1, 1), atol=1e-5)
+    theirs.step(actions)
+    with pytest.raises(ValueError, match="state of mamujoco/reacher_2x1 has 9 entries; allowed: 10"):
+        policy(memory=memory, state=theirs.state()[:9])
 
 
 def readings(**given):

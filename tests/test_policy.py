@@ -218,3 +218,11 @@ def test_a_damaged_checkpoint_is_not_loaded(run, tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         hajax.load_policy(tmp_path / "copy")
     assert hajax.load_policy(tmp_path / "copy", checkpoint=2000).spec.num_agents == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "given"), [(None, "no state"), (np.zeros(4), "a state; .* does not say what agents")]
+)
+def test_there_must_be_something_to_observe(policy, state, given):
+    with pytest.raises(ValueError, match=f"observations=None, and {given}.*allowed: each agent's observation"):
+        policy(state=state)

@@ -72,4 +72,5 @@ def load_policy(run_dir: str | Path, seed: int | None = None, checkpoint: int | 
         ValueError: there is no run, or no such seed or checkpoint, or the checkpoint is damaged or of a newer version.
     """
     loaded = load_run(run_dir, checkpoint)
-    return Policy(loaded.team.algorithm, loaded.state(loaded.seeds[0] if seed is None else seed))
+    state = loaded.state(loaded.seeds[0] if seed is None else seed)
+    return Policy(loaded.team.algorithm, state, loaded.team.env.observe)

@@ -30,6 +30,9 @@ class Environment(NamedTuple):
     followed, whose `reward`, `terminated`, `truncated`, `metrics` and `final` are that step's. (The state after an
     episode's last step is never seen, since an automatic reset has replaced it.) All are of one environment, without
     batch axes, and hold NumPy arrays. It runs outside compiled code.
+
+    `observe(whole) -> observations [N, O]`, if the environment has one, says what its agents observe where another
+    implementation of it shows its whole state, `[S]`.
     """
 
     spec: EnvSpec
@@ -37,6 +40,7 @@ class Environment(NamedTuple):
     step: Callable[[jax.Array, Any, jax.Array], tuple[Any, Timestep]]
     resets: bool = False  # whether `step` starts the next episode itself; `auto_reset` sees to it
     draw: Callable[[Axes, Any, Any, Timestep], None] | None = None
+    observe: Callable[[jax.Array], jax.Array] | None = None
 
 
 def timestep(

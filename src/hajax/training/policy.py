@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -25,10 +25,14 @@ class Policy:
     Dictionaries are keyed by the agents' names, as in PettingZoo's parallel API, which a policy drives directly.
     """
 
-    def __init__(self, algorithm: Algorithm, state: Any):
-        """`state` is what `algorithm.init` or `algorithm.update` returned, without a seed axis."""
+    def __init__(self, algorithm: Algorithm, state: Any, observe: Callable[[jax.Array], jax.Array] | None = None):
+        """`state` is what `algorithm.init` or `algorithm.update` returned, without a seed axis.
+
+        `observe` is the environment's, if it has one: what all agents observe, given the whole state.
+        """
         self.algorithm = algorithm
         self.state = state
+        self._observe = observe and jax.jit(observe)
         self._act = jax.jit(algorithm.act, static_argnums=4)
 
     @property
@@ -42,7 +46,7 @@ class Policy:
 
     def __call__(
         self,
-        observations: Mapping[str, ArrayLike],
+        observations: Mapping[str, ArrayLike] | None = None,
         memory: Any = None,
         state: ArrayLike | None = None,
         action_mask: Mapping[str, Any] | None = None,
@@ -52,9 +56,11 @@ class Policy:
 
         Args:
             observations: an agent's observation in its natural shape, or flat. An agent that is absent (dead, or not
-                yet there) gets no action.
+                yet there) gets no action. `None` where agents observe what follows from the whole `state`, as in
+                MAMuJoCo with `obs=full`: `policy(memory=memory, state=env.state())`.
             memory: of the step before; at the start of an episode `initial_memory()`, or nothing.
-            state: the critic's state `[S]` (`[N, S]` if every agent has its own), for algorithms whose actors use it.
+            state: the critic's state `[S]` (`[N, S]` if every agent has its own), for algorithms whose actors use it;
+                without observations, the whole state as the other environment shows it.
             action_mask: per agent, an entry per choice that is true where it is available (for MultiDiscrete, one such
                 array per component, or all of them end to end). Without it every choice is.
             key: for a random action; without it the most probable one.
@@ -63,9 +69,11 @@ class Policy:
             Actions: an `int` for Discrete, `int64 [D]` for MultiDiscrete, `float32 [D]` within its bounds for Box.
 
         Raises:
-            ValueError: an unknown agent, or an observation, state or mask of the wrong size.
+            ValueError: an unknown agent, an observation, state or mask of the wrong size, or nothing to observe.
         """
         spec = self.spec
+        if observations is None:
+            observations, state = self._seen(state), None
         shown = self._timestep(observations, state, action_mask or {})
         memory = self.initial_memory() if memory is None else memory
         deterministic = key is None
@@ -74,6 +82,14 @@ class Policy:
         )
         rows = zip(spec.agents, np.asarray(action), strict=True)
         return {agent.name: _native(agent, row) for agent, row in rows if agent.name in observations}, memory
+
+    def _seen(self, state: ArrayLike | None) -> dict[str, np.ndarray]:
+        """What the agents observe, of the whole state."""
+        if self._observe is None or state is None:
+            given = "no state" if state is None else f"a state; {self.spec.name} does not say what agents observe of it"
+            raise ValueError(f"observations=None, and {given}; allowed: each agent's observation by its name")
+        rows = zip(self.spec.agents, np.asarray(self._observe(jnp.ravel(jnp.asarray(state, float)))), strict=True)
+        return {agent.name: row[: agent.observation_size] for agent, row in rows}
 
     def _timestep(
         self, observations: Mapping[str, ArrayLike], state: ArrayLike | None, masks: Mapping[str, Any]

@@ -77,13 +77,18 @@ def shared_robot(
         gather[i, : view.size] = view
     driver, component = drivers(controls)
 
+    def all_of(state: jax.Array) -> jax.Array:
+        """What every agent observes of Gymnasium's observation with `obs="full"`."""
+        if state.shape != whole.shape:
+            raise ValueError(f"state of {name} has {state.size} entries; allowed: {whole.size}")
+        everything = jnp.broadcast_to(state, (count, whole.size))
+        return standardised(jnp.concatenate([everything, jnp.eye(count, dtype=state.dtype)], -1))
+
     def observe(readings: jax.Array) -> tuple[jax.Array, jax.Array]:
         state = readings[whole]
-        if obs == "khop":
-            return jnp.where(spec.observation_mask, readings[gather], 0), state
-        everything = jnp.broadcast_to(state, (count, whole.size))
-        numbered = jnp.concatenate([everything, jnp.eye(count, dtype=state.dtype)], -1)
-        return standardised(numbered), standardised(state)
+        if obs == "full":
+            return all_of(state), standardised(state)
+        return jnp.where(spec.observation_mask, readings[gather], 0), state
 
     def reset(key):
         start = jnp.asarray(physics.model.qpos0, float), jnp.zeros(physics.model.nv, float)
@@ -108,4 +113,5 @@ def shared_robot(
             truncated=~ended & (following.step >= max_steps),
         )
 
-    return Environment(spec, reset, step, draw=robot_drawing(anatomy, partition))
+    draw = robot_drawing(anatomy, partition)
+    return Environment(spec, reset, step, draw=draw, observe=all_of if obs == "full" else None)
