@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
+
+from hajax.cli import config
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts that import each other
@@ -18,6 +21,7 @@ sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts that import eac
 import arithmetic  # noqa: E402
 import ippo  # noqa: E402
 import matd3  # noqa: E402
+import mpe  # noqa: E402
 import off_policy  # noqa: E402
 import rows  # noqa: E402
 import tabulate  # noqa: E402
@@ -310,3 +314,18 @@ def test_the_replay_is_measured_beside_flashbax(tmp_path):
             assert found[name]["store_seconds"] > 0
             assert found[name]["sample_seconds"] > 0
         assert found["flashbax / hajax, sample"]["min"] <= found["flashbax / hajax, sample"]["max"]
+
+
+def test_the_runs_of_mpe_are_those_of_docs_results():
+    """Their settings are known, and those that are there were made with them."""
+    there = 0
+    for name, settings in mpe.runs().items():
+        composed = config.compose(settings)
+        kept = ROOT / "docs" / "results" / name / "config.yaml"
+        if kept.exists():
+            there += 1
+            made = yaml.safe_load(kept.read_text(encoding="utf-8"))
+            assert made["out_dir"] == f"docs/results/{name}"
+            for key in ("algo", "env", "total_steps", "num_seeds", "num_envs", "rollout_length", "preset", "seed"):
+                assert made[key] == composed[key], (name, key)
+    assert there >= 7
