@@ -11,7 +11,9 @@ import pytest
 import hajax
 from hajax.envs import mamujoco
 from hajax.envs.mamujoco import tasks
+from hajax.envs.mamujoco.robots import from_file
 from hajax.envs.mamujoco.tasks import Readings, Step
+from hajax.spec import Box
 from hajax.training.policy import Policy
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
@@ -139,3 +141,67 @@ def test_without_the_extra_one_line_says_so(monkeypatch):
     monkeypatch.setattr(mamujoco, "find_spec", lambda package: None)
     with pytest.raises(ValueError, match=r"mamujoco/ant_4x2 needs mujoco, .*; pip install 'hajax\[mamujoco\]'"):
         hajax.make_env("mamujoco/ant_4x2")
+
+
+ARM = """
+<mujoco>
+  <option timestep="0.01" gravity="0 0 0"/>
+  <worldbody>
+    <body name="cart"><joint name="rail" type="slide" axis="1 0 0"/><geom size="0.1"/>
+      <body name="left" pos="0 0.2 0"><joint name="left" axis="0 0 1"/><geom size="0.05" pos="0 0.1 0"/></body>
+      <body name="right" pos="0 -0.2 0"><joint name="right" axis="0 0 1"/><geom size="0.05" pos="0 -0.1 0"/>
+        <body name="hand" pos="0 -0.2 0"><joint name="wrist" axis="0 0 1"/><geom size="0.05" pos="0 -0.1 0"/></body>
+      </body>
+    </body>
+  </worldbody>
+  <actuator>
+    <motor joint="wrist" ctrllimited="true" ctrlrange="-2 2"/>
+    <motor joint="left" ctrllimited="true" ctrlrange="-1 1"/>
+    <motor joint="right" ctrllimited="true" ctrlrange="-1 1"/>
+  </actuator>
+</mujoco>
+"""
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    path = tmp_path_factory.mktemp("robot") / "arms.xml"
+    path.write_text(ARM)
+    return from_file(path, tasks.half_cheetah, frame_skip=2, hidden=1, max_steps=7)
+
+
+def test_a_file_of_one_s_own_is_shared_by_lists_of_joints(arms):
+    env = mamujoco.share(arms, [["right", "wrist"], ["left"]], obs="khop", k=1)
+    assert [agent.observation_size for agent in env.spec.agents] == [2 * 2 + 1 + 1, 2 + 1 + 1]
+    assert env.spec.agents[0].action_space == Box((-1, -2), (1, 2))
+    assert (env.spec.name, env.spec.max_steps, env.spec.state_size) == ("mamujoco/own", 7, 3 + 4)
+    state, _ = env.reset(jax.random.key(0))
+    following, shown = jax.jit(env.step)(jax.random.key(0), state, jnp.array([[0.5, -3.0], [0.25, 9.0]]))
+    # The cart's velocity less a tenth of the squared controls, which are clipped: 0.5, −2 and 0.25; the padding is not.
+    velocity = (following.physics.qpos[0] - state.physics.qpos[0]) / 0.02
+    np.testing.assert_allclose(shown.reward, velocity - 0.1 * (0.25 + 4 + 0.0625), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("robot", "partition", "message"),
+    [
+        (
+            "arms",
+            [["left", "right"]],
+            "of mamujoco/own leaves out wrist; allowed: each of wrist, left, right",
+        ),
+        ("arms", [["left", "right"], ["wrist", "rail"]], "names 'rail', which no actuator drives"),
+        ("spider", [["leg"]], "unknown robot 'spider'"),
+    ],
+)
+def test_partitions_of_one_s_own_are_checked(robot, partition, message, arms):
+    with pytest.raises(ValueError, match=message):
+        mamujoco.share(arms if robot == "arms" else robot, partition)
+
+
+def test_files_that_cannot_be_used_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"path='.*none.xml'; allowed: an MJCF file that exists"):
+        from_file(tmp_path / "none.xml", tasks.swimmer, 1)
+    (tmp_path / "nameless.xml").write_text(ARM.replace('name="rail" ', ""))
+    with pytest.raises(ValueError, match=r"joint 0 of .* has no name"):
+        from_file(tmp_path / "nameless.xml", tasks.swimmer, 1)

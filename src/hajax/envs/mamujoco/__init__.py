@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hajax.envs.base import Environment
 from hajax.envs.mamujoco.partitions import PARTITIONS, agents
 from hajax.spec import RewardKind
-from hajax.validation import check_choice
+from hajax.validation import check_choice, check_known
+
+if TYPE_CHECKING:
+    from hajax.envs.mamujoco.robots import Robot
 
 # The robot and the partition of every name; 9|8 is 9_8 there, for shells and files.
 NAMES = {
@@ -34,6 +37,72 @@ def __getattr__(name: str) -> Callable[..., Environment]:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def share(
+    robot: str | Robot,
+    partition: Sequence[Sequence[str]],
+    *,
+    name: str | None = None,
+    version: Literal["v4", "v5"] = "v5",
+    obs: Literal["full", "khop"] = "full",
+    k: int = 1,
+    categories: Sequence[str] | None = None,
+    global_categories: str = "qpos qvel",
+    reward: RewardKind = "team",
+    max_steps: int | None = None,
+) -> Environment:
+    """A robot shared as one likes, without automatic reset: a factory for `hajax.register_env` returns it.
+
+        def three_legs_and_one():
+            legs = [[f"hip_{leg}", f"ankle_{leg}"] for leg in (1, 2, 3, 4)]
+            return share("ant", [legs[0] + legs[1] + legs[2], legs[3]])
+
+    Args:
+        robot: the name of one, such as `"ant"`, or a `hajax.envs.mamujoco.robots.Robot`; `from_file` makes one of any
+            MJCF file.
+        partition: for every agent the joints that it drives, named as in the file, in the order of its action. Every
+            joint that an actuator drives has exactly one owner.
+        name: of the environment; by default the robot's.
+        version: of Gymnasium's environment.
+        obs: `"full"`: every agent observes all that Gymnasium's single agent does and its own number, one-hot,
+            standardised as one vector, (x - mean) / standard deviation; this is what the papers' code feeds. `"khop"`:
+            what its own joints and their neighbours show, and what is common to all.
+        k: with `obs="khop"`, how many edges of the graph of joints away a neighbour may be.
+        categories: what is shown of the agent's own joints, of those one edge away, …, the last for all beyond; each a
+            text such as `"qpos qvel"`. `None`: as in gymnasium-robotics.
+        global_categories: what is shown of the joints that nobody drives.
+        reward: `"team"` gives every agent the robot's reward, `"individual"` an equal share of it.
+        max_steps: steps after which an episode is truncated; `None`: as in Gymnasium.
+
+    Raises:
+        ValueError: an option has a value that is not allowed, the partition leaves or repeats a joint, or MuJoCo is not
+            installed.
+    """
+    check_choice("version", version, ("v4", "v5"))
+    check_choice("obs", obs, ("full", "khop"))
+    name = name or (f"mamujoco/{robot}" if isinstance(robot, str) else "mamujoco/own")
+    check_installed(name)
+    from hajax.envs.mamujoco.environment import shared_robot
+    from hajax.envs.mamujoco.physics import faithful
+    from hajax.envs.mamujoco.robots import ROBOTS
+
+    if isinstance(robot, str):
+        check_known("robot", robot, ROBOTS)
+        robot = ROBOTS[robot]
+    return shared_robot(
+        name,
+        robot,
+        faithful(robot.model(version), robot.frame_skip),
+        partition,
+        version=version,
+        obs=obs,
+        k=k,
+        categories=robot.categories if categories is None else tuple(categories),
+        common_categories=global_categories,
+        reward=reward,
+        max_steps=robot.max_steps if max_steps is None else max_steps,
+    )
+
+
 def _factory(name: str, robot: str, partition: str) -> Callable[..., Environment]:
     def factory(
         *,
@@ -45,45 +114,23 @@ def _factory(name: str, robot: str, partition: str) -> Callable[..., Environment
         reward: RewardKind = "team",
         max_steps: int | None = None,
     ) -> Environment:
-        check_choice("version", version, ("v4", "v5"))
-        check_choice("obs", obs, ("full", "khop"))
         check_installed(f"mamujoco/{name}")
-        from hajax.envs.mamujoco.environment import shared_robot
-        from hajax.envs.mamujoco.physics import faithful
         from hajax.envs.mamujoco.robots import find_robot
 
-        body = find_robot(robot, partition)
-        return shared_robot(
-            f"mamujoco/{name}",
-            body,
-            faithful(body.model(version), body.frame_skip),
+        return share(
+            find_robot(robot, partition),
             agents(robot, partition),
+            name=f"mamujoco/{name}",
             version=version,
             obs=obs,
             k=k,
-            categories=body.categories if categories is None else tuple(categories),
-            common_categories=global_categories,
+            categories=categories,
+            global_categories=global_categories,
             reward=reward,
-            max_steps=body.max_steps if max_steps is None else max_steps,
+            max_steps=max_steps,
         )
 
-    factory.__doc__ = f"""{robot}, shared as {partition}.
-
-    Args:
-        version: of Gymnasium's environment.
-        obs: `"full"`: every agent observes all that Gymnasium's single agent does and its own number, one-hot,
-            standardised as one vector, (x - mean) / standard deviation; this is what the papers' code feeds. `"khop"`:
-            what its own joints and their neighbours show, and what is common to all.
-        k: with `obs="khop"`, how many edges of the graph of joints away a neighbour may be.
-        categories: what is shown of the agent's own joints, of those one edge away, …, the last for all beyond; each a
-            text such as `"qpos qvel"`. `null`: as in gymnasium-robotics.
-        global_categories: what is shown of the joints that nobody drives.
-        reward: `"team"` gives every agent the robot's reward, `"individual"` an equal share of it.
-        max_steps: steps after which an episode is truncated; `null`: as in Gymnasium.
-
-    Raises:
-        ValueError: an option has a value that is not allowed, or MuJoCo is not installed.
-    """
+    factory.__doc__ = f"{robot}, shared as {partition}. Its options, and what it raises, are those of `share`."
     return factory
 
 

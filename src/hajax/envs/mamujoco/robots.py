@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import mujoco
 
 from hajax.envs.mamujoco import tasks
-from hajax.envs.mamujoco.models import Model, coupled_cheetahs, gymnasium_model, long_ant, long_swimmer
+from hajax.envs.mamujoco.models import Model, compiled, coupled_cheetahs, gymnasium_model, long_ant, long_swimmer
 from hajax.envs.mamujoco.partitions import segmented
 from hajax.envs.mamujoco.tasks import Readings, Task, Version
 
@@ -186,4 +188,47 @@ def _long_ant(segments: int) -> Robot:
         model=long_ant(segments),
         edges=(*hips, *map(" ".join, itertools.pairwise(hips)), *(f"hip{joint} ankle{joint}" for joint in joints)),
         bodies={f"hip{joint}": (2, 1) for joint in joints} | {f"ankle{joint}": (2, 1, 0) for joint in joints},
+    )
+
+
+def from_file(
+    path: str | Path,
+    task: Task,
+    frame_skip: int,
+    *,
+    hidden: int = 0,
+    observation: str = "qpos qvel",
+    categories: tuple[str, ...] = ("qpos qvel", "qpos"),
+    max_steps: int = 1000,
+) -> Robot:
+    """A robot of any MJCF file, for `hajax.envs.mamujoco.share`.
+
+    Args:
+        path: the file.
+        task: what is paid, what ends an episode, and where one begins; see `hajax.envs.mamujoco.tasks`.
+        frame_skip: time steps of physics in one step of the environment.
+        hidden: how many of the first joint positions nobody sees.
+        observation: what is seen of all of it: sections of the readings, or `name:start:stop` of them.
+        categories: what agents are shown of their own joints, and of those one edge away.
+        max_steps: steps after which an episode is truncated.
+
+    Raises:
+        ValueError: there is no such file, or MuJoCo cannot read it, or something in it that is needed has no name.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"path={str(path)!r}; allowed: an MJCF file that exists")
+    model = compiled(mujoco.MjSpec.from_file(str(path)))
+    names = [model.joint(i).name for i in range(model.njnt)]
+    if "" in names:
+        raise ValueError(f"joint {names.index('')} of {path} has no name; allowed: a name for every joint")
+    driven = {model.joint(model.actuator(i).trnid[0]).name for i in range(model.nu)}
+    return Robot(
+        lambda version: model,
+        task,
+        frame_skip,
+        hidden,
+        common=" ".join(name for name in names if name not in driven),
+        observation=_both(observation),
+        categories=categories,
+        max_steps=max_steps,
     )
