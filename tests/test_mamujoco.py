@@ -51,6 +51,15 @@ def test_every_agent_is_paid_the_robot_s_reward_and_episodes_are_cut(reacher):
     assert bool(shown.first)
 
 
+def test_physics_that_blew_up_ends_the_episode_and_shows_no_nan(reacher):
+    state, _ = reacher.reset(jax.random.key(0))
+    spoiled = state.physics._replace(qvel=state.physics.qvel.at[0].set(jnp.nan))
+    following, shown = reacher.step(jax.random.key(1), state._replace(physics=spoiled), jnp.zeros((2, 1)))
+    assert (bool(shown.terminated), bool(shown.truncated)) == (True, False)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((following, shown)))
+    np.testing.assert_array_equal(shown.reward, 0)
+
+
 def test_first_states_differ_and_targets_are_uniform_in_their_disc(reacher):
     state, _ = jax.vmap(reacher.reset)(jax.random.split(jax.random.key(0), 4000))
     qpos, qvel = np.asarray(state.physics.qpos), np.asarray(state.physics.qvel)
@@ -124,6 +133,8 @@ def test_rewards_and_ends_by_hand():
         ({"obs": "khop", "k": -1}, "k=-1; allowed: a whole number >= 0"),
         ({"max_steps": 0}, "max_steps=0; allowed: a whole number >= 1"),
         ({"obs": "khop", "categories": ["qpos", "speed"]}, "categories names 'speed'; allowed: "),
+        ({"obs": "khop", "categories": "qpos"}, "categories='qpos'; allowed: a list of texts"),
+        ({"obs": "khop", "categories": []}, r"categories=\[\]; allowed: a list of texts"),
         ({"obs": "khop", "global_categories": "qpso"}, "global_categories names 'qpso'; allowed: "),
     ],
 )
@@ -203,5 +214,14 @@ def test_files_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"path='.*none.xml'; allowed: an MJCF file that exists"):
         from_file(tmp_path / "none.xml", tasks.swimmer, 1)
     (tmp_path / "nameless.xml").write_text(ARM.replace('name="rail" ', ""))
+    (tmp_path / "none.txt").write_text("<mujoco><worldbody")
+    with pytest.raises(ValueError, match=r"path='.*none.txt': .*; allowed: what MuJoCo can compile"):
+        from_file(tmp_path / "none.txt", tasks.swimmer, 1)
+    for change in (('motor joint="left"', 'motor joint="right"'), ("motor", "position")):
+        (tmp_path / "other.xml").write_text(ARM.replace(*change))
+        with pytest.raises(ValueError, match=r"actuators of .*; allowed: motors, at least one, each on a joint of its"):
+            from_file(tmp_path / "other.xml", tasks.swimmer, 1)
+    with pytest.raises(ValueError, match="frame_skip=0; allowed: a whole number >= 1"):
+        from_file(tmp_path / "other.xml", tasks.swimmer, 0)
     with pytest.raises(ValueError, match=r"joint 0 of .* has no name"):
         from_file(tmp_path / "nameless.xml", tasks.swimmer, 1)

@@ -96,7 +96,7 @@ def share(
         version=version,
         obs=obs,
         k=k,
-        categories=robot.categories if categories is None else tuple(categories),
+        categories=robot.categories if categories is None else categories,
         common_categories=global_categories,
         reward=reward,
         max_steps=robot.max_steps if max_steps is None else max_steps,

@@ -44,7 +44,7 @@ def shared_robot(
     version: Version,
     obs: ObservationKind,
     k: int,
-    categories: tuple[str, ...],
+    categories: Sequence[str],
     common_categories: str,
     reward: RewardKind,
     max_steps: int,
@@ -60,6 +60,8 @@ def shared_robot(
     check_partition(name, partition, tuple(anatomy.actuators))
     check_number("k", k, 0, whole=True)
     check_number("max_steps", max_steps, 1, whole=True)
+    if isinstance(categories, str) or not categories:
+        raise ValueError(f"categories={categories!r}; allowed: a list of texts, of own joints, of neighbours, …")
     for setting, texts in (("categories", categories), ("global_categories", [common_categories])):
         for category in " ".join(texts).split():
             if category not in anatomy.categories:
@@ -102,7 +104,10 @@ def shared_robot(
         after, readings = physics.step(state.physics, control)
         mark = robot.task.mark(readings)
         paid, ended = robot.task.judge(Step(state.mark, mark, readings, control, physics.dt), version)
-        observation, whole_state = observe(anatomy.read(readings))
+        # Physics that blew up ends the episode: a NaN in one environment would spoil the policy of all.
+        finite = jnp.isfinite(after.qpos).all() & jnp.isfinite(after.qvel).all()
+        paid, ended = jnp.where(finite, paid, 0), ended | ~finite
+        observation, whole_state = observe(jnp.where(finite, anatomy.read(readings), 0))
         following = RobotState(after, mark, state.step + 1)
         return following, timestep(
             spec,

@@ -6,6 +6,7 @@ The swimmer and the ant of many segments and the two coupled cheetahs are multi-
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -34,13 +35,18 @@ def gymnasium_file(name: str) -> Any:
 
 
 def compiled(spec: Any) -> Any:
-    """The mujoco.MjModel; a total mass is set afterwards, since MuJoCo warns, in a file, where the XML asks for one."""
-    mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1
-    model = spec.compile()
-    if mass > 0:
-        mujoco.mj_setTotalmass(model, mass)
-        mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
+    """The mujoco.MjModel, without MuJoCo's warning, into a file, that some day it will not set a total mass.
+
+    To set the mass afterwards, as the warning asks for, leaves the mean inertia, by which the solver scales, as it was.
+    """
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "compiler attribute 'settotalmass'")
+            return spec.compile()
+    finally:
+        mujoco.set_mju_user_warning(previous)
 
 
 def long_swimmer(segments: int) -> Model:

@@ -66,7 +66,8 @@ class Physics:
             data = derive(self.compiled, data)
         readings = self.read(data)
         moving = readings.tendon_jacobian @ qvel
-        return PhysicsState(qpos, qvel, self.blank.qacc_warmstart), readings._replace(tendon_velocity=moving)
+        # `kinematics` shows quaternions as unit ones; MuJoCo leaves them as they are until they are integrated.
+        return PhysicsState(qpos, qvel, self.blank.qacc_warmstart), readings._replace(qpos=qpos, tendon_velocity=moving)
 
     def step(self, state: PhysicsState, ctrl: jax.Array) -> tuple[PhysicsState, Readings]:
         """`frame_skip` time steps under the same controls."""

@@ -15,6 +15,7 @@ from hajax.envs.mamujoco import tasks
 from hajax.envs.mamujoco.models import Model, compiled, coupled_cheetahs, gymnasium_model, long_ant, long_swimmer
 from hajax.envs.mamujoco.partitions import segmented
 from hajax.envs.mamujoco.tasks import Readings, Task, Version
+from hajax.validation import check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,11 +214,24 @@ def from_file(
         max_steps: steps after which an episode is truncated.
 
     Raises:
-        ValueError: there is no such file, or MuJoCo cannot read it, or something in it that is needed has no name.
+        ValueError: there is no such file, MuJoCo cannot read it, a joint has no name, or an actuator is something else
+            than a motor on a joint of its own.
     """
+    check_number("frame_skip", frame_skip, 1, whole=True)
+    check_number("hidden", hidden, 0, whole=True)
     if not Path(path).is_file():
         raise ValueError(f"path={str(path)!r}; allowed: an MJCF file that exists")
-    model = compiled(mujoco.MjSpec.from_file(str(path)))
+    try:
+        model = compiled(mujoco.MjSpec.from_file(str(path)))
+    except ValueError as error:
+        raise ValueError(
+            f"path={str(path)!r}: {str(error).splitlines()[0]}; allowed: what MuJoCo can compile"
+        ) from error
+    joints = model.actuator_trnid[:, 0].tolist()
+    to_joints = (model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT).all()
+    simple = (model.actuator_biastype == mujoco.mjtBias.mjBIAS_NONE).all()
+    if not (joints and to_joints and simple and len({*joints}) == len(joints) and model.na == 0):
+        raise ValueError(f"actuators of {path}; allowed: motors, at least one, each on a joint of its own")
     names = [model.joint(i).name for i in range(model.njnt)]
     if "" in names:
         raise ValueError(f"joint {names.index('')} of {path} has no name; allowed: a name for every joint")

@@ -40,7 +40,7 @@ class Step(NamedTuple):
     before: jax.Array  # `Task.mark` before the step
     after: jax.Array  # and after it
     readings: Readings
-    action: jax.Array  # [nu], as the agents gave it
+    action: jax.Array  # [nu]: of all agents, clipped to the controls' ranges
     dt: float  # seconds
 
 
