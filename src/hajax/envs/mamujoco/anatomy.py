@@ -59,7 +59,7 @@ class Anatomy:
 
     @functools.cached_property
     def edges(self) -> list[set[str]]:
-        """Neighbouring joints: the robot's, or those of the driven joints between which there is no other."""
+        """Neighbouring joints: the robot's, or driven ones of a body, of the jointed one above it, or beside it."""
         if self.robot.edges is not None:
             return [set(edge.split()) for edge in self.robot.edges]
         on_body: dict[int, list[str]] = {}
