@@ -1,17 +1,19 @@
 """MAMuJoCo's steps beside MuJoCo's C: how far apart they are, how long they take to compile and to run.
 
-    python benchmarks/mamujoco.py [--robots ant_4x2 hopper_3x1] [--states 200] [--envs 64] [--output FILE.json]
+    python benchmarks/mamujoco.py [--robots ant_4x2 hopper_3x1] [--physics faithful fast] [--output FILE.json]
 
 For each robot: from states that random actions lead to in Gymnasium's environment (gymnasium-robotics' for the coupled
-cheetahs), one step in MuJoCo's C and in ours, in float64 and float32: greatest and median differences of positions,
-velocities, observations and rewards, apart for steps with and without a contact on the way. Then whole steps per
-second, resets included, with random actions.
+cheetahs), one step in MuJoCo's C and in ours: greatest and median differences of positions, velocities, observations
+and rewards, apart for steps with and without a contact on the way; for `faithful` in float64 and float32, for `fast` in
+float32. Then whole steps per second, resets included, with random actions; for brax, which is another robot, only
+these. What `--output` holds already is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -25,11 +27,12 @@ from rich.progress import track
 
 import hajax
 from hajax.envs import mamujoco
-from hajax.envs.mamujoco.anatomy import Anatomy
+from hajax.envs.base import auto_reset
 from hajax.envs.mamujoco.environment import RobotState
 from hajax.envs.mamujoco.partitions import agents, segmented
-from hajax.envs.mamujoco.physics import faithful
+from hajax.envs.mamujoco.physics import faithful, fast
 from hajax.envs.mamujoco.robots import find_robot
+from hajax.envs.mamujoco.simulation import MujocoState, in_mujoco
 
 DEFAULT = (
     "half_cheetah_2x3",
@@ -44,16 +47,19 @@ DEFAULT = (
     "humanoid_9_8",
     "humanoid_standup_9_8",
 )
+PHYSICS = {"faithful": faithful, "fast": fast}
 MEASURED = ("qpos", "qvel", "observation", "reward")
 
 
-def our_steps(name: str, version: str, given: mujoco_oracle.Transitions) -> dict[str, np.ndarray]:
+def our_steps(
+    name: str, version: str, given: mujoco_oracle.Transitions, kind: str = "faithful"
+) -> dict[str, np.ndarray]:
     """What follows `given`'s states and actions here, in the default precision."""
     robot, partition = mamujoco.NAMES[name]
     body = find_robot(robot, partition)
-    physics = faithful(body.model(version), body.frame_skip)
-    anatomy = Anatomy(body, physics, version)
-    env = getattr(mamujoco, name)(version=version, obs="khop")
+    physics = PHYSICS[kind](body.model(version), body.frame_skip)
+    anatomy = in_mujoco(body, physics, version).anatomy
+    env = getattr(mamujoco, name)(version=version, obs="khop", physics=kind)
     action = np.zeros((len(given.action), env.spec.num_agents, env.spec.num_components))
     for i, agent in enumerate(agents(robot, partition)):
         for j, joint in enumerate(agent):
@@ -61,13 +67,14 @@ def our_steps(name: str, version: str, given: mujoco_oracle.Transitions) -> dict
 
     def step(qpos, qvel, action):
         state, readings = physics.settle(qpos, qvel)
-        return env.step(jax.random.key(0), RobotState(state, body.task.mark(readings), jnp.zeros((), int)), action)
+        before = RobotState(MujocoState(state, body.task.mark(readings)), jnp.zeros((), int))
+        return env.step(jax.random.key(0), before, action)
 
     given_here = (jnp.asarray(x, float) for x in (given.qpos, given.qvel, action))
     after, shown = jax.device_get(jax.jit(jax.vmap(step))(*given_here))
     return {
-        "qpos": after.physics.qpos,
-        "qvel": after.physics.qvel,
+        "qpos": after.body.physics.qpos,
+        "qvel": after.body.physics.qvel,
         "observation": shown.state,
         "reward": shown.reward[:, 0],
         "terminated": shown.terminated,
@@ -87,9 +94,9 @@ def differences(ours: dict[str, np.ndarray], given: mujoco_oracle.Transitions) -
     return report
 
 
-def speed(name: str, num_envs: int, seconds: float = 5.0) -> dict[str, float]:
+def speed(name: str, kind: str, num_envs: int, seconds: float = 5.0) -> dict[str, float]:
     """Compile seconds and environment steps per second, in float32."""
-    env = hajax.make_env(f"mamujoco/{name}")
+    env = auto_reset(hajax.make_env(f"mamujoco/{name}", physics=kind))
 
     def steps(states, key):
         def step(states, key):
@@ -111,45 +118,72 @@ def speed(name: str, num_envs: int, seconds: float = 5.0) -> dict[str, float]:
     return {"compile_seconds": round(compiled, 1), "steps_per_second": round(rate)}
 
 
-def measure(name: str, states: int, num_envs: int) -> dict[str, Any]:
+def measure(name: str, kind: str, states: int, num_envs: int) -> dict[str, Any]:
     robot, partition = mamujoco.NAMES[name]
-    segments = segmented(partition) if robot.startswith("many_agent") else 0
-    given = mujoco_oracle.transitions(robot, "v5", states, segments)
-    report = {}
-    for precision in ("float64", "float32"):
-        with jax.enable_x64(precision == "float64"):
-            report[precision] = differences(our_steps(name, "v5", given), given)
-    return report | speed(name, num_envs)
+    report: dict[str, Any] = {}
+    if kind in PHYSICS:
+        segments = segmented(partition) if robot.startswith("many_agent") else 0
+        given = mujoco_oracle.transitions(robot, "v5", states, segments)
+        for precision in ("float64", "float32") if kind == "faithful" else ("float32",):
+            with jax.enable_x64(precision == "float64"):
+                report[precision] = differences(our_steps(name, "v5", given, kind), given)
+    return report | speed(name, kind, num_envs)
+
+
+def table(robots: dict[str, Any]) -> str:
+    """Median and greatest differences of velocities, and speeds."""
+
+    def shown(row: dict[str, Any], precision: str, kind: str) -> str:
+        apart = row.get(precision, {}).get(kind, {}).get("qvel")
+        return f"{apart['median']:.0e}, {apart['max']:.0e}" if apart else "–"
+
+    columns = [(precision, kind) for precision in ("float64", "float32") for kind in ("free", "contact")]
+    lines = [
+        "| robot | physics | float64, free | in contact | float32, free | in contact | compile s | steps/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, kinds in robots.items():
+        for kind, row in kinds.items():
+            cells = [f"`{name}`", f"`{kind}`", *(shown(row, *column) for column in columns)]
+            cells += [f"{row['compile_seconds']:.0f}", f"{row['steps_per_second']:,}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--robots", nargs="+", default=DEFAULT, choices=sorted(mamujoco.NAMES))
+    parser.add_argument("--physics", nargs="+", default=mamujoco.PHYSICS, choices=mamujoco.PHYSICS)
     parser.add_argument("--states", type=int, default=200)
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
+    report = {
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "states": arguments.states,
+        "envs": arguments.envs,
+        "versions": {package: installed(package) for package in ("jax", "mujoco", "mujoco-mjx", "gymnasium", "brax")},
+    }
     robots: dict[str, Any] = {}
-    print("| robot | steps with contact | velocity, float64, free | in contact | float32, free | compile s | steps/s |")
-    print("|---|---|---|---|---|---|---|")
-    for name in track(arguments.robots, "robots", transient=True):
-        robots[name] = row = measure(name, arguments.states, arguments.envs)
-        exact, single = row["float64"], row["float32"]
-
-        def shown(part: dict[str, Any]) -> str:
-            return f"{part['qvel']['median']:.0e}, {part['qvel']['max']:.0e}" if "qvel" in part else "-"
-
-        print(
-            f"| `{name}` | {exact['contact']['steps']} of {arguments.states} | {shown(exact['free'])} | "
-            f"{shown(exact['contact'])} | {shown(single['free'])} | {row['compile_seconds']} | "
-            f"{row['steps_per_second']:,} |",
-            flush=True,
-        )
-    if arguments.output:
-        device = jax.devices()[0]
-        versions = {package: installed(package) for package in ("jax", "mujoco", "mujoco-mjx", "gymnasium")}
-        report = {"device": device.device_kind, "envs": arguments.envs, "versions": versions, "robots": robots}
-        arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if arguments.output and arguments.output.exists():
+        before = json.loads(arguments.output.read_text(encoding="utf-8"))
+        robots = before.pop("robots")
+        if before != report:
+            raise SystemExit(f"{arguments.output} was measured with {before}, not {report}; give another --output")
+    rows = [
+        (name, kind)
+        for name in arguments.robots
+        for kind in arguments.physics
+        if kind in PHYSICS or kind.removeprefix("brax-") in mamujoco.BACKENDS.get(mamujoco.NAMES[name][0], ())
+    ]
+    for name, kind in track(rows, "robots", transient=True):
+        if kind not in robots.setdefault(name, {}):
+            robots[name][kind] = measure(name, kind, arguments.states, arguments.envs)
+            if arguments.output:
+                text = json.dumps(report | {"robots": robots}, indent=1)
+                arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(table(robots))
 
 
 if __name__ == "__main__":

@@ -127,10 +127,106 @@ def test_presets_of_other_algorithms(preset, name, schedule, numbers):
     assert hajax.make_algorithm(name, hajax.make_env(game), **options).name == name
 
 
+# What HARL's tuned configurations of MAMuJoCo change, as `../shared` and its files have them.
+ON_POLICY = {"hidden_sizes": [128, 128, 128], "minibatches": 1, "critic_lr": 5e-4, "epochs": 5, "critic_epochs": 5}
+OFF_POLICY = {"hidden_sizes": [256, 256], "batch_size": 1000, "target_rate": 0.005, "updates_per_step": 1}
+TUNED = {
+    "mamujoco": {
+        "": {"clip": 0.2, "entropy_coef": 0.01, "actor_lr": 5e-4},
+        "ant_4x2": {"clip": 0.1, "entropy_coef": 0},
+        "half_cheetah_2x3": {"clip": 0.05, "epochs": 15, "critic_epochs": 15, "entropy_coef": 0.01},
+        "hopper_3x1": {"clip": 0.05, "epochs": 10, "critic_epochs": 10, "entropy_coef": 0, "lr_decay": True},
+        "walker2d_2x3": {"clip": 0.05, "minibatches": 2, "actor_lr": 1e-3, "critic_lr": 1e-3, "lr_decay": True},
+        "walker2d_6x1": {"clip": 0.1, "entropy_coef": 0.01},
+        "humanoid_17x1": {"clip": 0.1, "entropy_coef": 0, "lr_decay": True},
+    },
+    "mamujoco_hatrpo": {
+        "": {"kl_radius": 0.01},
+        "ant_4x2": {"kl_radius": 0.005},
+        "half_cheetah_2x3": {"kl_radius": 0.01},
+        "hopper_3x1": {"kl_radius": 0.001},
+        "walker2d_2x3": {"kl_radius": 0.01},
+        "walker2d_6x1": {"kl_radius": 0.005},
+    },
+    "mamujoco_haa2c": {
+        "": {"entropy_coef": 0.01, "actor_lr": 5e-4},
+        "ant_4x2": {"entropy_coef": 0, "actor_lr": 5e-4, "lr_decay": True},
+        "half_cheetah_2x3": {"entropy_coef": 0, "lr_decay": True},
+        "hopper_3x1": {"epochs": 3, "critic_epochs": 3, "actor_lr": 1e-4, "critic_lr": 1e-4, "lr_decay": True},
+        "walker2d_2x3": {"actor_lr": 1e-4, "critic_lr": 1e-4, "entropy_coef": 0, "lr_decay": True},
+        "walker2d_6x1": {"actor_lr": 1e-4, "critic_lr": 1e-4, "entropy_coef": 0, "lr_decay": True},
+    },
+    "mamujoco_haddpg": {
+        "": {"n_step": 1, "exploration_noise": 0.1, "actor_lr": 5e-4, "critic_lr": 1e-3},
+        "ant_4x2": {"n_step": 20, "exploration_noise": 0.05, "updates_per_step": 0.5},
+        "half_cheetah_2x3": {"n_step": 20},
+        "hopper_3x1": {"n_step": 20},
+        "walker2d_2x3": {"n_step": 10},
+        "walker2d_6x1": {"n_step": 20},
+    },
+    "mamujoco_hatd3": {
+        "ant_4x2": {"n_step": 5, "policy_delay": 2},
+        "half_cheetah_2x3": {"n_step": 10},
+        "hopper_3x1": {"n_step": 5},
+        "walker2d_2x3": {"n_step": 20, "policy_delay": 8},
+        "walker2d_6x1": {"n_step": 25},
+        "humanoid_17x1": {"n_step": 5},
+    },
+    "mamujoco_hasac": {
+        "": {"n_step": 10, "actor_lr": 1e-3, "critic_lr": 1e-3, "auto_temperature": True},
+        "ant_4x2": {"n_step": 5, "critic_lr": 3e-4, "auto_temperature": False, "temperature": 0.2},
+        "half_cheetah_2x3": {"n_step": 10, "actor_lr": 1e-3, "critic_lr": 1e-3, "auto_temperature": True},
+        "walker2d_2x3": {"n_step": 20, "actor_lr": 5e-4, "critic_lr": 1e-3, "auto_temperature": False},
+        "walker2d_6x1": {"n_step": 20, "actor_lr": 5e-4, "critic_lr": 1e-3, "auto_temperature": False},
+    },
+}
+PAPERS = {
+    "hatrpo-happo/mamujoco": ("happo", (4, 1000), {"actor_lr": 5e-6, "critic_lr": 5e-3, "clip": 0.3, "epochs": 5}),
+    "hatrpo-happo/mamujoco_hatrpo": ("hatrpo", (4, 1000), {"kl_radius": 1e-4, "accept_ratio": 0.5, "critic_lr": 5e-3}),
+    "hatrpo-happo/mamujoco_maddpg": (
+        "maddpg",
+        (16, 50),
+        {"batch_size": 200, "target_rate": 0.05, "updates_per_step": 0.8, "warmup_steps": 25_000},
+    ),
+    "haml/mamujoco": ("haa2c", (4, 1000), {"actor_lr": 2e-4, "critic_lr": 1e-3, "epochs": 5, "hidden_sizes": [64]}),
+    "haml/mamujoco_haddpg": (
+        "haddpg",
+        (20, 50),
+        {"n_step": 20, "target_rate": 0.1, "updates_per_step": 0.5, "hidden_sizes": [64, 64]},
+    ),
+}
+
+
+def mamujoco_presets():
+    """Name, algorithm, schedule and numbers of each."""
+    for base, robots in TUNED.items():
+        name = base.removeprefix("mamujoco_") if base != "mamujoco" else "happo"
+        for robot, changed in robots.items():
+            preset = f"harl/{base}" if not robot else f"harl/{robot}{base.removeprefix('mamujoco')}"
+            on_policy = name in ("happo", "hatrpo", "haa2c")
+            numbers = {"lr_decay": False} | ON_POLICY if on_policy else OFF_POLICY
+            numbers = {key: x for key, x in (numbers | changed).items() if name != "hatrpo" or key != "epochs"}
+            envs = 10 if name in DETERMINISTIC else 20
+            yield preset, name, (envs, 200 if on_policy else 50), numbers
+    for preset, rest in PAPERS.items():
+        yield preset, *rest
+
+
+@pytest.mark.parametrize(("preset", "name", "schedule", "numbers"), mamujoco_presets())
+def test_mamujoco_presets(preset, name, schedule, numbers):
+    settings = config.compose([f"preset={preset}", f"algo={name}"])
+    algo = settings["algo"]
+    assert (settings["num_envs"], settings["rollout_length"], settings["preset"]) == (*schedule, preset)
+    assert {key: algo.get(key, settings.get(key)) for key in numbers} == numbers
+    options = {key: value for key, value in algo.items() if key not in ("name", "reward")}
+    assert hajax.make_algorithm(name, hajax.make_env("games/gaussian"), **options).name == name
+
+
 def test_every_preset_is_tested():
     tested = {"harl/mpe", "hatrpo-happo/smac", "harl/smac", "harl/smac_outnumbered", "haml/smac", "hajax/smax"}
     tested |= {"harl/smac_gru", "harl/smac_hatrpo_gru", "harl/smac_hatrpo_outnumbered"}
     tested |= {"harl/mpe_haddpg", "harl/mpe_hasac", "harl/mpe_had3qn"}
+    tested |= {preset for preset, *_ in mamujoco_presets()}
     tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac", "hajax/smax")}
     assert set(config.options("preset")) == tested
 

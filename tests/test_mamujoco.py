@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from brax.envs import get_environment as brax_environment
 
 import hajax
 from hajax.envs import mamujoco
 from hajax.envs.mamujoco import tasks
+from hajax.envs.mamujoco.in_brax import COUNTERPARTS, in_brax
 from hajax.envs.mamujoco.robots import from_file
 from hajax.envs.mamujoco.tasks import Readings, Step
 from hajax.spec import Box
@@ -53,8 +55,9 @@ def test_every_agent_is_paid_the_robot_s_reward_and_episodes_are_cut(reacher):
 
 def test_physics_that_blew_up_ends_the_episode_and_shows_no_nan(reacher):
     state, _ = reacher.reset(jax.random.key(0))
-    spoiled = state.physics._replace(qvel=state.physics.qvel.at[0].set(jnp.nan))
-    following, shown = reacher.step(jax.random.key(1), state._replace(physics=spoiled), jnp.zeros((2, 1)))
+    spoiled = state.body.physics._replace(qvel=state.body.physics.qvel.at[0].set(jnp.nan))
+    given = state._replace(body=state.body._replace(physics=spoiled))
+    following, shown = reacher.step(jax.random.key(1), given, jnp.zeros((2, 1)))
     assert (bool(shown.terminated), bool(shown.truncated)) == (True, False)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((following, shown)))
     np.testing.assert_array_equal(shown.reward, 0)
@@ -62,7 +65,7 @@ def test_physics_that_blew_up_ends_the_episode_and_shows_no_nan(reacher):
 
 def test_first_states_differ_and_targets_are_uniform_in_their_disc(reacher):
     state, _ = jax.vmap(reacher.reset)(jax.random.split(jax.random.key(0), 4000))
-    qpos, qvel = np.asarray(state.physics.qpos), np.asarray(state.physics.qvel)
+    qpos, qvel = np.asarray(state.body.physics.qpos), np.asarray(state.body.physics.qvel)
     radius = np.hypot(*qpos[:, 2:].T)
     assert radius.max() < 0.2
     np.testing.assert_allclose((radius < 0.1).mean(), 0.25, atol=0.03)
@@ -80,7 +83,7 @@ def test_a_policy_acts_in_gymnasium_robotics(reacher):
 
         theirs = mamujoco_v1.parallel_env("Reacher", "2x1")
     theirs.reset(seed=0)
-    theirs.single_agent_env.unwrapped.set_state(*map(np.asarray, (state.physics.qpos, state.physics.qvel)))
+    theirs.single_agent_env.unwrapped.set_state(*map(np.asarray, (state.body.physics.qpos, state.body.physics.qvel)))
     np.testing.assert_allclose(reacher.observe(jnp.asarray(theirs.state(), float)), shown.observation, atol=1e-5)
     actions, memory = policy(state=theirs.state())
     expected, _, _ = algo.act(jax.random.key(0), policy.state, shown, (), True)
@@ -129,6 +132,11 @@ def test_rewards_and_ends_by_hand():
     ("options", "message"),
     [
         ({"version": "v3"}, "version='v3'; allowed: v4, v5"),
+        ({"physics": "quick"}, "physics='quick'; allowed: faithful, fast, brax-spring, "),
+        (
+            {"physics": "brax-mjx", "version": "v4"},
+            "version='v4' of mamujoco/reacher_2x1 with physics='brax-mjx', which has but one; allowed: v5",
+        ),
         ({"obs": "half"}, "obs='half'; allowed: full, khop"),
         ({"obs": "khop", "k": -1}, "k=-1; allowed: a whole number >= 0"),
         ({"max_steps": 0}, "max_steps=0; allowed: a whole number >= 1"),
@@ -143,6 +151,54 @@ def test_options_are_checked(options, message):
         hajax.make_env("mamujoco/reacher_2x1", **options)
 
 
+def test_brax_s_robots_are_the_ones_it_has():
+    refused = {
+        "many_agent_swimmer_10x2": "faithful, fast",
+        "swimmer_2x1": "faithful, fast, brax-generalized, brax-mjx",
+    }
+    for name, allowed in refused.items():
+        with pytest.raises(ValueError, match=rf"'brax-spring' of mamujoco/{name}, which .* so; allowed: {allowed}$"):
+            hajax.make_env(f"mamujoco/{name}", physics="brax-spring")
+
+
+@pytest.mark.filterwarnings("ignore:Brax System")
+@pytest.mark.parametrize("robot", mamujoco.BACKENDS)
+def test_brax_s_joints_stand_in_our_order(robot):
+    """Agents drive and see joints by the places that Gymnasium's file gives them."""
+    simulation, env = in_brax(robot, "generalized"), brax_environment(COUNTERPARTS[robot].name, backend="generalized")
+    own, theirs = simulation.anatomy.model, simulation.model
+    assert (own.nq, own.nv, own.nu) == (theirs.nq, theirs.nv, theirs.nu)
+    for i in range(own.njnt):
+        assert own.joint(i).name == theirs.joint(i).name or robot == "swimmer"
+        assert (own.jnt_qposadr[i], own.jnt_dofadr[i]) == (theirs.jnt_qposadr[i], theirs.jnt_dofadr[i])
+    driven = own.actuator_trnid[:, 0]
+    np.testing.assert_array_equal(env.sys.actuator.q_id, own.jnt_qposadr[driven])
+    np.testing.assert_array_equal(env.sys.actuator.qd_id, own.jnt_dofadr[driven])
+    np.testing.assert_allclose(env.sys.actuator.ctrl_range, own.actuator_ctrlrange, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Brax System")
+def test_brax_under_our_partition():
+    """HalfCheetah: what brax itself does with the same controls, and what agents see of it."""
+    shared = [hajax.make_env("mamujoco/half_cheetah_2x3", physics="brax-spring", obs=obs) for obs in ("full", "khop")]
+    env, own = brax_environment("halfcheetah", backend="spring"), shared[1].spec.agents[0].observation_size
+    controls = np.random.default_rng(0).uniform(-1, 1, 6).astype(np.float32)
+    action = controls.reshape(2, 3)  # the file has the back leg's thigh, shin and foot first, as the partition
+
+    @jax.jit
+    def both(key):
+        theirs = env.step(env.reset(key), controls)
+        return theirs.reward, theirs.obs, [made.step(key, made.reset(key)[0], action)[1] for made in shared]
+
+    reward, observation, (full, local) = both(jax.random.key(2))
+    np.testing.assert_allclose(full.reward, np.full(2, reward), rtol=1e-5)
+    np.testing.assert_allclose(local.state, observation, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(full.state, (observation - observation.mean()) / observation.std(), rtol=1e-4, atol=1e-5)
+    # With k = 1 the back leg sees its own joints' positions and velocities, in order of name, first those of `bfoot`.
+    np.testing.assert_allclose(local.observation[0, :2], np.asarray(observation)[[4, 13]], rtol=1e-5)
+    assert own == 12
+
+
 def test_unknown_robots_and_partitions_are_refused_with_their_nearest():
     with pytest.raises(ValueError, match=r"unknown environment 'mamujoco/ant_3x2'; did you mean .*mamujoco/ant_4x2"):
         hajax.make_env("mamujoco/ant_3x2")
@@ -152,6 +208,12 @@ def test_without_the_extra_one_line_says_so(monkeypatch):
     monkeypatch.setattr(mamujoco, "find_spec", lambda package: None)
     with pytest.raises(ValueError, match=r"mamujoco/ant_4x2 needs mujoco, .*; pip install 'hajax\[mamujoco\]'"):
         hajax.make_env("mamujoco/ant_4x2")
+
+
+def test_without_brax_one_line_says_so(monkeypatch):
+    monkeypatch.setattr(mamujoco, "find_spec", lambda package: None if package == "brax" else package)
+    with pytest.raises(ValueError, match=r"physics='brax-mjx' needs brax, not installed; pip install 'hajax\[brax\]'"):
+        hajax.make_env("mamujoco/ant_4x2", physics="brax-mjx")
 
 
 ARM = """
@@ -189,7 +251,7 @@ def test_a_file_of_one_s_own_is_shared_by_lists_of_joints(arms):
     state, _ = env.reset(jax.random.key(0))
     following, shown = jax.jit(env.step)(jax.random.key(0), state, jnp.array([[0.5, -3.0], [0.25, 9.0]]))
     # The cart's velocity less a tenth of the squared controls, which are clipped: 0.5, −2 and 0.25; the padding is not.
-    velocity = (following.physics.qpos[0] - state.physics.qpos[0]) / 0.02
+    velocity = (following.body.physics.qpos[0] - state.body.physics.qpos[0]) / 0.02
     np.testing.assert_allclose(shown.reward, velocity - 0.1 * (0.25 + 4 + 0.0625), atol=1e-4)
 
 

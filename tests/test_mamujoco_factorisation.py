@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from hajax.envs.mamujoco import PARTITIONS, partitions
-from hajax.envs.mamujoco.anatomy import Anatomy
 from hajax.envs.mamujoco.factorisation import by_distance, check_partition, drivers
 from hajax.envs.mamujoco.physics import faithful
 from hajax.envs.mamujoco.robots import find_robot
+from hajax.envs.mamujoco.simulation import in_mujoco
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
 import mujoco_oracle
@@ -30,7 +30,7 @@ SHARED = [case for case in CASES if case not in LACKING + WRONG]
 @functools.cache
 def anatomy(robot, name=""):
     body = find_robot(robot, name or next(iter(PARTITIONS[robot])))
-    return Anatomy(body, faithful(body.model("v5"), body.frame_skip), "v5")
+    return in_mujoco(body, faithful(body.model("v5"), body.frame_skip), "v5").anatomy
 
 
 def their_environment(robot, name, k):

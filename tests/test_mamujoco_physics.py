@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from hajax.envs.mamujoco.physics import faithful
+from hajax.envs.mamujoco.physics import PhysicsState, faithful, fast
 from hajax.envs.mamujoco.robots import ROBOTS, find_robot
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
@@ -107,3 +107,46 @@ def test_loading_a_robot_writes_no_log(tmp_path, monkeypatch, capfd):
         robot.model("v5")
     assert not [*tmp_path.iterdir()]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("robot", ["hopper", "ant", "half_cheetah", "swimmer"])
+def test_fast_physics_takes_euler_s_step_and_leaves_the_file_s_model_alone(robot):
+    given = ROBOTS[robot].model("v5")
+    own, original = fast(given, 4).model, ROBOTS[robot].model("v5")
+    assert own.opt.integrator == mujoco.mjtIntegrator.mjINT_EULER
+    assert (own.opt.iterations, own.opt.timestep) == (2, original.opt.timestep)
+    assert (given.opt.iterations, given.opt.integrator) == (original.opt.iterations, original.opt.integrator)
+    np.testing.assert_array_equal(given.geom_contype, original.geom_contype)
+
+
+def test_fast_physics_has_the_world_s_contacts_and_no_others():
+    """A humanoid near the ground, its limbs anyhow."""
+    model = ROBOTS["humanoid"].model("v5")
+    poses = np.random.default_rng(0).uniform(-1.5, 1.5, (20, model.nq))
+    poses[:, 2] = 0.5
+    pairs: dict[str, set] = {"all": set(), "fast": set()}
+    for name, shown in (("all", model), ("fast", fast(model, 5).model)):
+        data = mujoco.MjData(shown)
+        for pose in poses:
+            data.qpos[:] = pose
+            mujoco.mj_forward(shown, data)
+            pairs[name] |= {tuple(sorted(pair)) for pair in data.contact.geom.tolist()}
+    of_world = {pair for pair in pairs["all"] if 0 in shown.geom_bodyid[list(pair)]}
+    assert of_world
+    assert pairs["all"] - of_world
+    assert pairs["fast"] == of_world
+
+
+def test_fast_physics_is_mujoco_s_with_the_same_options():
+    """HalfCheetah, 100 states, one time step: what the options say is what is computed."""
+    with jax.enable_x64(True):
+        given = mujoco_oracle.transitions("half_cheetah", "v5", 100)
+        physics = fast(ROBOTS["half_cheetah"].model("v5"), 1)
+        start = PhysicsState(given.qpos, given.qvel, np.zeros_like(given.qvel))
+        after, _ = jax.device_get(jax.jit(jax.vmap(physics.step))(start, given.action))
+    data = mujoco.MjData(physics.model)
+    for i in range(100):
+        data.qpos, data.qvel, data.ctrl, data.qacc_warmstart = given.qpos[i], given.qvel[i], given.action[i], 0
+        mujoco.mj_step(physics.model, data)
+        np.testing.assert_allclose(after.qvel[i], data.qvel, atol=1e-9)
+        np.testing.assert_allclose(after.qpos[i], data.qpos, atol=1e-9)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from hajax.envs.base import Environment
 from hajax.envs.mamujoco.partitions import PARTITIONS, agents
@@ -18,6 +18,7 @@ from hajax.validation import check_choice, check_known
 
 if TYPE_CHECKING:
     from hajax.envs.mamujoco.robots import Robot
+    from hajax.envs.mamujoco.simulation import Simulation
 
 # The robot and the partition of every name; 9|8 is 9_8 there, for shells and files.
 NAMES = {
@@ -26,6 +27,19 @@ NAMES = {
     for partition in partitions
 }
 NEEDED = ("mujoco", "mujoco.mjx", "gymnasium")
+PhysicsName = Literal["faithful", "fast", "brax-spring", "brax-positional", "brax-generalized", "brax-mjx"]
+PHYSICS: tuple[PhysicsName, ...] = get_args(PhysicsName)
+# Brax's physics of each robot that it has; those that are missing were tried, and blow up.
+BACKENDS = {
+    "half_cheetah": ("spring", "positional", "generalized", "mjx"),
+    "ant": ("spring", "positional", "generalized", "mjx"),
+    "hopper": ("spring", "positional", "generalized", "mjx"),
+    "walker2d": ("spring", "positional", "generalized", "mjx"),
+    "humanoid": ("spring", "positional", "generalized", "mjx"),
+    "humanoid_standup": ("spring", "positional", "generalized", "mjx"),
+    "swimmer": ("generalized", "mjx"),
+    "reacher": ("spring", "positional", "generalized", "mjx"),
+}
 
 
 def __getattr__(name: str) -> Callable[..., Environment]:
@@ -43,6 +57,7 @@ def share(
     *,
     name: str | None = None,
     version: Literal["v4", "v5"] = "v5",
+    physics: PhysicsName = "faithful",
     obs: Literal["full", "khop"] = "full",
     k: int = 1,
     categories: Sequence[str] | None = None,
@@ -63,6 +78,9 @@ def share(
             joint that an actuator drives has exactly one owner.
         name: of the environment; by default the robot's.
         version: of Gymnasium's environment.
+        physics: `"faithful"`, MuJoCo's as the XML has it; `"fast"`, the same with a cheaper integrator and solver and
+            no collisions of the robot with itself (see `hajax.envs.mamujoco.physics.fast`); or brax's, where brax has
+            the robot: its own models, rewards, ends and observations.
         obs: `"full"`: every agent observes all that Gymnasium's single agent does and its own number, one-hot,
             standardised as one vector, (x - mean) / standard deviation; this is what the papers' code feeds. `"khop"`:
             what its own joints and their neighbours show, and what is common to all.
@@ -78,35 +96,61 @@ def share(
             installed.
     """
     check_choice("version", version, ("v4", "v5"))
+    check_choice("physics", physics, PHYSICS)
     check_choice("obs", obs, ("full", "khop"))
     name = name or (f"mamujoco/{robot}" if isinstance(robot, str) else "mamujoco/own")
     check_installed(name)
     from hajax.envs.mamujoco.environment import shared_robot
-    from hajax.envs.mamujoco.physics import faithful
+    from hajax.envs.mamujoco.physics import faithful, fast
     from hajax.envs.mamujoco.robots import ROBOTS
+    from hajax.envs.mamujoco.simulation import in_mujoco
 
     if isinstance(robot, str):
         check_known("robot", robot, ROBOTS)
-        robot = ROBOTS[robot]
+    body = ROBOTS[robot] if isinstance(robot, str) else robot
+    if physics.startswith("brax-"):
+        simulation = _in_brax(name, body, version, physics)
+    else:
+        make = fast if physics == "fast" else faithful
+        simulation = in_mujoco(body, make(body.model(version), body.frame_skip), version)
     return shared_robot(
         name,
-        robot,
-        faithful(robot.model(version), robot.frame_skip),
+        simulation,
         partition,
-        version=version,
         obs=obs,
         k=k,
-        categories=robot.categories if categories is None else categories,
+        categories=simulation.anatomy.robot.categories if categories is None else categories,
         common_categories=global_categories,
         reward=reward,
-        max_steps=robot.max_steps if max_steps is None else max_steps,
+        max_steps=body.max_steps if max_steps is None else max_steps,
     )
+
+
+def _in_brax(name: str, robot: Robot, version: str, physics: str) -> Simulation:
+    """The robot in brax's physics.
+
+    Raises ValueError if brax lacks the robot, or is not installed, or `version` asks for what brax does not have.
+    """
+    from hajax.envs.mamujoco.robots import ROBOTS
+
+    backend = physics.removeprefix("brax-")
+    known = next((name for name, other in ROBOTS.items() if other is robot), "")
+    if backend not in BACKENDS.get(known, ()):
+        others = [p for p in PHYSICS if p.removeprefix("brax-") in ("faithful", "fast", *BACKENDS.get(known, ()))]
+        raise ValueError(f"physics={physics!r} of {name}, which brax does not have so; allowed: {', '.join(others)}")
+    if version != "v5":
+        raise ValueError(f"version={version!r} of {name} with physics={physics!r}, which has but one; allowed: v5")
+    check_installed(f"physics={physics!r}", ("brax",), "brax")
+    from hajax.envs.mamujoco.in_brax import in_brax
+
+    return in_brax(known, backend)
 
 
 def _factory(name: str, robot: str, partition: str) -> Callable[..., Environment]:
     def factory(
         *,
         version: Literal["v4", "v5"] = "v5",
+        physics: PhysicsName = "faithful",
         obs: Literal["full", "khop"] = "full",
         k: int = 1,
         categories: Sequence[str] | None = None,
@@ -122,6 +166,7 @@ def _factory(name: str, robot: str, partition: str) -> Callable[..., Environment
             agents(robot, partition),
             name=f"mamujoco/{name}",
             version=version,
+            physics=physics,
             obs=obs,
             k=k,
             categories=categories,
@@ -134,12 +179,12 @@ def _factory(name: str, robot: str, partition: str) -> Callable[..., Environment
     return factory
 
 
-def check_installed(name: str) -> None:
-    """Raises ValueError unless what the extra `mamujoco` brings is there."""
-    missing = [package for package in NEEDED if not _found(package)]
+def check_installed(what: str, packages: Sequence[str] = NEEDED, extra: str = "mamujoco") -> None:
+    """Raises ValueError unless the packages that the extra brings are there."""
+    missing = [package for package in packages if not _found(package)]
     if missing:
         raise ValueError(
-            f"{name} needs {', '.join(missing)}, not installed; pip install 'hajax[mamujoco]' brings what it needs"
+            f"{what} needs {', '.join(missing)}, not installed; pip install 'hajax[{extra}]' brings what it needs"
         )
 
 

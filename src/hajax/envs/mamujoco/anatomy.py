@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hajax.envs.mamujoco.factorisation import Joint, Layout, by_distance, entries
-from hajax.envs.mamujoco.physics import Physics
 from hajax.envs.mamujoco.robots import Robot
-from hajax.envs.mamujoco.tasks import Readings, Version
 
 SECTIONS = ("qpos", "qvel", "qfrc_actuator", "cinert", "cvel", "cfrc_ext")
 
@@ -21,32 +17,17 @@ SECTIONS = ("qpos", "qvel", "qfrc_actuator", "cinert", "cvel", "cfrc_ext")
 class Anatomy:
     """The tables of one robot, from its model."""
 
-    def __init__(self, robot: Robot, physics: Physics, version: Version):
-        self.robot, self.model = robot, physics.model
-        with jax.ensure_compile_time_eval():
-            sections = self.sections(physics.read(physics.blank))
-        self.layout = Layout({name: x.size for name, x in sections.items()})
-        self.observation = self._parse(robot.observation[version])
-
-    def sections(self, readings: Readings) -> dict[str, jax.Array]:
-        """The readings' sections as agents see them, flat."""
-        raw = {name: getattr(readings, name) for name in SECTIONS} | dict(self.robot.sections(readings))
-        bounds = self.robot.clip
-        return {
-            name: jnp.ravel(jnp.clip(x, -bounds[name], bounds[name]) if name in bounds else x)
-            for name, x in raw.items()
-        }
-
-    def read(self, readings: Readings) -> jax.Array:
-        """All sections end to end, `[R]`."""
-        sections = self.sections(readings)
-        return jnp.concatenate([sections[name] for name in self.layout.sizes])
+    def __init__(self, robot: Robot, model: Any, sizes: Mapping[str, int], observation: str):
+        """Of `robot` with that mujoco.MjModel; its readings have sections of these sizes, `observation` names some."""
+        self.robot, self.model = robot, model
+        self.layout = Layout(sizes)
+        self.observation = self._parse(observation)
 
     @property
     def categories(self) -> tuple[str, ...]:
         """What agents can be shown of joints."""
         own = dict.fromkeys(category for _, category in self.robot.shows)
-        return tuple(dict.fromkeys((*SECTIONS, *own)))
+        return tuple(dict.fromkeys((*(name for name in SECTIONS if name in self.layout.sizes), *own)))
 
     @functools.cached_property
     def actuators(self) -> dict[str, int]:
@@ -99,7 +80,11 @@ class Anatomy:
         dof = range(joint.dofadr[0], joint.dofadr[0] + joint.damping.size)
         texts = {"qpos": "qpos:{}:{}", "qvel": "qvel:{}:{}", "qfrc_actuator": "qfrc_actuator:{}:{}"}
         spans = {"qpos": qpos, "qvel": dof, "qfrc_actuator": dof}
-        own = {category: text.format(spans[category].start, spans[category].stop) for category, text in texts.items()}
+        own = {
+            category: text.format(spans[category].start, spans[category].stop)
+            for category, text in texts.items()
+            if category in self.layout.sizes
+        }
         own |= {category: text for (joint_name, category), text in shows.items() if joint_name == name}
         shown = {category: tuple(self._parse(text).tolist()) for category, text in own.items()}
         return Joint(name, self.actuators.get(name), shown, self._bodies(name, int(joint.bodyid[0])))

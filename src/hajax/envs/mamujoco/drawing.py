@@ -10,7 +10,8 @@ import numpy as np
 
 from hajax.colours import CYCLE
 from hajax.envs.drawing import Draw
-from hajax.envs.mamujoco.anatomy import Anatomy
+from hajax.envs.mamujoco.physics import touching_world
+from hajax.envs.mamujoco.simulation import Simulation
 from hajax.spec import Timestep
 
 if TYPE_CHECKING:
@@ -19,24 +20,23 @@ if TYPE_CHECKING:
 GREY = "0.6"
 
 
-def robot_drawing(anatomy: Anatomy, partition: Sequence[Sequence[str]]) -> Draw:
+def robot_drawing(simulation: Simulation, partition: Sequence[Sequence[str]]) -> Draw:
     """The robot from its side, or from above if it moves in the plane; the view follows it.
 
     A body has the colour of the agent that drives its joint, bodies without one are grey. Lines show the ground from
     the side, with a mark every metre.
     """
-    model = anatomy.model
+    model, names = simulation.model, list(simulation.anatomy.joints)
     data = mujoco.MjData(model)
     owner = {joint: i for i, agent in enumerate(partition) for joint in agent}
     colours = [GREY] * model.nbody
     for body in range(1, model.nbody):
         # A body without joints moves with its parent; of several joints the last one is nearest.
         first, count = model.body_jntadr[body], model.body_jntnum[body]
-        names = [model.joint(first + i).name for i in range(count)]
-        owners = [owner[name] for name in names if name in owner]
+        owners = [owner[name] for name in names[first : first + count] if name in owner]
         inherited = colours[model.body_parentid[body]] if not count else GREY
         colours[body] = CYCLE[owners[-1] % len(CYCLE)] if owners else inherited
-    flat = not np.any(model.opt.gravity) or not _touches_ground(model)
+    flat = not np.any(model.opt.gravity) or not touching_world(model)[model.geom_bodyid > 0].any()
     across, up = (0, 1) if flat else (0, 2)
     solid = [g for g in range(model.ngeom) if model.geom_bodyid[g] and model.geom_type[g] in (_SPHERE, _CAPSULE)]
     data.qpos[:] = model.qpos0
@@ -45,7 +45,7 @@ def robot_drawing(anatomy: Anatomy, partition: Sequence[Sequence[str]]) -> Draw:
     reach = float(np.max((middles + radii).max(0) - (middles - radii).min(0)))  # its length at rest
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
-        data.qpos[:] = np.asarray(state.physics.qpos)
+        data.qpos[:] = np.asarray(simulation.qpos(state.body))
         mujoco.mj_kinematics(model, data)
         depth = data.geom_xpos[solid, 3 - across - up]
         for _, geom in sorted(zip(-depth, solid, strict=True)):
@@ -69,14 +69,6 @@ def robot_drawing(anatomy: Anatomy, partition: Sequence[Sequence[str]]) -> Draw:
 
 
 _SPHERE, _CAPSULE = int(mujoco.mjtGeom.mjGEOM_SPHERE), int(mujoco.mjtGeom.mjGEOM_CAPSULE)
-
-
-def _touches_ground(model: Any) -> bool:
-    """Whether any of its parts can collide with the world."""
-    world = model.geom_bodyid == 0
-    theirs, own = model.geom_contype[world], model.geom_conaffinity[world]
-    parts = zip(model.geom_contype[~world], model.geom_conaffinity[~world], strict=True)
-    return any(np.any(own & int(a)) or np.any(theirs & int(b)) for a, b in parts)
 
 
 def _capsule(axes: Axes, ends: np.ndarray, radius: float, colour: str) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hajax.envs.base import Environment, clip_action, timestep
-from hajax.envs.mamujoco.anatomy import Anatomy, control_range
+from hajax.envs.mamujoco.anatomy import control_range
 from hajax.envs.mamujoco.drawing import robot_drawing
 from hajax.envs.mamujoco.factorisation import check_partition, drivers
-from hajax.envs.mamujoco.physics import Physics, PhysicsState
-from hajax.envs.mamujoco.robots import Robot
-from hajax.envs.mamujoco.tasks import Step, Version
+from hajax.envs.mamujoco.simulation import Simulation
 from hajax.spec import AgentSpec, Box, EnvSpec, RewardKind
 from hajax.validation import check_number
 
@@ -23,10 +21,9 @@ ObservationKind = Literal["full", "khop"]
 
 
 class RobotState(NamedTuple):
-    """The robot, what its task must know of the step before, and how many steps the episode has had."""
+    """The robot, and how many steps the episode has had."""
 
-    physics: PhysicsState
-    mark: jax.Array
+    body: Any  # of its simulation
     step: jax.Array  # int []
 
 
@@ -37,11 +34,9 @@ def standardised(x: jax.Array) -> jax.Array:
 
 def shared_robot(
     name: str,
-    robot: Robot,
-    physics: Physics,
+    simulation: Simulation,
     partition: Sequence[Sequence[str]],
     *,
-    version: Version,
     obs: ObservationKind,
     k: int,
     categories: Sequence[str],
@@ -56,7 +51,7 @@ def shared_robot(
     Gymnasium's observation, standardised too; with `obs="khop"` it observes what its own joints and those up to `k`
     edges away show, and the critic's state is Gymnasium's observation as it is.
     """
-    anatomy = Anatomy(robot, physics, version)
+    anatomy = simulation.anatomy
     check_partition(name, partition, tuple(anatomy.actuators))
     check_number("k", k, 0, whole=True)
     check_number("max_steps", max_steps, 1, whole=True)
@@ -71,7 +66,7 @@ def shared_robot(
     views = [anatomy.local(agent, k, categories, common_categories) for agent in partition]
     count, whole = len(partition), anatomy.observation.astype(np.int32)
     widths = [whole.size + count] * count if obs == "full" else [view.size for view in views]
-    boxes = [Box(*zip(*(control_range(physics.model, i) for i in agent), strict=True)) for agent in controls]
+    boxes = [Box(*zip(*(control_range(anatomy.model, i) for i in agent), strict=True)) for agent in controls]
     agents = tuple(AgentSpec(f"agent_{i}", (widths[i],), boxes[i]) for i in range(count))
     spec = EnvSpec(name, agents, whole.size, max_steps, reward, masks_actions=False)
     gather = np.zeros((count, spec.observation_size), np.int32)
@@ -93,30 +88,23 @@ def shared_robot(
         return jnp.where(spec.observation_mask, readings[gather], 0), state
 
     def reset(key):
-        start = jnp.asarray(physics.model.qpos0, float), jnp.zeros(physics.model.nv, float)
-        state, readings = physics.settle(*robot.task.reset(key, *start))
-        observation, whole_state = observe(anatomy.read(readings))
-        mark = robot.task.mark(readings)
-        return RobotState(state, mark, jnp.zeros((), int)), timestep(spec, observation, whole_state, first=True)
+        body, readings = simulation.reset(key)
+        return RobotState(body, jnp.zeros((), int)), timestep(spec, *observe(readings), first=True)
 
     def step(key, state, action):
         control = clip_action(spec, action)[driver, component]
-        after, readings = physics.step(state.physics, control)
-        mark = robot.task.mark(readings)
-        paid, ended = robot.task.judge(Step(state.mark, mark, readings, control, physics.dt), version)
+        body, readings, paid, ended = simulation.step(state.body, control)
         # Physics that blew up ends the episode: a NaN in one environment would spoil the policy of all.
-        finite = jnp.isfinite(after.qpos).all() & jnp.isfinite(after.qvel).all()
+        finite = jnp.isfinite(readings).all() & jnp.isfinite(simulation.qpos(body)).all()
         paid, ended = jnp.where(finite, paid, 0), ended | ~finite
-        observation, whole_state = observe(jnp.where(finite, anatomy.read(readings), 0))
-        following = RobotState(after, mark, state.step + 1)
+        following = RobotState(body, state.step + 1)
         return following, timestep(
             spec,
-            observation,
-            whole_state,
+            *observe(jnp.where(finite, readings, 0)),
             joint_reward=paid,
             terminated=ended,
             truncated=~ended & (following.step >= max_steps),
         )
 
-    draw = robot_drawing(anatomy, partition)
+    draw = robot_drawing(simulation, partition)
     return Environment(spec, reset, step, draw=draw, observe=all_of if obs == "full" else None)

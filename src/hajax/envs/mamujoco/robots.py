@@ -40,6 +40,11 @@ class Robot:
     shows: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)  # (joint, category): other sections
     max_steps: int = 1000
 
+    def seen(self, section: str, x: jax.Array) -> jax.Array:
+        """A section as agents see it: flat, within its bounds."""
+        bound = self.clip.get(section)
+        return jnp.ravel(x if bound is None else jnp.clip(x, -bound, bound))
+
 
 def _both(observation: str) -> Mapping[Version, str]:
     return {"v4": observation, "v5": observation}

@@ -1,0 +1,88 @@
+"""The robots in brax's physics, through `brax.envs`: its models, rewards, ends and observations, under our partitions.
+
+Cheap enough for a laptop, and another robot than MuJoCo's: brax has its own XML files, without collisions of a robot
+with itself, and for `spring` and `positional` other time steps and gears. Its version is Gymnasium's fourth, nearly,
+without contact forces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hajax.envs.lazy import import_quietly
+from hajax.envs.mamujoco.anatomy import Anatomy
+from hajax.envs.mamujoco.robots import ROBOTS, Robot
+from hajax.envs.mamujoco.simulation import Simulation
+
+
+@dataclasses.dataclass(frozen=True)
+class Counterpart:
+    """Brax's name of a robot, and what differs from ours."""
+
+    name: str
+    categories: tuple[str, ...] = ("qpos qvel", "qpos")
+    sections: dict[str, slice] = dataclasses.field(default_factory=dict)  # parts of what brax's single agent observes
+    scales_controls: bool = False  # its actions are in [-1, 1] whatever the controls' ranges
+
+
+COUNTERPARTS = {
+    "half_cheetah": Counterpart("halfcheetah"),
+    "hopper": Counterpart("hopper"),
+    "walker2d": Counterpart("walker2d"),
+    "ant": Counterpart("ant"),
+    "humanoid": Counterpart("humanoid", scales_controls=True),
+    "humanoid_standup": Counterpart("humanoidstandup", scales_controls=True),
+    "swimmer": Counterpart("swimmer"),
+    "reacher": Counterpart(
+        "reacher",
+        categories=ROBOTS["reacher"].categories,
+        sections={"cos": slice(0, 2), "sin": slice(2, 4), "offset": slice(-3, None)},
+    ),
+}
+
+
+def as_in_brax(robot: str) -> Robot:
+    """The robot with what agents can see of it in brax: positions and velocities, and all that brax's agent does."""
+    categories = COUNTERPARTS[robot].categories
+    return dataclasses.replace(ROBOTS[robot], categories=categories, observation={"v5": "observation"})
+
+
+def in_brax(robot: str, backend: str) -> Simulation:
+    """The robot of that name in one of brax's physics: `spring`, `positional`, `generalized` or `mjx`."""
+    envs = import_quietly("brax.envs")
+    counterpart, body = COUNTERPARTS[robot], as_in_brax(robot)
+    with jax.ensure_compile_time_eval(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Brax System", UserWarning)  # that nobody maintains it: docs/mamujoco.md
+        env = envs.get_environment(counterpart.name, backend=backend)
+        high = jnp.asarray(env.sys.actuator.ctrl_range[:, 1])
+
+    def sections(state: Any, observation: jax.Array) -> dict[str, jax.Array]:
+        raw = {"qpos": state.q, "qvel": state.qd, "observation": observation}
+        raw |= {name: observation[where] for name, where in counterpart.sections.items()}
+        return {name: body.seen(name, x) for name, x in raw.items()}
+
+    def read(after: Any) -> jax.Array:
+        shown = sections(after.pipeline_state, after.obs)
+        return jnp.concatenate([shown[name] for name in sizes])
+
+    def reset(key):
+        first = env.reset(key)
+        return first.pipeline_state, read(first)
+
+    def step(state, control):
+        action = control / high if counterpart.scales_controls else control
+        # A robot that never ends leaves `done` as it was.
+        before = envs.State(state, obs=None, reward=None, done=jnp.zeros(()), metrics={})
+        after = env.step(before, action)
+        return after.pipeline_state, read(after), after.reward, after.done > 0
+
+    first = jax.eval_shape(env.reset, jax.random.key(0))
+    sizes = {name: x.size for name, x in jax.eval_shape(sections, first.pipeline_state, first.obs).items()}
+    # Joints stand in the order of Gymnasium's file, whose names the partitions use; the swimmer's have others in brax.
+    anatomy = Anatomy(body, body.model("v5"), sizes, body.observation["v5"])
+    return Simulation(anatomy, env.sys.mj_model, reset, step, lambda state: state.q)
