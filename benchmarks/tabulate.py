@@ -3,6 +3,7 @@
 python benchmarks/tabulate.py docs/results/spread/*
 python benchmarks/tabulate.py --metric win docs/results/3m/*
 python benchmarks/tabulate.py --metric win --all docs/results/3m/*
+python benchmarks/tabulate.py --transfer docs/results/spread_discrete/*
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 HEADER = "| run | steps per seed | {} by seed | mean | interquartile mean, 95% interval |\n|---|---|---|---|---|"
 
 AVERAGES = "| run | {} by seed, average over the training | mean |\n|---|---|---|"
+
+TRANSFERS = "| run | hajax | mpe2 | difference | by seed | intervals with 0 |\n|---|---|---|---|---|---|"
 
 
 def row(directory: Path, metric: str) -> str:
@@ -49,12 +52,27 @@ def average_row(directory: Path, metric: str) -> str:
     return f"| `{directory.name}` | {seeds} | {np.mean(averages):.{digits}f} |"
 
 
+def transfer_row(directory: Path) -> str:
+    """One run's returns here and in mpe2, from `transfer.json`, and how many seeds' intervals contain 0."""
+    (played,) = json.loads((directory / "transfer.json").read_text(encoding="utf-8"))["runs"]
+    every, seeds = played["all"], played["seeds"].values()
+    low, high = every["interval"]
+    apart = ", ".join(f"{seed['difference']:+.2f}" for seed in seeds)
+    contain = f"{sum(seed['contains_zero'] for seed in seeds)} of {len(seeds)}"
+    difference = f"{every['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"| `{directory.name}` | {every['hajax']:.2f} | {every['mpe2']:.2f} | {difference} | {apart} | {contain} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--metric", default="return", help="length, or one of the environment's own, such as win")
     parser.add_argument("--all", action="store_true", help="averages over all evaluations instead of the last")
+    parser.add_argument("--transfer", action="store_true", help="beside mpe2, from transfer.json")
     arguments = parser.parse_args()
+    if arguments.transfer:
+        print("\n".join([TRANSFERS, *map(transfer_row, arguments.runs)]))
+        return
     print((AVERAGES if arguments.all else HEADER).format(arguments.metric))
     for directory in arguments.runs:
         print((average_row if arguments.all else row)(directory, arguments.metric))

@@ -1,5 +1,6 @@
 """Settings of the test session, in place before JAX is imported."""
 
+import ctypes.util
 import gc
 import os
 from importlib.metadata import version
@@ -14,6 +15,8 @@ FLAGS = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.9."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+if ctypes.util.find_library("EGL"):  # MuJoCo renders without a display, and asks when it is imported
+    os.environ.setdefault("MUJOCO_GL", "egl")
 
 # Tracing makes millions of small objects; to look for garbage among them less often saves a tenth of the time.
 gc.set_threshold(100_000, 50, 50)

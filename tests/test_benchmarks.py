@@ -295,6 +295,9 @@ def test_runs_are_tabulated_by_return_or_another_metric(tmp_path):
         tabulate.row(run, "wins")
     table = "step,seed,eval_return_mean,eval_win\n0,0,0,0\n0,1,0,0\n10,0,1,0.5\n10,1,2,1\n20,0,2,0.75\n20,1,4,1\n"
     (run / "metrics.csv").write_text(table, encoding="utf-8")
+    assert tabulate.transfer_row(ROOT / "docs/results/spread_discrete/hasac") == (
+        "| `hasac` | -51.26 | -50.82 | +0.44 [-1.22, +2.10] | -0.80, -0.34, +2.45 | 3 of 3 |"
+    )
     assert tabulate.average_row(run, "return") == "| `happo` | 1.5, 3.0 | 2.2 |"
     assert tabulate.average_row(run, "win") == "| `happo` | 0.625, 1.000 | 0.812 |"
     with pytest.raises(SystemExit, match=r"metric=wins of .*happo: no column eval_wins in metrics.csv"):

@@ -2,18 +2,26 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import mujoco as mujoco_s
 import numpy as np
 import pytest
 from brax.envs import get_environment as brax_environment
+from matplotlib.figure import Figure
 
 import hajax
+from hajax.cli import scenes
+from hajax.colours import CYCLE
 from hajax.envs import mamujoco
 from hajax.envs.mamujoco import tasks
+from hajax.envs.mamujoco.environment import RobotState
 from hajax.envs.mamujoco.in_brax import COUNTERPARTS, in_brax
-from hajax.envs.mamujoco.robots import from_file
+from hajax.envs.mamujoco.physics import PhysicsState
+from hajax.envs.mamujoco.robots import ROBOTS, from_file
+from hajax.envs.mamujoco.simulation import MujocoState
 from hajax.envs.mamujoco.tasks import Readings, Step
 from hajax.spec import Box
 from hajax.training.policy import Policy
@@ -287,3 +295,76 @@ def test_files_that_cannot_be_used_are_refused(tmp_path):
         from_file(tmp_path / "other.xml", tasks.swimmer, 0)
     with pytest.raises(ValueError, match=r"joint 0 of .* has no name"):
         from_file(tmp_path / "nameless.xml", tasks.swimmer, 1)
+
+
+@pytest.fixture(scope="module")
+def episode(reacher):
+    """Three states of an arm that turns."""
+    state, shown = reacher.reset(jax.random.key(0))
+    turned = jnp.stack([state.body.physics.qpos.at[0].set(angle) for angle in (0.0, 1.0, 2.0)])
+    physics = PhysicsState(turned, jnp.zeros_like(turned), jnp.zeros_like(turned))
+    return RobotState(MujocoState(physics, jnp.zeros(3)), jnp.arange(3)), shown
+
+
+class TestScenes:
+    """Reacher in three dimensions."""
+
+    def test_agents_have_their_colours_and_the_simulation_s_model_keeps_its_own(self, reacher):
+        model = reacher.scene.model
+        rgba = {name: model.geom_rgba[model.geom(name).id] for name in ("link0", "link1", "target")}
+        for name, colour in (("link0", CYCLE[0]), ("link1", CYCLE[1]), ("target", "#999999")):
+            assert bytes(np.round(rgba[name][:3] * 255).astype(np.uint8)).hex() == colour[1:].lower()
+        own = ROBOTS["reacher"].model("v5")
+        assert not np.allclose(own.geom_rgba[own.geom("link0").id], rgba["link0"])
+        assert reacher.scene.seconds == pytest.approx(0.02)
+
+    def test_a_page_shows_every_body_where_it_is(self, reacher, episode):
+        qpos = np.asarray(reacher.scene.qpos(episode[0]))
+        page = scenes.played(reacher.scene, qpos)
+        model = reacher.scene.model
+        assert sum(map(len, page["geoms"].values())) == model.ngeom
+        assert page["geoms"]["body1"][0]["link_idx"] == model.body("body1").id - 1
+        for angle, state in zip((0, 1, 2), page["states"]["x"], strict=True):
+            elbow = state["pos"][model.body("body1").id - 1]
+            np.testing.assert_allclose(elbow, [0.1 * np.cos(angle), 0.1 * np.sin(angle), 0.01], atol=1e-4)
+        assert "viewer" in scenes.viewer(reacher, qpos)
+
+    def test_pages_need_brax(self, reacher, monkeypatch):
+        monkeypatch.setattr(scenes, "find_spec", lambda package: None)
+        with pytest.raises(ValueError, match=r"html film needs brax, .*; pip install 'hajax\[brax\]'"):
+            scenes.viewer(reacher, np.zeros((1, 4)))
+
+    def test_mujoco_s_pictures_show_the_agents(self, reacher, episode):
+        try:
+            env = scenes.rendered(reacher)
+        except ValueError:
+            pytest.skip("this machine has no OpenGL")
+        axes = Figure().add_subplot()
+        states, shown = episode
+        env.draw(axes, jax.tree.map(lambda x: x[1], states), np.zeros((2, 1)), shown)
+        pixels = axes.images[0].get_array().astype(int)
+        blue, red = (pixels[..., 2] - pixels[..., 0] > 40), (pixels[..., 0] - pixels[..., 2] > 40)
+        assert blue.sum() > 200
+        assert red.sum() > 200
+
+    def test_without_opengl_one_line_says_so_and_auto_draws(self, reacher, monkeypatch):
+        def broken(*arguments):
+            raise RuntimeError("no display\nat all")
+
+        monkeypatch.setattr(mujoco_s, "Renderer", broken)
+        with pytest.raises(ValueError, match=r"MuJoCo cannot render here \(no display\); allowed: drawing, or a "):
+            scenes.drawn(reacher, "mujoco")
+        assert scenes.drawn(reacher, "auto").draw is reacher.draw
+
+    def test_drawings_of_a_robot_far_away_are_no_wider(self):
+        env = hajax.make_env("mamujoco/half_cheetah_2x3")
+        limits = []
+        for place in (0.0, 100.0):
+            axes = Figure().add_subplot()
+            qpos = jnp.zeros(9).at[0].set(place)
+            physics = PhysicsState(qpos, jnp.zeros(9), jnp.zeros(9))
+            state = RobotState(MujocoState(physics, jnp.zeros(())), jnp.zeros((), int))
+            env.draw(axes, state, None, SimpleNamespace(reward=np.zeros(2)))
+            limits.append(axes.get_xlim())
+            assert f"{place:.0f}" in [label.get_text() for label in axes.get_xticklabels()]
+        assert limits[0] == limits[1]

@@ -4,6 +4,7 @@ import functools
 import itertools
 import warnings
 
+import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,8 @@ from PIL import Image
 from test_envs import NAMES, OPTIONS, random_action
 
 import hajax
-from hajax.cli.film import Frame, each_frame, frame_figure, render_gif
+from hajax.cli import film
+from hajax.cli.film import Frame, each_frame, frame_figure, render_film
 from hajax.envs import make_env
 from hajax.envs.drawing import round_levels, window
 from hajax.training.recording import record_episode
@@ -219,7 +221,7 @@ class TestDrawings:
 class TestFilms:
     def test_has_a_frame_per_step_and_all_differ(self, tmp_path):
         env, episode = recorded("mpe/simple_spread", max_steps=4)
-        render_gif(tmp_path / "film.gif", env, episode, title="a film", dpi=50, fps=10)
+        render_film(tmp_path / "film.gif", env, episode, title="a film", dpi=50, fps=10)
         frames, durations = read(tmp_path / "film.gif")
         assert len(frames) == 4
         assert frames[0].shape == (300, 260, 3)
@@ -228,7 +230,7 @@ class TestFilms:
 
     def test_episodes_follow_each_other(self, tmp_path):
         env, episodes = recorded("games/hasac_matrix", 3)
-        render_gif(tmp_path / "film.gif", env, episodes, title="a film", dpi=50)
+        render_film(tmp_path / "film.gif", env, episodes, title="a film", dpi=50)
         frames, durations = read(tmp_path / "film.gif")
         assert len(frames) == 3
         assert durations == [1000, 1000, 1500]
@@ -253,15 +255,30 @@ class TestFilms:
             axes.figure.canvas.mpl_connect("draw_event", lambda _: limits.append(axes.get_xlim()))
 
         noting = env._replace(draw=draw_and_note)
-        render_gif(tmp_path / "film.gif", noting, episode._replace(state=state), title="a film", dpi=50)
+        render_film(tmp_path / "film.gif", noting, episode._replace(state=state), title="a film", dpi=50)
         assert set(limits) == {(-3, 3)}
+
+    def test_an_mp4_has_the_same_frames_and_the_last_one_stays(self, tmp_path):
+        env, episode = recorded("mpe/simple_spread", max_steps=4)
+        render_film(tmp_path / "film.mp4", env, episode, title="a film", dpi=50, fps=10)
+        frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "film.mp4"))
+        assert frames == 3 + 15
+        assert seconds == pytest.approx(1.8, abs=0.05)
+
+    def test_other_kinds_of_film_are_refused(self, tmp_path, monkeypatch):
+        env, episode = recorded("games/hasac_matrix")
+        with pytest.raises(ValueError, match=r"film .*film\.avi; allowed: a name that ends in \.gif or \.mp4"):
+            render_film(tmp_path / "film.avi", env, episode, title="a film")
+        monkeypatch.setattr(film, "find_spec", lambda package: None)
+        with pytest.raises(ValueError, match=r"film .*film\.mp4 needs imageio-ffmpeg, .*; pip install imageio-ffmpeg"):
+            render_film(tmp_path / "film.mp4", env, episode, title="a film")
 
     def test_an_environment_without_a_drawing_is_refused(self, tmp_path):
         env, episode = recorded("games/hasac_matrix")
         with pytest.raises(
             ValueError, match=r"environment=games/hasac_matrix has no drawing; allowed: .*adding-an-env"
         ):
-            render_gif(tmp_path / "film.gif", env._replace(draw=None), episode, title="a film")
+            render_film(tmp_path / "film.gif", env._replace(draw=None), episode, title="a film")
         assert not (tmp_path / "film.gif").exists()
 
 

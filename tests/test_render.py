@@ -50,7 +50,10 @@ def test_an_episode_of_any_seed_and_length(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "given", "allowed"),
     [
-        (["--output", "film.mp4"], "--output=film.mp4", ".gif"),
+        (["--output", "film.avi"], "--output=film.avi", ".gif, .mp4, .html"),
+        (["--output", "film.html"], "--output=film.html: mpe/simple_spread is no MuJoCo model", "mamujoco/"),
+        (["--renderer", "opengl"], "--renderer=opengl", "drawing, mujoco"),
+        (["--renderer=mujoco"], "--renderer=mujoco: mpe/simple_spread is no MuJoCo model", "mamujoco/"),
         (["--output", "no/film.gif"], "there is no directory no", "one that exists"),
         (["--seed", "2"], "seed=2", "0, 1"),
         (["--episodes=0"], "--episodes=0", "a whole number >= 1"),

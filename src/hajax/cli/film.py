@@ -1,8 +1,9 @@
-"""Films: recorded episodes as an animated GIF, a frame per step, drawn without a display."""
+"""Films: recorded episodes as an animated GIF or an MP4, a frame per step, drawn without a display."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,37 +37,75 @@ class Frame(NamedTuple):
     last: bool  # the last step of its episode
 
 
-def render_gif(
+def render_film(
     path: str | Path, env: Environment, episode: Episode, *, title: str, fps: float | None = None, dpi: int = 100
 ) -> None:
-    """Writes the episode to `path` as a GIF that repeats: a frame per step, with title, step, reward and return so far.
+    """Writes the episode to `path`: a frame per step, with title, step, reward and return so far.
 
     Args:
-        path: the file to write.
+        path: the file to write: `.gif`, which repeats, or `.mp4`.
         env: the environment that the episode was recorded in; it draws the frames.
         episode: of `record_episode`; with a leading axis `[K]` on everything, as from `jax.vmap(record)`, K episodes
             one after the other.
         title: the first line above every frame.
-        fps: frames per second; the last frame of an episode stays for 1.5 seconds at least. Default: 5, or 1 if every
-            episode is a single step.
+        fps: frames per second; the last frame of an episode stays for 1.5 seconds at least. Default: as fast as it
+            happened for an environment with a `scene`, 50 at most; otherwise 5, or 1 if every episode is a single step.
         dpi: pixels per inch; a frame is 5.2 by 6 inches.
 
     Raises:
-        ValueError: the environment has no drawing.
+        ValueError: the environment has no drawing, or the file is of another kind or cannot be encoded here.
     """
     check_drawing(env)
+    encode = encoder(path)
     frames = list(each_frame(episode))
     if fps is None:
         fps = 1 if all(frame.last for frame in frames) else 5
+        if env.scene is not None:
+            fps = min(1 / env.scene.seconds, 50)
     limits = widest([frame_figure(env, frame, title, dpi)[1] for frame in frames])
-    images = [_image(frame_figure(env, frame, title, dpi, limits)[0]) for frame in frames]
-    milliseconds = [1000 / fps] * len(frames)
+    seconds = [1 / fps] * len(frames)
     for i, frame in enumerate(frames):
         if frame.last and (i == len(frames) - 1 or not frames[i + 1].last):
-            milliseconds[i] = max(milliseconds[i], 1000 * HOLD)
-    images[0].save(
-        path, "GIF", save_all=True, append_images=images[1:], duration=[round(x) for x in milliseconds], loop=0
-    )
+            seconds[i] = max(seconds[i], HOLD)
+    encode(path, (_image(frame_figure(env, frame, title, dpi, limits)[0]) for frame in frames), seconds)
+
+
+def encoder(path: str | Path) -> Callable[[str | Path, Iterable[Image], Sequence[float]], None]:
+    """What writes pictures, and how many seconds each stays, as a file of that kind.
+
+    Raises ValueError if there is none.
+    """
+    suffix = Path(path).suffix
+    if suffix not in ENCODERS:
+        raise ValueError(f"film {path}; allowed: a name that ends in {' or '.join(ENCODERS)}")
+    if suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
+        raise ValueError(f"film {path} needs imageio-ffmpeg, which is not installed; pip install imageio-ffmpeg")
+    return ENCODERS[suffix]
+
+
+def _gif(path: str | Path, images: Iterable[Image], seconds: Sequence[float]) -> None:
+    from PIL import Image
+
+    first, *others = [image.quantize(256, dither=Image.Dither.NONE) for image in images]
+    first.save(path, "GIF", save_all=True, append_images=others, duration=[round(1000 * x) for x in seconds], loop=0)
+
+
+def _mp4(path: str | Path, images: Iterable[Image], seconds: Sequence[float]) -> None:
+    import imageio_ffmpeg
+
+    shortest = min(seconds)
+    writer = None
+    for image, stays in zip(images, seconds, strict=True):
+        if writer is None:  # the pixels of a frame are even in number, as the codec asks for
+            writer = imageio_ffmpeg.write_frames(str(path), image.size, fps=1 / shortest, macro_block_size=2)
+            writer.send(None)
+        for _ in range(round(stays / shortest)):
+            writer.send(image.tobytes())
+    assert writer is not None
+    writer.close()
+
+
+ENCODERS = {".gif": _gif, ".mp4": _mp4}
 
 
 def check_drawing(env: Environment) -> None:
@@ -121,11 +160,10 @@ def frame_figure(
 
 
 def _image(figure: Figure) -> Image:
-    """The figure's pixels in 256 colours of its own."""
+    """The figure's pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    return pixels.quantize(256, dither=Image.Dither.NONE)
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

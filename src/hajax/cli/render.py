@@ -1,4 +1,4 @@
-"""`hajax render`: episodes of a trained run as an animated GIF."""
+"""`hajax render`: episodes of a trained run as an animated GIF, an MP4 or a page for the browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hajax.cli.arguments import Option, parse_arguments, writable
 from hajax.cli.errors import Refusal, refusing
 
 USAGE = """\
-usage: hajax render DIR [--seed K] [--episodes N] [--stochastic] [--checkpoint STEP] [--max-steps N] [--output FILE.gif]
+usage: hajax render DIR [--seed K] [--episodes N] [--stochastic] [--checkpoint STEP] [--max-steps N]
+                        [--renderer NAME] [--output FILE]
 
 Plays episodes with a policy of the run in DIR and writes them as an animation, DIR/episode.gif.
 
@@ -21,14 +22,20 @@ Plays episodes with a policy of the run in DIR and writes them as an animation, 
   --stochastic       sample actions instead of taking the most probable ones
   --checkpoint STEP  the checkpoint of that step (last)
   --max-steps N      steps after which an episode is cut (the environment's own limit)
-  --output FILE      write there instead of DIR/episode.gif
+  --renderer NAME    drawing, or for mamujoco/… mujoco, MuJoCo's own in three dimensions, which needs OpenGL
+                     (mujoco where it works, otherwise drawing)
+  --output FILE      write there instead of DIR/episode.gif: a .gif, an .mp4 (needs imageio-ffmpeg), or for
+                     mamujoco/… an .html with brax's viewer (needs brax, and the network to look at it)
 """
+KINDS = (".gif", ".mp4", ".html")
+RENDERERS = ("auto", "drawing", "mujoco")
 OPTIONS = {
     "--seed": Option("int?", None, low=0),
     "--episodes": Option("int?", None, low=1),
     "--stochastic": Option("flag", False),
     "--checkpoint": Option("int?", None, low=0),
     "--max-steps": Option("int?", None, low=1),
+    "--renderer": Option("str", "auto"),
     "--output": Option("str?", None),
 }
 
@@ -39,8 +46,10 @@ def render(arguments: Sequence[str]) -> int:
     if given is None:
         return 0
     output = given.values["--output"]
-    if output is not None and Path(output).suffix != ".gif":
-        raise Refusal(f"--output={output}; allowed: a name that ends in .gif")
+    if output is not None and Path(output).suffix not in KINDS:
+        raise Refusal(f"--output={output}; allowed: a name that ends in {', '.join(KINDS)}")
+    if given.values["--renderer"] not in RENDERERS:
+        raise Refusal(f"--renderer={given.values['--renderer']}; allowed: {', '.join(RENDERERS[1:])}")
     path = render_run(Path(given.directories[0]).expanduser(), given.values)
     Console(highlight=False).print(f"animation: {path}", soft_wrap=True)
     return 0
@@ -50,18 +59,26 @@ def render_run(path: Path, options: dict[str, Any]) -> Path:
     """Writes the animation that the options ask for and returns where it is."""
     import jax
 
-    from hajax.cli.film import render_gif
+    from hajax.cli.film import encoder, render_film
     from hajax.cli.loading import load_run
     from hajax.cli.programs import fresh_keys, use_compilation_cache
+    from hajax.cli.scenes import drawn, positions, prefer_headless_rendering, scene_of, viewer
     from hajax.training.recording import record_episode
 
     output = writable(options["--output"] or path / "episode.gif")
+    prefer_headless_rendering()
     loaded = load_run(path, "last" if options["--checkpoint"] is None else options["--checkpoint"])
     use_compilation_cache(loaded.settings.compilation_cache)
     seed = loaded.seeds[0] if options["--seed"] is None else options["--seed"]
     state, env = loaded.state(seed), loaded.team.env
     episodes = options["--episodes"] or (8 if options["--stochastic"] and env.spec.max_steps == 1 else 1)
+    as_page = output.suffix == ".html"
     with refusing():
+        if as_page:
+            scene_of(env, f"--output={output}")
+        else:
+            encoder(output)
+            env = drawn(env, options["--renderer"])
         record = record_episode(
             env,
             loaded.team.algorithm,
@@ -71,5 +88,8 @@ def render_run(path: Path, options: dict[str, Any]) -> Path:
         keys = jax.random.split(fresh_keys([seed], loaded.step)[0], episodes)
         recorded = jax.jit(jax.vmap(record, in_axes=(0, None)))(keys, state)
         title = f"{loaded.settings.algo['name']} on {loaded.settings.env['name']}, seed {seed}, {loaded.step:,} steps"
-        render_gif(output, env, recorded, title=title)
+        if as_page:
+            output.write_text(viewer(env, positions(env, recorded)), encoding="utf-8")
+        else:
+            render_film(output, env, recorded, title=title)
     return output

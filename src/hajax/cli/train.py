@@ -71,10 +71,13 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         from hajax.cli.report import print_start, print_summary
         from hajax.cli.run_directory import claim, default_directory, finished_summary, last_checkpoint, lock
         from hajax.cli.runner import run
+        from hajax.cli.scenes import prefer_headless_rendering
         from hajax.cli.schedule import make_schedule
 
         raise_if_set(stop)
         use_compilation_cache(settings.compilation_cache)
+        if settings.render is not False:
+            prefer_headless_rendering()
         team = build(settings)
         drawn = settings.render is True or (settings.render == "auto" and team.env.draw is not None)
         with refusing():

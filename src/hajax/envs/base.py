@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+class Scene(NamedTuple):
+    """What MuJoCo's renderer and brax's viewer need: a model, and where its joints are in a state."""
+
+    model: Any  # mujoco.MjModel
+    qpos: Callable[[Any], Any]  # the environment's state -> [nq]
+    seconds: float  # that a step takes
+    size: float  # of what moves, in metres
+
+
 class Environment(NamedTuple):
     """Pure functions over explicit keys and states; one environment, to be vmapped over many.
 
@@ -41,6 +50,7 @@ class Environment(NamedTuple):
     resets: bool = False  # whether `step` starts the next episode itself; `auto_reset` sees to it
     draw: Callable[[Axes, Any, Any, Timestep], None] | None = None
     observe: Callable[[jax.Array], jax.Array] | None = None
+    scene: Scene | None = None
 
 
 def timestep(

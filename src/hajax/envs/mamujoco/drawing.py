@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import mujoco
 import numpy as np
 
 from hajax.colours import CYCLE
+from hajax.envs.base import Scene
 from hajax.envs.drawing import Draw
 from hajax.envs.mamujoco.physics import touching_world
 from hajax.envs.mamujoco.simulation import Simulation
@@ -17,17 +19,12 @@ from hajax.spec import Timestep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GREY = "0.6"
+GREY = "#999999"
 
 
-def robot_drawing(simulation: Simulation, partition: Sequence[Sequence[str]]) -> Draw:
-    """The robot from its side, or from above if it moves in the plane; the view follows it.
-
-    A body has the colour of the agent that drives its joint, bodies without one are grey. Lines show the ground from
-    the side, with a mark every metre.
-    """
+def body_colours(simulation: Simulation, partition: Sequence[Sequence[str]]) -> list[str]:
+    """Every body's colour: that of the agent which drives its joint; bodies without a driven one are grey."""
     model, names = simulation.model, list(simulation.anatomy.joints)
-    data = mujoco.MjData(model)
     owner = {joint: i for i, agent in enumerate(partition) for joint in agent}
     colours = [GREY] * model.nbody
     for body in range(1, model.nbody):
@@ -36,30 +33,50 @@ def robot_drawing(simulation: Simulation, partition: Sequence[Sequence[str]]) ->
         owners = [owner[name] for name in names[first : first + count] if name in owner]
         inherited = colours[model.body_parentid[body]] if not count else GREY
         colours[body] = CYCLE[owners[-1] % len(CYCLE)] if owners else inherited
+    return colours
+
+
+def robot_scene(simulation: Simulation, colours: Sequence[str]) -> Scene:
+    """The robot in those colours, for renderers of three dimensions."""
+    model = copy.copy(simulation.model)
+    for geom in np.flatnonzero(model.geom_bodyid):
+        model.geom_rgba[geom] = [*bytes.fromhex(colours[model.geom_bodyid[geom]][1:]), 255]
+        model.geom_rgba[geom] /= 255
+        model.geom_matid[geom] = -1  # a material would hide the colour
+    return Scene(model, lambda state: simulation.qpos(state.body), simulation.seconds, _reach(model, _solid(model)))
+
+
+def robot_drawing(simulation: Simulation, colours: Sequence[str]) -> Draw:
+    """The robot from its side, or from above if it moves in the plane; the view follows it.
+
+    Lines show the ground from the side, with a mark every metre.
+    """
+    model = simulation.model
+    data = mujoco.MjData(model)
     flat = not np.any(model.opt.gravity) or not touching_world(model)[model.geom_bodyid > 0].any()
     across, up = (0, 1) if flat else (0, 2)
-    solid = [g for g in range(model.ngeom) if model.geom_bodyid[g] and model.geom_type[g] in (_SPHERE, _CAPSULE)]
-    data.qpos[:] = model.qpos0
-    mujoco.mj_kinematics(model, data)
-    middles, radii = data.geom_xpos[solid], model.geom_rbound[solid][:, None]
-    reach = float(np.max((middles + radii).max(0) - (middles - radii).min(0)))  # its length at rest
+    solid = _solid(model)
+    reach = _reach(model, solid)
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
         data.qpos[:] = np.asarray(simulation.qpos(state.body))
         mujoco.mj_kinematics(model, data)
+        # Drawn around its middle, so that all frames have the same limits.
+        middle = (data.geom_xpos[solid].max(0) + data.geom_xpos[solid].min(0)) / 2
+        if not flat:
+            middle[2] = 0.6 * reach
         depth = data.geom_xpos[solid, 3 - across - up]
         for _, geom in sorted(zip(-depth, solid, strict=True)):
             radius, half = model.geom_size[geom, :2]
             axis = data.geom_xmat[geom].reshape(3, 3)[:, 2] * (half if model.geom_type[geom] == _CAPSULE else 0)
-            ends = np.stack([data.geom_xpos[geom] - axis, data.geom_xpos[geom] + axis])
+            ends = np.stack([data.geom_xpos[geom] - axis, data.geom_xpos[geom] + axis]) - middle
             _capsule(axes, ends[:, [across, up]], radius, colours[model.geom_bodyid[geom]])
-        middle = data.geom_xpos[solid].mean(0)[[across, up]]
         if not flat:
-            axes.axhline(0, color="0.4", linewidth=1, zorder=0)
-            middle[1] = 0.6 * reach
-        low, high = middle - 0.8 * reach, middle + 0.8 * reach
-        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
-        axes.set_xticks(np.arange(np.ceil(low[0]), high[0]))
+            axes.axhline(-middle[up], color="0.4", linewidth=1, zorder=0)
+        half = 0.8 * reach
+        axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
+        metres = np.arange(np.ceil(middle[across] - half), middle[across] + half)
+        axes.set_xticks(metres - middle[across], [f"{x:.0f}" for x in metres])
         axes.set_yticks([])
         axes.set_xlabel(f"reward {float(np.asarray(timestep.reward)[0]):+.2f}", loc="left")
         axes.tick_params(labelsize=8, color=GREY, labelcolor="0.4")
@@ -69,6 +86,20 @@ def robot_drawing(simulation: Simulation, partition: Sequence[Sequence[str]]) ->
 
 
 _SPHERE, _CAPSULE = int(mujoco.mjtGeom.mjGEOM_SPHERE), int(mujoco.mjtGeom.mjGEOM_CAPSULE)
+
+
+def _solid(model: Any) -> list[int]:
+    """What is drawn of it."""
+    return [g for g in range(model.ngeom) if model.geom_bodyid[g] and model.geom_type[g] in (_SPHERE, _CAPSULE)]
+
+
+def _reach(model: Any, solid: Sequence[int]) -> float:
+    """Its greatest extent at rest."""
+    data = mujoco.MjData(model)
+    data.qpos[:] = model.qpos0
+    mujoco.mj_kinematics(model, data)
+    middles, radii = data.geom_xpos[solid], model.geom_rbound[solid][:, None]
+    return float(np.max((middles + radii).max(0) - (middles - radii).min(0)))
 
 
 def _capsule(axes: Axes, ends: np.ndarray, radius: float, colour: str) -> None:

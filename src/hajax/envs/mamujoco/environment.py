@@ -11,7 +11,7 @@ import numpy as np
 
 from hajax.envs.base import Environment, clip_action, timestep
 from hajax.envs.mamujoco.anatomy import control_range
-from hajax.envs.mamujoco.drawing import robot_drawing
+from hajax.envs.mamujoco.drawing import body_colours, robot_drawing, robot_scene
 from hajax.envs.mamujoco.factorisation import check_partition, drivers
 from hajax.envs.mamujoco.simulation import Simulation
 from hajax.spec import AgentSpec, Box, EnvSpec, RewardKind
@@ -106,5 +106,12 @@ def shared_robot(
             truncated=~ended & (following.step >= max_steps),
         )
 
-    draw = robot_drawing(simulation, partition)
-    return Environment(spec, reset, step, draw=draw, observe=all_of if obs == "full" else None)
+    colours = body_colours(simulation, partition)
+    return Environment(
+        spec,
+        reset,
+        step,
+        draw=robot_drawing(simulation, colours),
+        observe=all_of if obs == "full" else None,
+        scene=robot_scene(simulation, colours),
+    )

@@ -59,7 +59,7 @@ def in_brax(robot: str, backend: str) -> Simulation:
     with jax.ensure_compile_time_eval(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Brax System", UserWarning)  # that nobody maintains it: docs/mamujoco.md
         env = envs.get_environment(counterpart.name, backend=backend)
-        high = jnp.asarray(env.sys.actuator.ctrl_range[:, 1])
+        high, seconds = jnp.asarray(env.sys.actuator.ctrl_range[:, 1]), float(env.dt)
 
     def sections(state: Any, observation: jax.Array) -> dict[str, jax.Array]:
         raw = {"qpos": state.q, "qvel": state.qd, "observation": observation}
@@ -85,4 +85,4 @@ def in_brax(robot: str, backend: str) -> Simulation:
     sizes = {name: x.size for name, x in jax.eval_shape(sections, first.pipeline_state, first.obs).items()}
     # Joints stand in the order of Gymnasium's file, whose names the partitions use; the swimmer's have others in brax.
     anatomy = Anatomy(body, body.model("v5"), sizes, body.observation["v5"])
-    return Simulation(anatomy, env.sys.mj_model, reset, step, lambda state: state.q)
+    return Simulation(anatomy, env.sys.mj_model, reset, step, lambda state: state.q, seconds)

@@ -26,6 +26,7 @@ class Simulation(NamedTuple):
     # (state, control [nu]) -> (state, readings, reward, terminated)
     step: Callable[[Any, jax.Array], tuple[Any, jax.Array, jax.Array, jax.Array]]
     qpos: Callable[[Any], Any]  # a state's joint positions, [nq]
+    seconds: float  # in one step
 
 
 class MujocoState(NamedTuple):
@@ -61,4 +62,4 @@ def in_mujoco(robot: Robot, physics: Physics, version: Version) -> Simulation:
         reward, ended = robot.task.judge(Step(state.mark, mark, readings, control, physics.dt), version)
         return MujocoState(after, mark), read(readings), reward, ended
 
-    return Simulation(anatomy, physics.model, reset, step, lambda state: state.physics.qpos)
+    return Simulation(anatomy, physics.model, reset, step, lambda state: state.physics.qpos, physics.dt)
