@@ -409,6 +409,43 @@ def test_a_drift_holds_policies_back(name):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["ppo_clip", "kl_old_new", "kl_new_old", "squared_log_ratio"])
+def test_a_penalty_is_the_expected_drift(name):
+    """One agent of the paper's game, the other at (0.2, 0.5, 0.3): sums over its choices by hand, against samples.
+
+    Ratios are p / q for new p and old q, and M of a choice a is Q(a) − α log q(a), less that of another draw from q.
+    """
+    plays, alpha, clip = 400_000, 3.0, 0.2
+    old, new, other = np.array([0.6, 0.3, 0.1]), np.array([0.4, 0.35, 0.25]), np.array([0.2, 0.5, 0.3])
+    spec = problems.make_spec([Discrete(3)] * 2)
+    layout = type(spec.action_layout)(*(table[0] for table in spec.action_layout))
+    actor = types.SimpleNamespace(tables=types.SimpleNamespace(layout=layout))
+    samples = GroupSamples(None, None, jnp.ones((1, plays)), jnp.array([0]))
+    joint = jnp.broadcast_to(jnp.stack([jnp.zeros(3), jnp.asarray(other)])[:, None], (2, plays, 3))
+    given = (joint, jnp.zeros(2), jnp.zeros((plays, 0)), jnp.full((1, 1), alpha), 1.0)
+    objective = SoftObjective(JointActions(spec), ExactCritic(), actor, samples, *given)
+
+    def parameters(p):
+        return ActionParameters(jnp.broadcast_to(jnp.log(jnp.asarray(p)), (1, plays, 1, 3)), None, None)
+
+    numbers = SoftDriftHyperparameters(drift_coef=1.0, clip=clip)
+    penalty = float(
+        jax.jit(objective.penalty, static_argnums=(1,))(
+            jax.random.key(0), DRIFTS[name], parameters(old), parameters(new), numbers
+        )
+    )
+    value = hasac_payoff() @ other - alpha * np.log(old)
+    advantage, ratio = value[:, None] - value[None], (new / old)[:, None]
+    expected = {
+        "ppo_clip": old @ np.maximum((ratio - np.clip(ratio, 1 - clip, 1 + clip)) * advantage, 0) @ old,
+        "kl_old_new": old @ np.log(old / new),
+        "kl_new_old": new @ np.log(new / old),
+        "squared_log_ratio": old @ np.log(new / old) ** 2 / 2,
+    }
+    assert penalty == pytest.approx(expected[name], rel=0.02)
+
+
+@pytest.mark.usefixtures("float64")
 def test_a_gradient_step_is_a_step_along_hasac_s_gradient():
     """Which Adam's first moment holds after one step: 0.1 g, clipped to the same norm. No draw matters to agents that
     act at once on exact expectations, each beside the other's replayed action."""

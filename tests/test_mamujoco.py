@@ -280,6 +280,13 @@ def test_partitions_of_one_s_own_are_checked(robot, partition, message, arms):
         mamujoco.share(arms if robot == "arms" else robot, partition)
 
 
+def test_models_that_mjx_cannot_compute_are_refused(tmp_path):
+    (tmp_path / "dense.xml").write_text(ARM.replace("<option ", '<option solver="PGS" integrator="implicit" '))
+    robot = from_file(tmp_path / "dense.xml", tasks.swimmer, 1)
+    with pytest.raises(ValueError, match=r"^the robot's model: .*; allowed: what MuJoCo in JAX \(MJX\) has$"):
+        mamujoco.share(robot, [["right", "wrist"], ["left"]])
+
+
 def test_files_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"path='.*none.xml'; allowed: an MJCF file that exists"):
         from_file(tmp_path / "none.xml", tasks.swimmer, 1)

@@ -140,7 +140,7 @@ class JointSettings(OffPolicySettings):
     """Static settings of those with a joint critic.
 
     - `others`: whose actions stand for the agents that have not been updated yet: the `replay`'s, or those that their
-      current `policy` would take. Defaults: the papers', not HARL's.
+      current `policy` would take. Defaults: those of the mirror-learning paper and of HASAC's (Eq. 10), not HARL's.
     """
 
     others: str = "replay"

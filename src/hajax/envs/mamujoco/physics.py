@@ -155,9 +155,16 @@ def _turned(quaternion: jax.Array, rotation: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def _on_device(model: Any, dtype: str) -> tuple[Any, Any]:
-    """Both in that precision, which is the default one now; arrays also where a caller is being traced."""
-    with jax.ensure_compile_time_eval():
-        return mjx.put_model(model), mjx.make_data(model)
+    """Both in that precision, which is the default one now; arrays also where a caller is being traced.
+
+    Raises ValueError if the model has what MuJoCo in JAX lacks.
+    """
+    try:
+        with jax.ensure_compile_time_eval():
+            return mjx.put_model(model), mjx.make_data(model)
+    except NotImplementedError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the robot's model: {reason}; allowed: what MuJoCo in JAX (MJX) has") from error
 
 
 def faithful(model: Any, frame_skip: int) -> Physics:
