@@ -185,13 +185,13 @@ PAPERS = {
     "hatrpo-happo/mamujoco_hatrpo": ("hatrpo", (4, 1000), {"kl_radius": 1e-4, "accept_ratio": 0.5, "critic_lr": 5e-3}),
     "hatrpo-happo/mamujoco_maddpg": (
         "maddpg",
-        (16, 50),
+        (16, 125),
         {"batch_size": 200, "target_rate": 0.05, "updates_per_step": 0.8, "warmup_steps": 25_000},
     ),
     "haml/mamujoco": ("haa2c", (4, 1000), {"actor_lr": 2e-4, "critic_lr": 1e-3, "epochs": 5, "hidden_sizes": [64]}),
     "haml/mamujoco_haddpg": (
         "haddpg",
-        (20, 50),
+        (20, 100),
         {"n_step": 20, "target_rate": 0.1, "updates_per_step": 0.5, "hidden_sizes": [64, 64]},
     ),
 }
@@ -212,7 +212,7 @@ def mamujoco_presets():
         yield preset, *rest
 
 
-@pytest.mark.parametrize(("preset", "name", "schedule", "numbers"), mamujoco_presets())
+@pytest.mark.parametrize(("preset", "name", "schedule", "numbers"), list(mamujoco_presets()))
 def test_mamujoco_presets(preset, name, schedule, numbers):
     settings = config.compose([f"preset={preset}", f"algo={name}"])
     algo = settings["algo"]

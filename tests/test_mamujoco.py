@@ -2,26 +2,18 @@
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import mujoco as mujoco_s
 import numpy as np
 import pytest
-from brax.envs import get_environment as brax_environment
-from matplotlib.figure import Figure
 
 import hajax
-from hajax.cli import scenes
-from hajax.colours import CYCLE
+from hajax.cli import config
 from hajax.envs import mamujoco
-from hajax.envs.mamujoco import tasks
-from hajax.envs.mamujoco.environment import RobotState
-from hajax.envs.mamujoco.in_brax import COUNTERPARTS, in_brax
-from hajax.envs.mamujoco.physics import PhysicsState
-from hajax.envs.mamujoco.robots import ROBOTS, from_file
-from hajax.envs.mamujoco.simulation import MujocoState
+from hajax.envs.mamujoco import from_file, tasks
+from hajax.envs.mamujoco.robots import ROBOTS
 from hajax.envs.mamujoco.tasks import Readings, Step
 from hajax.spec import Box
 from hajax.training.policy import Policy
@@ -151,6 +143,10 @@ def test_rewards_and_ends_by_hand():
         ({"obs": "khop", "categories": ["qpos", "speed"]}, "categories names 'speed'; allowed: "),
         ({"obs": "khop", "categories": "qpos"}, "categories='qpos'; allowed: a list of texts"),
         ({"obs": "khop", "categories": []}, r"categories=\[\]; allowed: a list of texts"),
+        ({"obs": "khop", "categories": [["qpos", "qvel"], ["qpos"]]}, r"categories=\[\['qpos', .*; allowed: a list of"),
+        ({"obs": "khop", "categories": 5}, "categories=5; allowed: a list of texts"),
+        ({"obs": "khop", "global_categories": ["qpos"]}, r"global_categories=\['qpos'\]; allowed: a text"),
+        ({"reward": "shared"}, "reward='shared'; allowed: team, individual"),
         ({"obs": "khop", "global_categories": "qpso"}, "global_categories names 'qpso'; allowed: "),
     ],
 )
@@ -159,76 +155,38 @@ def test_options_are_checked(options, message):
         hajax.make_env("mamujoco/reacher_2x1", **options)
 
 
-def test_brax_s_robots_are_the_ones_it_has():
-    refused = {
-        "many_agent_swimmer_10x2": "faithful, fast",
-        "swimmer_2x1": "faithful, fast, brax-generalized, brax-mjx",
-    }
-    for name, allowed in refused.items():
-        with pytest.raises(ValueError, match=rf"'brax-spring' of mamujoco/{name}, which .* so; allowed: {allowed}$"):
-            hajax.make_env(f"mamujoco/{name}", physics="brax-spring")
-
-
-@pytest.mark.filterwarnings("ignore:Brax System")
-@pytest.mark.parametrize("robot", mamujoco.BACKENDS)
-def test_brax_s_joints_stand_in_our_order(robot):
-    """Agents drive and see joints by the places that Gymnasium's file gives them."""
-    simulation, env = in_brax(robot, "generalized"), brax_environment(COUNTERPARTS[robot].name, backend="generalized")
-    own, theirs = simulation.anatomy.model, simulation.model
-    assert (own.nq, own.nv, own.nu) == (theirs.nq, theirs.nv, theirs.nu)
-    for i in range(own.njnt):
-        assert own.joint(i).name == theirs.joint(i).name or robot == "swimmer"
-        assert (own.jnt_qposadr[i], own.jnt_dofadr[i]) == (theirs.jnt_qposadr[i], theirs.jnt_dofadr[i])
-    driven = own.actuator_trnid[:, 0]
-    np.testing.assert_array_equal(env.sys.actuator.q_id, own.jnt_qposadr[driven])
-    np.testing.assert_array_equal(env.sys.actuator.qd_id, own.jnt_dofadr[driven])
-    np.testing.assert_allclose(env.sys.actuator.ctrl_range, own.actuator_ctrlrange, rtol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:Brax System")
-def test_brax_under_our_partition():
-    """HalfCheetah: what brax itself does with the same controls, and what agents see of it."""
-    shared = [hajax.make_env("mamujoco/half_cheetah_2x3", physics="brax-spring", obs=obs) for obs in ("full", "khop")]
-    env, own = brax_environment("halfcheetah", backend="spring"), shared[1].spec.agents[0].observation_size
-    controls = np.random.default_rng(0).uniform(-1, 1, 6).astype(np.float32)
-    action = controls.reshape(2, 3)  # the file has the back leg's thigh, shin and foot first, as the partition
-
-    @jax.jit
-    def both(key):
-        theirs = env.step(env.reset(key), controls)
-        return theirs.reward, theirs.obs, [made.step(key, made.reset(key)[0], action)[1] for made in shared]
-
-    reward, observation, (full, local) = both(jax.random.key(2))
-    np.testing.assert_allclose(full.reward, np.full(2, reward), rtol=1e-5)
-    np.testing.assert_allclose(local.state, observation, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(full.state, (observation - observation.mean()) / observation.std(), rtol=1e-4, atol=1e-5)
-    # With k = 1 the back leg sees its own joints' positions and velocities, in order of name, first those of `bfoot`.
-    np.testing.assert_allclose(local.observation[0, :2], np.asarray(observation)[[4, 13]], rtol=1e-5)
-    assert own == 12
-
-
 def test_unknown_robots_and_partitions_are_refused_with_their_nearest():
     with pytest.raises(ValueError, match=r"unknown environment 'mamujoco/ant_3x2'; did you mean .*mamujoco/ant_4x2"):
         hajax.make_env("mamujoco/ant_3x2")
+
+
+def test_robots_of_many_segments_have_names_of_any_numbers():
+    env = hajax.make_env("mamujoco/many_agent_swimmer_3x1", physics="fast")
+    assert (env.spec.name, env.spec.num_agents) == ("mamujoco/many_agent_swimmer_3x1", 3)
+    settings = config.compose(["env=mamujoco/many_agent_swimmer_3x1", "env.obs=khop"])["env"]
+    assert (settings["name"], settings["obs"], settings["k"]) == ("mamujoco/many_agent_swimmer_3x1", "khop", 1)
+    with pytest.raises(ValueError, match=r"partition '1x1'; allowed: NxM with N and M at least 1 and N · M at least 2"):
+        hajax.make_env("mamujoco/many_agent_swimmer_1x1")
+
+
+def test_what_is_infinite_is_not_clipped_out_of_sight():
+    seen = ROBOTS["hopper"].seen("qvel", jnp.array([3.0, -20.0, jnp.inf, jnp.nan]))
+    np.testing.assert_array_equal(seen, [3, -10, np.inf, np.nan])
 
 
 def test_without_the_extra_one_line_says_so(monkeypatch):
     monkeypatch.setattr(mamujoco, "find_spec", lambda package: None)
     with pytest.raises(ValueError, match=r"mamujoco/ant_4x2 needs mujoco, .*; pip install 'hajax\[mamujoco\]'"):
         hajax.make_env("mamujoco/ant_4x2")
-
-
-def test_without_brax_one_line_says_so(monkeypatch):
-    monkeypatch.setattr(mamujoco, "find_spec", lambda package: None if package == "brax" else package)
-    with pytest.raises(ValueError, match=r"physics='brax-mjx' needs brax, not installed; pip install 'hajax\[brax\]'"):
-        hajax.make_env("mamujoco/ant_4x2", physics="brax-mjx")
+    with pytest.raises(ValueError, match=r"from_file needs mujoco, .*; pip install 'hajax\[mamujoco\]'"):
+        mamujoco.from_file("robot.xml", None, 1)
 
 
 ARM = """
 <mujoco>
-  <option timestep="0.01" gravity="0 0 0"/>
+  <option timestep="0.01" gravity="0 0 0" integrator="RK4"/>
   <worldbody>
-    <body name="cart"><joint name="rail" type="slide" axis="1 0 0"/><geom size="0.1"/>
+    <body name="cart"><freejoint name="rail"/><geom size="0.1"/>
       <body name="left" pos="0 0.2 0"><joint name="left" axis="0 0 1"/><geom size="0.05" pos="0 0.1 0"/></body>
       <body name="right" pos="0 -0.2 0"><joint name="right" axis="0 0 1"/><geom size="0.05" pos="0 -0.1 0"/>
         <body name="hand" pos="0 -0.2 0"><joint name="wrist" axis="0 0 1"/><geom size="0.05" pos="0 -0.1 0"/></body>
@@ -252,15 +210,24 @@ def arms(tmp_path_factory):
 
 
 def test_a_file_of_one_s_own_is_shared_by_lists_of_joints(arms):
+    """What it sees, is paid and does, which is what MuJoCo does in C: a free body, and Runge and Kutta's method."""
     env = mamujoco.share(arms, [["right", "wrist"], ["left"]], obs="khop", k=1)
-    assert [agent.observation_size for agent in env.spec.agents] == [2 * 2 + 1 + 1, 2 + 1 + 1]
+    common = 6 + 6  # where the cart is, but for the first position, and how it moves
+    assert [agent.observation_size for agent in env.spec.agents] == [2 * 2 + 1 + common, 2 + 1 + common]
     assert env.spec.agents[0].action_space == Box((-1, -2), (1, 2))
-    assert (env.spec.name, env.spec.max_steps, env.spec.state_size) == ("mamujoco/own", 7, 3 + 4)
+    assert (env.spec.name, env.spec.max_steps, env.spec.state_size) == ("mamujoco/own", 7, 9 + 9)
     state, _ = env.reset(jax.random.key(0))
     following, shown = jax.jit(env.step)(jax.random.key(0), state, jnp.array([[0.5, -3.0], [0.25, 9.0]]))
     # The cart's velocity less a tenth of the squared controls, which are clipped: 0.5, −2 and 0.25; the padding is not.
-    velocity = (following.body.physics.qpos[0] - state.body.physics.qpos[0]) / 0.02
+    before, after = state.body.physics, following.body.physics
+    velocity = (after.qpos[0] - before.qpos[0]) / 0.02
     np.testing.assert_allclose(shown.reward, velocity - 0.1 * (0.25 + 4 + 0.0625), atol=1e-4)
+    model = arms.model("v5")
+    data = mujoco_s.MjData(model)
+    data.qpos, data.qvel, data.ctrl = before.qpos, before.qvel, [-2, 0.25, 0.5]  # wrist, left, right
+    mujoco_s.mj_step(model, data, 2)
+    np.testing.assert_allclose(after.qpos, data.qpos, atol=1e-5)
+    np.testing.assert_allclose(after.qvel, data.qvel, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -281,8 +248,8 @@ def test_partitions_of_one_s_own_are_checked(robot, partition, message, arms):
 
 
 def test_models_that_mjx_cannot_compute_are_refused(tmp_path):
-    (tmp_path / "dense.xml").write_text(ARM.replace("<option ", '<option solver="PGS" integrator="implicit" '))
-    robot = from_file(tmp_path / "dense.xml", tasks.swimmer, 1)
+    (tmp_path / "implicit.xml").write_text(ARM.replace('"RK4"', '"implicit"'))
+    robot = from_file(tmp_path / "implicit.xml", tasks.swimmer, 1)
     with pytest.raises(ValueError, match=r"^the robot's model: .*; allowed: what MuJoCo in JAX \(MJX\) has$"):
         mamujoco.share(robot, [["right", "wrist"], ["left"]])
 
@@ -290,7 +257,7 @@ def test_models_that_mjx_cannot_compute_are_refused(tmp_path):
 def test_files_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"path='.*none.xml'; allowed: an MJCF file that exists"):
         from_file(tmp_path / "none.xml", tasks.swimmer, 1)
-    (tmp_path / "nameless.xml").write_text(ARM.replace('name="rail" ', ""))
+    (tmp_path / "nameless.xml").write_text(ARM.replace(' name="rail"', ""))
     (tmp_path / "none.txt").write_text("<mujoco><worldbody")
     with pytest.raises(ValueError, match=r"path='.*none.txt': .*; allowed: what MuJoCo can compile"):
         from_file(tmp_path / "none.txt", tasks.swimmer, 1)
@@ -298,80 +265,14 @@ def test_files_that_cannot_be_used_are_refused(tmp_path):
         (tmp_path / "other.xml").write_text(ARM.replace(*change))
         with pytest.raises(ValueError, match=r"actuators of .*; allowed: motors, at least one, each on a joint of its"):
             from_file(tmp_path / "other.xml", tasks.swimmer, 1)
+    (tmp_path / "arms.xml").write_text(ARM)
+    with pytest.raises(ValueError, match=r"hidden=11; allowed: at most the 10 joint positions of "):
+        from_file(tmp_path / "arms.xml", tasks.swimmer, 1, hidden=11)
+    for text in ("qpos speed", "qpos:a", "qpos:1:2:3"):
+        robot = from_file(tmp_path / "arms.xml", tasks.swimmer, 1, observation=text)
+        with pytest.raises(ValueError, match=rf"observation names '{text.split()[-1]}'; allowed: qpos, qvel, "):
+            mamujoco.share(robot, [["right", "wrist"], ["left"]])
     with pytest.raises(ValueError, match="frame_skip=0; allowed: a whole number >= 1"):
         from_file(tmp_path / "other.xml", tasks.swimmer, 0)
     with pytest.raises(ValueError, match=r"joint 0 of .* has no name"):
         from_file(tmp_path / "nameless.xml", tasks.swimmer, 1)
-
-
-@pytest.fixture(scope="module")
-def episode(reacher):
-    """Three states of an arm that turns."""
-    state, shown = reacher.reset(jax.random.key(0))
-    turned = jnp.stack([state.body.physics.qpos.at[0].set(angle) for angle in (0.0, 1.0, 2.0)])
-    physics = PhysicsState(turned, jnp.zeros_like(turned), jnp.zeros_like(turned))
-    return RobotState(MujocoState(physics, jnp.zeros(3)), jnp.arange(3)), shown
-
-
-class TestScenes:
-    """Reacher in three dimensions."""
-
-    def test_agents_have_their_colours_and_the_simulation_s_model_keeps_its_own(self, reacher):
-        model = reacher.scene.model
-        rgba = {name: model.geom_rgba[model.geom(name).id] for name in ("link0", "link1", "target")}
-        for name, colour in (("link0", CYCLE[0]), ("link1", CYCLE[1]), ("target", "#999999")):
-            assert bytes(np.round(rgba[name][:3] * 255).astype(np.uint8)).hex() == colour[1:].lower()
-        own = ROBOTS["reacher"].model("v5")
-        assert not np.allclose(own.geom_rgba[own.geom("link0").id], rgba["link0"])
-        assert reacher.scene.seconds == pytest.approx(0.02)
-
-    def test_a_page_shows_every_body_where_it_is(self, reacher, episode):
-        qpos = np.asarray(reacher.scene.qpos(episode[0]))
-        page = scenes.played(reacher.scene, qpos)
-        model = reacher.scene.model
-        assert sum(map(len, page["geoms"].values())) == model.ngeom
-        assert page["geoms"]["body1"][0]["link_idx"] == model.body("body1").id - 1
-        for angle, state in zip((0, 1, 2), page["states"]["x"], strict=True):
-            elbow = state["pos"][model.body("body1").id - 1]
-            np.testing.assert_allclose(elbow, [0.1 * np.cos(angle), 0.1 * np.sin(angle), 0.01], atol=1e-4)
-        assert "viewer" in scenes.viewer(reacher, qpos)
-
-    def test_pages_need_brax(self, reacher, monkeypatch):
-        monkeypatch.setattr(scenes, "find_spec", lambda package: None)
-        with pytest.raises(ValueError, match=r"html film needs brax, .*; pip install 'hajax\[brax\]'"):
-            scenes.viewer(reacher, np.zeros((1, 4)))
-
-    def test_mujoco_s_pictures_show_the_agents(self, reacher, episode):
-        try:
-            env = scenes.rendered(reacher)
-        except ValueError:
-            pytest.skip("this machine has no OpenGL")
-        axes = Figure().add_subplot()
-        states, shown = episode
-        env.draw(axes, jax.tree.map(lambda x: x[1], states), np.zeros((2, 1)), shown)
-        pixels = axes.images[0].get_array().astype(int)
-        blue, red = (pixels[..., 2] - pixels[..., 0] > 40), (pixels[..., 0] - pixels[..., 2] > 40)
-        assert blue.sum() > 200
-        assert red.sum() > 200
-
-    def test_without_opengl_one_line_says_so_and_auto_draws(self, reacher, monkeypatch):
-        def broken(*arguments):
-            raise RuntimeError("no display\nat all")
-
-        monkeypatch.setattr(mujoco_s, "Renderer", broken)
-        with pytest.raises(ValueError, match=r"MuJoCo cannot render here \(no display\); allowed: drawing, or a "):
-            scenes.drawn(reacher, "mujoco")
-        assert scenes.drawn(reacher, "auto").draw is reacher.draw
-
-    def test_drawings_of_a_robot_far_away_are_no_wider(self):
-        env = hajax.make_env("mamujoco/half_cheetah_2x3")
-        limits = []
-        for place in (0.0, 100.0):
-            axes = Figure().add_subplot()
-            qpos = jnp.zeros(9).at[0].set(place)
-            physics = PhysicsState(qpos, jnp.zeros(9), jnp.zeros(9))
-            state = RobotState(MujocoState(physics, jnp.zeros(())), jnp.zeros((), int))
-            env.draw(axes, state, None, SimpleNamespace(reward=np.zeros(2)))
-            limits.append(axes.get_xlim())
-            assert f"{place:.0f}" in [label.get_text() for label in axes.get_xticklabels()]
-        assert limits[0] == limits[1]

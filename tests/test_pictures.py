@@ -244,6 +244,12 @@ class TestFilms:
         assert [frame.last for frame in frames] == [False, False, True]
         assert frames[2].caption == f"step 3 of 3   reward {float(episode.reward[2]):.2f}   return {total:.2f}"
 
+    def test_a_stride_leaves_steps_out_but_not_the_last(self):
+        _, episode = recorded("games/gaussian", max_steps=6)
+        frames = list(each_frame(episode, 2))
+        assert [frame.caption.split("   ")[0] for frame in frames] == [f"step {t} of 6" for t in (1, 3, 5, 6)]
+        assert [frame.last for frame in frames] == [False, False, False, True]
+
     def test_keeps_one_scale(self, tmp_path, monkeypatch):
         """All frames are as wide as the widest needs."""
         env, episode = recorded("mpe/simple_spread", max_steps=3)

@@ -85,16 +85,17 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
 def store_registered_envs(overrides: Sequence[str]) -> None:
     """Gives an environment that has no file in conf/env a configuration: its factory's own defaults.
 
-    That is one that was registered, or `module:function`, where the module may lie in the working directory.
+    That is one that was registered, `module:function`, where the module may lie in the working directory, or a robot of
+    many segments.
     """
     values = [override.value() for override in parse(overrides) if override.key_or_group == "env"]
     unlisted = {value for value in values if isinstance(value, str)}.difference(options("env"))
     if not unlisted:
         return
-    from hajax.envs import env_options, list_envs  # imports JAX, and so only where it is needed
+    from hajax.envs import env_options, has_env  # imports JAX, and so only where it is needed
 
     for name in unlisted:
-        if name not in list_envs() and ":" not in name:
+        if not has_env(name):
             continue
         with refusing():
             own = {key: "???" if value is ... else value for key, value in env_options(name).items()}

@@ -48,8 +48,9 @@ def render_film(
         episode: of `record_episode`; with a leading axis `[K]` on everything, as from `jax.vmap(record)`, K episodes
             one after the other.
         title: the first line above every frame.
-        fps: frames per second; the last frame of an episode stays for 1.5 seconds at least. Default: as fast as it
-            happened for an environment with a `scene`, 50 at most; otherwise 5, or 1 if every episode is a single step.
+        fps: frames per second, one for each step; the last frame of an episode stays for 1.5 seconds at least. Default:
+            5, or 1 if every episode is a single step; for an environment with a `scene` as fast as it happened, with
+            no more frames than 50 in a second.
         dpi: pixels per inch; a frame is 5.2 by 6 inches.
 
     Raises:
@@ -57,12 +58,15 @@ def render_film(
     """
     check_drawing(env)
     encode = encoder(path)
-    frames = list(each_frame(episode))
+    stride = 1
+    if fps is None and env.scene is not None:
+        stride = max(round(0.02 / env.scene.seconds), 1)
+        fps = 1 / (stride * env.scene.seconds)
+    frames = list(each_frame(episode, stride))
     if fps is None:
         fps = 1 if all(frame.last for frame in frames) else 5
-        if env.scene is not None:
-            fps = min(1 / env.scene.seconds, 50)
-    limits = widest([frame_figure(env, frame, title, dpi)[1] for frame in frames])
+    # What has a scene is drawn around its middle, at one scale.
+    limits = None if env.scene else widest([frame_figure(env, frame, title, dpi)[1] for frame in frames])
     seconds = [1 / fps] * len(frames)
     for i, frame in enumerate(frames):
         if frame.last and (i == len(frames) - 1 or not frames[i + 1].last):
@@ -117,14 +121,14 @@ def check_drawing(env: Environment) -> None:
         )
 
 
-def each_frame(episode: Episode) -> Iterator[Frame]:
-    """The steps of the episode, or of every episode of a batch, that are its own."""
+def each_frame(episode: Episode, stride: int = 1) -> Iterator[Frame]:
+    """The steps of the episode, or of every episode of a batch, that are its own: every so many, and the last."""
     episode = jax.device_get(episode)
     lengths = np.atleast_1d(episode.length)
     for k, length in enumerate(lengths):
         one = episode if np.ndim(episode.length) == 0 else jax.tree.map(lambda x, k=k: x[k], episode)
         returns = np.cumsum(one.reward)
-        for t in range(length):
+        for t in sorted({*range(0, length, stride), length - 1}):
             state, action, timestep = jax.tree.map(lambda x, t=t: x[t], (one.state, one.action, one.timestep))
             parts = [f"episode {k + 1} of {len(lengths)}"] if len(lengths) > 1 else []
             parts += [f"step {t + 1} of {length}"] if length > 1 or not parts else []

@@ -50,6 +50,11 @@ def render(arguments: Sequence[str]) -> int:
         raise Refusal(f"--output={output}; allowed: a name that ends in {', '.join(KINDS)}")
     if given.values["--renderer"] not in RENDERERS:
         raise Refusal(f"--renderer={given.values['--renderer']}; allowed: {', '.join(RENDERERS[1:])}")
+    if given.values["--renderer"] != "auto" and output is not None and Path(output).suffix == ".html":
+        raise Refusal(
+            f"--renderer={given.values['--renderer']} with --output={output}, which shows brax's viewer; "
+            "allowed: without --renderer"
+        )
     path = render_run(Path(given.directories[0]).expanduser(), given.values)
     Console(highlight=False).print(f"animation: {path}", soft_wrap=True)
     return 0
@@ -62,7 +67,7 @@ def render_run(path: Path, options: dict[str, Any]) -> Path:
     from hajax.cli.film import encoder, render_film
     from hajax.cli.loading import load_run
     from hajax.cli.programs import fresh_keys, use_compilation_cache
-    from hajax.cli.scenes import drawn, positions, prefer_headless_rendering, scene_of, viewer
+    from hajax.cli.scenes import check_viewer, drawn, positions, prefer_headless_rendering, viewer
     from hajax.training.recording import record_episode
 
     output = writable(options["--output"] or path / "episode.gif")
@@ -75,7 +80,7 @@ def render_run(path: Path, options: dict[str, Any]) -> Path:
     as_page = output.suffix == ".html"
     with refusing():
         if as_page:
-            scene_of(env, f"--output={output}")
+            check_viewer(env, f"--output={output}")
         else:
             encoder(output)
             env = drawn(env, options["--renderer"])

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 560, 540  # pixels; a film's axes have this shape
 # Where the camera is, seen from the robot's first body: degrees, and distances in sizes of the robot.
-AZIMUTH, ELEVATION, DISTANCE = 90.0, -20.0, 2.0
+AZIMUTH, ELEVATION, FROM_ABOVE, DISTANCE = 90.0, -20.0, -70.0, 2.0
+# What brax's viewer can draw without vertices.
+SHAPES = ("plane", "sphere", "capsule", "cylinder", "box")
 
 
 def prefer_headless_rendering() -> None:
@@ -29,7 +31,7 @@ def prefer_headless_rendering() -> None:
 
     MuJoCo reads that variable when it is imported, so this must come before.
     """
-    displayed = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    displayed = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform == "linux" and not displayed and "MUJOCO_GL" not in os.environ and ctypes.util.find_library("EGL"):
         os.environ["MUJOCO_GL"] = "egl"
 
@@ -51,7 +53,8 @@ def drawn(env: Environment, renderer: str) -> Environment:
 
 def positions(env: Environment, recorded: Episode) -> np.ndarray:
     """Joint positions of all episodes of a batch `[K, T, …]`, one after the other, `[steps, nq]`."""
-    every = np.asarray(scene_of(env, "positions").qpos(recorded.state))
+    assert env.scene is not None
+    every = np.asarray(env.scene.qpos(recorded.state))
     return np.concatenate([one[:length] for one, length in zip(every, np.asarray(recorded.length), strict=True)])
 
 
@@ -76,13 +79,15 @@ def rendered(env: Environment) -> Environment:
         ) from error
     camera = mujoco.MjvCamera()
     camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
-    camera.azimuth, camera.elevation, camera.distance = AZIMUTH, ELEVATION, DISTANCE * scene.size
+    elevation = FROM_ABOVE if scene.flat else ELEVATION
+    camera.azimuth, camera.elevation, camera.distance = AZIMUTH, elevation, DISTANCE * scene.size
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
         data.qpos[:] = np.asarray(scene.qpos(state))
-        mujoco.mj_forward(model, data)
+        for place in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight, mujoco.mj_tendon):
+            place(model, data)
         renderer.update_scene(data, camera)
-        axes.imshow(renderer.render(), interpolation="none")
+        axes.imshow(renderer.render())
         axes.set_axis_off()
 
     return env._replace(draw=draw)
@@ -93,13 +98,22 @@ def viewer(env: Environment, positions: np.ndarray) -> str:
 
     Raises ValueError if the states are not a MuJoCo model's, or brax is not installed.
     """
-    scene = scene_of(env, "a page")
-    if find_spec("brax") is None:
-        raise ValueError("a .html film needs brax, which is not installed; pip install 'hajax[brax]' brings it")
+    scene = check_viewer(env, "a page")
     from hajax.envs.lazy import import_quietly
 
     page = import_quietly("brax.io.html")
     return page.render_from_json(json.dumps(played(scene, positions)), height=None, colab=False, base_url=None)
+
+
+def check_viewer(env: Environment, what: str) -> Scene:
+    """The environment's scene.
+
+    Raises ValueError if there is none, or brax is not installed.
+    """
+    scene = scene_of(env, what)
+    if find_spec("brax") is None:
+        raise ValueError(f"{what} needs brax, which is not installed; pip install 'hajax[brax]' brings it")
+    return scene
 
 
 def played(scene: Scene, positions: np.ndarray) -> dict[str, Any]:
@@ -111,15 +125,19 @@ def played(scene: Scene, positions: np.ndarray) -> dict[str, Any]:
     bodies = [model.body(i).name or f"body {i}" for i in range(model.nbody)]
     shapes: dict[str, list[dict[str, Any]]] = {}
     for geom in range(model.ngeom):
-        kind, body = mujoco.mjtGeom(model.geom_type[geom]), int(model.geom_bodyid[geom])
-        plane = kind == mujoco.mjtGeom.mjGEOM_PLANE
+        body = int(model.geom_bodyid[geom])
+        kind = mujoco.mjtGeom(model.geom_type[geom]).name.removeprefix("mjGEOM_").lower()
+        if kind not in SHAPES:
+            continue
         shape = {
-            "name": kind.name.removeprefix("mjGEOM_").capitalize(),
+            "name": kind.capitalize(),
             "link_idx": body - 1,  # the world has no motion
             "pos": model.geom_pos[geom].tolist(),
             "rot": model.geom_quat[geom].tolist(),
             "rgba": model.geom_rgba[geom].tolist(),
-            "size": [0, 0, 0] if plane else model.geom_size[geom].tolist(),  # a chequered floor without an end
+            "size": [0, 0, 0]
+            if kind == "plane"
+            else model.geom_size[geom].tolist(),  # a chequered floor without an end
         }
         shapes.setdefault(bodies[body], []).append(shape)
     states = []

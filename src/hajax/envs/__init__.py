@@ -14,6 +14,7 @@ from typing import Any
 
 from hajax.envs.base import Environment, auto_reset, check_environment, state_from_observations
 from hajax.envs.mamujoco import NAMES as SHARED_ROBOTS
+from hajax.envs.mamujoco import SEGMENTED
 from hajax.envs.smax import SCENARIOS
 from hajax.validation import check_choice, check_known, check_settings
 
@@ -39,6 +40,11 @@ _registered: dict[str, str | Factory] = {}
 def list_envs() -> tuple[str, ...]:
     """The names that `make_env` knows, sorted."""
     return tuple(sorted({**_BUILT_IN, **_registered}))
+
+
+def has_env(name: str) -> bool:
+    """Whether `make_env` may know it: a name of `list_envs()`, `"module:function"`, or a robot of other segments."""
+    return name in list_envs() or ":" in name or _segmented(name) is not None
 
 
 def register_env(name: str, factory: str | Factory) -> None:
@@ -99,9 +105,17 @@ def _find(name: str) -> Factory:
     known: dict[str, str | Factory] = {**_BUILT_IN, **_registered}
     if name not in known and isinstance(name, str) and name.count(":") == 1:
         return _import(name)
+    if name not in known and isinstance(name, str) and (place := _segmented(name)):
+        return _import(place)
     check_known("environment", name, list_envs())
     factory = known[name]
     return _import(factory) if isinstance(factory, str) else factory
+
+
+def _segmented(name: str) -> str | None:
+    """Where `mamujoco/many_agent_swimmer_5x3` is made, and its like with other numbers."""
+    group, _, robot = name.partition("/")
+    return f"hajax.envs.mamujoco:{robot}" if group == "mamujoco" and SEGMENTED.fullmatch(robot) else None
 
 
 def _import(place: str) -> Factory:

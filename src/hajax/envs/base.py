@@ -26,6 +26,7 @@ class Scene(NamedTuple):
     qpos: Callable[[Any], Any]  # the environment's state -> [nq]
     seconds: float  # that a step takes
     size: float  # of what moves, in metres
+    flat: bool  # whether it moves in a plane, to be seen from above
 
 
 class Environment(NamedTuple):
@@ -42,6 +43,8 @@ class Environment(NamedTuple):
 
     `observe(whole) -> observations [N, O]`, if the environment has one, says what its agents observe where another
     implementation of it shows its whole state, `[S]`.
+
+    `scene`, if its states are those of a MuJoCo model, is what a renderer of three dimensions needs.
     """
 
     spec: EnvSpec

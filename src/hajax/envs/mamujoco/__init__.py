@@ -6,15 +6,16 @@ MJX. Names are those of the robot and of how it is shared, `mamujoco/ant_4x2`. A
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hajax.envs.base import Environment
 from hajax.envs.mamujoco.partitions import PARTITIONS, agents
 from hajax.spec import RewardKind
-from hajax.validation import check_choice, check_known
+from hajax.validation import check_choice, check_known, check_number
 
 if TYPE_CHECKING:
     from hajax.envs.mamujoco.robots import Robot
@@ -26,10 +27,12 @@ NAMES = {
     for robot, partitions in PARTITIONS.items()
     for partition in partitions
 }
+# Robots of any number of segments, by the agents and the segments of each.
+SEGMENTED = re.compile(r"(many_agent_swimmer|many_agent_ant)_(\d+x\d+)")
 NEEDED = ("mujoco", "mujoco.mjx", "gymnasium")
 PhysicsName = Literal["faithful", "fast", "brax-spring", "brax-positional", "brax-generalized", "brax-mjx"]
 PHYSICS: tuple[PhysicsName, ...] = get_args(PhysicsName)
-# Brax's physics of each robot that it has; those that are missing were tried, and blow up.
+# Brax's physics of each robot that it has; for its swimmer it refuses the others.
 BACKENDS = {
     "half_cheetah": ("spring", "positional", "generalized", "mjx"),
     "ant": ("spring", "positional", "generalized", "mjx"),
@@ -37,17 +40,25 @@ BACKENDS = {
     "walker2d": ("spring", "positional", "generalized", "mjx"),
     "humanoid": ("spring", "positional", "generalized", "mjx"),
     "humanoid_standup": ("spring", "positional", "generalized", "mjx"),
-    "swimmer": ("generalized", "mjx"),
+    "swimmer": ("generalized",),
     "reacher": ("spring", "positional", "generalized", "mjx"),
 }
 
 
-def __getattr__(name: str) -> Callable[..., Environment]:
-    """The factory of a shared robot by its name, such as `ant_4x2`, or `many_agent_swimmer_5x3` with any numbers."""
+def __getattr__(name: str) -> Callable[..., Any]:
+    """The factory of a shared robot by its name, such as `ant_4x2`, or `many_agent_swimmer_5x3` with any numbers.
+
+    Also `from_file`, which makes a robot of any MJCF file; see `hajax.envs.mamujoco.robots`.
+    """
     if name in NAMES:
         return _factory(name, *NAMES[name])
-    if many := re.fullmatch(r"(many_agent_swimmer|many_agent_ant)_(\d+x\d+)", name):
+    if many := SEGMENTED.fullmatch(name):
         return _factory(name, *many.groups())
+    if name == "from_file":
+        check_installed("hajax.envs.mamujoco.from_file")
+        from hajax.envs.mamujoco.robots import from_file
+
+        return from_file
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -98,6 +109,10 @@ def share(
     check_choice("version", version, ("v4", "v5"))
     check_choice("physics", physics, PHYSICS)
     check_choice("obs", obs, ("full", "khop"))
+    check_choice("reward", reward, get_args(RewardKind))
+    check_number("k", k, 0, whole=True)
+    check_number("max_steps", 1 if max_steps is None else max_steps, 1, whole=True)
+    check_texts(categories, global_categories)
     name = name or (f"mamujoco/{robot}" if isinstance(robot, str) else "mamujoco/own")
     check_installed(name)
     from hajax.envs.mamujoco.environment import shared_robot
@@ -134,7 +149,7 @@ def _in_brax(name: str, robot: Robot, version: str, physics: str) -> Simulation:
     from hajax.envs.mamujoco.robots import ROBOTS
 
     backend = physics.removeprefix("brax-")
-    known = next((name for name, other in ROBOTS.items() if other is robot), "")
+    known = next((each for each, other in ROBOTS.items() if other is robot), "")
     if backend not in BACKENDS.get(known, ()):
         others = [p for p in PHYSICS if p.removeprefix("brax-") in ("faithful", "fast", *BACKENDS.get(known, ()))]
         raise ValueError(f"physics={physics!r} of {name}, which brax does not have so; allowed: {', '.join(others)}")
@@ -147,36 +162,30 @@ def _in_brax(name: str, robot: Robot, version: str, physics: str) -> Simulation:
 
 
 def _factory(name: str, robot: str, partition: str) -> Callable[..., Environment]:
-    def factory(
-        *,
-        version: Literal["v4", "v5"] = "v5",
-        physics: PhysicsName = "faithful",
-        obs: Literal["full", "khop"] = "full",
-        k: int = 1,
-        categories: Sequence[str] | None = None,
-        global_categories: str = "qpos qvel",
-        reward: RewardKind = "team",
-        max_steps: int | None = None,
-    ) -> Environment:
+    def factory(**options: Any) -> Environment:
         check_installed(f"mamujoco/{name}")
         from hajax.envs.mamujoco.robots import find_robot
 
-        return share(
-            find_robot(robot, partition),
-            agents(robot, partition),
-            name=f"mamujoco/{name}",
-            version=version,
-            physics=physics,
-            obs=obs,
-            k=k,
-            categories=categories,
-            global_categories=global_categories,
-            reward=reward,
-            max_steps=max_steps,
-        )
+        return share(find_robot(robot, partition), agents(robot, partition), name=f"mamujoco/{name}", **options)
 
+    signature = inspect.signature(share)
+    options = [p for p in signature.parameters.values() if p.name not in ("robot", "partition", "name")]
+    factory.__dict__["__signature__"] = signature.replace(parameters=options)
     factory.__doc__ = f"{robot}, shared as {partition}. Its options, and what it raises, are those of `share`."
     return factory
+
+
+def check_texts(categories: Any, global_categories: Any) -> None:
+    """Raises ValueError unless these are a list of texts, one at least, or `None`; and a text."""
+    if categories is not None:
+        listed = isinstance(categories, Sequence) and not isinstance(categories, str)
+        if not listed or not categories or not all(isinstance(text, str) for text in categories):
+            raise ValueError(
+                f"categories={categories!r}; allowed: a list of texts, of own joints, of neighbours, …, "
+                "each such as 'qpos qvel'"
+            )
+    if not isinstance(global_categories, str):
+        raise ValueError(f"global_categories={global_categories!r}; allowed: a text, such as 'qpos qvel'")
 
 
 def check_installed(what: str, packages: Sequence[str] = NEEDED, extra: str = "mamujoco") -> None:

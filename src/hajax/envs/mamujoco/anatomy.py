@@ -65,29 +65,32 @@ class Anatomy:
         return entries(self.layout, levels, [c.split() for c in categories], common, common_categories.split())
 
     def _parse(self, text: str) -> np.ndarray:
-        """The entries of `section`, `section:start` and `section:start:stop`, but for those that nobody sees."""
+        """The entries of `section`, `section:start` and `section:start:stop`, but for those that nobody sees.
+
+        Raises ValueError for a section that there is not.
+        """
         found = [np.zeros(0, int)]
         for part in text.split():
             name, *bounds = part.split(":")
+            if name not in self.layout.sizes or len(bounds) > 2 or not all(bound.isdecimal() for bound in bounds):
+                sections = ", ".join(self.layout.sizes)
+                raise ValueError(f"observation names {part!r}; allowed: {sections}, each also as name:start:stop")
             start, stop = (*map(int, bounds), None, None)[:2]
             found.append(self.layout[name][start:stop])
-        together = np.concatenate(found)
-        return together[~np.isin(together, self.layout["qpos"][: self.robot.hidden])]
+        return self._seen(np.concatenate(found))
+
+    def _seen(self, entries: np.ndarray) -> np.ndarray:
+        return entries[~np.isin(entries, self.layout["qpos"][: self.robot.hidden])]
 
     def _joint(self, name: str) -> Joint:
         joint, shows = self.model.joint(name), self.robot.shows
-        qpos = range(joint.qposadr[0], joint.qposadr[0] + joint.qpos0.size)
-        dof = range(joint.dofadr[0], joint.dofadr[0] + joint.damping.size)
-        texts = {"qpos": "qpos:{}:{}", "qvel": "qvel:{}:{}", "qfrc_actuator": "qfrc_actuator:{}:{}"}
+        qpos = slice(joint.qposadr[0], joint.qposadr[0] + joint.qpos0.size)
+        dof = slice(joint.dofadr[0], joint.dofadr[0] + joint.damping.size)
         spans = {"qpos": qpos, "qvel": dof, "qfrc_actuator": dof}
-        own = {
-            category: text.format(spans[category].start, spans[category].stop)
-            for category, text in texts.items()
-            if category in self.layout.sizes
-        }
-        own |= {category: text for (joint_name, category), text in shows.items() if joint_name == name}
-        shown = {category: tuple(self._parse(text).tolist()) for category, text in own.items()}
-        return Joint(name, self.actuators.get(name), shown, self._bodies(name, int(joint.bodyid[0])))
+        shown = {c: self._seen(self.layout[c][span]) for c, span in spans.items() if c in self.layout.sizes}
+        shown |= {category: self._parse(text) for (of, category), text in shows.items() if of == name}
+        entries = {category: tuple(x.tolist()) for category, x in shown.items()}
+        return Joint(name, self.actuators.get(name), entries, self._bodies(name, int(joint.bodyid[0])))
 
     def _bodies(self, name: str, own: int) -> tuple[int, ...]:
         """The robot's list of them; a number is so many bodies up from the joint's own."""

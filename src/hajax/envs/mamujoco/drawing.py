@@ -12,7 +12,7 @@ import numpy as np
 from hajax.colours import CYCLE
 from hajax.envs.base import Scene
 from hajax.envs.drawing import Draw
-from hajax.envs.mamujoco.physics import touching_world
+from hajax.envs.mamujoco.physics import moving, touching_world
 from hajax.envs.mamujoco.simulation import Simulation
 from hajax.spec import Timestep
 
@@ -43,7 +43,9 @@ def robot_scene(simulation: Simulation, colours: Sequence[str]) -> Scene:
         model.geom_rgba[geom] = [*bytes.fromhex(colours[model.geom_bodyid[geom]][1:]), 255]
         model.geom_rgba[geom] /= 255
         model.geom_matid[geom] = -1  # a material would hide the colour
-    return Scene(model, lambda state: simulation.qpos(state.body), simulation.seconds, _reach(model, _solid(model)))
+    return Scene(
+        model, lambda state: simulation.qpos(state.body), simulation.seconds, _reach(model, _solid(model)), _flat(model)
+    )
 
 
 def robot_drawing(simulation: Simulation, colours: Sequence[str]) -> Draw:
@@ -53,7 +55,7 @@ def robot_drawing(simulation: Simulation, colours: Sequence[str]) -> Draw:
     """
     model = simulation.model
     data = mujoco.MjData(model)
-    flat = not np.any(model.opt.gravity) or not touching_world(model)[model.geom_bodyid > 0].any()
+    flat = _flat(model)
     across, up = (0, 1) if flat else (0, 2)
     solid = _solid(model)
     reach = _reach(model, solid)
@@ -62,13 +64,14 @@ def robot_drawing(simulation: Simulation, colours: Sequence[str]) -> Draw:
         data.qpos[:] = np.asarray(simulation.qpos(state.body))
         mujoco.mj_kinematics(model, data)
         # Drawn around its middle, so that all frames have the same limits.
-        middle = (data.geom_xpos[solid].max(0) + data.geom_xpos[solid].min(0)) / 2
+        middle = (data.geom_xpos[solid].max(0) + data.geom_xpos[solid].min(0)) / 2 if solid else np.zeros(3)
         if not flat:
             middle[2] = 0.6 * reach
         depth = data.geom_xpos[solid, 3 - across - up]
-        for _, geom in sorted(zip(-depth, solid, strict=True)):
-            radius, half = model.geom_size[geom, :2]
-            axis = data.geom_xmat[geom].reshape(3, 3)[:, 2] * (half if model.geom_type[geom] == _CAPSULE else 0)
+        nearest_last = depth if flat else -depth  # seen from above, or from where y is small
+        for _, geom in sorted(zip(nearest_last, solid, strict=True)):
+            radius, length = _shape(model, geom)
+            axis = data.geom_xmat[geom].reshape(3, 3)[:, 2] * length
             ends = np.stack([data.geom_xpos[geom] - axis, data.geom_xpos[geom] + axis]) - middle
             _capsule(axes, ends[:, [across, up]], radius, colours[model.geom_bodyid[geom]])
         if not flat:
@@ -85,16 +88,30 @@ def robot_drawing(simulation: Simulation, colours: Sequence[str]) -> Draw:
     return draw
 
 
-_SPHERE, _CAPSULE = int(mujoco.mjtGeom.mjGEOM_SPHERE), int(mujoco.mjtGeom.mjGEOM_CAPSULE)
+_LONG = (int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_CYLINDER))
+
+
+def _shape(model: Any, geom: int) -> tuple[float, float]:
+    """Radius and half the length of the capsule that stands for it; what is neither round nor long is a ball."""
+    if model.geom_type[geom] in _LONG:
+        return model.geom_size[geom, 0], model.geom_size[geom, 1]
+    return model.geom_rbound[geom], 0.0
+
+
+def _flat(model: Any) -> bool:
+    """Whether it moves in a plane, seen from above: nothing pulls it down, or nothing could stop it."""
+    return not np.any(model.opt.gravity) or not (touching_world(model) & moving(model)).any()
 
 
 def _solid(model: Any) -> list[int]:
     """What is drawn of it."""
-    return [g for g in range(model.ngeom) if model.geom_bodyid[g] and model.geom_type[g] in (_SPHERE, _CAPSULE)]
+    return np.flatnonzero(moving(model) & (model.geom_rbound > 0)).tolist()
 
 
 def _reach(model: Any, solid: Sequence[int]) -> float:
-    """Its greatest extent at rest."""
+    """Its greatest extent at rest; 1 if nothing of it is drawn."""
+    if not solid:
+        return 1.0
     data = mujoco.MjData(model)
     data.qpos[:] = model.qpos0
     mujoco.mj_kinematics(model, data)

@@ -15,7 +15,6 @@ from hajax.envs.mamujoco.drawing import body_colours, robot_drawing, robot_scene
 from hajax.envs.mamujoco.factorisation import check_partition, drivers
 from hajax.envs.mamujoco.simulation import Simulation
 from hajax.spec import AgentSpec, Box, EnvSpec, RewardKind
-from hajax.validation import check_number
 
 ObservationKind = Literal["full", "khop"]
 
@@ -53,10 +52,6 @@ def shared_robot(
     """
     anatomy = simulation.anatomy
     check_partition(name, partition, tuple(anatomy.actuators))
-    check_number("k", k, 0, whole=True)
-    check_number("max_steps", max_steps, 1, whole=True)
-    if isinstance(categories, str) or not categories:
-        raise ValueError(f"categories={categories!r}; allowed: a list of texts, of own joints, of neighbours, …")
     for setting, texts in (("categories", categories), ("global_categories", [common_categories])):
         for category in " ".join(texts).split():
             if category not in anatomy.categories:
@@ -95,7 +90,7 @@ def shared_robot(
         control = clip_action(spec, action)[driver, component]
         body, readings, paid, ended = simulation.step(state.body, control)
         # Physics that blew up ends the episode: a NaN in one environment would spoil the policy of all.
-        finite = jnp.isfinite(readings).all() & jnp.isfinite(simulation.qpos(body)).all()
+        finite = jnp.isfinite(readings).all() & jnp.isfinite(simulation.qpos(body)).all() & jnp.isfinite(paid)
         paid, ended = jnp.where(finite, paid, 0), ended | ~finite
         following = RobotState(body, state.step + 1)
         return following, timestep(

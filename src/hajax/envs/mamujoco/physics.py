@@ -185,23 +185,26 @@ def fast(model: Any, frame_skip: int) -> Physics:
     - Runge and Kutta's four evaluations of the dynamics per time step become Euler's one, implicit in joint damping.
     - The solver takes `FAST_ITERATIONS` Newton steps from where the last time step ended, instead of as many as it
       needs.
-    - Parts of the robot do not collide with each other, only with the world.
+    - Parts of the robot do not collide with each other, only with what stands still; pairs that the XML lists stay.
     """
     model = faithful(model, frame_skip).model
     if model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4:
         model.opt.integrator = mujoco.mjtIntegrator.mjINT_EULER
     model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
     model.opt.iterations, model.opt.ls_iterations = FAST_ITERATIONS, FAST_LINE_SEARCH
-    touches = touching_world(model)
-    own = model.geom_bodyid > 0
+    touches, own = touching_world(model), moving(model)
     model.geom_contype[:] = np.where(own, touches, 0)
     model.geom_conaffinity[:] = ~own
     return Physics(model, frame_skip)
 
 
+def moving(model: Any) -> np.ndarray:
+    """Which geometries move, bool `[geoms]`: not the world's own, nor those of bodies that are fixed to it."""
+    return model.body_weldid[model.geom_bodyid] > 0
+
+
 def touching_world(model: Any) -> np.ndarray:
-    """Which geometries may collide with one of the world's, bool `[geoms]`."""
-    world = model.geom_bodyid == 0
-    types, affinities = model.geom_contype, model.geom_conaffinity
+    """Which geometries may collide with one that does not move, bool `[geoms]`."""
+    world, types, affinities = ~moving(model), model.geom_contype, model.geom_conaffinity
     pairs = (types[:, None] & affinities[world]) | (affinities[:, None] & types[world])
     return np.any(pairs, 1)

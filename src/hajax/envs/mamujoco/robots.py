@@ -41,9 +41,9 @@ class Robot:
     max_steps: int = 1000
 
     def seen(self, section: str, x: jax.Array) -> jax.Array:
-        """A section as agents see it: flat, within its bounds."""
-        bound = self.clip.get(section)
-        return jnp.ravel(x if bound is None else jnp.clip(x, -bound, bound))
+        """A section as agents see it: flat, within its bounds; what is infinite stays so, and ends the episode."""
+        bound = self.clip.get(section, jnp.inf)
+        return jnp.ravel(jnp.where(jnp.isfinite(x), jnp.clip(x, -bound, bound), x))
 
 
 def _both(observation: str) -> Mapping[Version, str]:
@@ -237,6 +237,8 @@ def from_file(
     simple = (model.actuator_biastype == mujoco.mjtBias.mjBIAS_NONE).all()
     if not (joints and to_joints and simple and len({*joints}) == len(joints) and model.na == 0):
         raise ValueError(f"actuators of {path}; allowed: motors, at least one, each on a joint of its own")
+    if hidden > model.nq:
+        raise ValueError(f"hidden={hidden}; allowed: at most the {model.nq} joint positions of {path}")
     names = [model.joint(i).name for i in range(model.njnt)]
     if "" in names:
         raise ValueError(f"joint {names.index('')} of {path} has no name; allowed: a name for every joint")

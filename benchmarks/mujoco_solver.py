@@ -1,0 +1,145 @@
+"""What MAMuJoCo's two physics leave out, robot by robot, beside MuJoCo's C.
+
+    python benchmarks/mujoco_solver.py [--robots ant hopper] [--states 200] [--output FILE.json]
+
+From states that random actions lead to, contacts or not:
+
+- one step of the environment in C with the XML's options, and with those of `physics=fast`, of it with one and with 100
+  iterations of the solver, and with the XML's at a quarter of its time step: medians of the greatest difference of a
+  joint's velocity, beside the fastest joint's, so that one knows what a difference means;
+- accelerations in MJX (float64) with bounds of its line search, against those with the XML's 50: in how many states
+  they differ, and the greatest difference over the greatest acceleration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import jax
+import mujoco
+import mujoco_oracle
+import numpy as np
+from rich.progress import track
+
+from hajax.envs.lazy import import_quietly
+from hajax.envs.mamujoco.physics import fast
+from hajax.envs.mamujoco.robots import find_robot
+
+mjx = import_quietly("mujoco.mjx")
+
+# The robots, and the segments of those that have some.
+ROBOTS = {
+    "half_cheetah": 0,
+    "hopper": 0,
+    "walker2d": 0,
+    "ant": 0,
+    "humanoid": 0,
+    "humanoid_standup": 0,
+    "swimmer": 0,
+    "reacher": 0,
+    "coupled_half_cheetah": 0,
+    "many_agent_swimmer": 20,
+    "many_agent_ant": 6,
+}
+BOUNDS = (3, 6)
+
+
+def velocities(model: Any, frame_skip: int, given: mujoco_oracle.Transitions) -> np.ndarray:
+    """After a step of the environment in C from every state, `[states, nv]`."""
+    data, found = mujoco.MjData(model), []
+    for qpos, qvel, control in zip(given.qpos, given.qvel, given.action, strict=True):
+        mujoco.mj_resetData(model, data)
+        data.qpos, data.qvel, data.ctrl = qpos, qvel, control
+        mujoco.mj_step(model, data, frame_skip)
+        found.append(data.qvel.copy())
+    return np.array(found)
+
+
+def deviations(model: Any, frame_skip: int, given: mujoco_oracle.Transitions) -> dict[str, Any]:
+    """Of velocities in C, by what is changed."""
+    xml = velocities(model, frame_skip, given)
+    changed = {}
+    for name, iterations in (("fast", None), ("fast, 1 iteration", 1), ("fast, 100 iterations", 100)):
+        other = fast(model, frame_skip).model
+        if iterations is not None:
+            other.opt.iterations, other.opt.ls_iterations = iterations, 50
+        changed[name] = velocities(other, frame_skip, given)
+    finer = copy.copy(model)
+    finer.opt.timestep /= 4
+    changed["a quarter of the time step"] = velocities(finer, 4 * frame_skip, given)
+    report: dict[str, Any] = {"fastest joint": float(np.median(np.abs(xml).max(1)))}
+    for name, other in changed.items():
+        apart = np.abs(other - xml).max(1)
+        report[name] = {
+            kind: float(np.median(apart[states])) if states.any() else None
+            for kind, states in (("free", ~given.touching), ("contact", given.touching))
+        }
+    return report
+
+
+def line_search(model: Any, given: mujoco_oracle.Transitions) -> dict[str, Any]:
+    """Accelerations with bounds of the line search beside those with 50 steps, float64."""
+
+    def accelerations(bound: int) -> np.ndarray:
+        bounded = copy.copy(model)
+        bounded.opt.ls_iterations = bound
+        on_device, blank = mjx.put_model(bounded), mjx.make_data(bounded)
+
+        def of_state(qpos, qvel, control):
+            return mjx.forward(on_device, blank.replace(qpos=qpos, qvel=qvel, ctrl=control)).qacc
+
+        return np.asarray(jax.jit(jax.vmap(of_state))(given.qpos, given.qvel, given.action))
+
+    with jax.enable_x64(True):
+        full = accelerations(50)
+        report = {}
+        for bound in BOUNDS:
+            apart = np.abs(accelerations(bound) - full).max(1)
+            report[str(bound)] = {
+                "states that differ": int((apart > 0).sum()),
+                "greatest": float(apart.max() / np.abs(full).max()),
+            }
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--robots", nargs="+", default=list(ROBOTS), choices=ROBOTS)
+    parser.add_argument("--states", type=int, default=200)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    robots = {}
+    print(
+        "| robot | fastest joint | `fast`, free | in contact | 1 iteration | 100 | time step / 4 | line search of 6 |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for name in track(arguments.robots, "robots", transient=True):
+        segments = ROBOTS[name]
+        body = find_robot(name, f"{segments}x1")
+        model = body.model("v5")
+        model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+        given = mujoco_oracle.transitions(name, "v5", arguments.states, segments)
+        row = {
+            "states with contact": int(given.touching.sum()),
+            "velocity": deviations(model, body.frame_skip, given),
+            "line search": line_search(model, given),
+        }
+        robots[name] = row
+        speed, kind = row["velocity"], "contact" if given.touching.any() else "free"
+        shown = [speed["fast"]["free"], *(speed[x][kind] for x in list(speed)[1:])]
+        cells = ["–" if x is None else f"{x:.2g}" for x in (speed["fastest joint"], *shown)]
+        differ = row["line search"][str(BOUNDS[-1])]["states that differ"]
+        print(f"| `{name}` | {' | '.join(cells)} | {differ} of {arguments.states} differ |", flush=True)
+        if arguments.output:
+            versions = {package: installed(package) for package in ("jax", "mujoco", "mujoco-mjx", "gymnasium")}
+            report = {"states": arguments.states, "versions": versions, "robots": robots}
+            arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
