@@ -27,7 +27,6 @@ from rich.progress import track
 
 import hajax
 from hajax.envs import mamujoco
-from hajax.envs.base import auto_reset
 from hajax.envs.mamujoco.environment import RobotState
 from hajax.envs.mamujoco.partitions import agents, segmented
 from hajax.envs.mamujoco.physics import faithful, fast
@@ -96,11 +95,13 @@ def differences(ours: dict[str, np.ndarray], given: mujoco_oracle.Transitions) -
 
 def speed(name: str, kind: str, num_envs: int, seconds: float = 5.0) -> dict[str, float]:
     """Compile seconds and environment steps per second, in float32."""
-    env = auto_reset(hajax.make_env(f"mamujoco/{name}", physics=kind))
+    env = hajax.make_env(f"mamujoco/{name}", physics=kind)
+    layout = env.spec.action_layout
 
     def steps(states, key):
         def step(states, key):
-            action = jax.random.uniform(key, (num_envs, env.spec.num_agents, env.spec.num_components), minval=-1)
+            unit = jax.random.uniform(key, (num_envs, env.spec.num_agents, env.spec.num_components), minval=-1)
+            action = layout.center + layout.scale * unit
             states, _ = jax.vmap(env.step)(jax.random.split(key, num_envs), states, action)
             return states, None
 
