@@ -58,6 +58,12 @@ ABLATIONS = {
     ),
     "haddpg_policy": ("haddpg", ["algo.others=policy"]),
 }
+# What may hold HASAC back where there are few choices: Gumbel's bias, and much noise until its temperature has fallen.
+DISCRETE_ABLATIONS = {
+    "hasac_exact": ["algo.expectation=exact"],
+    "hasac_exact_0.5": ["algo.expectation=exact", "algo.target_entropy_share=0.5"],
+    "hasac_exact_cool": ["algo.expectation=exact", "algo.auto_temperature=false", "algo.temperature=0.05"],
+}
 
 
 def runs() -> dict[str, list[str]]:
@@ -71,6 +77,9 @@ def runs() -> dict[str, list[str]]:
     where = ["env=mpe/simple_spread", "env.actions=continuous", *COMMON]
     for name, (algo, changes) in ABLATIONS.items():
         listed[f"spread_ablation/{name}"] = [f"algo={algo}", *SETTINGS[algo], *changes, *where]
+    discrete = ["env=mpe/simple_spread", "env.actions=discrete", *COMMON]
+    for name, changes in DISCRETE_ABLATIONS.items():
+        listed[f"spread_discrete/{name}"] = ["algo=hasac", *SETTINGS["hasac"], *changes, *discrete]
     # HARL's own schedule, as far as a CPU takes it.
     listed["spread_2m/hatd3"] = ["algo=hatd3", "preset=harl/mpe_haddpg", *where, "total_steps=2_000_000"]
     return listed

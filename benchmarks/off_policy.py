@@ -7,6 +7,7 @@ hatd3_bare, …   the same `update`s on minibatches that are there already: no e
                 second are those that as many updates would allow
 yardstick       the MATD3 in one file of matd3.py, at HATD3's schedule; on a CPU the updates of its seeds follow one
                 another, which suits the cache better than vmapped ones, as hajax's own do there
+yardstick_256   the same at HASAC's: two layers of 256, the actors updated as often as the critics
 
 The replays of all seeds together hold `buffer_size` observations.
 """
@@ -32,7 +33,9 @@ from hajax.training.replay import init_replay, replay_bytes, sample
 
 PRESETS = {"hatd3": "harl/mpe_haddpg", "matd3": "harl/mpe_haddpg", "hasac": "harl/mpe_hasac"}
 BARE = ("hatd3", "hasac")
-ROWS = ("hatd3", "hatd3_bare", "matd3", "hasac", "hasac_bare", "yardstick")
+YARDSTICKS = {"yardstick": "matd3", "yardstick_256": "hasac"}  # the algorithm whose schedule they have
+OVER = {"hatd3": "yardstick", "matd3": "yardstick", "hasac": "yardstick_256"}
+ROWS = ("hatd3", "hatd3_bare", "matd3", "hasac", "hasac_bare", *YARDSTICKS)
 # Environment steps per second of one seed of HARL in PyTorch, with the same ratio of updates, batches and layers, on
 # a machine of two cores: what hajax set out from, not measured here.
 REFERENCE = {"hatd3": 400, "hasac": 150}
@@ -116,16 +119,17 @@ def compiled_rows(keys: jax.Array, buffer_size: int, quick: bool) -> dict[str, M
             bare_starts = [begin(start, key) for start, key in zip(starts, keys, strict=True)]
             add(f"{name}_bare", algo, loop, bare(algo, loop.updates_per_iteration), bare_starts)
         add(name, algo, loop, lambda state, loop=loop: loop.iterate(state)[0], starts)
-    algo, loop, num_envs = make_loop("matd3", buffer_size, quick)
-    copied = ("batch_size", "buffer_size", "warmup_steps", "hidden_sizes")
-    chosen = Config(
-        num_envs=num_envs,
-        rollout_length=loop.steps_per_iteration // num_envs,
-        **{key: getattr(algo.settings, key) for key in copied},
-    )
-    yardstick = make_matd3(from_hajax(environment()), chosen, in_turn_on_cpu)
-    begin = jax.jit(yardstick.init)
-    add("yardstick", algo, loop, yardstick.iterate, [begin(key) for key in keys])
+    for name, like in YARDSTICKS.items():
+        algo, loop, num_envs = make_loop(like, buffer_size, quick)
+        copied = ("batch_size", "buffer_size", "warmup_steps", "hidden_sizes", "policy_delay")
+        chosen = Config(
+            num_envs=num_envs,
+            rollout_length=loop.steps_per_iteration // num_envs,
+            **{key: getattr(algo.settings, key) for key in copied},
+        )
+        yardstick = make_matd3(from_hajax(environment()), chosen, in_turn_on_cpu)
+        begin = jax.jit(yardstick.init)
+        add(name, algo, loop, yardstick.iterate, [begin(key) for key in keys])
     return rows
 
 
@@ -166,7 +170,7 @@ def report(rows: dict[str, Measured], num_seeds: int) -> dict[str, Any]:
         for name, row in rows.items()
     }
     ratios: dict[str, Any] = {f"{name}_over_bare": over(name, f"{name}_bare") for name in BARE}
-    ratios |= {f"{name}_over_yardstick": over(name, "yardstick") for name in ("hatd3", "matd3")}
+    ratios |= {f"{name}_over_yardstick": over(name, other) for name, other in OVER.items()}
     if num_seeds == 1:
         medians = {name: shown[name]["steps_per_second"]["median"] for name in REFERENCE}
         ratios["over_pytorch"] = {name: round(medians[name] / rate, 1) for name, rate in REFERENCE.items()}

@@ -97,13 +97,15 @@ def test_off_policy_rates_and_ratios():
         timed = types.SimpleNamespace(seconds=[seconds] * 3, compile_seconds=1.0, memory={})
         return off_policy.Measured(timed, 100, 10, 4_000_000_000)
 
-    seconds = {"hatd3": 2.0, "hatd3_bare": 1.0, "matd3": 1.0, "hasac": 5.0, "hasac_bare": 4.0, "yardstick": 1.5}
+    seconds = {"hatd3": 2.0, "hatd3_bare": 1.0, "matd3": 1.0, "hasac": 5.0, "hasac_bare": 4.0}
+    seconds |= {"yardstick": 1.5, "yardstick_256": 3.0}
     report = off_policy.report({name: row(x) for name, x in seconds.items()}, 1)
     hatd3, ratios = report["rows"]["hatd3"], report["ratios"]
     assert (hatd3["steps_per_second"]["median"], hatd3["critic_steps_per_second"]["median"]) == (50, 5)
     assert (hatd3["gflop_per_iteration"], hatd3["gflop_per_second"]) == (4, 2)
     assert (ratios["hatd3_over_bare"]["median"], ratios["hasac_over_bare"]["median"]) == (0.5, 0.8)
     assert (ratios["hatd3_over_yardstick"]["median"], ratios["matd3_over_yardstick"]["median"]) == (0.75, 1.5)
+    assert ratios["hasac_over_yardstick"]["median"] == 0.6
     assert ratios["over_pytorch"] == {"hatd3": round(50 / 400, 1), "hasac": round(20 / 150, 1)}
     assert "over_pytorch" not in off_policy.report({name: row(x) for name, x in seconds.items()}, 8)["ratios"]
 

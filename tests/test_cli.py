@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from tiny import TINY
+from tiny import TINY, TINY_OFF_POLICY
 
 import hajax
 from hajax.cli import main
@@ -317,6 +317,39 @@ def test_refusals_are_one_line_with_field_value_and_what_is_allowed(argument, wo
     assert out == ""
     assert err.count("\n") == 1
     assert err.startswith("hajax train: ")
+    assert given in err
+    assert allowed in err
+    assert files(working_directory) == []
+
+
+OFF_POLICY_REFUSALS = {
+    "a buffer smaller than a minibatch": (
+        ["algo.batch_size=500"],
+        "buffer_size=400 is less than batch_size=500",
+        "500",
+    ),
+    "more steps than an episode has": (
+        ["algo.n_step=26", "algo.warmup_steps=200"],
+        "n_step=26 is longer than an episode of games/linear_quadratic, which is over after 25 steps",
+        "at most 25",
+    ),
+    "updates before the warm-up's end": (["algo.warmup_steps=8"], "warmup_steps=8 ends before", "at least 16"),
+    "too many joint choices": (
+        ["algo=had3qn", "env=smax/3s5z", "algo.head_sizes=[8]"],
+        "13 x 13 x 13 x 13 x 13 x 13 x 13 x 13 = 815730721 joint choices",
+        "at most 10000",
+    ),
+    "Box actions": (["algo=had3qn", "algo.head_sizes=[8]"], "had3qn", "discrete"),
+    "a run that is all warm-up": (["total_steps=40"], "total_steps=40", "more than the 40 of the warm-up"),
+}
+
+
+@pytest.mark.parametrize("case", OFF_POLICY_REFUSALS)
+def test_off_policy_refusals_are_one_line_as_well(case, working_directory, capsys):
+    arguments, given, allowed = OFF_POLICY_REFUSALS[case]
+    assert main(["train", *TINY_OFF_POLICY, *arguments, "out_dir=refused"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
     assert given in err
     assert allowed in err
     assert files(working_directory) == []

@@ -230,6 +230,20 @@ def test_more_steps(run, working_directory):
     assert yaml.safe_load((run / "config.yaml").read_text())["total_steps"] == 320
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [["algo=hasac"], ["algo=maddpg", "algo.exploration=ou", "algo.sharing=all"]],
+    ids=["temperatures", "noise that remembers"],
+)
+def test_more_steps_of_an_off_policy_run(settings, working_directory):
+    """What else such algorithms remember is part of the run too."""
+    settings = [*TINY_OFF_POLICY, *settings, "num_seeds=1", "eval_interval=64"]
+    assert main(["train", *settings, "out_dir=run", "total_steps=168"]) == 0
+    assert main(["train", "out_dir=run", "resume=true", "total_steps=296"]) == 0
+    assert main(["train", *settings, "out_dir=whole", "total_steps=296"]) == 0
+    assert_same_run(working_directory / "run", working_directory / "whole")
+
+
 def test_a_finished_run_is_left_as_it_is(run, monkeypatch, capsys):
     monkeypatch.setattr("hajax.cli.runner.compile_programs", None)
     before = contents(run)
