@@ -19,6 +19,7 @@ from hajax.core.advantages import weighted_mean
 from hajax.core.algorithm import Algorithm
 from hajax.core.double_q import epsilon_greedy, team_choices
 from hajax.core.groups import make_groups
+from hajax.core.observation_moments import with_running_moments
 from hajax.core.off_policy import Info, OffPolicyState
 from hajax.core.off_policy_settings import DuelingSettings
 from hajax.core.off_policy_settings import IndependentQHyperparameters as Hyperparameters
@@ -123,4 +124,7 @@ def id3qn(
         )
         return state, {name: x.mean((0, 2)) for name, x in info.items()}
 
-    return Algorithm(name, "off_policy", spec, settings, defaults, init, lambda shape: (), epsilon_greedy(own), update)
+    algorithm = Algorithm(
+        name, "off_policy", spec, settings, defaults, init, lambda shape: (), epsilon_greedy(own), update
+    )
+    return with_running_moments(algorithm, own.groups)

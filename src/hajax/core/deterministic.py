@@ -15,6 +15,7 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.groups import make_groups
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
+from hajax.core.observation_moments import with_running_moments
 from hajax.core.off_policy import GroupActor, GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import DeterministicHyperparameters, DeterministicSettings
 from hajax.core.optimisation import Learner, decayed, descend, init_learner
@@ -173,4 +174,5 @@ def deterministic_policy_gradient(
         )
         return state, actor_info | critic_info
 
-    return Algorithm(name, "off_policy", spec, settings, defaults, init, initial_memory, act, update)
+    algorithm = Algorithm(name, "off_policy", spec, settings, defaults, init, initial_memory, act, update)
+    return with_running_moments(algorithm, groups)

@@ -15,6 +15,7 @@ from hajax.core.advantages import weighted_mean
 from hajax.core.algorithm import Algorithm
 from hajax.core.choices import MOST_CHOICES, MOST_JOINT_CHOICES, TeamChoices, unlisted
 from hajax.core.groups import make_groups
+from hajax.core.observation_moments import with_running_moments
 from hajax.core.off_policy import GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import DoubleQHyperparameters, DoubleQSettings
 from hajax.core.optimisation import Learner, decayed, descend, init_learner
@@ -178,7 +179,10 @@ def double_q_learning(
         )
         return state, actor_info | critic_info
 
-    return Algorithm(name, "off_policy", spec, settings, defaults, init, lambda shape: (), epsilon_greedy(own), update)
+    algorithm = Algorithm(
+        name, "off_policy", spec, settings, defaults, init, lambda shape: (), epsilon_greedy(own), update
+    )
+    return with_running_moments(algorithm, own.groups)
 
 
 def team_choices(name: str, spec: EnvSpec) -> TeamChoices:

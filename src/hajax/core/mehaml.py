@@ -23,6 +23,7 @@ from hajax.core.groups import make_groups
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
 from hajax.core.neighbourhoods import Neighbourhood, unrestricted
+from hajax.core.observation_moments import with_running_moments
 from hajax.core.off_policy import GroupActor, GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import EntropyHyperparameters, SoftSettings
 from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
@@ -238,4 +239,5 @@ def mehaml(
         parameters = team(state.actors.params, batch.observation, batch.action_mask)
         return team_features(draw(key, parameters, layout, state.hyperparameters.softness))
 
-    return Algorithm(name, "off_policy", spec, settings, defaults, init, lambda shape: (), act, update)
+    algorithm = Algorithm(name, "off_policy", spec, settings, defaults, init, lambda shape: (), act, update)
+    return with_running_moments(algorithm, groups)

@@ -22,6 +22,7 @@ from hajax.core.actors import GroupTables, TeamActors, policy_input
 from hajax.core.advantages import weighted_mean
 from hajax.core.groups import Groups
 from hajax.core.joint_critics import ActionValues
+from hajax.core.observation_moments import ObservationMoments
 from hajax.core.optimisation import Learner, adam_step
 from hajax.core.sequential import draw_permutation, sequential_update
 from hajax.core.transitions import OffPolicyBatch, discounted
@@ -41,6 +42,7 @@ class OffPolicyState(NamedTuple):
     updates: jax.Array  # int []: updates done so far
     hyperparameters: Any
     temperatures: Learner | None = None  # log α of every agent, [N], if it adapts
+    moments: ObservationMoments | None = None  # if observations are normalised
 
 
 class GroupSamples(NamedTuple):

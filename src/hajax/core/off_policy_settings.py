@@ -110,6 +110,7 @@ class OffPolicySettings(TeamSettings):
     - `epochs`: gradient steps of every agent per update, on the same minibatch.
     - `policy_delay`: minibatches per update, each for a step of the critics; on the last the actors and targets follow.
       (An algorithm without critics takes a step of its actors on each.)
+    - `normalise_observations`: running statistics of observations and states, of every minibatch that was drawn.
 
     What the loop does:
 
@@ -124,6 +125,7 @@ class OffPolicySettings(TeamSettings):
     layer_norm: bool = False
     epochs: int = 1
     policy_delay: int = 1
+    normalise_observations: bool = False
     batch_size: int = 1000
     buffer_size: int = 1_000_000
     n_step: int = 1

@@ -1,0 +1,65 @@
+"""Observations and states in units of their running statistics, around any off-policy algorithm."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hajax.core.algorithm import Algorithm
+from hajax.core.groups import Groups
+from hajax.core.normalisation import RunningMoments, init_moments, normalise_moments, update_moments
+from hajax.core.transitions import OffPolicyBatch
+from hajax.spec import Timestep
+
+
+class ObservationMoments(NamedTuple):
+    """Moments of what agents that share parameters observe, and of the state that critics see."""
+
+    observation: RunningMoments  # [G, O]
+    state: RunningMoments  # [S], all states alike
+
+
+def with_running_moments(algorithm: Algorithm, groups: Groups) -> Algorithm:
+    """The algorithm with inputs (x − mean) / std, clipped to ±10, if its settings say `normalise_observations`.
+
+    An update first takes its minibatches into the statistics, whose every draw from the replay counts alike (living
+    agents' observations only), and then sees observations and states, and where they led, by them. The replay itself
+    keeps what the environment showed, so that old and new transitions are always read in the same units.
+    """
+    if not algorithm.settings.normalise_observations:
+        return algorithm
+    spec = algorithm.spec
+
+    def observed(moments: RunningMoments, observation: jax.Array) -> jax.Array:
+        """`[…, N, O]` of all agents, each by its group's."""
+        axis = observation.ndim - 2
+        return groups.scatter(jax.vmap(normalise_moments)(moments, groups.gather(observation, axis)), axis)
+
+    def init(key: jax.Array, hyperparameters: Any = None) -> Any:
+        own = jax.vmap(lambda _: init_moments(spec.observation_size))(jnp.arange(groups.num_groups))
+        moments = ObservationMoments(own, init_moments(spec.state_shape[-1]))
+        return algorithm.init(key, hyperparameters)._replace(moments=moments)
+
+    def act(key: jax.Array, state: Any, timestep: Timestep, memory: Any, deterministic: bool = False):
+        timestep = timestep._replace(observation=observed(state.moments.observation, timestep.observation))
+        return algorithm.act(key, state, timestep, memory, deterministic)
+
+    def update(key: jax.Array, state: Any, batch: OffPolicyBatch) -> tuple[Any, dict[str, jax.Array]]:
+        seen = groups.gather(batch.observation, batch.observation.ndim - 2)
+        alive = groups.gather(batch.active, batch.active.ndim - 1)
+        alive &= jnp.asarray(groups.member_mask).reshape(*groups.members.shape, *[1] * (alive.ndim - 2))
+        moments = ObservationMoments(
+            jax.vmap(update_moments)(state.moments.observation, seen, alive),
+            update_moments(state.moments.state, batch.state, jnp.ones(batch.state.shape[:-1])),
+        )
+        batch = batch._replace(
+            observation=observed(moments.observation, batch.observation),
+            final_observation=observed(moments.observation, batch.final_observation),
+            state=normalise_moments(moments.state, batch.state),
+            final_state=normalise_moments(moments.state, batch.final_state),
+        )
+        return algorithm.update(key, state._replace(moments=moments), batch)
+
+    return algorithm._replace(init=init, act=act, update=update)
