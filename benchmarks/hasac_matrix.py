@@ -1,10 +1,10 @@
-"""HASAC on its paper's matrix game with a learned critic: where policies end that start near the local optimum.
+"""HASAC, HAPPO and MAPPO on HASAC's paper's matrix game: where policies end that start near the local optimum.
 
     python benchmarks/hasac_matrix.py [--temperatures 1 2 5 10 15 20] [--seeds 10] [--output FILE]
 
 Figures 3a, 4c and 5 of Liu et al. (2024, https://arxiv.org/abs/2306.10715): from policies (0.6, 0.2, 0.2), 200
-iterations of 200 sampled plays, at fixed temperatures, after the policies' own plays have filled the replay. The game
-pays 5, 10 and 20 for agreeing on A, B and C, else −20.
+iterations of 200 sampled plays. HASAC learns at fixed temperatures, after its policies' own 2,000 plays have filled the
+replay; MAPPO's agents do not share. The game pays 5, 10 and 20 for agreeing on A, B and C, else −20.
 Beside it stand the limits of exact soft policy iteration from there (`hajax.tabular`), agent 1 first.
 """
 
@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "target_rate": 1.0,
     "auto_temperature": False,
 }
+ON_POLICY: dict[str, Any] = {"hidden_sizes": (64,), "actor_lr": 5e-3, "sharing": "none"}
 
 
 def exact_limit(temperature: float) -> tuple[float, list]:
@@ -45,12 +46,48 @@ def exact_limit(temperature: float) -> tuple[float, list]:
         game = tabular.matrix_game(hasac_payoff())
         start = tabular.log_policy(jnp.tile(jnp.array([0.6, 0.2, 0.2]), (2, 1, 1)), game.action_mask[:, None])
         update = tabular.haspi(temperature, order="fixed")
-        last = tabular.iterate(update, game, start, jax.random.key(0), 3000, temperature=temperature).policy
+        last = tabular.iterate(update, game, start, jax.random.key(0), 3000).policy
         return float(tabular.evaluate(game, last).expected_return), np.exp(last[:, 0]).round(4).tolist()
 
 
-def train(temperatures: list[float], expectation: str, num_seeds: int, **changes: Any) -> list[dict[str, Any]]:
-    """For each temperature: greedy joint actions and policies at the end, and mean returns of 20 iterations."""
+def near_the_local_optimum(algorithm: Any) -> Any:
+    """The algorithm's state with policies (0.6, 0.2, 0.2), whatever is observed."""
+    params = algorithm.actors.params
+    bias = jnp.broadcast_to(jnp.log(jnp.array([0.6, 0.2, 0.2])), params["logits"]["bias"].shape)
+    head = {"kernel": jnp.zeros_like(params["logits"]["kernel"]), "bias": bias}
+    return algorithm._replace(actors=algorithm.actors._replace(params=params | {"logits": head}))
+
+
+def play(algo: Any, loop: Any, start: Any, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """200 iterations: the greedy joint action, the policies by 10,000 draws, and the mean return of every iteration."""
+    final, metrics = lax.scan(lambda state, _: loop.iterate(state), start, None, 200)
+    shown = final.actors.timestep
+    greedy = algo.act(key, final.algorithm, shown, final.actors.memory, True)[0][0, :, 0]
+    plays = jax.vmap(lambda k: algo.act(k, final.algorithm, shown, final.actors.memory)[0][..., 0])
+    actions = plays(jax.random.split(key, 50)).reshape(-1, 2)
+    return greedy, jax.nn.one_hot(actions.astype(int), 3).mean(0), metrics["episode_return"]
+
+
+def train_on_policy(name: str, num_seeds: int) -> dict[str, Any]:
+    """HAPPO or MAPPO from the same policies, on as many plays."""
+    env = hajax.make_env("games/hasac_matrix")
+    algo = hajax.make_algorithm(name, env, **ON_POLICY)
+    loop = hajax.make_loop(env, algo, num_envs=200, rollout_length=1)
+
+    def one(key):
+        start = loop.init(key)
+        return play(algo, loop, start._replace(algorithm=near_the_local_optimum(start.algorithm)), key)
+
+    return summary(*jax.device_get(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), num_seeds))))
+
+
+def train(
+    temperatures: list[float], expectation: str, num_seeds: int, own_plays: bool = True, **changes: Any
+) -> list[dict[str, Any]]:
+    """For each temperature: greedy joint actions and policies at the end, and mean returns of 20 iterations.
+
+    Without `own_plays` learning begins on the loop's warm-up, 200 uniform plays.
+    """
     env = hajax.make_env("games/hasac_matrix")
     algo = hajax.make_algorithm("hasac", env, expectation=expectation, **(SETTINGS | changes))
     loop = hajax.make_loop(env, algo, num_envs=200, rollout_length=1)
@@ -59,22 +96,15 @@ def train(temperatures: list[float], expectation: str, num_seeds: int, **changes
 
     def one(temperature, key):
         start = loop.init(key, algo.hyperparameters.replace(temperature=temperature))
-        params = start.algorithm.actors.params
-        bias = jnp.broadcast_to(jnp.log(jnp.array([0.6, 0.2, 0.2])), params["logits"]["bias"].shape)
-        head = {"kernel": jnp.zeros_like(params["logits"]["kernel"]), "bias": bias}
-        actors = start.algorithm.actors._replace(params=params | {"logits": head})
-        algorithm = start.algorithm._replace(actors=actors)
+        algorithm = near_the_local_optimum(start.algorithm)
+        if not own_plays:
+            return play(algo, loop, start._replace(algorithm=algorithm), key)
         # The warm-up's actions are uniform. The policy's own take their place, played while nothing learns.
         numbers = algorithm.hyperparameters.replace(actor_lr=0.0, critic_lr=0.0)
         paused = start._replace(algorithm=algorithm._replace(hyperparameters=jax.tree.map(jnp.asarray, numbers)))
         played, _ = lax.scan(lambda state, _: loop.iterate(state), paused, None, filling)
         start = played._replace(algorithm=algorithm)
-        final, metrics = lax.scan(lambda state, _: loop.iterate(state), start, None, 200)
-        shown = final.actors.timestep
-        greedy = algo.act(key, final.algorithm, shown, final.actors.memory, True)[0][0, :, 0]
-        plays = jax.vmap(lambda k: algo.act(k, final.algorithm, shown, final.actors.memory)[0][..., 0])
-        actions = plays(jax.random.split(key, 50)).reshape(-1, 2)
-        return greedy, jax.nn.one_hot(actions.astype(int), 3).mean(0), metrics["episode_return"]
+        return play(algo, loop, start, key)
 
     runs = jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None)))
     found = jax.device_get(runs(jnp.array(temperatures), jax.random.split(jax.random.key(0), num_seeds)))
@@ -112,12 +142,21 @@ def main() -> None:
                 f"| {temperature} | {expectation} | {counts} | {np.mean(found['return']):.2f} | {limit:.2f} |",
                 flush=True,
             )
+    uniform = dict(zip(("1", "2"), train([1.0, 2.0], "exact", given.seeds, own_plays=False), strict=True))
+    on_policy = {name: train_on_policy(name, given.seeds) for name in ("happo", "mappo")}
+    named = {f"uniform warm-up, exact, α = {temperature}": found for temperature, found in uniform.items()} | on_policy
+    for name, found in named.items():
+        counts = ", ".join(f"{actions} {count}" for actions, count in found["greedy"].items())
+        print(f"{name}: {counts}, E[r] {np.mean(found['return']):.2f}")
     report = {
         "settings": SETTINGS | {"seeds": given.seeds, "iterations": 200, "plays": 200},
+        "settings_on_policy": ON_POLICY,
         "device": jax.devices()[0].device_kind,
         "versions": {name: version(name) for name in ("jax", "jaxlib")},
         "seconds": round(time.perf_counter() - began, 1),
         "rows": rows,
+        "uniform_warmup": uniform,
+        "on_policy": on_policy,
     }
     if given.output:
         given.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

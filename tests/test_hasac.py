@@ -317,6 +317,11 @@ def test_hasac_escapes_the_local_optimum_of_its_paper_s_game():
     np.testing.assert_allclose(warm["return"], 16.55, atol=1.0)
 
 
+def test_the_limits_that_learned_critics_are_compared_with():
+    for alpha, expected in ((5, 4.2552), (10, 16.5501)):
+        np.testing.assert_allclose(hasac_matrix.exact_limit(alpha)[0], expected, atol=5e-5)
+
+
 class ExactCritic:
     """Q(s, a) of the paper's game, linear in each agent's action, so that probabilities may stand for actions."""
 
