@@ -44,7 +44,7 @@ def random_state(algo: Any, seed: int) -> Any:
     def fill(x):
         return jnp.asarray(0.4 * rng.normal(size=x.shape))
 
-    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(algo.init, jax.random.key(0)))
+    state = problems.zeros_of(jax.eval_shape(algo.init, jax.random.key(0)))
     for part in ("actors", "critics"):
         if (learner := getattr(state, part)) is None:
             continue

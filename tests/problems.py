@@ -55,10 +55,15 @@ def make_algorithm(name: str, spec: EnvSpec, **settings: Any) -> Any:
     return hajax.make_algorithm(name, spec, **(TINY | NUMBERS | own | settings))
 
 
+def zeros_of(shapes: Any) -> Any:
+    """Arrays of zeros; from NumPy's, since JAX compiles a program for each shape of its own."""
+    return jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)
+
+
 def random_state(algo: Any, seed: int) -> Any:
     """The state of `algo` with random numbers for *all* parameters, padded entries, biases and LayerNorm's included."""
     rng = np.random.default_rng(seed)
-    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(algo.init, jax.random.key(0)))
+    state = zeros_of(jax.eval_shape(algo.init, jax.random.key(0)))
 
     def fill(learner):
         return learner._replace(
@@ -231,9 +236,9 @@ class View:
         adam = self.learner.optimiser
         moments = [(adam.mu, None), (adam.nu, None)] if adam else []
         for padded, wanted in ((self.learner.params, before.params), *moments):
-            old = flatten_dict(wanted or jax.tree.map(jnp.zeros_like, padded), sep="/")
+            old = flatten_dict(wanted or jax.tree.map(np.zeros_like, padded), sep="/")
             for name, x in flatten_dict(padded, sep="/").items():
-                rest = np.array(x - old[name])[self.group]
+                rest = (np.asarray(x) - np.asarray(old[name]))[self.group]
                 rest[self.own(name, rest.shape)] = 0
                 assert not rest.any(), f"padding of {name} changed"
 

@@ -56,10 +56,10 @@ def policy_of(kind: str, memory: str = "none"):
     state = problems.random_state(algo, 1)
     batch = problems.random_batch(algo, state, 1, inactive=0.3)
     actors, critics = make_networks("hatrpo", spec, algo.settings, None, None)
-    everyone = group_batches(actors, batch, estimate(critics, state, batch))
+    everyone = jax.jit(lambda *given: group_batches(actors, given[1], estimate(critics, *given)))(state, batch)
     first = functools.partial(jax.tree.map, lambda x: jnp.asarray(x)[0])
     policy, params = GroupPolicy(actors, first(actors.tables), None), first(state.actors.params)
-    return policy, params, policy.samples_of(params, first(everyone))
+    return policy, params, jax.jit(policy.samples_of)(params, first(everyone))
 
 
 @pytest.mark.parametrize("memory", ["none", "gru"])
@@ -69,13 +69,18 @@ def test_fisher_product_is_that_of_the_explicit_hessian(kind, memory):
     policy, params, samples = policy_of(kind, memory)
     assert samples.weight.ndim == (2 if memory == "none" else 3)
     share = samples.weight / samples.weight.sum()
-    around = linearise(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
     flat, unravel = ravel_pytree(params)
-    matrix = jax.hessian(lambda x: policy.mean_kl(params, unravel(x), samples))(flat)
+
+    @jax.jit
+    def fisher_product(v):
+        around = linearise(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
+        return ravel_pytree(around.fisher_product(unravel(v)))[0]
+
+    matrix = jax.jit(jax.hessian(lambda x: policy.mean_kl(params, unravel(x), samples)))(flat)
     rng = np.random.default_rng(0)
     for _ in range(3):
         v = rng.normal(size=flat.shape)
-        product = ravel_pytree(around.fisher_product(unravel(jnp.asarray(v))))[0]
+        product = fisher_product(jnp.asarray(v))
         np.testing.assert_allclose(product, matrix @ v, 0, 1e-8)
     assert np.abs(matrix).max() > 1e-2
 
@@ -86,14 +91,20 @@ def test_the_longest_step_reaches_the_radius_to_second_order(kind, damping):
     """½ xᵀHx = δ with the undamped H, however far the conjugate gradients have come."""
     policy, params, samples = policy_of(kind)
     share = samples.weight / samples.weight.sum()
-    around = linearise(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
-    gradient = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=float)).reshape(x.shape), params)
-    # A gradient of the objective lies in the range of the Fisher matrix.
-    gradient = around.fisher_product(gradient)
-    step, expected = natural_gradient_step(around.fisher_product, gradient, 0.3, damping, iterations=10)
-    x = ravel_pytree(step)[0]
-    assert float(x @ ravel_pytree(around.fisher_product(step))[0]) / 2 == pytest.approx(0.3, rel=1e-9)
-    assert float(x @ ravel_pytree(gradient)[0]) == pytest.approx(float(expected), rel=1e-12)
+
+    @jax.jit
+    def step_and_products(direction):
+        around = linearise(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
+        # A gradient of the objective lies in the range of the Fisher matrix.
+        gradient = around.fisher_product(direction)
+        step, expected = natural_gradient_step(around.fisher_product, gradient, 0.3, damping, iterations=10)
+        x = ravel_pytree(step)[0]
+        return x @ ravel_pytree(around.fisher_product(step))[0], x @ ravel_pytree(gradient)[0], expected
+
+    direction = jax.tree.map(lambda x: jnp.asarray(np.cos(np.arange(float(x.size))).reshape(x.shape)), params)
+    length, gain, expected = map(float, step_and_products(direction))
+    assert length / 2 == pytest.approx(0.3, rel=1e-9)
+    assert gain == pytest.approx(expected, rel=1e-12)
 
 
 def test_direction_is_that_of_conjugate_gradients_with_so_many_iterations():
