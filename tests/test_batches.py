@@ -54,7 +54,7 @@ def test_who_is_alive_where_a_step_led_is_in_the_next_row():
 def test_it_is_what_update_takes():
     algo = hajax.make_algorithm("happo", SPEC, hidden_sizes=(4,), epochs=1, critic_epochs=1)
     batch = hajax.on_policy_batch(SPEC, **REQUIRED, terminated=jnp.ones((T, E), bool))
-    state, info = algo.update(jax.random.key(1), algo.init(jax.random.key(0)), batch)
+    state, info = jax.jit(algo.update)(jax.random.key(1), jax.jit(algo.init)(jax.random.key(0)), batch)
     assert int(state.updates) == 1
     assert all(bool(jnp.isfinite(value).all()) for value in info.values())
 

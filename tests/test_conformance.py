@@ -60,7 +60,7 @@ def batch_for(algo: Algorithm):
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case), scope="module")
 def problem(request):
     algo = build(*request.param)
-    state = algo.init(jax.random.key(0))
+    state = jax.jit(algo.init)(jax.random.key(0))
     batch = batch_for(algo)
     return algo, state, jax.tree.map(lambda x: jnp.asarray(x, float) if x.dtype.kind == "f" else x, batch)
 
@@ -84,15 +84,15 @@ def test_update_is_pure_traced_once_and_keeps_the_states_types(problem):
     assert int(second.updates) == 2
     for name, value in info.items():
         assert np.all(np.isfinite(value)), name
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), first.actors.params, state.actors.params)
-    assert max(jax.tree.leaves(moved)) > 0
+    moved = jax.tree.map(lambda a, b: np.any(np.asarray(a) != np.asarray(b)), first.actors.params, state.actors.params)
+    assert any(jax.tree.leaves(moved))
 
 
 def test_act_scores_its_own_action_on_any_batch_axes(problem):
     algo, state, batch = problem
     timestep = timestep_of(batch)
-    memory = algo.initial_memory(timestep.first.shape)
-    action, extras, _ = algo.act(jax.random.key(3), state, timestep, memory)
+    memory, act = algo.initial_memory(timestep.first.shape), jax.jit(algo.act, static_argnums=4)
+    action, extras, _ = act(jax.random.key(3), state, timestep, memory)
     assert action.shape == batch.action.shape[1:]
     if algo.kind == "on_policy":
         assert extras.log_prob.shape == batch.log_prob.shape[1:]
@@ -103,11 +103,11 @@ def test_act_scores_its_own_action_on_any_batch_axes(problem):
             assert np.all((own >= 0) & (own < choices) & (own == own.astype(int))), space
         elif algo.kind == "off_policy":
             assert np.all((own >= space.low) & (own <= space.high)), space
-    deterministic = [algo.act(jax.random.key(k), state, timestep, memory, True)[0] for k in (4, 5)]
+    deterministic = [act(jax.random.key(k), state, timestep, memory, True)[0] for k in (4, 5)]
     chex.assert_trees_all_equal(*deterministic)
     alone = jax.tree.map(lambda x: x[0], timestep)
     chex.assert_trees_all_close(
-        algo.act(jax.random.key(4), state, alone, algo.initial_memory(()), True)[0], deterministic[0][0], rtol=1e-5
+        act(jax.random.key(4), state, alone, algo.initial_memory(()), True)[0], deterministic[0][0], rtol=1e-5
     )
 
 
@@ -118,7 +118,7 @@ def test_unavailable_actions_are_never_taken(problem):
         return
     timestep = timestep_of(batch)
     keys = jax.random.split(jax.random.key(6), 300)
-    actions = jax.vmap(lambda key: algo.act(key, state, timestep, algo.initial_memory((3,)))[0])(keys)
+    actions = jax.jit(jax.vmap(lambda key: algo.act(key, state, timestep, algo.initial_memory((3,)))[0]))(keys)
     discrete = algo.spec.action_layout.discrete
     index = np.where(discrete, np.asarray(actions), 0).astype(int)
     available = np.broadcast_to(timestep.action_mask, (*index.shape, algo.spec.num_choices))

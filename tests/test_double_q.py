@@ -257,7 +257,7 @@ def test_a_component_without_a_choice_gets_its_own_back_and_no_other_does():
     mask[0, 0, 2] = mask[1, 0, 1] = True
     ts = hajax.make_env("games/hasac_matrix").reset(jax.random.key(0))[1]
     ts = ts._replace(observation=jnp.ones((2, 3)), action_mask=jnp.asarray(mask))
-    random = jax.vmap(lambda key: algo.act(key, state, ts, ())[0])(jax.random.split(jax.random.key(0), 200))
+    random = jax.jit(jax.vmap(lambda key: algo.act(key, state, ts, ())[0]))(jax.random.split(jax.random.key(0), 200))
     greedy = algo.act(jax.random.key(0), state, ts, (), True)[0]
     for action in (np.asarray(random), np.asarray(greedy)[None]):
         assert {tuple(a) for a in action[:, 0]} == {(2, 0)}
@@ -395,7 +395,7 @@ def test_replies_in_turn_settle_and_replies_at_once_do_not(name, ends):
     )
     update = jax.jit(algo.update)
     numbers = algo.hyperparameters
-    state = algo.init(jax.random.key(0), numbers.replace(actor_lr=0.0))
+    state = jax.jit(algo.init)(jax.random.key(0), numbers.replace(actor_lr=0.0))
     for i in range(300):
         state, _ = update(jax.random.key(i), state, batch)
     np.testing.assert_allclose(q_values(algo, state).reshape(2, 2), payoff, atol=0.05)
@@ -434,7 +434,7 @@ def test_independent_learners_average_over_what_the_others_do():
     sizes = {"hidden_sizes": (8,), "head_sizes": (), "batch_size": 9, "actor_lr": 0.05, "discount": 0.5}
     algo = hajax.make_algorithm("id3qn", env, **sizes, target_rate=0.2, epochs=20)
     update = jax.jit(algo.update)
-    state = algo.init(jax.random.key(0))
+    state = jax.jit(algo.init)(jax.random.key(0))
     for i in range(300):
         state, _ = update(jax.random.key(i), state, batch)
     action, _, _ = algo.act(jax.random.key(0), state, env.reset(jax.random.key(0))[1], (), True)

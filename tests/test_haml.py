@@ -148,7 +148,7 @@ def rollout():
 def start(algo):
     """A state with the parameters of the policy that made `rollout`."""
     actors, critics, _ = rollout()
-    state = algo.init(jax.random.key(0))
+    state = jax.jit(algo.init)(jax.random.key(0))
     return state._replace(actors=state.actors._replace(params=actors), critics=state.critics._replace(params=critics))
 
 

@@ -590,4 +590,7 @@ def test_a_neighbourhood_needs_its_settings_and_a_soft_form():
 
 
 def distance(a, b):
-    return sum(float(jnp.square(x - y).sum()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return sum(
+        float(np.square(np.asarray(x) - np.asarray(y)).sum())
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )

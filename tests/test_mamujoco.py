@@ -76,7 +76,7 @@ def test_first_states_differ_and_targets_are_uniform_in_their_disc(reacher):
 
 def test_a_policy_acts_in_gymnasium_robotics(reacher):
     algo = hajax.make_algorithm("happo", reacher, hidden_sizes=(8,))
-    policy = Policy(algo, algo.init(jax.random.key(0)), reacher.observe)
+    policy = Policy(algo, jax.jit(algo.init)(jax.random.key(0)), reacher.observe)
     state, shown = reacher.reset(jax.random.key(3))
     with mujoco_oracle.quietly():
         from gymnasium_robotics import mamujoco_v1

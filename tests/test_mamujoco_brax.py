@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import problems
 import pytest
 from brax.envs import get_environment as brax_environment
 from brax.envs.half_cheetah import Halfcheetah
@@ -54,7 +55,7 @@ def test_brax_has_what_is_promised_and_nothing_else(robot):
 def test_brax_gets_its_actions_in_its_own_units(robot, scale, monkeypatch):
     """Brax's humanoid takes actions in ±1 and makes controls in ±0.4 of them."""
     simulation = in_brax(robot, "spring")
-    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(simulation.reset, jax.random.key(0))[0])
+    state = problems.zeros_of(jax.eval_shape(simulation.reset, jax.random.key(0))[0])
     size = simulation.anatomy.layout.sizes["observation"]
 
     def recording(self, before, action):

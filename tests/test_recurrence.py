@@ -218,7 +218,7 @@ def test_a_vmapped_seed_updates_as_the_seed_alone():
     states = [problems.random_state(algo, seed) for seed in range(2)]
     batches = [problems.random_batch(algo, state, seed, num_envs=2) for seed, state in enumerate(states)]
     keys = jax.random.split(jax.random.key(0), 2)
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *zip(states, batches, strict=True))
+    stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *zip(states, batches, strict=True))
     together = jax.jit(jax.vmap(algo.update), compiler_options=problems.QUICK)(keys, *stacked)
     alone = jax.jit(algo.update, compiler_options=problems.QUICK)
     for i in range(2):
@@ -233,7 +233,7 @@ def test_evaluation_and_policies_carry_the_memory():
     """Both against `act` step by step; the memory decides, since the agents see nothing when asked."""
     env = hajax.make_env("games/memory", delay=3, num_cues=4)
     algo = hajax.make_algorithm("happo", env, hidden_sizes=(8,), memory="gru", output_gain=5.0)
-    state = algo.init(jax.random.key(3))
+    state = jax.jit(algo.init)(jax.random.key(3))
     policy, record = Policy(algo, state), jax.jit(record_episode(env, algo))
     evaluate = jax.jit(hajax.make_evaluate(env, algo, num_episodes=1))
     answers = set()
