@@ -1,10 +1,11 @@
-"""Whether a policy trained here scores the same in mpe2: mean returns in both, and the interval of their difference.
+"""Whether a policy trained here scores the same elsewhere: mean returns in both, and the interval of their difference.
 
     python benchmarks/transfer.py RUN_DIR [RUN_DIR ...] [--episodes 200] [--output FILE.json]
 
-For each seed of each run, `--episodes` fresh episodes in hajax's environment, and as many in mpe2's parallel
-environment of the same name, which the policy drives as `hajax.load_policy` returns it. Deterministic actions. Every
-policy plays episodes of its own in mpe2: the same ones for all would make one lucky draw look like many.
+For each seed of each run, `--episodes` fresh episodes in hajax's environment, and as many in the parallel environment
+of the same name of mpe2, or of gymnasium-robotics for MAMuJoCo, whose physics is MuJoCo's C. The policy drives it as
+`hajax.load_policy` returns it, with deterministic actions. Every policy plays episodes of its own there: the same ones
+for all would make one lucky draw look like many.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import zlib
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import mujoco_oracle
 import numpy as np
 from rich.progress import track
 
 import hajax
 from hajax.cli.loading import LoadedRun, load_run
+from hajax.envs import mamujoco
 from hajax.training.policy import Policy
 
 MPE2 = {
@@ -39,23 +42,48 @@ def returns_in_hajax(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
     return np.asarray(jax.jit(evaluate)(key, loaded.state(seed))["episode_return"])
 
 
-def returns_in_mpe2(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
-    """`[episodes]` sums over agents and steps of mpe2's own rewards."""
+class Elsewhere(NamedTuple):
+    """Another package's parallel environment."""
+
+    package: str
+    env: Any
+    by_state: bool  # the policy observes the whole state
+    shared: bool  # every agent is paid the team's reward, where others are paid a part of it
+
+
+def elsewhere(settings: dict[str, Any]) -> Elsewhere:
+    """The counterpart of the environment that a run's settings name."""
+    name = settings["name"]
+    if name in MPE2:
+        make = import_module(f"mpe2.{MPE2[name]}").parallel_env
+        continuous = settings["actions"] == "continuous"
+        return Elsewhere("mpe2", make(max_cycles=settings["max_steps"], continuous_actions=continuous), False, False)
+    robot, partition = mamujoco.NAMES[name.removeprefix("mamujoco/")]
+    with mujoco_oracle.quietly():
+        env = import_module("gymnasium_robotics").mamujoco_v1.parallel_env(
+            mujoco_oracle.ROBOTICS[robot], partition, agent_obsk=settings["k"]
+        )
+    return Elsewhere("gymnasium-robotics", env, settings["obs"] == "full", True)
+
+
+def returns_elsewhere(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
+    """`[episodes]` sums over steps of the other environment's own rewards to the team."""
     policy = Policy(loaded.team.algorithm, loaded.state(seed), loaded.team.env.observe)
     settings = loaded.settings.env
-    env = import_module(f"mpe2.{MPE2[settings['name']]}").parallel_env(
-        max_cycles=settings["max_steps"], continuous_actions=settings["actions"] == "continuous"
-    )
-    returns = []
+    other = elsewhere(settings)
+    env, returns = other.env, []
     start = zlib.crc32(settings["name"].encode())
-    for episode in track(range(episodes), f"seed {seed} in mpe2", transient=True):
+    for episode in track(range(episodes), f"seed {seed} in {other.package}", transient=True):
         episode_seed = np.random.SeedSequence([start, seed, episode]).generate_state(1)[0]
         observations, _ = env.reset(seed=int(episode_seed))
         memory, total = policy.initial_memory(), 0.0
         while env.agents:
-            actions, memory = policy(observations, memory)
+            if other.by_state:
+                actions, memory = policy(memory=memory, state=env.state())
+            else:
+                actions, memory = policy(observations, memory)
             observations, rewards, *_ = env.step(actions)
-            total += sum(rewards.values())
+            total += sum(rewards.values()) / (len(rewards) if other.shared else 1)
         returns.append(total)
     return np.array(returns)
 
@@ -64,27 +92,29 @@ def compare(run_dir: Path, episodes: int) -> dict[str, Any]:
     """Both returns of every seed and of all seeds together, and the intervals of their differences."""
     loaded = load_run(run_dir)
     here = {seed: returns_in_hajax(loaded, seed, episodes) for seed in loaded.seeds}
-    there = {seed: returns_in_mpe2(loaded, seed, episodes) for seed in loaded.seeds}
+    there = {seed: returns_elsewhere(loaded, seed, episodes) for seed in loaded.seeds}
     settings = loaded.settings
+    package = "mpe2" if settings.env["name"] in MPE2 else "gymnasium-robotics"
+    played = {str(seed): difference(package, [here[seed]], [there[seed]]) for seed in loaded.seeds}
     return {
         "algo": settings.algo["name"],
         "env": settings.env["name"],
-        "actions": settings.env["actions"],
+        **{option: settings.env[option] for option in ("actions", "physics", "obs") if option in settings.env},
         "step": loaded.step,
-        "seeds": {str(seed): difference([here[seed]], [there[seed]]) for seed in loaded.seeds},
-        "all": difference(list(here.values()), list(there.values())),
+        "seeds": played,
+        "all": difference(package, list(here.values()), list(there.values())),
     }
 
 
-def difference(here: list[np.ndarray], there: list[np.ndarray]) -> dict[str, Any]:
-    """mpe2's mean minus hajax's over some policies, with its 95% interval over episodes, which are independent."""
+def difference(package: str, here: list[np.ndarray], there: list[np.ndarray]) -> dict[str, Any]:
+    """Their mean minus hajax's over some policies, with its 95% interval over episodes, which are independent."""
     mean_here, mean_there = np.mean(here), np.mean(there)
     variances = [returns.var(ddof=1) / returns.size for returns in (*here, *there)]
     half_width = 1.96 * np.sqrt(sum(variances)) / len(here)
     interval = [mean_there - mean_here - half_width, mean_there - mean_here + half_width]
     return {
         "hajax": round(float(mean_here), 3),
-        "mpe2": round(float(mean_there), 3),
+        package: round(float(mean_there), 3),
         "difference": round(float(mean_there - mean_here), 3),
         "interval": [round(float(x), 3) for x in interval],
         "contains_zero": bool(interval[0] <= 0 <= interval[1]),
@@ -100,16 +130,16 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = [compare(path, arguments.episodes) for path in arguments.run_dirs]
     for run in runs:
-        what = f"{run['algo']} on {run['env']}, {run['actions']} actions, {run['step']:,} steps"
-        print(f"{what}, {arguments.episodes} episodes in each")
+        print(f"{run['algo']} on {run['env']}, {run['step']:,} steps, {arguments.episodes} episodes in each")
         for name, row in [*run["seeds"].items(), ("all", run["all"])]:
             low, high = row["interval"]
+            package, there = list(row.items())[1]
             print(
-                f"  seed {name}: hajax {row['hajax']:.2f}, mpe2 {row['mpe2']:.2f}, "
+                f"  seed {name}: hajax {row['hajax']:.2f}, {package} {there:.2f}, "
                 f"difference {row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
             )
     if arguments.output:
-        versions = {name: version(name) for name in ("jax", "jaxmarl", "mpe2")}
+        versions = {name: version(name) for name in ("jax", "jaxmarl", "mpe2", "mujoco", "gymnasium-robotics")}
         report = {"episodes": arguments.episodes, "versions": versions, "runs": runs}
         arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
