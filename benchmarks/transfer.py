@@ -1,11 +1,12 @@
 """Whether a policy trained here scores the same elsewhere: mean returns in both, and the interval of their difference.
 
-    python benchmarks/transfer.py RUN_DIR [RUN_DIR ...] [--episodes 200] [--output FILE.json]
+    python benchmarks/transfer.py RUN_DIR [RUN_DIR ...] [--episodes 200] [--draw 0] [--output FILE.json]
 
 For each seed of each run, `--episodes` fresh episodes in hajax's environment, and as many in the parallel environment
 of the same name of mpe2, or of gymnasium-robotics for MAMuJoCo, whose physics is MuJoCo's C. The policy drives it as
 `hajax.load_policy` returns it, with deterministic actions. Every policy plays episodes of its own there: the same ones
-for all would make one lucky draw look like many.
+for all would make one lucky draw look like many. Several runs' policies of one seed do play the same; another `--draw`
+gives other episodes, here and there.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ MPE2 = {
 }
 
 
-def returns_in_hajax(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
+def returns_in_hajax(loaded: LoadedRun, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
     """`[episodes]` team returns, from other episodes than the run's own evaluations saw."""
     evaluate = hajax.make_evaluate(loaded.team.env, loaded.team.algorithm, num_episodes=episodes)
-    key = jax.random.fold_in(jax.random.key(seed), 2)
+    key = jax.random.fold_in(jax.random.key(seed), 2 + draw)
     return np.asarray(jax.jit(evaluate)(key, loaded.state(seed))["episode_return"])
 
 
@@ -66,7 +67,7 @@ def elsewhere(settings: dict[str, Any]) -> Elsewhere:
     return Elsewhere("gymnasium-robotics", env, settings["obs"] == "full", True)
 
 
-def returns_elsewhere(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray:
+def returns_elsewhere(loaded: LoadedRun, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
     """`[episodes]` sums over steps of the other environment's own rewards to the team."""
     policy = Policy(loaded.team.algorithm, loaded.state(seed), loaded.team.env.observe)
     settings = loaded.settings.env
@@ -74,7 +75,7 @@ def returns_elsewhere(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray
     env, returns = other.env, []
     start = zlib.crc32(settings["name"].encode())
     for episode in track(range(episodes), f"seed {seed} in {other.package}", transient=True):
-        episode_seed = np.random.SeedSequence([start, seed, episode]).generate_state(1)[0]
+        episode_seed = np.random.SeedSequence([start, seed, episode, *[draw] * (draw > 0)]).generate_state(1)[0]
         observations, _ = env.reset(seed=int(episode_seed))
         memory, total = policy.initial_memory(), 0.0
         while env.agents:
@@ -88,11 +89,11 @@ def returns_elsewhere(loaded: LoadedRun, seed: int, episodes: int) -> np.ndarray
     return np.array(returns)
 
 
-def compare(run_dir: Path, episodes: int) -> dict[str, Any]:
+def compare(run_dir: Path, episodes: int, draw: int = 0) -> dict[str, Any]:
     """Both returns of every seed and of all seeds together, and the intervals of their differences."""
     loaded = load_run(run_dir)
-    here = {seed: returns_in_hajax(loaded, seed, episodes) for seed in loaded.seeds}
-    there = {seed: returns_elsewhere(loaded, seed, episodes) for seed in loaded.seeds}
+    here = {seed: returns_in_hajax(loaded, seed, episodes, draw) for seed in loaded.seeds}
+    there = {seed: returns_elsewhere(loaded, seed, episodes, draw) for seed in loaded.seeds}
     settings = loaded.settings
     package = "mpe2" if settings.env["name"] in MPE2 else "gymnasium-robotics"
     played = {str(seed): difference(package, [here[seed]], [there[seed]]) for seed in loaded.seeds}
@@ -126,9 +127,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run_dirs", nargs="+", type=Path)
     parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--draw", type=int, default=0, help="which episodes; another number, others")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    runs = [compare(path, arguments.episodes) for path in arguments.run_dirs]
+    runs = [compare(path, arguments.episodes, arguments.draw) for path in arguments.run_dirs]
     for run in runs:
         print(f"{run['algo']} on {run['env']}, {run['step']:,} steps, {arguments.episodes} episodes in each")
         for name, row in [*run["seeds"].items(), ("all", run["all"])]:
@@ -140,7 +142,7 @@ def main() -> None:
             )
     if arguments.output:
         versions = {name: version(name) for name in ("jax", "jaxmarl", "mpe2", "mujoco", "gymnasium-robotics")}
-        report = {"episodes": arguments.episodes, "versions": versions, "runs": runs}
+        report = {"episodes": arguments.episodes, "draw": arguments.draw, "versions": versions, "runs": runs}
         arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

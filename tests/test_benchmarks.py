@@ -321,6 +321,21 @@ def test_the_replay_is_measured_beside_flashbax(tmp_path):
         assert found["flashbax / hajax, sample"]["min"] <= found["flashbax / hajax, sample"]["max"]
 
 
+def test_the_page_of_results_has_the_numbers_of_its_runs():
+    """Every run's row stands in docs/results/README.md as `tabulate.py` prints it, and what it scored in mpe2."""
+    results = ROOT / "docs" / "results"
+    page = (results / "README.md").read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
+    directories = [path.parent for path in sorted(results.glob("*/*/summary.json"))]
+    assert len(directories) > 40
+    for directory in directories:
+        summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+        row = tabulate.row(directory, "win" if "win" in summary.get("eval_metrics", {}) else "return")
+        assert row.partition(" | ")[2] in page, directory
+        if (directory / "transfer.json").exists():
+            played = tabulate.transfer_row(directory).split(" | ")[1:4]
+            assert " | ".join(played) in page, directory
+
+
 def test_the_runs_of_mpe_are_those_of_docs_results():
     """Their settings are known, and those that are there were made with them."""
     there = 0

@@ -59,7 +59,8 @@ def mehaml(
 
         y = Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) (min_j Q′_j(s′, a′) − Σᵢ αᵢ log πⁱ(a′ⁱ|o′ⁱ)),   a′ ~ π,
 
-    with targets φ′ ← τ φ + (1 − τ) φ′. Agents that are not alive have no part in entropies. With `auto_temperature`
+    with targets φ′ ← τ φ + (1 − τ) φ′; the entropies of the steps between are left out, as in HARL. Agents that are not
+    alive have no part in entropies. With `auto_temperature`
     every agent's α descends E[−α (log π(a|o) + H)]: H is `target_entropy` for each real component (in units in which
     its bounds are ±1) and `target_entropy_share` · log n for each choice among n that are available.
 
