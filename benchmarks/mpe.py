@@ -58,17 +58,6 @@ ABLATIONS = {
     ),
     "haddpg_policy": ("haddpg", ["algo.others=policy"]),
 }
-# What may hold HASAC back: Gumbel's bias where there are few choices, and much noise until its temperature has fallen.
-HASAC_VARIANTS = {
-    "spread_discrete/hasac_exact": ["algo.expectation=exact"],
-    "spread_discrete/hasac_exact_share_0.5": ["algo.expectation=exact", "algo.target_entropy_share=0.5"],
-    "spread_discrete/hasac_exact_alpha_0.1": [
-        "algo.expectation=exact",
-        "algo.auto_temperature=false",
-        "algo.temperature=0.1",
-    ],
-    "speaker_listener_continuous/hasac_alpha_0.1": ["algo.auto_temperature=false", "algo.temperature=0.1"],
-}
 
 
 def runs() -> dict[str, list[str]]:
@@ -82,8 +71,6 @@ def runs() -> dict[str, list[str]]:
     where = ["env=mpe/simple_spread", "env.actions=continuous", *COMMON]
     for name, (algo, changes) in ABLATIONS.items():
         listed[f"spread_ablation/{name}"] = [f"algo={algo}", *SETTINGS[algo], *changes, *where]
-    for name, changes in HASAC_VARIANTS.items():
-        listed[name] = [*listed[f"{name.partition('/')[0]}/hasac"], *changes]
     # HARL's own schedule, as far as a CPU takes it.
     listed["spread_2m/hatd3"] = ["algo=hatd3", "preset=harl/mpe_haddpg", *where, "total_steps=2_000_000"]
     return listed
