@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, WORK = ROOT / "docs" / "results", ROOT / "runs" / "mpe"
-KEPT = ("config.yaml", "metrics.csv", "timing.csv", "summary.json", "curve.png", "transfer.json")
+# The last tells that a run is done.
+KEPT = ("config.yaml", "metrics.csv", "timing.csv", "curve.png", "transfer.json", "summary.json")
 
 COMMON = ["total_steps=300_000", "num_seeds=3", "eval.episodes=200", "checkpoint.interval=100_000", "checkpoint.keep=1"]
 # HARL's settings but for the batch, a CPU's budget; a replay that holds the run; n_step from pilot runs (docs/results).
@@ -86,9 +87,11 @@ def make(name: str, settings: list[str]) -> None:
     (RESULTS / name).mkdir(parents=True, exist_ok=True)
     for file in KEPT:
         shutil.copy(directory / file, RESULTS / name / file)
-    config = RESULTS / name / "config.yaml"
-    text = re.sub(r"^out_dir: .*$", f"out_dir: docs/results/{name}", config.read_text(encoding="utf-8"), flags=re.M)
-    config.write_text(re.sub(r"^resume: auto$", "resume: false", text, flags=re.M), encoding="utf-8")
+        if file == "config.yaml":
+            config = RESULTS / name / file
+            text = config.read_text(encoding="utf-8")
+            text = re.sub(r"^out_dir: .*$", f"out_dir: docs/results/{name}", text, flags=re.M)
+            config.write_text(re.sub(r"^resume: auto$", "resume: false", text, flags=re.M), encoding="utf-8")
 
 
 def main() -> None:

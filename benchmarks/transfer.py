@@ -3,10 +3,10 @@
     python benchmarks/transfer.py RUN_DIR [RUN_DIR ...] [--episodes 200] [--draw 0] [--output FILE.json]
 
 For each seed of each run, `--episodes` fresh episodes in hajax's environment, and as many in the parallel environment
-of the same name of mpe2, or of gymnasium-robotics for MAMuJoCo, whose physics is MuJoCo's C. The policy drives it as
-`hajax.load_policy` returns it, with deterministic actions. Every policy plays episodes of its own there: the same ones
-for all would make one lucky draw look like many. Several runs' policies of one seed do play the same; another `--draw`
-gives other episodes, here and there.
+of the same name of mpe2, or of gymnasium-robotics for MAMuJoCo, whose physics is MuJoCo's C. The policy that drives it
+is the one that `hajax.load_policy` returns, with deterministic actions. Every seed's policy plays episodes of its own
+there: the same ones for all would make one lucky draw look like many. Several runs' policies of one seed do play the
+same; another `--draw` gives other episodes, here and there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import mujoco_oracle
 import numpy as np
 from rich.progress import track
 
@@ -59,6 +58,8 @@ def elsewhere(settings: dict[str, Any]) -> Elsewhere:
         make = import_module(f"mpe2.{MPE2[name]}").parallel_env
         continuous = settings["actions"] == "continuous"
         return Elsewhere("mpe2", make(max_cycles=settings["max_steps"], continuous_actions=continuous), False, False)
+    import mujoco_oracle
+
     robot, partition = mamujoco.NAMES[name.removeprefix("mamujoco/")]
     with mujoco_oracle.quietly():
         env = import_module("gymnasium_robotics").mamujoco_v1.parallel_env(
@@ -141,7 +142,8 @@ def main() -> None:
                 f"difference {row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
             )
     if arguments.output:
-        versions = {name: version(name) for name in ("jax", "jaxmarl", "mpe2", "mujoco", "gymnasium-robotics")}
+        names = {"jax", *(list(run["all"])[1] for run in runs)}
+        versions = {name: version(name) for name in sorted(names)}
         report = {"episodes": arguments.episodes, "draw": arguments.draw, "versions": versions, "runs": runs}
         arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """The benchmarks: every row runs and is reported, memory does not grow with a run, the yardstick is a correct PPO."""
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -22,6 +23,7 @@ import arithmetic  # noqa: E402
 import ippo  # noqa: E402
 import matd3  # noqa: E402
 import mpe  # noqa: E402
+import mpe_controllers  # noqa: E402
 import off_policy  # noqa: E402
 import rows  # noqa: E402
 import tabulate  # noqa: E402
@@ -330,10 +332,26 @@ def test_the_page_of_results_has_the_numbers_of_its_runs():
     for directory in directories:
         summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
         row = tabulate.row(directory, "win" if "win" in summary.get("eval_metrics", {}) else "return")
-        assert row.partition(" | ")[2] in page, directory
+        name, _, numbers = row.partition(" | ")
+        assert re.search(rf"^{re.escape(name)}( \(.*\))? \| {re.escape(numbers)}", page, re.MULTILINE), directory
         if (directory / "transfer.json").exists():
-            played = tabulate.transfer_row(directory).split(" | ")[1:4]
-            assert " | ".join(played) in page, directory
+            played = " | ".join(tabulate.transfer_row(directory).split(" | ")[:5])
+            assert f"\n{played} |" in page, directory
+    listed = [name for name in mpe.runs() if not name.startswith("spread_ablation/")]
+    assert all((results / name / "transfer.json").exists() for name in listed)
+
+
+def test_the_page_of_results_has_what_controllers_score():
+    """And whoever knows where to go scores more than who goes to the middle."""
+    results = ROOT / "docs" / "results"
+    page = (results / "README.md").read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
+    kept = json.loads((results / "mpe_controllers.json").read_text(encoding="utf-8"))["returns"]
+    assert len(kept) == 8
+    for row in kept.values():
+        assert f"{row['mean']:.2f} ± {row['standard_error']:.2f}" in page
+    found = [mpe_controllers.returns("simple_reference", "discrete", knows, 300).mean() for knows in (False, True)]
+    expected = [kept[f"simple_reference, discrete, {name}"]["mean"] for name in ("middle", "goal")]
+    np.testing.assert_allclose(found, expected, atol=4 * 11 / 300**0.5)
 
 
 def test_the_runs_of_mpe_are_those_of_docs_results():

@@ -205,7 +205,7 @@ SMALL = {"hidden_sizes": (8,), "batch_size": 16, "buffer_size": 120, "warmup_ste
 
 def test_a_vmapped_seed_trains_as_the_seed_alone_and_numbers_are_traced():
     env = linear_quadratic()
-    algo = hajax.make_algorithm("hatd3", env, **SMALL)
+    algo = hajax.make_algorithm("hatd3", env, **SMALL, normalise_observations=True)
     train = hajax.make_train(env, algo, total_steps=40 + 12 * 32, num_envs=4, rollout_length=8)
     keys = jax.random.split(jax.random.key(0), 3)
     together, metrics = jax.jit(jax.vmap(train))(keys)

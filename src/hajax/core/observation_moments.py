@@ -26,7 +26,8 @@ def with_running_moments(algorithm: Algorithm, groups: Groups) -> Algorithm:
 
     An update first takes its minibatches into the statistics, whose every draw from the replay counts alike (living
     agents' observations only), and then sees observations and states, and where they led, by them. The replay itself
-    keeps what the environment showed, so that old and new transitions are always read in the same units.
+    keeps what the environment showed, so that old and new transitions are always read in the same units. In the rollout
+    between the warm-up and the first update there are no statistics yet, and policies see observations as they are.
     """
     if not algorithm.settings.normalise_observations:
         return algorithm

@@ -1,0 +1,87 @@
+"""What MPE's communicating teams score without learning: agents in the middle of the landmarks, and at the right one.
+
+    python benchmarks/mpe_controllers.py [--episodes 10000] [--output FILE.json]
+
+`middle` is the best place for an agent that is told nothing; `goal` knows which landmark it is sent to, as if it had been
+told before the first step. Both reckon with their velocity; discrete ones move along the longer axis. They are no optimum,
+but the first is what a policy has to beat before it can be said to listen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+import hajax
+
+NUM_STEPS = 25
+LEAD = 0.3  # steps of velocity that are reckoned with; the best of 0.3, 0.5 and 0.8
+
+
+def wanted(task: str, observation: jax.Array, knows: bool) -> jax.Array:
+    """Where every agent is to go, seen from where it is, `[N, 2]`; an agent that cannot move has zeros."""
+    landmarks = observation[:, 2:8].reshape(-1, 3, 2)
+    if task == "simple_speaker_listener":  # what the speaker sees is its landmark's colour
+        goal = jnp.array([0, jnp.argmax(observation[0, :3])])
+        landmarks = landmarks.at[0].set(0)
+    else:  # each sees the other's
+        goal = jnp.argmax(observation[::-1, 8:11], -1)
+    place = landmarks[jnp.arange(2), goal] if knows else landmarks.mean(1)
+    velocity = observation[:, :2] * (jnp.array([0, 1]) if task == "simple_speaker_listener" else jnp.ones(2))[:, None]
+    return place - LEAD * velocity
+
+
+def action(env: Any, offset: jax.Array) -> jax.Array:
+    """Forces towards `offset` `[N, 2]`, and no message."""
+    if env.spec.has_discrete:
+        axis = jnp.argmax(jnp.abs(offset), -1)
+        along = jnp.take_along_axis(offset, axis[:, None], -1)[:, 0]
+        move = jnp.where(jnp.abs(along) < 0.05, 0, 1 + 2 * axis + (along > 0))
+        return move[:, None].astype(float)
+    force = jnp.clip(3 * offset, -1, 1)
+    pushes = jnp.stack([-force[:, 0], force[:, 0], -force[:, 1], force[:, 1]], -1)
+    blank = jnp.zeros((env.spec.num_agents, env.spec.num_components))
+    return blank.at[:, 1:5].set(jnp.clip(pushes, 0, 1)[:, : env.spec.num_components - 1])
+
+
+def returns(task: str, actions: str, knows: bool, episodes: int) -> jax.Array:
+    """`[episodes]` team returns."""
+    env = hajax.make_env(f"mpe/{task}", actions=actions)
+
+    def episode(key):
+        def step(carry, _):
+            state, shown, total = carry
+            state, shown = env.step(key, state, action(env, wanted(task, shown.observation, knows)))
+            return (state, shown, total + shown.reward[0]), None
+
+        state, shown = env.reset(key)
+        return lax.scan(step, (state, shown, jnp.zeros(())), None, NUM_STEPS)[0][2]
+
+    return jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), episodes))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=10_000)
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    report: dict[str, Any] = {"episodes": given.episodes, "returns": {}}
+    for task in ("simple_speaker_listener", "simple_reference"):
+        for actions in ("continuous", "discrete"):
+            for name, knows in (("middle", False), ("goal", True)):
+                found = returns(task, actions, knows, given.episodes)
+                row = {"mean": float(found.mean()), "standard_error": float(found.std() / len(found) ** 0.5)}
+                report["returns"][f"{task}, {actions}, {name}"] = row
+                print(f"{task}, {actions}, {name}: {row['mean']:.2f} ± {row['standard_error']:.2f}", flush=True)
+    if given.output:
+        given.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
