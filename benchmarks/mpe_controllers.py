@@ -2,9 +2,9 @@
 
     python benchmarks/mpe_controllers.py [--episodes 10000] [--output FILE.json]
 
-`middle` is the best place for an agent that is told nothing; `goal` knows which landmark it is sent to, as if it had been
-told before the first step. Both reckon with their velocity; discrete ones move along the longer axis. They are no optimum,
-but the first is what a policy has to beat before it can be said to listen.
+`middle` is the best place for an agent that is told nothing; `goal` knows which landmark it is sent to, as if it had
+been told before the first step. Both reckon with their velocity; discrete ones move along the longer axis. They are no
+optimum, but the first is what a policy has to beat before it can be said to listen.
 """
 
 from __future__ import annotations
