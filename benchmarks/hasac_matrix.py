@@ -69,7 +69,7 @@ def play(algo: Any, loop: Any, start: Any, key: jax.Array) -> tuple[jax.Array, j
 
 
 def train_on_policy(name: str, num_seeds: int) -> dict[str, Any]:
-    """HAPPO or MAPPO from the same policies, on as many plays."""
+    """HAPPO or MAPPO from the same policies, in as many iterations of as many plays."""
     env = hajax.make_env("games/hasac_matrix")
     algo = hajax.make_algorithm(name, env, **ON_POLICY)
     loop = hajax.make_loop(env, algo, num_envs=200, rollout_length=1)

@@ -68,13 +68,11 @@ def elsewhere(settings: dict[str, Any]) -> Elsewhere:
     return Elsewhere("gymnasium-robotics", env, settings["obs"] == "full", True)
 
 
-def returns_elsewhere(loaded: LoadedRun, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
+def returns_elsewhere(loaded: LoadedRun, other: Elsewhere, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
     """`[episodes]` sums over steps of the other environment's own rewards to the team."""
     policy = Policy(loaded.team.algorithm, loaded.state(seed), loaded.team.env.observe)
-    settings = loaded.settings.env
-    other = elsewhere(settings)
     env, returns = other.env, []
-    start = zlib.crc32(settings["name"].encode())
+    start = zlib.crc32(loaded.settings.env["name"].encode())
     for episode in track(range(episodes), f"seed {seed} in {other.package}", transient=True):
         episode_seed = np.random.SeedSequence([start, seed, episode, *[draw] * (draw > 0)]).generate_state(1)[0]
         observations, _ = env.reset(seed=int(episode_seed))
@@ -93,15 +91,17 @@ def returns_elsewhere(loaded: LoadedRun, seed: int, episodes: int, draw: int = 0
 def compare(run_dir: Path, episodes: int, draw: int = 0) -> dict[str, Any]:
     """Both returns of every seed and of all seeds together, and the intervals of their differences."""
     loaded = load_run(run_dir)
-    here = {seed: returns_in_hajax(loaded, seed, episodes, draw) for seed in loaded.seeds}
-    there = {seed: returns_elsewhere(loaded, seed, episodes, draw) for seed in loaded.seeds}
     settings = loaded.settings
-    package = "mpe2" if settings.env["name"] in MPE2 else "gymnasium-robotics"
+    other = elsewhere(settings.env)
+    package = other.package
+    here = {seed: returns_in_hajax(loaded, seed, episodes, draw) for seed in loaded.seeds}
+    there = {seed: returns_elsewhere(loaded, other, seed, episodes, draw) for seed in loaded.seeds}
     played = {str(seed): difference(package, [here[seed]], [there[seed]]) for seed in loaded.seeds}
     return {
         "algo": settings.algo["name"],
         "env": settings.env["name"],
         **{option: settings.env[option] for option in ("actions", "physics", "obs") if option in settings.env},
+        "elsewhere": package,
         "step": loaded.step,
         "seeds": played,
         "all": difference(package, list(here.values()), list(there.values())),
@@ -136,13 +136,12 @@ def main() -> None:
         print(f"{run['algo']} on {run['env']}, {run['step']:,} steps, {arguments.episodes} episodes in each")
         for name, row in [*run["seeds"].items(), ("all", run["all"])]:
             low, high = row["interval"]
-            package, there = list(row.items())[1]
             print(
-                f"  seed {name}: hajax {row['hajax']:.2f}, {package} {there:.2f}, "
+                f"  seed {name}: hajax {row['hajax']:.2f}, {run['elsewhere']} {row[run['elsewhere']]:.2f}, "
                 f"difference {row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
             )
     if arguments.output:
-        names = {"jax", *(list(run["all"])[1] for run in runs)}
+        names = {"jax", *(run["elsewhere"] for run in runs)}
         versions = {name: version(name) for name in sorted(names)}
         report = {"episodes": arguments.episodes, "draw": arguments.draw, "versions": versions, "runs": runs}
         arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
