@@ -1,10 +1,12 @@
 """What MPE's communicating teams score without learning: agents in the middle of the landmarks, and at the right one.
 
-    python benchmarks/mpe_controllers.py [--episodes 10000] [--output FILE.json]
+    python benchmarks/mpe_controllers.py [--episodes 10000] [--mpe2 EPISODES] [--output FILE.json]
 
 `middle` is the best place for an agent that is told nothing; `goal` knows which landmark it is sent to, as if it had
 been told before the first step. Both reckon with their velocity; discrete ones move along the longer axis. They are no
 optimum, but the first is what a policy has to beat before it can be said to listen.
+
+`--mpe2` has `middle` play that many episodes of mpe2's environments as well: more than policies can be asked for.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from transfer import elsewhere, returns_elsewhere
 
 import hajax
+from hajax.training.policy import Policy
 
 NUM_STEPS = 25
 LEAD = 0.3  # steps of velocity that are reckoned with; the best of 0.3, 0.5 and 0.8
@@ -66,19 +71,39 @@ def returns(task: str, actions: str, knows: bool, episodes: int) -> jax.Array:
     return jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), episodes))
 
 
+def returns_in_mpe2(task: str, actions: str, episodes: int) -> np.ndarray:
+    """`[episodes]` team returns of `middle` in mpe2."""
+    env = hajax.make_env(f"mpe/{task}", actions=actions)
+
+    def act(key, state, timestep, memory, deterministic=False):
+        return action(env, wanted(task, timestep.observation, False)), {}, memory
+
+    policy = Policy(hajax.make_algorithm("happo", env)._replace(act=act), None)
+    other = elsewhere({"name": f"mpe/{task}", "actions": actions, "max_steps": NUM_STEPS})
+    return returns_elsewhere(policy, other, 0, episodes)
+
+
+def summary(found: Any) -> dict[str, float]:
+    return {"mean": float(found.mean()), "standard_error": float(found.std() / len(found) ** 0.5)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=10_000)
+    parser.add_argument("--mpe2", type=int, default=0, metavar="EPISODES")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    report: dict[str, Any] = {"episodes": given.episodes, "returns": {}}
+    report: dict[str, Any] = {"episodes": given.episodes, "returns": {}, "episodes_mpe2": given.mpe2, "mpe2": {}}
     for task in ("simple_speaker_listener", "simple_reference"):
         for actions in ("continuous", "discrete"):
             for name, knows in (("middle", False), ("goal", True)):
-                found = returns(task, actions, knows, given.episodes)
-                row = {"mean": float(found.mean()), "standard_error": float(found.std() / len(found) ** 0.5)}
+                row = summary(returns(task, actions, knows, given.episodes))
                 report["returns"][f"{task}, {actions}, {name}"] = row
                 print(f"{task}, {actions}, {name}: {row['mean']:.2f} ± {row['standard_error']:.2f}", flush=True)
+            if given.mpe2:
+                row = summary(returns_in_mpe2(task, actions, given.mpe2))
+                report["mpe2"][f"{task}, {actions}, middle"] = row
+                print(f"{task}, {actions}, middle, mpe2: {row['mean']:.2f} ± {row['standard_error']:.2f}", flush=True)
     if given.output:
         given.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

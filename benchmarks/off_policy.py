@@ -15,6 +15,7 @@ The replays of all seeds together hold `buffer_size` observations.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -187,16 +188,18 @@ def line(cell: dict[str, Any]) -> str:
     return f"{cell['seeds']} seeds: {rates} steps/s; {ratios}; {compiled} s to compile"
 
 
-def replay_memory(size: int = 1_000_000, num_envs: int = 20) -> dict[str, Any]:
-    """A replay of continuous simple_spread: bytes as stated, as its arrays have, and by which the process grew."""
+def replay_memory(transitions: int = 1_000_000, num_envs: int = 20) -> dict[str, Any]:
+    """A replay of continuous simple_spread that holds as many: bytes as stated, as its arrays have, and by which the
+    process grew. An episode of T transitions takes T + 1 rows."""
     spec = environment().spec
-    rows = size // num_envs
+    rows = math.ceil(transitions / num_envs * (spec.max_steps + 1) / spec.max_steps)
     program = jax.jit(lambda: jax.tree.map(jnp.ones_like, init_replay(spec, num_envs, rows))).lower().compile()
     reset_peak()
     before = peak_memory()["resident"]
     replay = jax.block_until_ready(program())
     return {
-        "observations": size,
+        "transitions": transitions,
+        "rows": num_envs * rows,
         "stated_bytes": replay_bytes(spec, num_envs, rows),
         "array_bytes": sum(x.nbytes for x in jax.tree.leaves(replay)),
         "process_growth_bytes": peak_memory()["resident"] - before,

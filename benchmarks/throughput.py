@@ -85,9 +85,9 @@ def table_line(cell: dict[str, Any]) -> str:
 
 
 def arithmetic(schedules: dict[str, Schedule], size: int) -> dict[str, Any]:
-    """GFLOP/s of float32 matrix products here: of large square ones (`peak`), and of each schedule's hidden layer."""
+    """GFLOP/s of float32 matrix products here: large square ones, each schedule's hidden layer, and the best."""
     say("matrix products")
-    layers = {}
+    square, layers = round(product_rate(size, size, size), 1), {}
     for name, schedule in schedules.items():
         width, batch = schedule.settings["hidden_sizes"][0], schedule.steps // schedule.settings["minibatches"]
         layers[name] = {
@@ -95,7 +95,8 @@ def arithmetic(schedules: dict[str, Schedule], size: int) -> dict[str, Any]:
             "product": round(product_rate(batch, width, width), 1),
             "gradient_of_weights": round(product_rate(width, batch, width, transposed=True), 1),
         }
-    return {"peak": round(product_rate(size, size, size), 1), "peak_size": size, "hidden_layers": layers}
+    best = max(square, *(layer[product] for layer in layers.values() for product in ("product", "gradient_of_weights")))
+    return {"peak": best, "square": square, "square_size": size, "hidden_layers": layers}
 
 
 def memory(schedule: Schedule, lengths: list[int]) -> dict[str, Any]:

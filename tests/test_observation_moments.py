@@ -13,6 +13,7 @@ from test_conformance import timestep_of
 from hajax.spec import Box, Discrete
 
 CHOICES, BOX = (Discrete(3),) * 3, (Box((-1.0, 0.0), (2.0, 0.5)),) * 3
+MIXED = (Discrete(3), Box((-1.0, 0.0), (2.0, 0.5)), Discrete(3))
 SHARING = (0, 1, 0)
 
 
@@ -28,10 +29,12 @@ def normalised(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("name", "spaces"), [("hatd3", BOX), ("hasac", CHOICES), ("had3qn", CHOICES), ("id3qn", CHOICES)]
+    ("name", "spaces"),
+    [("hatd3", BOX), ("hasac", CHOICES), ("hasac", MIXED), ("had3qn", CHOICES), ("id3qn", CHOICES)],
 )
 def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
-    """Agents 0 and 2 share; the dead have no part; the policy in training and evaluation sees the same units."""
+    """Agents 0 and 2 share, and agent 1 observes less than they, through padding; the dead have no part; the policy in
+    training and evaluation sees the same units."""
     spec = problems.make_spec(spaces, (4, 2, 4))
     algo, plain = (
         off_policy_problems.make_algorithm(name, spec, sharing=SHARING, batch_size=40, normalise_observations=on)
@@ -75,6 +78,7 @@ def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
         assert jax.tree.structure(without) == jax.tree.structure(plain_state)
         for ours, theirs in zip(jax.tree.leaves(without), jax.tree.leaves(plain_state), strict=True):
             np.testing.assert_allclose(ours, theirs, 1e-8, 1e-8)
+    assert not np.asarray(state.moments.observation.mean)[1, 2:].any()  # where agent 1 observes nothing
     counts = [len(np.concatenate(rows)) for rows in observations]
     np.testing.assert_array_equal(state.moments.observation.weight, counts)
 

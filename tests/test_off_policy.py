@@ -461,7 +461,8 @@ def test_the_riccati_controller_earns_the_best_cost():
     [("hatd3", 0.05, 15_000, 64, 2), ("haddpg", 0.10, 25_000, 128, 1), ("hasac", 0.05, 25_000, 128, 1)],
 )
 def test_the_linear_quadratic_game_is_solved(name, within, steps, batch_size, num_seeds):
-    """Discount 0.9, ten steps cut by truncation, from which targets bootstrap: as if the game went on for ever."""
+    """Discount 0.9, ten steps cut by truncation, from which targets bootstrap: as if the game went on for ever. What
+    is learned keeps away from its bounds, without which the optimum is known."""
     env = linear_quadratic(max_steps=10)
     settings = {"hidden_sizes": (64, 64), "activation": "silu", "batch_size": batch_size, "warmup_steps": 1000}
     numbers = {"actor_lr": 1e-3, "critic_lr": 3e-3, "target_rate": 0.02, "discount": 0.9}
@@ -473,3 +474,17 @@ def test_the_linear_quadratic_game_is_solved(name, within, steps, batch_size, nu
     assert (cost < (1 + within) * best_cost(2, 10)).all()
     # Nor is any better than the best one, but for the draw of 4,000 first states.
     assert (cost > 0.97 * best_cost(2, 10)).all()
+
+    def forces(state, key):
+        """Of one episode, `[10, N]`."""
+
+        def step(carry, _):
+            simulation, ts = carry
+            action, _, _ = algo.act(key, state, ts, algo.initial_memory(()), True)
+            return env.step(key, simulation, action), action[:, 0]
+
+        return jax.lax.scan(step, env.reset(key), None, 10)[1]
+
+    keys = jax.random.split(jax.random.key(2), 1000)
+    largest = jax.jit(jax.vmap(lambda state: jnp.abs(jax.vmap(lambda key: forces(state, key))(keys)).max()))(state)
+    assert (np.asarray(largest) < 0.9 * 1.5).all()

@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from tiny import TINY_OFF_POLICY
 
 import hajax
 from hajax.cli import main
@@ -168,6 +169,28 @@ def test_seeds_and_checkpoints_are_chosen(run):
     assert jax.tree.all(jax.tree.map(np.array_equal, first, parameters(seed=3, checkpoint="last")))
     for different in (other, early):
         assert not jax.tree.all(jax.tree.map(np.array_equal, first, different))
+
+
+def test_statistics_of_observations_are_loaded_with_the_policy(tmp_path):
+    """An off-policy run's: the policy is that of the plain algorithm, shown what was seen in their units."""
+    path = tmp_path / "run"
+    settings = [*TINY_OFF_POLICY, "total_steps=104", "algo.normalise_observations=true", f"out_dir={path}"]
+    assert main(["train", *settings]) == 0
+    policy = hajax.load_policy(path, seed=1)
+    moments = policy.state.moments.observation
+    mean, std = moments.mean, np.sqrt(moments.deviation / moments.weight[:, None] + 1e-8)
+    plain = Policy(
+        hajax.make_algorithm("hatd3", policy.spec, hidden_sizes=(8,), batch_size=16, buffer_size=400),
+        policy.state._replace(moments=None),
+    )
+    seen = np.random.default_rng(0).normal(size=mean.shape)
+    names = [agent.name for agent in policy.spec.agents]
+    actions, _ = policy(dict(zip(names, seen, strict=True)))
+    expected, _ = plain(dict(zip(names, (seen - mean) / std, strict=True)))
+    as_it_is, _ = plain(dict(zip(names, seen, strict=True)))
+    for name in names:
+        np.testing.assert_allclose(actions[name], expected[name], rtol=1e-4, atol=1e-5)
+        assert np.abs(actions[name] - as_it_is[name]).max() > 1e-3
 
 
 def test_evaluating_again_gives_the_same_and_every_seed(run, tmp_path, capsys):
