@@ -35,7 +35,7 @@ ENVIRONMENTS = {
     "reference": "mpe/simple_reference",
 }
 # The parts of HASAC's paper: fixed temperatures (Figure 4b), and no entropy but Gaussian noise (4a); and with discrete
-# actions what entropy its temperatures aim at.
+# actions what entropy its temperatures aim at, and the expectation over own actions in the place of samples.
 ABLATIONS = {
     "spread_ablation": {
         **{
@@ -54,11 +54,14 @@ ABLATIONS = {
         ),
         "haddpg_policy": ("haddpg", ["algo.others=policy"]),
     },
-    "speaker_listener_ablation": {f"share_{x}": ("hasac", [f"algo.target_entropy_share={x}"]) for x in ("0", "0.5")},
+    "spread_discrete_ablation": {
+        "share_0.5": ("hasac", ["algo.target_entropy_share=0.5"]),
+        "exact": ("hasac", ["algo.expectation=exact"]),
+    },
 }
 ABLATED = {
     "spread_ablation": ["env=mpe/simple_spread", "env.actions=continuous"],
-    "speaker_listener_ablation": ["env=mpe/simple_speaker_listener", "env.actions=discrete"],
+    "spread_discrete_ablation": ["env=mpe/simple_spread", "env.actions=discrete"],
 }
 
 
@@ -80,4 +83,5 @@ def runs() -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    main(__doc__, "mpe", runs(), episodes=200)
+    listed = runs()
+    main(__doc__, "mpe", listed, episodes={name: 200 for name in listed if "_ablation/" not in name})

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from transfer import elsewhere, returns_elsewhere
+from rich.progress import track
+from transfer import elsewhere
 
 import hajax
-from hajax.training.policy import Policy
 
 NUM_STEPS = 25
 LEAD = 0.3  # steps of velocity that are reckoned with; the best of 0.3, 0.5 and 0.8
@@ -71,16 +72,31 @@ def returns(task: str, actions: str, knows: bool, episodes: int) -> jax.Array:
     return jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), episodes))
 
 
-def returns_in_mpe2(task: str, actions: str, episodes: int) -> np.ndarray:
-    """`[episodes]` team returns of `middle` in mpe2."""
-    env = hajax.make_env(f"mpe/{task}", actions=actions)
-
-    def act(key, state, timestep, memory, deterministic=False):
-        return action(env, wanted(task, timestep.observation, False)), {}, memory
-
-    policy = Policy(hajax.make_algorithm("happo", env)._replace(act=act), None)
-    other = elsewhere({"name": f"mpe/{task}", "actions": actions, "max_steps": NUM_STEPS})
-    return returns_elsewhere(policy, other, 0, episodes)
+def returns_in_mpe2(task: str, actions: str, episodes: int, together: int = 100) -> np.ndarray:
+    """`[episodes]` team returns of `middle` in mpe2, rounded up to as many as are played side by side."""
+    spec = (env := hajax.make_env(f"mpe/{task}", actions=actions)).spec
+    act = jax.jit(jax.vmap(lambda observation: action(env, wanted(task, observation, False))))
+    settings = {"name": f"mpe/{task}", "actions": actions, "max_steps": NUM_STEPS}
+    envs = [elsewhere(settings).env for _ in range(together)]
+    returns = []
+    for batch in track(range(-(-episodes // together)), f"{task}, {actions} in mpe2", transient=True):
+        seeds = np.random.SeedSequence([zlib.crc32(spec.name.encode()), batch]).generate_state(together)
+        shown = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)]
+        total = np.zeros(together)
+        for _ in range(NUM_STEPS):
+            seen = np.zeros((together, spec.num_agents, spec.observation_size), np.float32)
+            for i, agent in enumerate(spec.agents):
+                seen[:, i, : agent.observation_size] = [observations[agent.name] for observations in shown]
+            for k, chosen in enumerate(np.asarray(act(seen))):
+                given = {
+                    agent.name: int(row[0]) if spec.has_discrete else row[: agent.action_space.num_components]
+                    for agent, row in zip(spec.agents, chosen, strict=True)
+                }
+                shown[k], rewards, *_ = envs[k].step(given)
+                total[k] += sum(rewards.values())
+        assert not any(env.agents for env in envs)
+        returns.append(total)
+    return np.concatenate(returns)
 
 
 def summary(found: Any) -> dict[str, float]:

@@ -36,10 +36,19 @@ def row(directory: Path, metric: str) -> str:
     return f"| `{directory.name}` | {summary['total_steps']:,} | {seeds} | {values['mean']:.{digits}f} | {interval} |"
 
 
-def average_row(directory: Path, metric: str) -> str:
-    """One run: the average over all its evaluations but the first, before any update, which is how fast it learned."""
+def average_row(directory: Path, metric: str, since: int = 0) -> str:
+    """One run: the average over its evaluations from `since` steps on, which is how fast it learned.
+
+    The first is never among them, at the start or after an off-policy run's warm-up: nothing was learned by then.
+    """
     with (directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        lines = [line for line in csv.DictReader(file) if int(line["step"]) > 0]
+        lines = list(csv.DictReader(file))
+    start = min(int(line["step"]) for line in lines)
+    lines = [line for line in lines if int(line["step"]) > start and int(line["step"]) >= since]
+    if not lines:
+        raise SystemExit(
+            f"since={since}, but {directory} ends before; allowed: at most the steps of its last evaluation"
+        )
     column = "eval_return_mean" if metric == "return" else f"eval_{metric}"
     if column not in lines[0]:
         raise SystemExit(f"metric={metric} of {directory}: no column {column} in metrics.csv")
@@ -67,7 +76,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--metric", default="return", help="length, or one of the environment's own, such as win")
-    parser.add_argument("--all", action="store_true", help="averages over all evaluations instead of the last")
+    parser.add_argument("--all", action="store_true", help="averages over evaluations instead of the last")
+    parser.add_argument("--since", type=int, default=0, metavar="STEPS", help="with --all, from so many steps on")
     parser.add_argument("--transfer", action="store_true", help="beside mpe2, from transfer.json")
     arguments = parser.parse_args()
     if arguments.transfer:
@@ -75,7 +85,8 @@ def main() -> None:
         return
     print((AVERAGES if arguments.all else HEADER).format(arguments.metric))
     for directory in arguments.runs:
-        print((average_row if arguments.all else row)(directory, arguments.metric))
+        average = (directory, arguments.metric, arguments.since)
+        print(average_row(*average) if arguments.all else row(directory, arguments.metric))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""Trains what docs/results shows of MAMuJoCo, run after run, and plays its policies in gymnasium-robotics.
+
+    python benchmarks/mamujoco_runs.py --list
+    python benchmarks/mamujoco_runs.py ant_4x2/happo
+    python benchmarks/mamujoco_runs.py                everything that docs/results does not have yet
+
+A run trains in runs/mamujoco/TASK/NAME, where it goes on if it was interrupted, and is copied to docs/results/TASK/NAME
+when it is finished and its policies have played. Several of these may work side by side, one on each core.
+"""
+
+from __future__ import annotations
+
+from kept_runs import main
+
+COMMON = ["num_seeds=2", "eval.episodes=10", "eval_interval=50_000", "checkpoint.interval=100_000", "checkpoint.keep=1"]
+# HARL's settings have 10 million steps. For a tenth of them and less: many small steps of the optimiser on small
+# minibatches, from shorter rollouts on-policy, and five times as many per environment step off-policy.
+HAPPO = [
+    "num_envs=8",
+    "rollout_length=256",
+    "algo.minibatches=16",
+    "algo.epochs=10",
+    "algo.critic_epochs=10",
+    "algo.actor_lr=3e-4",
+    "algo.critic_lr=3e-4",
+    "algo.entropy_coef=0",
+    "algo.normalise_observations=true",
+    "lr_decay=true",
+]
+HATD3 = ["algo.batch_size=256", "algo.updates_per_step=5", "algo.buffer_size=400_000"]
+TRANSFER = {
+    "half_cheetah_2x3/happo": [*HAPPO, "total_steps=2_000_000"],
+    "half_cheetah_2x3/hatd3": [*HATD3, "total_steps=300_000"],
+    "ant_4x2/happo": [*HAPPO, "total_steps=1_000_000"],
+    "ant_4x2/hatd3": [*HATD3, "total_steps=300_000"],
+}
+
+
+def runs() -> dict[str, list[str]]:
+    """The settings of every run, by `TASK/NAME`."""
+    listed = {}
+    for run, changes in TRANSFER.items():
+        task, name = run.split("/")
+        preset = f"harl/{task}" if name == "happo" else f"harl/{task}_{name}"
+        listed[run] = [f"algo={name}", f"env=mamujoco/{task}", f"preset={preset}", *COMMON, *changes]
+    return listed
+
+
+if __name__ == "__main__":
+    main(__doc__, "mamujoco", runs(), episodes=dict.fromkeys(TRANSFER, 50))
