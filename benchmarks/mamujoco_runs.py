@@ -31,8 +31,8 @@ HATD3 = ["algo.batch_size=256", "algo.updates_per_step=5", "algo.buffer_size=400
 TRANSFER = {
     "half_cheetah_2x3/happo": [*HAPPO, "total_steps=2_000_000"],
     "half_cheetah_2x3/hatd3": [*HATD3, "total_steps=300_000"],
-    "ant_4x2/happo": [*HAPPO, "total_steps=1_000_000"],
-    "ant_4x2/hatd3": [*HATD3, "total_steps=300_000"],
+    "ant_4x2/happo": [*HAPPO, "total_steps=800_000"],
+    "ant_4x2/hatd3": [*HATD3, "total_steps=250_000"],
 }
 
 

@@ -19,7 +19,7 @@ HEADER = "| run | steps per seed | {} by seed | mean | interquartile mean, 95% i
 
 AVERAGES = "| run | {} by seed, average over the training | mean |\n|---|---|---|"
 
-TRANSFERS = "| run | hajax | mpe2 | difference | by seed | intervals with 0 |\n|---|---|---|---|---|---|"
+TRANSFERS = "| run | hajax | elsewhere | difference | by seed | intervals with 0 |\n|---|---|---|---|---|---|"
 
 
 def row(directory: Path, metric: str) -> str:
@@ -62,14 +62,15 @@ def average_row(directory: Path, metric: str, since: int = 0) -> str:
 
 
 def transfer_row(directory: Path) -> str:
-    """One run's returns here and in mpe2, from `transfer.json`, and how many seeds' intervals contain 0."""
+    """One run's returns here and elsewhere, from `transfer.json`, and how many seeds' intervals contain 0."""
     (played,) = json.loads((directory / "transfer.json").read_text(encoding="utf-8"))["runs"]
     every, seeds = played["all"], played["seeds"].values()
     low, high = every["interval"]
     apart = ", ".join(f"{seed['difference']:+.2f}" for seed in seeds)
     contain = f"{sum(seed['contains_zero'] for seed in seeds)} of {len(seeds)}"
     difference = f"{every['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
-    return f"| `{directory.name}` | {every['hajax']:.2f} | {every['mpe2']:.2f} | {difference} | {apart} | {contain} |"
+    there = every[played.get("elsewhere", "mpe2")]
+    return f"| `{directory.name}` | {every['hajax']:.2f} | {there:.2f} | {difference} | {apart} | {contain} |"
 
 
 def main() -> None:
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--metric", default="return", help="length, or one of the environment's own, such as win")
     parser.add_argument("--all", action="store_true", help="averages over evaluations instead of the last")
     parser.add_argument("--since", type=int, default=0, metavar="STEPS", help="with --all, from so many steps on")
-    parser.add_argument("--transfer", action="store_true", help="beside mpe2, from transfer.json")
+    parser.add_argument("--transfer", action="store_true", help="beside mpe2 or gymnasium-robotics, from transfer.json")
     arguments = parser.parse_args()
     if arguments.transfer:
         print("\n".join([TRANSFERS, *map(transfer_row, arguments.runs)]))

@@ -21,6 +21,7 @@ sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts that import eac
 
 import arithmetic  # noqa: E402
 import ippo  # noqa: E402
+import kept_runs  # noqa: E402
 import matd3  # noqa: E402
 import mpe  # noqa: E402
 import mpe_controllers  # noqa: E402
@@ -343,6 +344,52 @@ def test_the_page_of_results_has_the_numbers_of_its_runs():
             assert f"\n{played} |" in page, directory
     listed = [name for name in mpe.runs() if "_ablation/" not in name]
     assert all((results / name / "transfer.json").exists() for name in listed)
+
+
+def test_kept_runs_are_trained_played_elsewhere_and_copied(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def run(command, check):
+        calls.append([str(part) for part in command])
+        if "train" in calls[-1]:
+            directory = Path(calls[-1][-2].removeprefix("out_dir="))
+            directory.mkdir(parents=True)
+            for name in set(kept_runs.KEPT) - {"transfer.json"}:
+                (directory / name).write_text(f"seed: 0\nout_dir: {directory}\nresume: auto\n", encoding="utf-8")
+        else:
+            Path(calls[-1][-1]).write_text("{}", encoding="utf-8")
+
+    monkeypatch.setattr(kept_runs, "ROOT", tmp_path)
+    monkeypatch.setattr(kept_runs, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(kept_runs.subprocess, "run", run)
+    listed = {"task/one": ["algo=happo"], "task/two": ["algo=mappo"]}
+
+    def main(*arguments):
+        monkeypatch.setattr(sys, "argv", ["script", *arguments])
+        kept_runs.main("What.", "here", listed, {"task/one": 7})
+
+    main("task/one")
+    assert [call[3:] for call in calls[:1]] == [
+        ["train", "algo=happo", f"out_dir={tmp_path / 'runs/here/task/one'}", "resume=auto"]
+    ]
+    assert calls[1][2:5] == [str(tmp_path / "runs/here/task/one"), "--episodes", "7"]
+    kept = tmp_path / "results" / "task" / "one"
+    assert {path.name for path in kept.iterdir()} == set(kept_runs.KEPT)
+    assert (kept / "config.yaml").read_text() == "seed: 0\nout_dir: docs/results/task/one\nresume: false\n"
+    # What is there is left alone, unless it is asked for, and so is what another process makes.
+    (tmp_path / "runs/here/task/two.begun").mkdir()
+    main()
+    assert len(calls) == 2
+    assert "task/two: another process has it" in capsys.readouterr().out
+    (tmp_path / "runs/here/task/two.begun").rmdir()
+    main()
+    assert len(calls) == 3
+    assert not (tmp_path / "results/task/two/transfer.json").exists()
+    assert not list((tmp_path / "runs/here/task").glob("*.begun"))
+    main("--list")
+    assert capsys.readouterr().out.count("done  task/") == 2
+    with pytest.raises(SystemExit, match="task/three: no such run; allowed: task/one, task/two"):
+        main("task/three")
 
 
 def test_the_page_of_results_has_what_controllers_score():
