@@ -13,8 +13,10 @@ import off_policy_problems
 import problems
 import pytest
 import reference_off_policy as reference
+from tiny import TINY_OFF_POLICY
 
 import hajax
+from hajax.cli import main, memory
 from hajax.cli.memory import memory_warning, shown_bytes
 from hajax.core import off_policy
 from hajax.envs.base import timestep
@@ -413,6 +415,16 @@ def test_a_replay_that_does_not_fit_into_memory_is_told_of():
     )
     fits, fits_twice = (int(text.split("at most ")[1].split()[0]) for text in (warning, copies))
     assert fits_twice <= fits
+
+
+def test_a_run_whose_replay_does_not_fit_says_so_first(tmp_path, monkeypatch, capsys):
+    """Of 400 rows each of two seeds, and their copies in a checkpoint; even without progress."""
+    monkeypatch.setattr(memory, "free_memory", lambda: 1000)
+    settings = [*TINY_OFF_POLICY, "total_steps=104", "eval_interval=32", f"out_dir={tmp_path / 'run'}"]
+    assert main(["train", *settings]) == 0
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warning.startswith("hajax train: warning: algo.buffer_size=400 takes ")
+    assert warning.endswith("but 1 kB are free; at most 5 would fit")
     assert [shown_bytes(x) for x in (12, 3456, 7.89e6, 999.7e6)] == ["12 bytes", "3.46 kB", "7.89 MB", "1 GB"]
 
 
