@@ -396,10 +396,14 @@ def test_the_page_of_results_has_what_controllers_score():
     """And whoever knows where to go scores more than who goes to the middle."""
     results = ROOT / "docs" / "results"
     page = (results / "README.md").read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
-    kept = json.loads((results / "mpe_controllers.json").read_text(encoding="utf-8"))["returns"]
-    assert len(kept) == 8
-    for row in kept.values():
+    report = json.loads((results / "mpe_controllers.json").read_text(encoding="utf-8"))
+    kept = report["returns"]
+    assert (len(kept), len(report["mpe2"])) == (8, 4)
+    for row in (*kept.values(), *report["mpe2"].values()):
         assert f"{row['mean']:.2f} ± {row['standard_error']:.2f}" in page
+    for name, row in report["mpe2"].items():  # the same in both, within three standard errors
+        error = (row["standard_error"] ** 2 + kept[name]["standard_error"] ** 2) ** 0.5
+        assert abs(row["mean"] - kept[name]["mean"]) < 3 * error, name
     found = [mpe_controllers.returns("simple_reference", "discrete", knows, 300).mean() for knows in (False, True)]
     expected = [kept[f"simple_reference, discrete, {name}"]["mean"] for name in ("middle", "goal")]
     np.testing.assert_allclose(found, expected, atol=4 * 11 / 300**0.5)
