@@ -146,6 +146,8 @@ def main() -> None:
             )
     if arguments.output:
         names = {"jax", *(run["elsewhere"] for run in runs)}
+        if "gymnasium-robotics" in names:
+            names |= {"gymnasium", "mujoco", "mujoco-mjx"}
         versions = {name: version(name) for name in sorted(names)}
         report = {"episodes": arguments.episodes, "draw": arguments.draw, "versions": versions, "runs": runs}
         arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
