@@ -14,7 +14,7 @@ from kept_runs import main
 
 COMMON = ["num_seeds=2", "eval.episodes=10", "eval_interval=50_000", "checkpoint.interval=100_000", "checkpoint.keep=1"]
 # HARL's settings have 10 million steps. For a tenth of them and less: many small steps of the optimiser on small
-# minibatches, from shorter rollouts on-policy, and five times as many per environment step off-policy.
+# minibatches, from shorter rollouts on-policy, and five times as many of narrower networks off-policy.
 HAPPO = [
     "num_envs=8",
     "rollout_length=256",
@@ -27,12 +27,12 @@ HAPPO = [
     "algo.normalise_observations=true",
     "lr_decay=true",
 ]
-HATD3 = ["algo.batch_size=256", "algo.updates_per_step=5", "algo.buffer_size=400_000"]
+HATD3 = ["algo.batch_size=256", "algo.hidden_sizes=[128,128]", "algo.updates_per_step=5", "algo.buffer_size=400_000"]
 TRANSFER = {
     "half_cheetah_2x3/happo": [*HAPPO, "total_steps=2_000_000"],
     "half_cheetah_2x3/hatd3": [*HATD3, "total_steps=300_000"],
     "ant_4x2/happo": [*HAPPO, "total_steps=800_000"],
-    "ant_4x2/hatd3": [*HATD3, "total_steps=250_000"],
+    "ant_4x2/hatd3": [*HATD3, "total_steps=150_000"],
 }
 
 

@@ -22,6 +22,7 @@ sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts that import eac
 import arithmetic  # noqa: E402
 import ippo  # noqa: E402
 import kept_runs  # noqa: E402
+import mamujoco_runs  # noqa: E402
 import matd3  # noqa: E402
 import mpe  # noqa: E402
 import mpe_controllers  # noqa: E402
@@ -409,15 +410,31 @@ def test_the_page_of_results_has_what_controllers_score():
     np.testing.assert_allclose(found, expected, atol=4 * 11 / 300**0.5)
 
 
+def assert_made_so(name, settings):
+    """A kept run was made with the settings that its script would make it with."""
+    composed = config.compose(settings)
+    kept = ROOT / "docs" / "results" / name / "config.yaml"
+    made = yaml.safe_load(kept.read_text(encoding="utf-8"))
+    assert made["out_dir"] == f"docs/results/{name}"
+    # A setting that came after the run had its default's effect.
+    defaults = config.compose([f"algo={made['algo']['name']}"])["algo"]
+    made["algo"] |= {setting: defaults[setting] for setting in composed["algo"].keys() - made["algo"].keys()}
+    for key in ("algo", "env", "total_steps", "num_seeds", "num_envs", "rollout_length", "lr_decay", "preset", "seed"):
+        assert made[key] == composed[key], (name, key)
+
+
 def test_the_runs_of_mpe_are_those_of_docs_results():
-    """All are there, and were made with the settings that the script would make them with."""
+    """All are there."""
     for name, settings in mpe.runs().items():
-        composed = config.compose(settings)
-        kept = ROOT / "docs" / "results" / name / "config.yaml"
-        made = yaml.safe_load(kept.read_text(encoding="utf-8"))
-        assert made["out_dir"] == f"docs/results/{name}"
-        # A setting that came after the run had its default's effect.
-        defaults = config.compose([f"algo={made['algo']['name']}"])["algo"]
-        made["algo"] |= {setting: defaults[setting] for setting in composed["algo"].keys() - made["algo"].keys()}
-        for key in ("algo", "env", "total_steps", "num_seeds", "num_envs", "rollout_length", "preset", "seed"):
-            assert made[key] == composed[key], (name, key)
+        assert_made_so(name, settings)
+
+
+def test_the_runs_of_mamujoco_in_docs_results_are_the_script_s():
+    """Those that are there."""
+    kept = {
+        path.parent.relative_to(ROOT / "docs/results").as_posix() for path in ROOT.glob("docs/results/*/*/summary.json")
+    }
+    listed = {name: settings for name, settings in mamujoco_runs.runs().items() if name in kept}
+    assert "half_cheetah_2x3/happo" in listed
+    for name, settings in listed.items():
+        assert_made_so(name, settings)
