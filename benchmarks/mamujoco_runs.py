@@ -36,6 +36,36 @@ TRANSFER = {
 }
 
 
+# Whether updates in turn help, the more so with more agents: the same budget for all, in brax, where a CPU can pay it.
+IN_TURN = [
+    "env.physics=brax-spring",
+    "num_seeds=3",
+    "total_steps=1_000_000",
+    "eval.episodes=20",
+    "eval_interval=100_000",
+    "checkpoint.keep=1",
+]
+ROLLOUTS = ["num_envs=32", "rollout_length=64", "algo.normalise_observations=true", "lr_decay=true"]
+CRITIC = ["algo.minibatches=4", "algo.critic_epochs=5", "algo.critic_lr=3e-4"]
+CLIPPED = [*ROLLOUTS, *CRITIC, "algo.epochs=5", "algo.actor_lr=3e-4", "algo.entropy_coef=0"]
+REPLAY = ["algo.batch_size=256", "algo.hidden_sizes=[128,128]", "algo.buffer_size=1_000_000"]
+UNSHARED = ["algo.sharing=none"]
+VARIANTS = {
+    "happo": ("happo", "ant_4x2", CLIPPED),
+    "hatrpo": ("hatrpo", "ant_4x2_hatrpo", [*ROLLOUTS, *CRITIC]),
+    "mappo": ("mappo", "ant_4x2", CLIPPED),
+    "mappo_unshared": ("mappo", "ant_4x2", [*CLIPPED, *UNSHARED]),
+    "ippo": ("ippo", "ant_4x2", CLIPPED),
+    "ippo_unshared": ("ippo", "ant_4x2", [*CLIPPED, *UNSHARED]),
+    "haa2c": ("haa2c", "ant_4x2_haa2c", [*ROLLOUTS, *CRITIC, "algo.epochs=5", "algo.actor_lr=3e-4"]),
+    "maa2c": ("maa2c", "ant_4x2_haa2c", [*ROLLOUTS, *CRITIC, "algo.epochs=5", "algo.actor_lr=3e-4"]),
+    "haddpg": ("haddpg", "ant_4x2_haddpg", REPLAY),
+    "maddpg": ("maddpg", "ant_4x2_haddpg", REPLAY),
+}
+SHOWN = {"2x4": ("happo", "hatrpo", "mappo", "mappo_unshared"), "4x2": tuple(VARIANTS)}
+SHOWN["8x1"] = SHOWN["2x4"]
+
+
 def runs() -> dict[str, list[str]]:
     """The settings of every run, by `TASK/NAME`."""
     listed = {}
@@ -43,6 +73,11 @@ def runs() -> dict[str, list[str]]:
         task, name = run.split("/")
         preset = f"harl/{task}" if name == "happo" else f"harl/{task}_{name}"
         listed[run] = [f"algo={name}", f"env=mamujoco/{task}", f"preset={preset}", *COMMON, *changes]
+    for agents, names in SHOWN.items():
+        for name in names:
+            algo, preset, changes = VARIANTS[name]
+            where = [f"algo={algo}", f"env=mamujoco/ant_{agents}", f"preset=harl/{preset}"]
+            listed[f"ant_{agents}_spring/{name}"] = [*where, *changes, *IN_TURN]
     return listed
 
 
