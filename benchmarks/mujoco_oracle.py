@@ -98,15 +98,19 @@ def robotics_model(robot: str, segments: int = 0) -> Any:
 
 
 def coupled_cheetahs() -> Any:
-    """gymnasium-robotics' environment, mended where it reads the tendon's Jacobian, which MuJoCo 4 stores sparsely."""
+    """gymnasium-robotics' environment, mended where it reads the tendon's Jacobian, which newer MuJoCo stores sparsely.
+
+    Where its entries stand is told by MuJoCo 3's data, by MuJoCo 4's model.
+    """
     from gymnasium_robotics.envs.multiagent_mujoco.coupled_half_cheetah import CoupledHalfCheetahEnv
 
     class Mended(CoupledHalfCheetahEnv):
         def _get_obs(self):
             data, model = self.data, self.model
             jacobian = np.zeros((model.ntendon, model.nv))
-            start, count = data.ten_J_rowadr[0], data.ten_J_rownnz[0]
-            jacobian[0, data.ten_J_colind.ravel()[start : start + count]] = data.ten_J.ravel()[start : start + count]
+            where = model if hasattr(model, "ten_J_rowadr") else data
+            start, count = where.ten_J_rowadr[0], where.ten_J_rownnz[0]
+            jacobian[0, where.ten_J_colind.ravel()[start : start + count]] = data.ten_J.ravel()[start : start + count]
             parts = [data.qpos[1:9], data.qpos[10:18], data.qvel, jacobian[0, :2], jacobian[0, 9:11]]
             return np.concatenate([*parts, data.ten_length, data.ten_velocity])
 

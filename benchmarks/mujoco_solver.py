@@ -9,6 +9,8 @@ From states that random actions lead to, contacts or not:
   joint's velocity, beside the fastest joint's, so that one knows what a difference means;
 - accelerations in MJX (float64) with bounds of its line search, against those with the XML's 50: in how many states
   they differ, and the greatest difference over the greatest acceleration.
+
+What `--output` holds already is not measured again.
 """
 
 from __future__ import annotations
@@ -107,38 +109,51 @@ def line_search(model: Any, given: mujoco_oracle.Transitions) -> dict[str, Any]:
     return report
 
 
+def measure(name: str, states: int) -> dict[str, Any]:
+    segments = ROBOTS[name]
+    body = find_robot(name, f"{segments}x1")
+    model = body.model("v5")
+    model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    given = mujoco_oracle.transitions(name, "v5", states, segments)
+    return {
+        "states with contact": int(given.touching.sum()),
+        "velocity": deviations(model, body.frame_skip, given),
+        "line search": line_search(model, given),
+    }
+
+
+def line(name: str, row: dict[str, Any], states: int) -> str:
+    speed, kind = row["velocity"], "contact" if row["states with contact"] else "free"
+    shown = [speed["fast"]["free"], *(speed[x][kind] for x in list(speed)[1:])]
+    cells = ["–" if x is None else f"{x:.2g}" for x in (speed["fastest joint"], *shown)]
+    differ = row["line search"][str(BOUNDS[-1])]["states that differ"]
+    return f"| `{name}` | {' | '.join(cells)} | {differ} of {states} differ |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--robots", nargs="+", default=list(ROBOTS), choices=ROBOTS)
     parser.add_argument("--states", type=int, default=200)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    robots = {}
+    versions = {package: installed(package) for package in ("jax", "mujoco", "mujoco-mjx", "gymnasium")}
+    about: dict[str, Any] = {"states": arguments.states, "versions": versions}
+    robots: dict[str, Any] = {}
+    if arguments.output and arguments.output.exists():
+        before = json.loads(arguments.output.read_text(encoding="utf-8"))
+        robots = before.pop("robots")
+        if before != about:
+            raise SystemExit(f"{arguments.output} was measured with {before}, not {about}; give another --output")
     print(
         "| robot | fastest joint | `fast`, free | in contact | 1 iteration | 100 | time step / 4 | line search of 6 |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for name in track(arguments.robots, "robots", transient=True):
-        segments = ROBOTS[name]
-        body = find_robot(name, f"{segments}x1")
-        model = body.model("v5")
-        model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
-        given = mujoco_oracle.transitions(name, "v5", arguments.states, segments)
-        row = {
-            "states with contact": int(given.touching.sum()),
-            "velocity": deviations(model, body.frame_skip, given),
-            "line search": line_search(model, given),
-        }
-        robots[name] = row
-        speed, kind = row["velocity"], "contact" if given.touching.any() else "free"
-        shown = [speed["fast"]["free"], *(speed[x][kind] for x in list(speed)[1:])]
-        cells = ["–" if x is None else f"{x:.2g}" for x in (speed["fastest joint"], *shown)]
-        differ = row["line search"][str(BOUNDS[-1])]["states that differ"]
-        print(f"| `{name}` | {' | '.join(cells)} | {differ} of {arguments.states} differ |", flush=True)
-        if arguments.output:
-            versions = {package: installed(package) for package in ("jax", "mujoco", "mujoco-mjx", "gymnasium")}
-            report = {"states": arguments.states, "versions": versions, "robots": robots}
-            arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if name not in robots:
+            robots[name] = measure(name, arguments.states)
+            if arguments.output:
+                arguments.output.write_text(json.dumps(about | {"robots": robots}, indent=1) + "\n", encoding="utf-8")
+        print(line(name, robots[name], arguments.states), flush=True)
 
 
 if __name__ == "__main__":
