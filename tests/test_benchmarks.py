@@ -410,6 +410,18 @@ def test_the_page_of_results_has_what_controllers_score():
     np.testing.assert_allclose(found, expected, atol=4 * 11 / 300**0.5)
 
 
+def test_the_page_of_mamujoco_has_what_fast_physics_leaves_out():
+    page = (ROOT / "docs" / "mamujoco.md").read_text(encoding="utf-8")
+    report = json.loads((ROOT / "docs" / "results" / "mamujoco_solver.json").read_text(encoding="utf-8"))
+    assert len(report["robots"]) == 11
+    for name, row in report["robots"].items():
+        speed, kind = row["velocity"], "contact" if row["states with contact"] else "free"
+        others = ("fast, 1 iteration", "fast, 100 iterations", "a quarter of the time step")
+        shown = [speed["fastest joint"], *speed["fast"].values(), *(speed[other][kind] for other in others)]
+        assert f"| `{name}` | {' | '.join('–' if x is None else f'{x:.2g}' for x in shown)} |" in page
+        assert [found["states that differ"] for found in row["line search"].values()] == [0, 0]
+
+
 def assert_made_so(name, settings):
     """A kept run was made with the settings that its script would make it with."""
     composed = config.compose(settings)
