@@ -35,14 +35,14 @@ def make(name: str, settings: list[str], directory: Path, episodes: int) -> None
             config.write_text(re.sub(r"^resume: auto$", "resume: false", text, flags=re.M), encoding="utf-8")
 
 
-def main(what: str, folder: str, runs: Mapping[str, list[str]], episodes: int | Mapping[str, int]) -> None:
+def main(what: str, folder: str, runs: Mapping[str, list[str]], episodes: Mapping[str, int]) -> None:
     """Makes the runs that are named, or all that are missing.
 
     Args:
         what: the script's docstring.
         folder: where they train: runs/`folder`.
         runs: the settings of every run, by `TASK/NAME`.
-        episodes: how many each seed's policy plays elsewhere, of all or of those that are named here.
+        episodes: how many each seed's policy plays elsewhere, of the runs whose policies do.
     """
     parser = argparse.ArgumentParser(description=what.splitlines()[0])
     parser.add_argument("names", nargs="*", help="TASK/NAME; all that are missing otherwise")
@@ -64,6 +64,6 @@ def main(what: str, folder: str, runs: Mapping[str, list[str]], episodes: int | 
                 print(f"{name}: another process has it; remove {begun} if none does")
                 continue
             try:
-                make(name, runs[name], directory, episodes if isinstance(episodes, int) else episodes.get(name, 0))
+                make(name, runs[name], directory, episodes.get(name, 0))
             finally:
                 begun.rmdir()

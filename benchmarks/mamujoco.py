@@ -166,12 +166,7 @@ def main() -> None:
         "envs": arguments.envs,
         "versions": {package: installed(package) for package in ("jax", "mujoco", "mujoco-mjx", "gymnasium", "brax")},
     }
-    robots: dict[str, Any] = {}
-    if arguments.output and arguments.output.exists():
-        before = json.loads(arguments.output.read_text(encoding="utf-8"))
-        robots = before.pop("robots")
-        if before != report:
-            raise SystemExit(f"{arguments.output} was measured with {before}, not {report}; give another --output")
+    robots = mujoco_oracle.measured_before(arguments.output, report)
     rows = [
         (name, kind)
         for name in arguments.robots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -44,6 +45,17 @@ class Transitions(NamedTuple):
     reward: np.ndarray
     terminated: np.ndarray
     touching: np.ndarray
+
+
+def measured_before(output: Path | None, about: dict[str, Any]) -> dict[str, Any]:
+    """The `robots` that a script's output holds already; SystemExit if they were measured with something else."""
+    if output is None or not output.exists():
+        return {}
+    before = json.loads(output.read_text(encoding="utf-8"))
+    robots = before.pop("robots")
+    if before != about:
+        raise SystemExit(f"{output} was measured with {before}, not {about}; give another --output")
+    return robots
 
 
 @contextlib.contextmanager

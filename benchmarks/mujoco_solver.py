@@ -138,12 +138,7 @@ def main() -> None:
     arguments = parser.parse_args()
     versions = {package: installed(package) for package in ("jax", "mujoco", "mujoco-mjx", "gymnasium")}
     about: dict[str, Any] = {"states": arguments.states, "versions": versions}
-    robots: dict[str, Any] = {}
-    if arguments.output and arguments.output.exists():
-        before = json.loads(arguments.output.read_text(encoding="utf-8"))
-        robots = before.pop("robots")
-        if before != about:
-            raise SystemExit(f"{arguments.output} was measured with {before}, not {about}; give another --output")
+    robots = mujoco_oracle.measured_before(arguments.output, about)
     print(
         "| robot | fastest joint | `fast`, free | in contact | 1 iteration | 100 | time step / 4 | line search of 6 |"
     )

@@ -68,10 +68,11 @@ def elsewhere(settings: dict[str, Any]) -> Elsewhere:
     return Elsewhere("gymnasium-robotics", env, settings["obs"] == "full", True)
 
 
-def returns_elsewhere(policy: Policy, other: Elsewhere, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
+def returns_elsewhere(loaded: LoadedRun, other: Elsewhere, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
     """`[episodes]` sums over steps of the other environment's own rewards to the team."""
+    policy = Policy(loaded.team.algorithm, loaded.state(seed), loaded.team.env.observe)
     env, returns = other.env, []
-    start = zlib.crc32(policy.spec.name.encode())
+    start = zlib.crc32(loaded.settings.env["name"].encode())
     for episode in track(range(episodes), f"seed {seed} in {other.package}", transient=True):
         episode_seed = np.random.SeedSequence([start, seed, episode, *[draw] * (draw > 0)]).generate_state(1)[0]
         observations, _ = env.reset(seed=int(episode_seed))
@@ -94,12 +95,7 @@ def compare(run_dir: Path, episodes: int, draw: int = 0) -> dict[str, Any]:
     other = elsewhere(settings.env)
     package = other.package
     here = {seed: returns_in_hajax(loaded, seed, episodes, draw) for seed in loaded.seeds}
-    there = {
-        seed: returns_elsewhere(
-            Policy(loaded.team.algorithm, loaded.state(seed), loaded.team.env.observe), other, seed, episodes, draw
-        )
-        for seed in loaded.seeds
-    }
+    there = {seed: returns_elsewhere(loaded, other, seed, episodes, draw) for seed in loaded.seeds}
     played = {str(seed): difference(package, [here[seed]], [there[seed]]) for seed in loaded.seeds}
     return {
         "algo": settings.algo["name"],

@@ -39,6 +39,17 @@ def test_what_is_compared_with_runs_for_the_coupled_cheetahs():
     assert (np.abs(first).max(1) > 1e-4).all()
 
 
+def test_what_was_measured_goes_on_only_with_the_same(tmp_path):
+    output = tmp_path / "kept.json"
+    assert (
+        mujoco_oracle.measured_before(None, {"states": 3}) == mujoco_oracle.measured_before(output, {"states": 3}) == {}
+    )
+    output.write_text('{"states": 3, "robots": {"ant": 1}}', encoding="utf-8")
+    assert mujoco_oracle.measured_before(output, {"states": 3}) == {"ant": 1}
+    with pytest.raises(SystemExit, match=r"kept.json was measured with {'states': 3}, not {'states': 4}; give another"):
+        mujoco_oracle.measured_before(output, {"states": 4})
+
+
 def test_positions_are_integrated_as_mujoco_does():
     """Ant's and HalfCheetah's joints: free, hinge and slide; from quaternions that are none, too."""
     rng = np.random.default_rng(0)
