@@ -17,7 +17,8 @@ import mujoco_oracle
 
 
 @pytest.mark.parametrize(
-    ("name", "version"), [("half_cheetah_2x3", "v5"), ("reacher_2x1", "v5"), ("reacher_2x1", "v4")]
+    ("name", "version"),
+    [("half_cheetah_2x3", "v5"), ("hopper_3x1", "v5"), ("ant_4x2", "v5"), ("reacher_2x1", "v5"), ("reacher_2x1", "v4")],
 )
 def test_a_step_is_mujoco_s(name, version):
     """All robots are in benchmarks/mamujoco.py; these compile fast."""

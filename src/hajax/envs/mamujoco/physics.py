@@ -18,11 +18,30 @@ import mujoco
 import numpy as np
 
 from hajax.envs.lazy import import_quietly
+from hajax.envs.mamujoco.contacts import as_in_c
 from hajax.envs.mamujoco.tasks import Readings
 
 mjx = import_quietly("mujoco.mjx")
 
 FREE, BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
+RK4, EULER = mujoco.mjtIntegrator.mjINT_RK4, mujoco.mjtIntegrator.mjINT_EULER
+BEFORE_CONTACTS = (
+    mjx.kinematics,
+    mjx.com_pos,
+    mjx.tendon,
+    mjx.crb,
+    mjx.tendon_armature,
+    mjx.factor_m,
+    mjx.collision,
+)
+AFTER_CONTACTS = (
+    mjx.make_constraint,
+    mjx.transmission,
+    mjx.fwd_velocity,
+    mjx.fwd_actuation,
+    mjx.fwd_acceleration,
+)
+MUNTHE_KAAS = int(mujoco.__version__.split(".")[0]) >= 4
 # Steps of the solver's line search: MJX goes through all of the XML's 50 even where the first few have found the place.
 # In 300 states each of HalfCheetah and Ant the third changed nothing any more (float64).
 LINE_SEARCH = 6
@@ -78,7 +97,7 @@ class Physics:
     def step(self, state: PhysicsState, ctrl: jax.Array) -> tuple[PhysicsState, Readings]:
         """`frame_skip` time steps under the same controls."""
         data = self.blank.replace(**state._asdict(), ctrl=ctrl.astype(state.qpos.dtype))
-        advance = self._runge_kutta if self.model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4 else self._as_mjx
+        advance = {RK4: self._runge_kutta, EULER: self._euler}.get(self.model.opt.integrator, self._implicit)
         data, _ = jax.lax.scan(advance, data, None, self.frame_skip)
         after = PhysicsState(data.qpos, data.qvel, data.qacc_warmstart)
         return after, self.read(mjx.rne_postconstraint(self.compiled, data))
@@ -102,11 +121,30 @@ class Physics:
             tendon_velocity=derived.ten_velocity,
         )
 
-    def _as_mjx(self, data: Any, _: None) -> tuple[Any, None]:
-        return mjx.step(self.compiled, data), None
+    def forward(self, data: Any) -> Any:
+        """Accelerations and all else from positions, velocities and controls: as `mjx.forward`, with C's contacts.
+
+        Nothing sees what cameras, lights and sensors would.
+        """
+        given = data
+        for derive in BEFORE_CONTACTS:
+            data = derive(self.compiled, data)
+        data = as_in_c(self.compiled, data)
+        for derive in AFTER_CONTACTS:
+            data = derive(self.compiled, data)
+        constrained = data._impl.efc_J.size > 0
+        data = mjx.solve(self.compiled, data) if constrained else data.replace(qacc=data.qacc_smooth)
+        # In double precision MJX widens integers too, which a scan's carry must not.
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), data, given)
+
+    def _euler(self, data: Any, _: None) -> tuple[Any, None]:
+        return mjx.euler(self.compiled, self.forward(data)), None
+
+    def _implicit(self, data: Any, _: None) -> tuple[Any, None]:
+        return mjx.implicit(self.compiled, self.forward(data)), None
 
     def _runge_kutta(self, data: Any, _: None) -> tuple[Any, None]:
-        """One time step of the fourth order, as `mjx.step`, which unrolls the stages: this compiles three times faster.
+        """One time step of the fourth order. MJX unrolls the stages, which takes three times as long to compile.
 
         What is derived is left as in the last stage, and positions and velocities as after the step.
         """
@@ -117,8 +155,8 @@ class Physics:
             ahead, weight = numbers
             qpos = self._integrate(start.qpos, slopes[0], ahead * dt)
             qvel = start.qvel + ahead * dt * slopes[1]
-            data = mjx.forward(self.compiled, data.replace(qpos=qpos, qvel=qvel))
-            here = qvel, data.qacc
+            data = self.forward(data.replace(qpos=qpos, qvel=qvel))
+            here = self._tangent(ahead * dt * slopes[0], qvel), data.qacc
             return (data, here, jax.tree.map(lambda sum, x: sum + weight * x, total, here)), None
 
         none = jnp.zeros_like(start.qvel), jnp.zeros_like(start.qvel)
@@ -126,6 +164,19 @@ class Physics:
         qpos = self._integrate(start.qpos, total[0], dt)
         after = {"qpos": qpos, "qvel": start.qvel + dt * total[1], "qacc_warmstart": data.qacc}
         return data.replace(**after, time=start.time + dt), None
+
+    def _tangent(self, moved: jax.Array, qvel: jax.Array) -> jax.Array:
+        """How fast the displacement since the step's start grows; of a body that turned, not its angular velocity.
+
+        MuJoCo 4 and later take this into account (Munthe-Kaas's method), earlier ones and MJX do not.
+        """
+        if not MUNTHE_KAAS:
+            return qvel
+        for kind, v in zip(self.model.jnt_type, self.model.jnt_dofadr, strict=True):
+            if kind in (FREE, BALL):
+                turning = slice(v + 3, v + 6) if kind == FREE else slice(v, v + 3)
+                qvel = qvel.at[turning].set(_growth(moved[turning], qvel[turning]))
+        return qvel
 
     def _integrate(self, qpos: jax.Array, qvel: jax.Array, dt: jax.Array | float) -> jax.Array:
         """Positions after `dt` at a constant velocity; quaternions turn by the angle that the body's own axes see."""
@@ -139,6 +190,20 @@ class Physics:
             else:
                 following.append(qpos[q : q + 1] + dt * qvel[v : v + 1])
         return jnp.concatenate(following)
+
+
+def _growth(rotation: jax.Array, angular_velocity: jax.Array) -> jax.Array:
+    """The rate of the rotation vector of a body that has turned by `rotation` and turns at that velocity, in its axes.
+
+    `ω + u×ω/2 + (1 - θ/2 cot(θ/2))/θ² u×(u×ω)` with u the rotation and θ its angle.
+    """
+    square = jnp.sum(jnp.square(rotation))
+    large = square > 0.01
+    half = jnp.sqrt(jnp.where(large, square, 1)) / 2
+    series = 1 / 12 + square / 720 + jnp.square(square) / 30240  # the rest is below 1e-12
+    weight = jnp.where(large, (1 - half / jnp.tan(half)) / (4 * jnp.square(half)), series)
+    once = jnp.cross(rotation, angular_velocity)
+    return angular_velocity + once / 2 + weight * jnp.cross(rotation, once)
 
 
 def _turned(quaternion: jax.Array, rotation: jax.Array) -> jax.Array:

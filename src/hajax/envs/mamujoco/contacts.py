@@ -1,0 +1,89 @@
+"""Where bodies touch, as MuJoCo's C computes it: MJX's contacts, mended where they are only nearly the same.
+
+MJX finds the nearest points of two capsules (and of a sphere and a capsule) with a small number added to the
+denominators, by which contacts move by some 1e-5 m, and turns the tangents of a contact between a plane and a capsule
+away from the capsule's axis when that stands steeper than 60 degrees: with pyramids for friction cones another force.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+PLANE, SPHERE, CAPSULE = (int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}")) for name in ("PLANE", "SPHERE", "CAPSULE"))
+X, Y, Z = np.eye(3)
+
+
+def as_in_c(model: Any, data: Any) -> Any:
+    """The mjx.Data after `mjx.collision`, with the contacts of spheres, capsules and planes as C has them.
+
+    Only two capsules that are exactly parallel still touch in one point, where C has up to two.
+    """
+    contact = data._impl.contact
+    if not len(contact.dist):
+        return data
+    first, second = contact.geom.T
+    kinds = jnp.asarray(model.geom_type)
+    is_round = (kinds == SPHERE) | (kinds == CAPSULE)
+    axis = data.geom_xmat[:, :, 2]
+    half = jnp.where(kinds == CAPSULE, model.geom_size[:, 1], 0)[:, None] * axis  # from the centre to the end
+    centre, radius = data.geom_xpos, model.geom_size[:, 0]
+
+    one, other = jax.vmap(nearest)(centre[first], half[first], centre[second], half[second])
+    across = jax.vmap(_unit, (0, None))(jnp.cross(axis[first], axis[second]), jnp.asarray(X))
+    normal = jax.vmap(_unit)(other - one, across)
+    dist = jnp.linalg.norm(other - one, axis=1) - radius[first] - radius[second]
+    pos = one + normal * (radius[first] + dist / 2)[:, None]
+    tangent = jnp.where(jnp.abs(normal[:, 1:2]) < 0.5, Y, Z)
+
+    rounds = is_round[first] & is_round[second]
+    lying = (kinds[first] == PLANE) & (kinds[second] == CAPSULE)
+    normal = jnp.where(rounds[:, None], normal, contact.frame[:, 0])
+    frame = jax.vmap(_frame)(normal, jnp.where(lying[:, None], axis[second], tangent))
+    mended = contact.replace(
+        dist=jnp.where(rounds, dist, contact.dist),
+        pos=jnp.where(rounds[:, None], pos, contact.pos),
+        frame=jnp.where((rounds | lying)[:, None, None], frame, contact.frame),
+    )
+    return data.tree_replace({"_impl.contact": mended})
+
+
+def nearest(
+    centre: jax.Array, half: jax.Array, other_centre: jax.Array, other_half: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The points of two segments, each from `centre - half` to `centre + half`, that are nearest to each other.
+
+    They minimise `|centre + x half - other_centre - y other_half|²` over x and y in [-1, 1].
+    """
+    between = centre - other_centre
+    a, b, c = half @ half, half @ other_half, other_half @ other_half
+    u, v = half @ between, other_half @ between
+    determinant = a * c - b * b
+    parallel = determinant <= 10 * jnp.finfo(between.dtype).eps * a * c
+    x = _clipped(b * v - c * u, jnp.where(parallel, 0, determinant))
+    y = _clipped(v + b * x, c)
+    x = _clipped(b * y - u, a)
+    return centre + x * half, other_centre + y * other_half
+
+
+def _clipped(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """The quotient within [-1, 1]; 0 if the denominator is."""
+    some = denominator > 0
+    return jnp.where(some, jnp.clip(numerator / jnp.where(some, denominator, 1), -1, 1), 0)
+
+
+def _unit(vector: jax.Array, otherwise: jax.Array) -> jax.Array:
+    """The unit vector; `otherwise` for a vector without a direction."""
+    length = jnp.sqrt(vector @ vector)
+    some = length > mujoco.mjMINVAL
+    return jnp.where(some, vector / jnp.where(some, length, 1), otherwise)
+
+
+def _frame(normal: jax.Array, tangent: jax.Array) -> jax.Array:
+    """An orthonormal frame, row by row, whose first axis is the normal and whose second is close to the tangent."""
+    second = _unit(tangent - (tangent @ normal) * normal, jnp.asarray(X))
+    return jnp.stack([normal, second, jnp.cross(normal, second)])
