@@ -47,6 +47,18 @@ def test_an_episode_of_any_seed_and_length(run, tmp_path, capsys):
     assert frames(output) == 6
 
 
+def test_a_gif_of_long_episodes_ends_early(run, tmp_path, monkeypatch, capsys):
+    """Whoever asks for a length gets it."""
+    monkeypatch.setattr("hajax.cli.render.GIF_FRAMES", 5)
+    output = tmp_path / "long.gif"
+    assert main(["render", str(run), f"--output={output}"]) == 0
+    assert "The first 5 of 25 frames; --output FILE.mp4 or --max-steps shows more." in capsys.readouterr().out
+    assert frames(output) == 5
+    assert main(["render", str(run), "--max-steps=7", f"--output={output}"]) == 0
+    assert "frames" not in capsys.readouterr().out
+    assert frames(output) == 7
+
+
 @pytest.mark.parametrize(
     ("arguments", "given", "allowed"),
     [

@@ -38,8 +38,15 @@ class Frame(NamedTuple):
 
 
 def render_film(
-    path: str | Path, env: Environment, episode: Episode, *, title: str, fps: float | None = None, dpi: int = 100
-) -> None:
+    path: str | Path,
+    env: Environment,
+    episode: Episode,
+    *,
+    title: str,
+    fps: float | None = None,
+    dpi: int = 100,
+    max_frames: int | None = None,
+) -> int:
     """Writes the episode to `path`: a frame per step, with title, step, reward and return so far.
 
     Args:
@@ -52,6 +59,10 @@ def render_film(
             5, or 1 if every episode is a single step; for an environment with a `scene` as fast as it happened, with
             no more frames than 50 in a second.
         dpi: pixels per inch; a frame is 5.2 by 6 inches.
+        max_frames: after so many the film ends, whatever is left of the episodes. Default: no limit.
+
+    Returns:
+        How many frames were left out at the end.
 
     Raises:
         ValueError: the environment has no drawing, or the file is of another kind or cannot be encoded here.
@@ -62,7 +73,8 @@ def render_film(
     if fps is None and env.scene is not None:
         stride = max(round(0.02 / env.scene.seconds), 1)
         fps = 1 / (stride * env.scene.seconds)
-    frames = list(each_frame(episode, stride))
+    every = list(each_frame(episode, stride))
+    frames = every[:max_frames]
     if fps is None:
         fps = 1 if all(frame.last for frame in frames) else 5
     # What has a scene is drawn around its middle, at one scale.
@@ -72,6 +84,7 @@ def render_film(
         if frame.last and (i == len(frames) - 1 or not frames[i + 1].last):
             seconds[i] = max(seconds[i], HOLD)
     encode(path, (_image(frame_figure(env, frame, title, dpi, limits)[0]) for frame in frames), seconds)
+    return len(every) - len(frames)
 
 
 def encoder(path: str | Path) -> Callable[[str | Path, Iterable[Image], Sequence[float]], None]:

@@ -21,13 +21,15 @@ Plays episodes with a policy of the run in DIR and writes them as an animation, 
   --episodes N       episodes, one after the other (1; 8 for --stochastic play of a single step)
   --stochastic       sample actions instead of taking the most probable ones
   --checkpoint STEP  the checkpoint of that step (last)
-  --max-steps N      steps after which an episode is cut (the environment's own limit)
+  --max-steps N      steps after which an episode is cut (the environment's own limit); without it a GIF ends after
+                     200 frames, which are 9 MB of MuJoCo's renderer
   --renderer NAME    drawing, or for mamujoco/… mujoco, MuJoCo's own in three dimensions, which needs OpenGL
                      (mujoco where it works, otherwise drawing)
   --output FILE      write there instead of DIR/episode.gif: a .gif, an .mp4 (needs imageio-ffmpeg), or for
                      mamujoco/… an .html with brax's viewer (needs brax, and the network to look at it)
 """
 KINDS = (".gif", ".mp4", ".html")
+GIF_FRAMES = 200
 RENDERERS = ("auto", "drawing", "mujoco")
 OPTIONS = {
     "--seed": Option("int?", None, low=0),
@@ -55,13 +57,19 @@ def render(arguments: Sequence[str]) -> int:
             f"--renderer={given.values['--renderer']} with --output={output}, which shows brax's viewer; "
             "allowed: without --renderer"
         )
-    path = render_run(Path(given.directories[0]).expanduser(), given.values)
-    Console(highlight=False).print(f"animation: {path}", soft_wrap=True)
+    path, left_out = render_run(Path(given.directories[0]).expanduser(), given.values)
+    console = Console(highlight=False)
+    console.print(f"animation: {path}", soft_wrap=True)
+    if left_out:
+        shown = (
+            f"The first {GIF_FRAMES} of {GIF_FRAMES + left_out:,} frames; --output FILE.mp4 or --max-steps shows more."
+        )
+        console.print(shown, soft_wrap=True)
     return 0
 
 
-def render_run(path: Path, options: dict[str, Any]) -> Path:
-    """Writes the animation that the options ask for and returns where it is."""
+def render_run(path: Path, options: dict[str, Any]) -> tuple[Path, int]:
+    """Writes the animation that the options ask for; where it is, and how many frames it lacks at the end."""
     import jax
 
     from hajax.cli.film import encoder, render_film
@@ -95,6 +103,6 @@ def render_run(path: Path, options: dict[str, Any]) -> Path:
         title = f"{loaded.settings.algo['name']} on {loaded.settings.env['name']}, seed {seed}, {loaded.step:,} steps"
         if as_page:
             output.write_text(viewer(env, positions(env, recorded)), encoding="utf-8")
-        else:
-            render_film(output, env, recorded, title=title)
-    return output
+            return output, 0
+        whole = output.suffix != ".gif" or options["--max-steps"]
+        return output, render_film(output, env, recorded, title=title, max_frames=None if whole else GIF_FRAMES)

@@ -41,7 +41,6 @@ AFTER_CONTACTS = (
     mjx.fwd_actuation,
     mjx.fwd_acceleration,
 )
-MUNTHE_KAAS = int(mujoco.__version__.split(".")[0]) >= 4
 # Steps of the solver's line search: MJX goes through all of the XML's 50 even where the first few have found the place.
 # In 300 states each of HalfCheetah and Ant the third changed nothing any more (float64).
 LINE_SEARCH = 6
@@ -168,10 +167,8 @@ class Physics:
     def _tangent(self, moved: jax.Array, qvel: jax.Array) -> jax.Array:
         """How fast the displacement since the step's start grows; of a body that turned, not its angular velocity.
 
-        MuJoCo 4 and later take this into account (Munthe-Kaas's method), earlier ones and MJX do not.
+        MuJoCo 4 takes this into account (Munthe-Kaas's method), earlier ones and MJX do not.
         """
-        if not MUNTHE_KAAS:
-            return qvel
         for kind, v in zip(self.model.jnt_type, self.model.jnt_dofadr, strict=True):
             if kind in (FREE, BALL):
                 turning = slice(v + 3, v + 6) if kind == FREE else slice(v, v + 3)
