@@ -133,25 +133,50 @@ def measure(name: str, kind: str, states: int, num_envs: int) -> dict[str, Any]:
     return report | speed(name, kind, num_envs)
 
 
-def table(robots: dict[str, Any]) -> str:
-    """Median and greatest differences of velocities, and speeds."""
+def deviations(robots: dict[str, Any]) -> str:
+    """The greatest differences of any number in float64, and of velocities in float32, of `faithful`."""
 
-    def shown(row: dict[str, Any], precision: str, kind: str) -> str:
-        apart = row.get(precision, {}).get(kind, {}).get("qvel")
-        return f"{apart['median']:.0e}, {apart['max']:.0e}" if apart else "–"
+    def steps(row: dict[str, Any]) -> str:
+        return f"{row['float64']['free']['steps']}, {row['float64']['contact']['steps']}"
 
-    columns = [(precision, kind) for precision in ("float64", "float32") for kind in ("free", "contact")]
+    def exact(row: dict[str, Any], kind: str) -> str:
+        apart = row["float64"][kind]
+        return f"{max(apart[name]['max'] for name in MEASURED):.0e}" if apart["steps"] else "–"
+
+    def single(row: dict[str, Any], kind: str) -> str:
+        apart = row["float32"][kind]
+        return f"{apart['qvel']['median']:.0e}, {apart['qvel']['max']:.0e}" if apart["steps"] else "–"
+
     lines = [
-        "| robot | physics | float64, free | in contact | float32, free | in contact | compile s | steps/s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| robot | steps free, in contact | float64, free | in contact | float32, free | in contact | other ends |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, kinds in robots.items():
-        for kind, row in kinds.items():
-            cells = [f"`{name}`", f"`{kind}`", *(shown(row, *column) for column in columns)]
-            rates = row["steps_per_second"]
-            cells += [f"{row['compile_seconds']:.0f}", f"{np.median(rates):,.0f} ({rates[0]:,}–{rates[-1]:,})"]
+        if row := kinds.get("faithful"):
+            cells = [f"`{name}`", steps(row)]
+            cells += [show(row, kind) for show in (exact, single) for kind in ("free", "contact")]
+            cells += [f"{row['float64']['other_ends']}, {row['float32']['other_ends']}"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def speeds(robots: dict[str, Any]) -> str:
+    """Median steps per second, and seconds to compile."""
+
+    def cell(row: dict[str, Any] | None) -> str:
+        return f"{np.median(row['steps_per_second']):,.0f}; {row['compile_seconds']:.0f} s" if row else "–"
+
+    lines = [f"| robot | {' | '.join(f'`{kind}`' for kind in mamujoco.PHYSICS)} |", "|---" * 7 + "|"]
+    for name, kinds in robots.items():
+        lines.append(f"| `{name}` | {' | '.join(cell(kinds.get(kind)) for kind in mamujoco.PHYSICS)} |")
+    return "\n".join(lines)
+
+
+def spread(robots: dict[str, Any]) -> tuple[float, float]:
+    """The lowest and the highest of all repeats, relative to the median of theirs."""
+    rates = [np.array(row["steps_per_second"]) for kinds in robots.values() for row in kinds.values()]
+    relative = np.concatenate([rate / np.median(rate) for rate in rates])
+    return float(relative.min()), float(relative.max())
 
 
 def main() -> None:
@@ -183,7 +208,8 @@ def main() -> None:
             if arguments.output:
                 text = json.dumps(report | {"robots": robots}, indent=1)
                 arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(table(robots))
+    print(f"one step, beside MuJoCo's C\n\n{deviations(robots)}\n\nsteps/s; seconds to compile\n\n{speeds(robots)}\n")
+    print("repeats: {:.0%} to {:.0%} of their median".format(*spread(robots)))
 
 
 if __name__ == "__main__":

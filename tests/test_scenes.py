@@ -76,11 +76,26 @@ def test_pages_need_brax(reacher, monkeypatch):
         scenes.check_viewer(reacher, "--output=a.html")
 
 
-def test_mujoco_s_pictures_show_the_agents(reacher, turned):
+@pytest.fixture(scope="module")
+def opengl():
     try:
         mujoco.Renderer(ROBOTS["reacher"].model("v5"), 40, 40).close()
     except Exception as error:
         pytest.skip(f"no OpenGL: {error}")
+
+
+def test_the_floor_has_no_end(opengl):
+    """An ant that has walked for 300 m sees squares beneath it, as at the start."""
+    env = scenes.rendered(hajax.make_env("mamujoco/ant_4x2"))
+    contrast = []
+    for place in (0.0, 300.0):
+        axes = Figure().add_subplot()
+        env.draw(axes, at(jnp.asarray(env.scene.model.qpos0).at[0].set(place)), None, PAID)
+        contrast.append(np.std(axes.images[0].get_array()[-100:].astype(float)))
+    assert contrast[1] > 0.5 * contrast[0] > 10
+
+
+def test_mujoco_s_pictures_show_the_agents(opengl, reacher, turned):
     axes = Figure().add_subplot()
     scenes.rendered(reacher).draw(axes, at(reacher.scene.qpos(turned)[1]), None, PAID)
     pixels = axes.images[0].get_array().astype(int)

@@ -68,6 +68,8 @@ def rendered(env: Environment) -> Environment:
     scene = scene_of(env, "--renderer=mujoco")
     model = scene.model
     model.vis.global_.offwidth, model.vis.global_.offheight = WIDTH, HEIGHT
+    # A plane of size 0 is drawn without an end; robots walk off Gymnasium's and brax's of 40 m.
+    model.geom_size[model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE, :2] = 0
     data = mujoco.MjData(model)
     try:
         renderer = mujoco.Renderer(model, HEIGHT, WIDTH)
