@@ -47,18 +47,22 @@ DEFAULT = (
     "humanoid_standup_9_8",
 )
 PHYSICS = {"faithful": faithful, "fast": fast}
-MEASURED = ("qpos", "qvel", "observation", "reward")
+MEASURED = ("qpos", "qvel", "observation", "agents", "reward")
 
 
 def our_steps(
     name: str, version: str, given: mujoco_oracle.Transitions, kind: str = "faithful"
 ) -> dict[str, np.ndarray]:
-    """What follows `given`'s states and actions here, in the default precision."""
+    """What follows `given`'s states and actions here, in the default precision.
+
+    `agents` is how far what each agent observes with `obs=full` is from what it would observe of C's robot.
+    """
     robot, partition = mamujoco.NAMES[name]
     body = find_robot(robot, partition)
     physics = PHYSICS[kind](body.model(version), body.frame_skip)
     anatomy = in_mujoco(body, physics, version).anatomy
-    env = getattr(mamujoco, name)(version=version, obs="khop", physics=kind)
+    env = getattr(mamujoco, name)(version=version, obs="khop", physics=kind)  # its state is not standardised
+    observe = jax.vmap(getattr(mamujoco, name)(version=version, physics=kind).observe)
     action = np.zeros((len(given.action), env.spec.num_agents, env.spec.num_components))
     for i, agent in enumerate(agents(robot, partition)):
         for j, joint in enumerate(agent):
@@ -75,6 +79,7 @@ def our_steps(
         "qpos": after.body.physics.qpos,
         "qvel": after.body.physics.qvel,
         "observation": shown.state,
+        "agents": jax.device_get(observe(shown.state) - observe(given.observation.astype(shown.state.dtype))),
         "reward": shown.reward[:, 0],
         "terminated": shown.terminated,
     }
@@ -83,7 +88,7 @@ def our_steps(
 def differences(ours: dict[str, np.ndarray], given: mujoco_oracle.Transitions) -> dict[str, Any]:
     """Greatest and median absolute differences over the steps, with and without contact."""
     theirs = {"qpos": given.next_qpos, "qvel": given.next_qvel, "observation": given.observation}
-    theirs["reward"] = given.reward
+    theirs |= {"reward": given.reward, "agents": 0.0}
     report: dict[str, Any] = {"other_ends": int(np.sum(ours["terminated"] != given.terminated))}
     for kind, steps in (("free", ~given.touching), ("contact", given.touching)):
         report[kind] = {"steps": int(steps.sum())}

@@ -13,7 +13,7 @@ BODIES = """
 <mujoco>
   <option integrator="{integrator}" timestep="0.005" solver="Newton" tolerance="1e-12"/>
   <worldbody>
-    <geom type="plane" size="5 5 1"/>
+    <geom type="plane" size="5 5 1" euler="{tilt}"/>
     <body><freejoint/><geom type="capsule" size="0.1 0.4"/></body>
     <body><freejoint/><geom type="capsule" size="0.2 0.3"/></body>
     <body><freejoint/><geom type="sphere" size="0.25"/></body>
@@ -49,12 +49,12 @@ def placed(model, rng, size, upright=False):
     return qpos.reshape(size, -1)
 
 
-@pytest.mark.parametrize("upright", [False, True])
-def test_contacts_are_mujoco_s(upright):
+@pytest.mark.parametrize(("upright", "tilt"), [(False, "0 0 0"), (True, "0 0 0"), (False, "70 20 0")])
+def test_contacts_are_mujoco_s(upright, tilt):
     """Where they are, how deep, and how their frames are turned, on which the pyramids of friction stand."""
     seen = set()
     with jax.enable_x64(True):
-        physics = physics_of(BODIES.format(integrator="Euler"))
+        physics = physics_of(BODIES.format(integrator="Euler", tilt=tilt))
         model, data = physics.model, mujoco.MjData(physics.model)
         qpos = placed(model, np.random.default_rng(int(upright)), 100, upright)
         ours = jax.device_get(
@@ -75,6 +75,24 @@ def test_contacts_are_mujoco_s(upright):
                 seen.add(tuple(int(kind) for kind in model.geom_type[list(pair)]))
     plane, sphere, capsule = (int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}")) for name in ("PLANE", "SPHERE", "CAPSULE"))
     assert seen == {(plane, sphere), (plane, capsule), (sphere, sphere), (sphere, capsule), (capsule, capsule)}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_capsule_upright_on_a_tilted_plane_has_a_frame(precision):
+    """Its axis shows no direction across the normal but by rounding."""
+    tilted = np.array([np.cos(0.4), 0, np.sin(0.4), 0])
+    normal = np.array([np.sin(0.8), 0, np.cos(0.8)])
+    with jax.enable_x64(precision == "float64"):
+        physics = physics_of(BODIES.format(integrator="Euler", tilt=f"0 {np.degrees(0.8)} 0"))
+        qpos = np.concatenate([[0, 0, height, 1, 0, 0, 0] for height in (0, 9.0, 18.0, 27.0)])
+        qpos[:7] = np.concatenate([0.45 * normal, tilted])
+        data = jax.jit(lambda q: physics.forward(physics.blank.replace(qpos=q)))(qpos.astype(precision))
+        contact = jax.device_get(data._impl.contact)
+    frames = contact.frame[contact.dist < 0]
+    assert len(frames) == 1
+    assert contact.dist.min() == pytest.approx(-0.05, abs=1e-6)
+    np.testing.assert_allclose(frames[0] @ frames[0].T, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(frames[0, 0], normal, atol=1e-6)
 
 
 def test_nearest_points_are_nearest():
@@ -102,7 +120,7 @@ def test_bodies_that_fall_on_each_other(integrator):
     """Thirty steps one after another: what a step leaves behind is what the next one starts from."""
     rng = np.random.default_rng(2)
     with jax.enable_x64(True):
-        physics = physics_of(BODIES.format(integrator=integrator), frame_skip=3)
+        physics = physics_of(BODIES.format(integrator=integrator, tilt="0 0 0"), frame_skip=3)
         model, data = physics.model, mujoco.MjData(physics.model)
         qpos, qvel = placed(model, rng, 1)[0], rng.normal(size=model.nv)
         state, step = PhysicsState(qpos, qvel, np.zeros(model.nv)), jax.jit(physics.step)

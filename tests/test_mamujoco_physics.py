@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from hajax.envs.mamujoco.physics import PhysicsState, faithful, fast
+from hajax.envs.mamujoco.physics import PhysicsState, faithful, fast, meeting
 from hajax.envs.mamujoco.robots import ROBOTS, find_robot
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
@@ -156,6 +156,37 @@ def test_fast_physics_has_the_world_s_contacts_and_no_others():
     assert of_world
     assert pairs["all"] - of_world
     assert pairs["fast"] == of_world
+
+
+MASKED = """
+<mujoco>
+  <worldbody>
+    <geom name="floor" type="plane" size="9 9 1" contype="1" conaffinity="1"/>
+    <geom name="marker" type="cylinder" size="0.1 0.1" contype="0" conaffinity="0"/>
+    <geom name="rail" type="capsule" size="0.1 0.1" contype="4" conaffinity="0"/>
+    <body><freejoint/><geom name="body" size="0.1" contype="0" conaffinity="1"/></body>
+    <body><freejoint/><geom name="wheel" size="0.1" contype="2" conaffinity="5"/></body>
+    <body><freejoint/><geom name="lamp" size="0.1" contype="2" conaffinity="2"/></body>
+  </worldbody>
+</mujoco>
+"""
+
+
+def test_fast_physics_leaves_pairs_that_the_masks_keep_apart():
+    """Nothing touches a marker, only the wheel the rail, the lamp not even the floor; body, wheel and lamp not each
+    other."""
+    model = fast(mujoco.MjModel.from_xml_string(MASKED), 1).model
+    names = [model.geom(i).name for i in range(model.ngeom)]
+    pairs = {(names[i], names[j]) for i in range(3) for j in range(3, 6) if meeting(model)[i, j]}
+    assert pairs == {("floor", "body"), ("floor", "wheel"), ("rail", "wheel")}
+    assert not meeting(model)[3:, 3:].any()
+
+
+def test_actuators_with_a_state_are_refused():
+    text = """<mujoco><worldbody><body><joint name="arm"/><geom size="0.1"/></body></worldbody>
+    <actuator><general joint="arm" dyntype="filter" dynprm="0.1"/></actuator></mujoco>"""
+    with pytest.raises(ValueError, match="the robot's model has 1 activations of actuators; allowed: motors"):
+        faithful(mujoco.MjModel.from_xml_string(text), 1)
 
 
 def test_fast_physics_is_mujoco_s_with_the_same_options():

@@ -21,7 +21,8 @@ X, Y, Z = np.eye(3)
 def as_in_c(model: Any, data: Any) -> Any:
     """The mjx.Data after `mjx.collision`, with the contacts of spheres, capsules and planes as C has them.
 
-    Only two capsules that are exactly parallel still touch in one point, where C has up to two.
+    Only two parallel capsules, to the precision of the numbers, still touch in one point where C has up to two. Boxes,
+    cylinders, ellipsoids and meshes touch as in MJX.
     """
     contact = data._impl.contact
     if not len(contact.dist):
@@ -38,12 +39,11 @@ def as_in_c(model: Any, data: Any) -> Any:
     normal = jax.vmap(_unit)(other - one, across)
     dist = jnp.linalg.norm(other - one, axis=1) - radius[first] - radius[second]
     pos = one + normal * (radius[first] + dist / 2)[:, None]
-    tangent = jnp.where(jnp.abs(normal[:, 1:2]) < 0.5, Y, Z)
 
     rounds = is_round[first] & is_round[second]
     lying = (kinds[first] == PLANE) & (kinds[second] == CAPSULE)
     normal = jnp.where(rounds[:, None], normal, contact.frame[:, 0])
-    frame = jax.vmap(_frame)(normal, jnp.where(lying[:, None], axis[second], tangent))
+    frame = jax.vmap(_frame)(normal, jnp.where(lying[:, None], axis[second], 0))
     mended = contact.replace(
         dist=jnp.where(rounds, dist, contact.dist),
         pos=jnp.where(rounds[:, None], pos, contact.pos),
@@ -77,13 +77,20 @@ def _clipped(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
 
 
 def _unit(vector: jax.Array, otherwise: jax.Array) -> jax.Array:
-    """The unit vector; `otherwise` for a vector without a direction."""
+    """The unit vector; `otherwise` for a vector without a direction, such as a metre's or a unit's rounding error."""
     length = jnp.sqrt(vector @ vector)
-    some = length > mujoco.mjMINVAL
+    some = length > 10 * jnp.finfo(vector.dtype).eps
     return jnp.where(some, vector / jnp.where(some, length, 1), otherwise)
 
 
 def _frame(normal: jax.Array, tangent: jax.Array) -> jax.Array:
-    """An orthonormal frame, row by row, whose first axis is the normal and whose second is close to the tangent."""
-    second = _unit(tangent - (tangent @ normal) * normal, jnp.asarray(X))
+    """An orthonormal frame, row by row: the normal, the tangent as far as it is across, and what is left.
+
+    For a tangent of zeros, or along the normal, the y axis, or the z axis where the normal is nearly y.
+    """
+
+    def across(vector, otherwise):
+        return _unit(vector - (vector @ normal) * normal, otherwise)
+
+    second = across(tangent, across(jnp.where(jnp.abs(normal[1]) < 0.5, Y, Z), X))
     return jnp.stack([normal, second, jnp.cross(normal, second)])

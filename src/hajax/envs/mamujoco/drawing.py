@@ -12,7 +12,7 @@ import numpy as np
 from hajax.colours import CYCLE
 from hajax.envs.base import Scene
 from hajax.envs.drawing import Draw
-from hajax.envs.mamujoco.physics import moving, touching_world
+from hajax.envs.mamujoco.physics import meeting, moving
 from hajax.envs.mamujoco.simulation import Simulation
 from hajax.spec import Timestep
 
@@ -100,7 +100,8 @@ def _shape(model: Any, geom: int) -> tuple[float, float]:
 
 def _flat(model: Any) -> bool:
     """Whether it moves in a plane, seen from above: nothing pulls it down, or nothing could stop it."""
-    return not np.any(model.opt.gravity) or not (touching_world(model) & moving(model)).any()
+    own = moving(model)
+    return not np.any(model.opt.gravity) or not meeting(model)[own][:, ~own].any()
 
 
 def _solid(model: Any) -> list[int]:

@@ -42,7 +42,7 @@ AFTER_CONTACTS = (
     mjx.fwd_acceleration,
 )
 # Steps of the solver's line search: MJX goes through all of the XML's 50 even where the first few have found the place.
-# In 300 states each of HalfCheetah and Ant the third changed nothing any more (float64).
+# With Newton's method the third changes nothing any more, in 200 states of each robot (benchmarks/mujoco_solver.py).
 LINE_SEARCH = 6
 # What `fast` gives the solver: in C a third iteration changes little, and one alone makes errors five times as large.
 FAST_ITERATIONS, FAST_LINE_SEARCH = 2, 4
@@ -230,14 +230,18 @@ def _on_device(model: Any, dtype: str) -> tuple[Any, Any]:
 
 
 def faithful(model: Any, frame_skip: int) -> Physics:
-    """The model as its XML has it, but for a solver that MJX lacks: PGS becomes Newton.
+    """The model as its XML has it, but for a solver that MJX lacks, and the length of Newton's line search.
 
-    Both solve the same convex problem; in C their velocities differ by 2e-6 per step in the median (Humanoid).
+    PGS becomes Newton. Both solve the same convex problem; in C their velocities differ by 2e-6 per step in the median
+    (Humanoid). Raises ValueError if actuators have a state of their own, which is not kept between steps.
     """
+    if model.na:
+        raise ValueError(f"the robot's model has {model.na} activations of actuators; allowed: motors, which have none")
     model = copy.copy(model)
     if model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
         model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
-    model.opt.ls_iterations = min(model.opt.ls_iterations, LINE_SEARCH)
+    if model.opt.solver == mujoco.mjtSolver.mjSOL_NEWTON and model.opt.cone == mujoco.mjtCone.mjCONE_PYRAMIDAL:
+        model.opt.ls_iterations = min(model.opt.ls_iterations, LINE_SEARCH)
     return Physics(model, frame_skip)
 
 
@@ -254,9 +258,7 @@ def fast(model: Any, frame_skip: int) -> Physics:
         model.opt.integrator = mujoco.mjtIntegrator.mjINT_EULER
     model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
     model.opt.iterations, model.opt.ls_iterations = FAST_ITERATIONS, FAST_LINE_SEARCH
-    touches, own = touching_world(model), moving(model)
-    model.geom_contype[:] = np.where(own, touches, 0)
-    model.geom_conaffinity[:] = ~own
+    leave_contacts_with_the_world(model)
     return Physics(model, frame_skip)
 
 
@@ -265,8 +267,22 @@ def moving(model: Any) -> np.ndarray:
     return model.body_weldid[model.geom_bodyid] > 0
 
 
-def touching_world(model: Any) -> np.ndarray:
-    """Which geometries may collide with one that does not move, bool `[geoms]`."""
-    world, types, affinities = ~moving(model), model.geom_contype, model.geom_conaffinity
-    pairs = (types[:, None] & affinities[world]) | (affinities[:, None] & types[world])
-    return np.any(pairs, 1)
+def meeting(model: Any) -> np.ndarray:
+    """Which pairs of geometries their masks let collide, bool `[geoms, geoms]`."""
+    types, affinities = model.geom_contype, model.geom_conaffinity
+    return (types[:, None] & affinities | affinities[:, None] & types) != 0
+
+
+def leave_contacts_with_the_world(model: Any) -> None:
+    """Sets the masks so that of the pairs that may collide only those with what stands still stay.
+
+    A bit stands for all still geometries that collide with the same others. Raises ValueError if there are more kinds
+    of them than bits.
+    """
+    own = moving(model)
+    kinds, kind = np.unique(meeting(model)[own][:, ~own], axis=1, return_inverse=True)
+    if (count := kinds.shape[1]) > 31:
+        raise ValueError(f"physics='fast' where {count} kinds of geometries stand still, by their masks; allowed: 31")
+    bits = 2 ** np.arange(count)
+    model.geom_contype[own], model.geom_conaffinity[own] = kinds @ bits, 0
+    model.geom_contype[~own], model.geom_conaffinity[~own] = 0, bits[kind.reshape(-1)]
