@@ -4,7 +4,7 @@
 
 For each seed of each run, `--episodes` fresh episodes in hajax's environment, and as many in the parallel environment
 of the same name of mpe2, or of gymnasium-robotics for MAMuJoCo, whose physics is MuJoCo's C. The policy that drives it
-is the one that `hajax.load_policy` returns, with deterministic actions. Every seed's policy plays episodes of its own
+is built as `hajax.load_policy` builds it, with deterministic actions. Every seed's policy plays episodes of its own
 there: the same ones for all would make one lucky draw look like many. Several runs' policies of one seed do play the
 same; another `--draw` gives other episodes, here and there.
 """

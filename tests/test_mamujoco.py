@@ -94,6 +94,32 @@ def test_a_policy_acts_in_gymnasium_robotics(reacher):
         policy(memory=memory, state=theirs.state()[:9])
 
 
+@pytest.mark.parametrize(("name", "theirs"), [("reacher_2x1", "Reacher"), ("swimmer_2x1", "Swimmer")])
+def test_agents_that_see_their_surroundings_see_and_act_in_gymnasium_robotics_as_here(name, theirs):
+    """What is no list of entries there, too: Reacher's angles, and the speeds that Swimmer's rotors share."""
+    env = hajax.make_env(f"mamujoco/{name}", obs="khop", k=1)
+    algo = hajax.make_algorithm("happo", env, hidden_sizes=(8,))
+    policy = Policy(algo, jax.jit(algo.init)(jax.random.key(0)))
+    state, shown = env.reset(jax.random.key(3))
+    with mujoco_oracle.quietly():
+        from gymnasium_robotics import mamujoco_v1
+
+        theirs = mamujoco_v1.parallel_env(theirs, "2x1", agent_obsk=1)
+    theirs.reset(seed=0)
+    theirs.single_agent_env.unwrapped.set_state(*map(np.asarray, (state.body.physics.qpos, state.body.physics.qvel)))
+    step = jax.jit(env.step)
+    for actions in ([0.3, -0.8], [1.0, 0.5]):
+        seen = theirs.step({agent: np.array([x]) for agent, x in zip(theirs.agents, actions, strict=True)})[0]
+        state, shown = step(jax.random.key(0), state, jnp.asarray(actions)[:, None])
+        for i, agent in enumerate(theirs.agents):
+            size = env.spec.agents[i].observation_size
+            np.testing.assert_allclose(shown.observation[i, :size], seen[agent], atol=1e-4)
+    chosen, _ = policy(seen)
+    expected, _, _ = algo.act(jax.random.key(0), policy.state, shown, (), True)
+    for i, agent in enumerate(theirs.agents):
+        np.testing.assert_allclose(chosen[agent], np.clip(expected[i], -1, 1), atol=1e-4)
+
+
 def readings(**given):
     blank = {name: np.zeros(0) for name in Readings._fields}
     return Readings(**{**blank, **{name: np.asarray(x, float) for name, x in given.items()}})

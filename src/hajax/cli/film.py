@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,8 @@ SIZE = (5.2, 6.0)  # inches
 AXES = (0.15, 0.18, 0.81, 0.675)
 # How long the last frame of an episode stays, in seconds.
 HOLD = 1.5
+# A frame of an environment with a `scene` stays for at least so long, in seconds; browsers slow shorter ones of a GIF.
+SHORTEST = 0.02
 
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
@@ -71,7 +74,7 @@ def render_film(
     encode = encoder(path)
     stride = 1
     if fps is None and env.scene is not None:
-        stride = max(round(0.02 / env.scene.seconds), 1)
+        stride = math.ceil(SHORTEST / env.scene.seconds - 1e-6)
         fps = 1 / (stride * env.scene.seconds)
     every = list(each_frame(episode, stride))
     frames = every[:max_frames]
@@ -104,7 +107,10 @@ def _gif(path: str | Path, images: Iterable[Image], seconds: Sequence[float]) ->
     from PIL import Image
 
     first, *others = [image.quantize(256, dither=Image.Dither.NONE) for image in images]
-    first.save(path, "GIF", save_all=True, append_images=others, duration=[round(1000 * x) for x in seconds], loop=0)
+    # The format counts hundredths of a second: what one frame lacks of its time the next one makes up for.
+    ends = np.round(100 * np.cumsum(seconds)).astype(int)
+    duration = [10 * int(stays) for stays in np.diff(ends, prepend=0)]
+    first.save(path, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
 
 
 def _mp4(path: str | Path, images: Iterable[Image], seconds: Sequence[float]) -> None:
