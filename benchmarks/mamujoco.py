@@ -74,7 +74,9 @@ def our_steps(
         return env.step(jax.random.key(0), before, action)
 
     given_here = (jnp.asarray(x, float) for x in (given.qpos, given.qvel, action))
-    after, shown = jax.device_get(jax.jit(jax.vmap(step))(*given_here))
+    # Double precision, which nobody trains in, compiles for minutes with optimisations.
+    options = {"xla_backend_optimization_level": 0} if jax.config.jax_enable_x64 else None
+    after, shown = jax.device_get(jax.jit(jax.vmap(step), compiler_options=options)(*given_here))
     return {
         "qpos": after.body.physics.qpos,
         "qvel": after.body.physics.qvel,
@@ -210,6 +212,7 @@ def main() -> None:
     for name, kind in track(rows, "robots", transient=True):
         if kind not in robots.setdefault(name, {}):
             robots[name][kind] = measure(name, kind, arguments.states, arguments.envs)
+            robots = {name: robots[name] for name in mamujoco.NAMES if name in robots}
             if arguments.output:
                 text = json.dumps(report | {"robots": robots}, indent=1)
                 arguments.output.write_text(text + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts that import eac
 import arithmetic  # noqa: E402
 import ippo  # noqa: E402
 import kept_runs  # noqa: E402
+import mamujoco  # noqa: E402
 import mamujoco_runs  # noqa: E402
 import matd3  # noqa: E402
 import mpe  # noqa: E402
@@ -420,6 +421,22 @@ def test_the_page_of_mamujoco_has_what_fast_physics_leaves_out():
         shown = [speed["fastest joint"], *speed["fast"].values(), *(speed[other][kind] for other in others)]
         assert f"| `{name}` | {' | '.join('–' if x is None else f'{x:.2g}' for x in shown)} |" in page
         assert [found["states that differ"] for found in row["line search"].values()] == [0, 0]
+
+
+def test_the_page_of_mamujoco_has_how_near_c_it_is_and_how_fast():
+    page = (ROOT / "docs" / "mamujoco.md").read_text(encoding="utf-8")
+    report = json.loads((ROOT / "docs" / "results" / "mamujoco.json").read_text(encoding="utf-8"))
+    robots = report["robots"]
+    assert {*mamujoco.DEFAULT} - {*robots} == {"many_agent_swimmer_10x2"}  # to come, as the page says
+    for table in (mamujoco.deviations(robots), mamujoco.speeds(robots)):
+        assert table in page
+    assert "{:.0%} to {:.0%} of their median".format(*mamujoco.spread(robots)) in page
+    for name, kinds in robots.items():
+        exact = kinds["faithful"]["float64"]
+        assert exact["other_ends"] == 0
+        for kind in ("free", "contact"):
+            for number in mamujoco.MEASURED if exact[kind]["steps"] else ():
+                assert exact[kind][number]["max"] < 1e-9, (name, kind, number)
 
 
 def assert_made_so(name, settings):

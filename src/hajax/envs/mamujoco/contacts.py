@@ -1,7 +1,7 @@
 """Where bodies touch, as MuJoCo's C computes it: MJX's contacts, mended where they are only nearly the same.
 
 MJX finds the nearest points of two capsules (and of a sphere and a capsule) with a small number added to the
-denominators, by which contacts move by some 1e-5 m, and turns the tangents of a contact between a plane and a capsule
+denominators, by which contacts move a little, and turns the tangents of a contact between a plane and a capsule
 away from the capsule's axis when that stands steeper than 60 degrees: with pyramids for friction cones another force.
 """
 
@@ -77,7 +77,7 @@ def _clipped(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
 
 
 def _unit(vector: jax.Array, otherwise: jax.Array) -> jax.Array:
-    """The unit vector; `otherwise` for a vector without a direction, such as a metre's or a unit's rounding error."""
+    """The unit vector; `otherwise` for one that is no longer than rounding errors, which has no direction."""
     length = jnp.sqrt(vector @ vector)
     some = length > 10 * jnp.finfo(vector.dtype).eps
     return jnp.where(some, vector / jnp.where(some, length, 1), otherwise)
