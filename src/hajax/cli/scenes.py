@@ -68,8 +68,7 @@ def rendered(env: Environment) -> Environment:
     scene = scene_of(env, "--renderer=mujoco")
     model = scene.model
     model.vis.global_.offwidth, model.vis.global_.offheight = WIDTH, HEIGHT
-    # A plane of size 0 is drawn without an end; robots walk off Gymnasium's and brax's of 40 m.
-    model.geom_size[model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE, :2] = 0
+    without_end(model)
     data = mujoco.MjData(model)
     try:
         renderer = mujoco.Renderer(model, HEIGHT, WIDTH)
@@ -93,6 +92,18 @@ def rendered(env: Environment) -> Environment:
         axes.set_axis_off()
 
     return env._replace(draw=draw)
+
+
+def without_end(model: Any) -> None:
+    """Draws `model`'s planes without an end, since robots walk off Gymnasium's and brax's of 40 m."""
+    import mujoco
+
+    for geom in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE):
+        material, half = model.geom_matid[geom], model.geom_size[geom, :2].copy()
+        model.geom_size[geom, :2] = 0
+        # Of a plane without an end a texture's repeats are those of a metre, whatever `texuniform` says.
+        if material >= 0 and (half > 0).all() and not model.mat_texuniform[material]:
+            model.mat_texrepeat[material] /= 2 * half
 
 
 def viewer(env: Environment, positions: np.ndarray) -> str:
