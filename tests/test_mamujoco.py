@@ -1,5 +1,7 @@
 """MAMuJoCo's environments: what is shown and paid, first states, ends of episodes, and what is refused."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,26 +96,36 @@ def test_a_policy_acts_in_gymnasium_robotics(reacher):
         policy(memory=memory, state=theirs.state()[:9])
 
 
-@pytest.mark.parametrize(("name", "theirs"), [("reacher_2x1", "Reacher"), ("swimmer_2x1", "Swimmer")])
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [("reacher_2x1", "Reacher"), ("swimmer_2x1", "Swimmer"), ("walker2d_2x3", "Walker2d"), ("hopper_3x1", "Hopper")],
+)
 def test_agents_that_see_their_surroundings_see_and_act_in_gymnasium_robotics_as_here(name, theirs):
-    """What is no list of entries there, too: Reacher's angles, and the speeds that Swimmer's rotors share."""
+    """What is no list of entries there, too: Reacher's angles, the speeds that Swimmer's rotors share, bounded ones."""
     env = hajax.make_env(f"mamujoco/{name}", obs="khop", k=1)
     algo = hajax.make_algorithm("happo", env, hidden_sizes=(8,))
     policy = Policy(algo, jax.jit(algo.init)(jax.random.key(0)))
     state, shown = env.reset(jax.random.key(3))
+    fast = {"walker2d_2x3": 20.0, "hopper_3x1": 20.0}.get(name, 0.0)  # the joints; agents see Hopper's up to 10 only
+    qvel = state.body.physics.qvel.at[3:].add(fast)
+    state = state._replace(body=state.body._replace(physics=state.body.physics._replace(qvel=qvel)))
     with mujoco_oracle.quietly():
         from gymnasium_robotics import mamujoco_v1
 
-        theirs = mamujoco_v1.parallel_env(theirs, "2x1", agent_obsk=1)
+        theirs = mamujoco_v1.parallel_env(theirs, name.rpartition("_")[2], agent_obsk=1)
     theirs.reset(seed=0)
     theirs.single_agent_env.unwrapped.set_state(*map(np.asarray, (state.body.physics.qpos, state.body.physics.qvel)))
     step = jax.jit(env.step)
-    for actions in ([0.3, -0.8], [1.0, 0.5]):
-        seen = theirs.step({agent: np.array([x]) for agent, x in zip(theirs.agents, actions, strict=True)})[0]
-        state, shown = step(jax.random.key(0), state, jnp.asarray(actions)[:, None])
+    drawn = np.random.default_rng(0).uniform(-1, 1, (2, env.spec.num_agents, env.spec.num_components))
+    fastest = 0.0
+    for actions in drawn.astype(np.float32):
+        seen = theirs.step(dict(zip(theirs.agents, actions, strict=True)))[0]
+        state, shown = step(jax.random.key(0), state, jnp.asarray(actions))
         for i, agent in enumerate(theirs.agents):
             size = env.spec.agents[i].observation_size
             np.testing.assert_allclose(shown.observation[i, :size], seen[agent], atol=1e-4)
+            fastest = max(fastest, np.abs(seen[agent]).max())
+    assert (fastest > 10) == (name == "walker2d_2x3")
     chosen, _ = policy(seen)
     expected, _, _ = algo.act(jax.random.key(0), policy.state, shown, (), True)
     for i, agent in enumerate(theirs.agents):
@@ -206,6 +218,15 @@ def test_without_the_extra_one_line_says_so(monkeypatch):
         hajax.make_env("mamujoco/ant_4x2")
     with pytest.raises(ValueError, match=r"from_file needs mujoco, .*; pip install 'hajax\[mamujoco\]'"):
         mamujoco.from_file("robot.xml", None, 1)
+
+
+def test_where_mujoco_does_not_start_one_line_says_so():
+    """It starts its OpenGL when it is imported, and raises what comes."""
+    making = [sys.executable, "-c", "import hajax; hajax.make_env('mamujoco/reacher_2x1')"]
+    ended = subprocess.run(making, env=os.environ | {"MUJOCO_GL": "nonsense"}, capture_output=True, text=True)
+    assert ended.stderr.splitlines()[-1].startswith(
+        "ValueError: mamujoco/reacher_2x1 needs mujoco, which does not start here with MUJOCO_GL='nonsense' (invalid "
+    )
 
 
 ARM = """

@@ -20,7 +20,7 @@ import mujoco_oracle
 CASES = [(robot, name) for robot, partitions in PARTITIONS.items() for name in partitions]
 # gymnasium-robotics 1.4.2 lacks these. Its 2x4d gives agents legs 1, 4 and 2, 3, which are neighbours; its coupled
 # cheetahs do not start with MuJoCo 4, and the first one sees the other's joints; in its ant of many segments an agent
-# sees other joints than its own but in the last one, and hips drive each other.
+# sees other joints than its own but in the last one, hips drive each other, and neighbours across segments are copies.
 LACKING = [("half_cheetah", "3x2"), ("walker2d", "3x2"), ("walker2d", "6x1"), ("ant", "8x1")]
 LACKING += [("humanoid", "17x1"), ("humanoid_standup", "17x1")]
 WRONG = [("ant", "2x4d"), ("coupled_half_cheetah", "1p1"), ("many_agent_ant", "2x3")]
@@ -56,7 +56,31 @@ def test_actions_and_observations_are_gymnasium_robotics(robot, name):
             expected = own.observation[np.asarray(theirs.observation_factorization[agent], int)]
             if robot.startswith("humanoid"):  # they take the abdomen's z for y and y for z
                 expected = swap_abdomen(own, expected)
+            if robot == "walker2d":  # agents see velocities as they are, the whole robot's up to 10
+                section = dict(zip(own.layout["bounded_qvel"], own.layout["qvel"], strict=True))
+                expected = np.array([section.get(entry, entry) for entry in expected])
             np.testing.assert_array_equal(view, expected)
+
+
+@pytest.mark.parametrize(("robot", "name"), WRONG)
+def test_where_they_are_wrong_agents_differ_in_what_is_named_only(robot, name):
+    own, agents = anatomy(robot, name), partitions.agents(robot, name)
+    with mujoco_oracle.quietly():
+        from gymnasium_robotics.envs.multiagent_mujoco.obsk import get_parts_and_edges
+
+        theirs, _, _ = get_parts_and_edges(mujoco_oracle.ROBOTICS[robot], name)
+    driven = [{own.actuators[joint] for joint in agent} for agent in agents]
+    expected = [{node.act_ids for node in nodes} for nodes in theirs]
+    if name == "2x4d":  # legs 1, 4 and 2, 3
+        legs = [{own.actuators[f"{part}_{leg}"] for part in ("hip", "ankle")} for leg in (1, 2, 3, 4)]
+        assert expected == [legs[0] | legs[3], legs[1] | legs[2]]
+        assert driven == [legs[0] | legs[2], legs[1] | legs[3]]
+    else:
+        assert driven == expected
+    if robot != "coupled_half_cheetah":
+        env = their_environment(robot, name, 0)
+        sizes = [own.local(agent, 0, own.robot.categories, "qpos qvel").size for agent in agents]
+        assert sizes == [env.observation_space(agent).shape[0] for agent in env.possible_agents]
 
 
 def swap_abdomen(own, entries):

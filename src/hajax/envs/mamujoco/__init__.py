@@ -7,6 +7,7 @@ MJX. Names are those of the robot and of how it is shared, `mamujoco/ant_4x2`. A
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -152,7 +153,9 @@ def _in_brax(name: str, robot: Robot, version: str, physics: str) -> Simulation:
     known = next((each for each, other in ROBOTS.items() if other is robot), "")
     if backend not in BACKENDS.get(known, ()):
         others = [p for p in PHYSICS if p.removeprefix("brax-") in ("faithful", "fast", *BACKENDS.get(known, ()))]
-        raise ValueError(f"physics={physics!r} of {name}, which brax does not have so; allowed: {', '.join(others)}")
+        raise ValueError(
+            f"physics={physics!r} of {name}, which brax does not have with this robot; allowed: {', '.join(others)}"
+        )
     if version != "v5":
         raise ValueError(f"version={version!r} of {name} with physics={physics!r}, which has but one; allowed: v5")
     check_installed(f"physics={physics!r}", ("brax",), "brax")
@@ -189,8 +192,15 @@ def check_texts(categories: Any, global_categories: Any) -> None:
 
 
 def check_installed(what: str, packages: Sequence[str] = NEEDED, extra: str = "mamujoco") -> None:
-    """Raises ValueError unless the packages that the extra brings are there."""
-    missing = [package for package in packages if not _found(package)]
+    """Raises ValueError unless the packages that the extra brings are there, and MuJoCo starts."""
+    try:
+        missing = [package for package in packages if not _found(package)]
+    except Exception as error:  # MuJoCo is imported on the way to its parts, and starts the OpenGL of MUJOCO_GL
+        given = os.environ.get("MUJOCO_GL")
+        raise ValueError(
+            f"{what} needs mujoco, which does not start here with MUJOCO_GL={given!r} ({str(error).splitlines()[0]}); "
+            "allowed: egl, glfw or osmesa where the machine has that library, disabled, or unset"
+        ) from error
     if missing:
         raise ValueError(
             f"{what} needs {', '.join(missing)}, not installed; pip install 'hajax[{extra}]' brings what it needs"

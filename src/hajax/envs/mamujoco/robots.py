@@ -56,6 +56,11 @@ def _reaching(readings: Readings) -> Mapping[str, jax.Array]:
     return {"cos": jnp.cos(angle), "sin": jnp.sin(angle), "offset": readings.position[-2] - readings.position[-1]}
 
 
+def _bounded_velocities(readings: Readings) -> Mapping[str, jax.Array]:
+    """As Gymnasium's single agent sees them; gymnasium-robotics' agents see their joints' velocities as they are."""
+    return {"bounded_qvel": jnp.clip(readings.qvel, -10, 10)}
+
+
 _ABDOMEN = "abdomen_x abdomen_y abdomen_z"
 _SIDES = ("right", "left")
 _HUMANOID = Robot(
@@ -103,7 +108,8 @@ ROBOTS: dict[str, Robot] = {
         frame_skip=4,
         hidden=1,
         common="rootx rootz rooty",
-        clip={"qvel": 10.0},
+        observation=_both("qpos bounded_qvel"),
+        sections=_bounded_velocities,
     ),
     "ant": Robot(
         gymnasium_model("ant.xml"),
