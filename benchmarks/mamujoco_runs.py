@@ -31,6 +31,7 @@ HATD3 = ["algo.batch_size=256", "algo.hidden_sizes=[128,128]", "algo.updates_per
 TRANSFER = {
     "half_cheetah_2x3/happo": [*HAPPO, "total_steps=2_000_000"],
     "half_cheetah_2x3/hatd3": [*HATD3, "total_steps=300_000"],
+    "half_cheetah_2x3/hatd3_n_step_1": [*HATD3, "total_steps=300_000", "algo.n_step=1"],
     "ant_4x2/happo": [*HAPPO, "total_steps=800_000"],
     "ant_4x2/hatd3": [*HATD3, "total_steps=150_000"],
 }
@@ -48,6 +49,9 @@ IN_TURN = [
 ROLLOUTS = ["num_envs=32", "rollout_length=64", "algo.normalise_observations=true", "lr_decay=true"]
 CRITIC = ["algo.minibatches=4", "algo.critic_epochs=5", "algo.critic_lr=3e-4"]
 CLIPPED = [*ROLLOUTS, *CRITIC, "algo.epochs=5", "algo.actor_lr=3e-4", "algo.entropy_coef=0"]
+# Twenty steps of an actor in an update, each on 512 samples, are too many where nothing bounds them.
+UNCLIPPED = [*ROLLOUTS, "algo.minibatches=1", "algo.critic_epochs=20", "algo.critic_lr=3e-4"]
+UNCLIPPED += ["algo.epochs=5", "algo.actor_lr=3e-4"]
 REPLAY = ["algo.batch_size=256", "algo.hidden_sizes=[128,128]", "algo.buffer_size=1_000_000"]
 UNSHARED = ["algo.sharing=none"]
 VARIANTS = {
@@ -57,8 +61,11 @@ VARIANTS = {
     "mappo_unshared": ("mappo", "ant_4x2", [*CLIPPED, *UNSHARED]),
     "ippo": ("ippo", "ant_4x2", CLIPPED),
     "ippo_unshared": ("ippo", "ant_4x2", [*CLIPPED, *UNSHARED]),
-    "haa2c": ("haa2c", "ant_4x2_haa2c", [*ROLLOUTS, *CRITIC, "algo.epochs=5", "algo.actor_lr=3e-4"]),
-    "maa2c": ("maa2c", "ant_4x2_haa2c", [*ROLLOUTS, *CRITIC, "algo.epochs=5", "algo.actor_lr=3e-4"]),
+    "haa2c": ("haa2c", "ant_4x2_haa2c", UNCLIPPED),
+    "maa2c": ("maa2c", "ant_4x2_haa2c", UNCLIPPED),
+    "maa2c_unshared": ("maa2c", "ant_4x2_haa2c", [*UNCLIPPED, *UNSHARED]),
+    "haa2c_4_minibatches": ("haa2c", "ant_4x2_haa2c", CLIPPED[:-1]),
+    "maa2c_4_minibatches": ("maa2c", "ant_4x2_haa2c", CLIPPED[:-1]),
     "haddpg": ("haddpg", "ant_4x2_haddpg", REPLAY),
     "maddpg": ("maddpg", "ant_4x2_haddpg", REPLAY),
 }
@@ -71,8 +78,9 @@ def runs() -> dict[str, list[str]]:
     listed = {}
     for run, changes in TRANSFER.items():
         task, name = run.split("/")
-        preset = f"harl/{task}" if name == "happo" else f"harl/{task}_{name}"
-        listed[run] = [f"algo={name}", f"env=mamujoco/{task}", f"preset={preset}", *COMMON, *changes]
+        algo = name.split("_")[0]
+        preset = f"harl/{task}" if algo == "happo" else f"harl/{task}_{algo}"
+        listed[run] = [f"algo={algo}", f"env=mamujoco/{task}", f"preset={preset}", *COMMON, *changes]
     for agents, names in SHOWN.items():
         for name in names:
             algo, preset, changes = VARIANTS[name]

@@ -3,8 +3,8 @@
     python benchmarks/transfer.py RUN_DIR [RUN_DIR ...] [--episodes 200] [--draw 0] [--output FILE.json]
 
 For each seed of each run, `--episodes` fresh episodes in hajax's environment, and as many in the parallel environment
-of the same name of mpe2, or of gymnasium-robotics for MAMuJoCo, whose physics is MuJoCo's C. The policy that drives it
-is built as `hajax.load_policy` builds it, with deterministic actions. Every seed's policy plays episodes of its own
+of the same name of mpe2, or of gymnasium-robotics for MAMuJoCo, whose physics is MuJoCo's C. What drives it is
+`hajax.load_policy`'s, with deterministic actions. Every seed's policy plays episodes of its own
 there: the same ones for all would make one lucky draw look like many. Several runs' policies of one seed do play the
 same; another `--draw` gives other episodes, here and there.
 """
@@ -68,11 +68,10 @@ def elsewhere(settings: dict[str, Any]) -> Elsewhere:
     return Elsewhere("gymnasium-robotics", env, settings["obs"] == "full", True)
 
 
-def returns_elsewhere(loaded: LoadedRun, other: Elsewhere, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
+def returns_elsewhere(policy: Policy, other: Elsewhere, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
     """`[episodes]` sums over steps of the other environment's own rewards to the team."""
-    policy = Policy(loaded.team.algorithm, loaded.state(seed), loaded.team.env.observe)
     env, returns = other.env, []
-    start = zlib.crc32(loaded.settings.env["name"].encode())
+    start = zlib.crc32(policy.spec.name.encode())
     for episode in track(range(episodes), f"seed {seed} in {other.package}", transient=True):
         episode_seed = np.random.SeedSequence([start, seed, episode, *[draw] * (draw > 0)]).generate_state(1)[0]
         observations, _ = env.reset(seed=int(episode_seed))
@@ -95,7 +94,8 @@ def compare(run_dir: Path, episodes: int, draw: int = 0) -> dict[str, Any]:
     other = elsewhere(settings.env)
     package = other.package
     here = {seed: returns_in_hajax(loaded, seed, episodes, draw) for seed in loaded.seeds}
-    there = {seed: returns_elsewhere(loaded, other, seed, episodes, draw) for seed in loaded.seeds}
+    policies = {seed: hajax.load_policy(run_dir, seed, loaded.step) for seed in loaded.seeds}
+    there = {seed: returns_elsewhere(policies[seed], other, seed, episodes, draw) for seed in loaded.seeds}
     played = {str(seed): difference(package, [here[seed]], [there[seed]]) for seed in loaded.seeds}
     return {
         "algo": settings.algo["name"],

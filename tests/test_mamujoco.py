@@ -1,8 +1,12 @@
 """MAMuJoCo's environments: what is shown and paid, first states, ends of episodes, and what is refused."""
 
+import base64
+import json
 import os
+import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import jax
@@ -10,14 +14,18 @@ import jax.numpy as jnp
 import mujoco as mujoco_s
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 import hajax
-from hajax.cli import config
+from hajax.cli import config, main
+from hajax.cli.loading import load_run
 from hajax.envs import mamujoco
 from hajax.envs.mamujoco import from_file, tasks
 from hajax.envs.mamujoco.robots import ROBOTS
 from hajax.envs.mamujoco.tasks import Readings, Step
 from hajax.spec import Box
+from hajax.training.checkpoints import save_checkpoint
 from hajax.training.policy import Policy
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
@@ -96,6 +104,45 @@ def test_a_policy_acts_in_gymnasium_robotics(reacher):
         policy(memory=memory, state=theirs.state()[:9])
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """What a training leaves, of a reacher that was not trained."""
+    path = tmp_path_factory.mktemp("reacher")
+    settings = config.compose(["env=mamujoco/reacher_2x1", "env.physics=fast", "algo.hidden_sizes=[8]"])
+    (path / "config.yaml").write_text(yaml.safe_dump(settings))
+    env = hajax.make_env("mamujoco/reacher_2x1", physics="fast")
+    algo = hajax.make_algorithm("happo", env, hidden_sizes=(8,))
+    states = jax.jit(jax.vmap(algo.init))(jax.random.split(jax.random.key(0), settings["num_seeds"]))
+    save_checkpoint(path / "checkpoints", 0, {"train": {"algorithm": states}}, {}, keep=1)
+    return path
+
+
+def test_a_run_s_policy_is_loaded_to_act_in_gymnasium_robotics(run, reacher):
+    with mujoco_oracle.quietly():
+        from gymnasium_robotics import mamujoco_v1
+
+        theirs = mamujoco_v1.parallel_env("Reacher", "2x1")
+    theirs.reset(seed=0)
+    actions, _ = hajax.load_policy(run)(state=theirs.state())
+    loaded = load_run(run)
+    env, algo = loaded.team.env, loaded.team.algorithm
+    shown = reacher.reset(jax.random.key(0))[1]._replace(observation=env.observe(jnp.asarray(theirs.state(), float)))
+    expected, _, _ = algo.act(jax.random.key(0), loaded.state(0), shown, (), True)
+    for i, agent in enumerate(theirs.agents):
+        np.testing.assert_allclose(actions[agent], np.clip(expected[i], -1, 1), atol=1e-5)
+
+
+def test_films_of_a_run(run, tmp_path):
+    film = tmp_path / "film.gif"
+    assert main(["render", str(run), "--max-steps=3", "--renderer=drawing", f"--output={film}"]) == 0
+    with Image.open(film) as image:
+        assert (image.n_frames, image.info["duration"]) == (3, 20)
+    page = tmp_path / "film.html"
+    assert main(["render", str(run), "--max-steps=3", f"--output={page}"]) == 0
+    (packed,) = re.findall(r'var system = "(.*?)"', page.read_text())
+    assert len(json.loads(zlib.decompress(base64.b64decode(packed)))["states"]["x"]) == 3
+
+
 @pytest.mark.parametrize(
     ("name", "theirs"),
     [("reacher_2x1", "Reacher"), ("swimmer_2x1", "Swimmer"), ("walker2d_2x3", "Walker2d"), ("hopper_3x1", "Hopper")],
@@ -130,6 +177,27 @@ def test_agents_that_see_their_surroundings_see_and_act_in_gymnasium_robotics_as
     expected, _, _ = algo.act(jax.random.key(0), policy.state, shown, (), True)
     for i, agent in enumerate(theirs.agents):
         np.testing.assert_allclose(chosen[agent], np.clip(expected[i], -1, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("robot", [robot for robot in ROBOTS if robot != "reacher"])
+def test_first_states_are_drawn_as_gymnasium_draws_them(robot):
+    body, count = ROBOTS[robot], 5000
+    model = body.model("v5")
+    start = jnp.asarray(model.qpos0, float), jnp.zeros(model.nv)
+    keys = jax.random.split(jax.random.key(0), count)
+    ours = np.concatenate(jax.vmap(lambda key: body.task.reset(key, *start))(keys), 1)
+    env = mujoco_oracle.make(robot, "v5")
+    env.reset(seed=0)
+    theirs = np.empty_like(ours)
+    for row in theirs:
+        env.reset_model()
+        row[:] = np.concatenate([env.data.qpos, env.data.qvel])
+    np.testing.assert_allclose(ours.mean(0), theirs.mean(0), atol=0.02)
+    np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.1)
+    for a, b in zip(ours.T, theirs.T, strict=True):  # normal noise and uniform of one deviation differ by 0.06
+        both = np.sort(np.concatenate([a, b]))
+        apart = np.abs(np.searchsorted(np.sort(a), both, "right") - np.searchsorted(np.sort(b), both, "right")).max()
+        assert apart / count < 0.045
 
 
 def readings(**given):
