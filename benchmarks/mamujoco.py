@@ -74,10 +74,8 @@ def our_steps(
         return env.step(jax.random.key(0), before, action)
 
     given_here = (jnp.asarray(x, float) for x in (given.qpos, given.qvel, action))
-    # Double precision, which nobody trains in, compiles for minutes with optimisations; but without them the swimmer of
-    # ten agents runs for longer still, since every link of its chain computes the ones before it again.
-    optimised = not jax.config.jax_enable_x64 or robot == "many_agent_swimmer"
-    options = None if optimised else {"xla_backend_optimization_level": 0}
+    # Double precision, which nobody trains in, compiles for minutes with optimisations.
+    options = {"xla_backend_optimization_level": 0} if jax.config.jax_enable_x64 else None
     every = jax.jit(jax.vmap(step), compiler_options=options)
     after, shown = jax.device_get(every(*given_here))
     return {

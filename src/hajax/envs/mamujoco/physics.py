@@ -19,21 +19,14 @@ import numpy as np
 
 from hajax.envs.lazy import import_quietly
 from hajax.envs.mamujoco.contacts import as_in_c
+from hajax.envs.mamujoco.kinematics import kinematics
 from hajax.envs.mamujoco.tasks import Readings
 
 mjx = import_quietly("mujoco.mjx")
 
 FREE, BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
 RK4, EULER = mujoco.mjtIntegrator.mjINT_RK4, mujoco.mjtIntegrator.mjINT_EULER
-BEFORE_CONTACTS = (
-    mjx.kinematics,
-    mjx.com_pos,
-    mjx.tendon,
-    mjx.crb,
-    mjx.tendon_armature,
-    mjx.factor_m,
-    mjx.collision,
-)
+BEFORE_CONTACTS = (mjx.com_pos, mjx.tendon, mjx.crb, mjx.tendon_armature, mjx.factor_m, mjx.collision)
 AFTER_CONTACTS = (
     mjx.make_constraint,
     mjx.transmission,
@@ -44,7 +37,8 @@ AFTER_CONTACTS = (
 # Steps of the solver's line search: MJX goes through all of the XML's 50 even where the first few have found the place.
 # With Newton's method the third changes nothing any more, in 200 states of each robot (benchmarks/mujoco_solver.py).
 LINE_SEARCH = 6
-# What `fast` gives the solver: in C a third iteration changes little, and one alone makes errors five times as large.
+# What `fast` gives the solver. In C one iteration alone makes a step's errors in contact up to four times as large as
+# two do, and a hundred take away a third of them at most (benchmarks/mujoco_solver.py).
 FAST_ITERATIONS, FAST_LINE_SEARCH = 2, 4
 # The classical Runge-Kutta method: how far along the last slope each stage looks, and what its own slope counts.
 STAGES = np.array([[0.0, 0.5, 0.5, 1.0], [1 / 6, 1 / 3, 1 / 3, 1 / 6]]).T
@@ -85,8 +79,8 @@ class Physics:
 
         Only what depends on positions and velocities alone is computed: no collision, no solver.
         """
-        data = self.blank.replace(qpos=qpos, qvel=qvel)
-        for derive in (mjx.kinematics, mjx.com_pos, mjx.com_vel, mjx.tendon):
+        data = kinematics(self.model, self.compiled, self.blank.replace(qpos=qpos, qvel=qvel))
+        for derive in (mjx.com_pos, mjx.com_vel, mjx.tendon):
             data = derive(self.compiled, data)
         readings = self.read(data)
         moving = readings.tendon_jacobian @ qvel
@@ -125,7 +119,7 @@ class Physics:
 
         Nothing sees what cameras, lights and sensors would.
         """
-        given = data
+        given, data = data, kinematics(self.model, self.compiled, data)
         for derive in BEFORE_CONTACTS:
             data = derive(self.compiled, data)
         data = as_in_c(self.compiled, data)
