@@ -56,6 +56,21 @@ def test_harl_preset():
     assert config.compose(["preset=harl/mpe", "algo.clip=0.1", "num_envs=8"])["num_envs"] == 8
 
 
+# tuned_configs/smac/MAP/hatrpo of HARL at commit d539bad
+SMAC_HATRPO = [
+    ("10m_vs_11m", 0.95, 0.005, 0.5, "none", 5e-4),
+    ("25m", 0.99, 0.01, 0.5, "gru", 5e-4),
+    ("27m_vs_30m", 0.99, 0.001, 0.8, "gru", 5e-4),
+    ("3s5z", 0.95, 0.01, 0.5, "none", 5e-4),
+    ("3s5z_vs_3s6z", 0.99, 0.005, 0.5, "none", 5e-4),
+    ("5m_vs_6m", 0.99, 0.01, 0.5, "gru", 5e-4),
+    ("6h_vs_8z", 0.99, 0.001, 0.8, "none", 1e-3),
+    ("8m_vs_9m", 0.99, 0.005, 0.5, "none", 5e-4),
+    ("corridor", 0.99, 0.06, 0.5, "gru", 5e-4),
+    ("mmm2", 0.95, 0.06, 0.5, "none", 5e-4),
+]
+
+
 @pytest.mark.parametrize(
     ("preset", "hidden", "clip", "discount"),
     [
@@ -96,8 +111,29 @@ def test_smac_presets(preset, hidden, clip, discount, name):
         ),
         ("harl/smac_gru", "happo", (20, 160), {"memory": "gru", "chunk_length": 10, "clip": 0.2, "discount": 0.99}),
         ("harl/smac_gru", "mappo", (20, 160), {"memory": "gru", "chunk_length": 10, "clip": 0.2, "discount": 0.99}),
-        ("harl/smac_hatrpo_gru", "hatrpo", (20, 160), {"memory": "gru", "chunk_length": 10, "kl_radius": 0.01}),
-        ("harl/smac_hatrpo_outnumbered", "hatrpo", (20, 160), {"discount": 0.95, "kl_radius": 0.01}),
+        ("harl/smac_outnumbered", "happo", (20, 160), {"memory": "gru", "chunk_length": 10, "clip": 0.05}),
+        (
+            "harl/smac_3s5z_vs_3s6z",
+            "happo",
+            (20, 160),
+            {"memory": "gru", "minibatches": 2, "epochs": 5, "clip": 0.1, "discount": 0.95},
+        ),
+        (
+            "harl/smac_6h_vs_8z",
+            "happo",
+            (20, 160),
+            {"memory": "none", "minibatches": 2, "epochs": 10, "critic_epochs": 10, "clip": 0.05, "discount": 0.95},
+        ),
+        ("harl/smac_mmm2", "happo", (20, 160), {"memory": "none", "minibatches": 1, "clip": 0.2, "discount": 0.95}),
+        *(
+            (
+                f"harl/smac_hatrpo_{where}",
+                "hatrpo",
+                (20, 160),
+                {"discount": discount, "kl_radius": radius, "backtrack": backtrack, "memory": memory, "critic_lr": lr},
+            )
+            for where, discount, radius, backtrack, memory, lr in SMAC_HATRPO
+        ),
         ("haml/smac", "haa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
         ("haml/smac", "maa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
         ("hajax/smax", "happo", (64, 64), {"minibatches": 8, "actor_lr": 5e-4, "discount": 0.95}),
@@ -224,7 +260,8 @@ def test_mamujoco_presets(preset, name, schedule, numbers):
 
 def test_every_preset_is_tested():
     tested = {"harl/mpe", "hatrpo-happo/smac", "harl/smac", "harl/smac_outnumbered", "haml/smac", "hajax/smax"}
-    tested |= {"harl/smac_gru", "harl/smac_hatrpo_gru", "harl/smac_hatrpo_outnumbered"}
+    tested |= {"harl/smac_3s5z_vs_3s6z", "harl/smac_6h_vs_8z", "harl/smac_mmm2"}
+    tested |= {"harl/smac_gru", *(f"harl/smac_hatrpo_{where}" for where, *_ in SMAC_HATRPO)}
     tested |= {"harl/mpe_haddpg", "harl/mpe_hasac", "harl/mpe_had3qn"}
     tested |= {preset for preset, *_ in mamujoco_presets()}
     tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac", "hajax/smax")}
