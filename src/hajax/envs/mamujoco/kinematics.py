@@ -147,7 +147,13 @@ def product(first: jax.Array, second: jax.Array) -> jax.Array:
 
 def matrix(quaternion: jax.Array) -> jax.Array:
     """Of unit quaternions `[…, 4]`, the matrices `[…, 3, 3]` that turn as they do."""
-    return jnp.stack([rotated(axis, quaternion) for axis in jnp.eye(3, dtype=quaternion.dtype)], -1)
+    w, x, y, z = jnp.moveaxis(quaternion, -1, 0)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
 
 
 def _unit(quaternion: jax.Array) -> jax.Array:
