@@ -252,32 +252,42 @@ def test_figure_1(order):
 # Whole trainings.
 
 
+def own_divergence(before: ActionParameters, after: ActionParameters) -> jax.Array:
+    """KL(before, after) `[…, N]` from the distributions' parameters: of categorical choices or of Gaussians."""
+    if before.logits is not None:
+        old, new = jax.nn.log_softmax(before.logits), jax.nn.log_softmax(after.logits)
+        return jnp.sum(jnp.exp(old) * (old - new), (-2, -1))
+    variance = (before.std / after.std) ** 2
+    return jnp.sum(variance - 1 - jnp.log(variance) + ((before.mean - after.mean) / after.std) ** 2, -1) / 2
+
+
 @pytest.mark.parametrize("kl_radius", [0.01, 0.1])
-def test_no_accepted_step_leaves_the_ball_in_a_whole_training(kl_radius):
-    """By the divergence of the policies before and after, computed here from their logits, not by what HATRPO says."""
+@pytest.mark.parametrize(
+    "name", ["mpe/simple_spread", "games/linear_quadratic", "mpe/simple_reference"], ids=list(SPACES)
+)
+def test_no_accepted_step_leaves_the_ball_in_a_whole_training(name, kl_radius):
+    """By the divergence of the policies before and after, computed here from their parameters, not by HATRPO's word."""
     with jax.enable_x64(False):
-        env = hajax.make_env("mpe/simple_reference")
+        env = hajax.make_env(name)
         algo = hajax.make_algorithm("hatrpo", env, hidden_sizes=(16,), kl_radius=kl_radius, critic_epochs=1)
         actors, _ = make_networks("hatrpo", env.spec, algo.settings, None, None)
 
-        def log_policies(state, batch):
-            parameters, _ = actors.team_distribution(state.actors.params, None, batch.observation, None)
-            return jax.nn.log_softmax(parameters.logits)
+        def policies(state, batch):
+            return actors.team_distribution(state.actors.params, None, batch.observation, None)[0]
 
         def update(key, state, batch):
             new, info = algo.update(key, state, batch)
-            before, after = log_policies(state, batch), log_policies(new, batch)
-            own_kl = jnp.sum(jnp.exp(before) * (before - after), (-2, -1))  # [T, E, N]: all steps are alive
+            own_kl = own_divergence(policies(state, batch), policies(new, batch))  # [T, E, N]: all steps are alive
             return new, info | {"own_kl": own_kl.mean((0, 1))}
 
         train = hajax.make_train(env, algo._replace(update=update), total_steps=30 * 200, num_envs=8, rollout_length=25)
         _, metrics = jax.jit(train)(jax.random.key(0))
     kl, accepted = np.asarray(metrics["own_kl"]), np.asarray(metrics["accepted"])
-    assert kl.shape == (30, 2)
+    assert kl.shape == (30, env.spec.num_agents)
     assert kl.max() <= kl_radius * (1 + 4e-4)  # √eps of float32 is 3.5e-4
     np.testing.assert_allclose(metrics["kl"], kl, 1e-3, 1e-6)
     assert accepted.mean() > 0.8
-    assert kl[accepted == 1].min() > 0.05 * kl_radius  # the ball is used
+    assert np.median(kl[accepted == 1]) > 0.3 * kl_radius  # the ball is used
 
 
 def test_it_solves_the_trap_of_homogeneity():

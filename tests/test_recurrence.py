@@ -198,6 +198,23 @@ def test_who_is_not_alive_remembers_what_it_did():
     assert float(jnp.abs(after[0] - before[0]).min()) > 0
 
 
+def test_without_a_memory_nothing_is_kept_or_computed_for_one():
+    """No recurrent parameters, nothing that is carried, fewer loops than with one."""
+    loops = {}
+    for memory in ("none", "gru"):
+        algo = problems.make_algorithm("happo", problems.make_spec(TEAM), memory=memory, chunk_length=3)
+        state = problems.random_state(algo, 0)
+        batch = problems.random_batch(algo, state, 0)
+        kept = jax.tree.leaves(algo.initial_memory((2,))), jax.tree.leaves(batch.memory)
+        assert [len(leaves) for leaves in kept] == ([0, 0] if memory == "none" else [1, 1])
+        recurrent = [
+            path for path, _ in jax.tree.leaves_with_path(state) if "gru" in jax.tree_util.keystr(path).lower()
+        ]
+        assert bool(recurrent) == (memory == "gru")
+        loops[memory] = str(jax.make_jaxpr(algo.update)(jax.random.key(1), state, batch)).count(" scan[")
+    assert loops["none"] < loops["gru"]
+
+
 # Chunks.
 
 
