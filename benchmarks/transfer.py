@@ -58,9 +58,13 @@ def elsewhere(settings: dict[str, Any]) -> Elsewhere:
         make = import_module(f"mpe2.{MPE2[name]}").parallel_env
         continuous = settings["actions"] == "continuous"
         return Elsewhere("mpe2", make(max_cycles=settings["max_steps"], continuous_actions=continuous), False, False)
+    known = mamujoco.NAMES.get(name.removeprefix("mamujoco/"))
+    if known is None or known[0].startswith("many_agent") or settings["version"] != "v5":
+        named = f"env={name}" + (f" of version {settings['version']}" if "version" in settings else "")
+        raise SystemExit(f"{named} has no counterpart; allowed: MPE, and MAMuJoCo's v5 but for its many_agent robots")
     import mujoco_oracle
 
-    robot, partition = mamujoco.NAMES[name.removeprefix("mamujoco/")]
+    robot, partition = known
     with mujoco_oracle.quietly():
         env = import_module("gymnasium_robotics").mamujoco_v1.parallel_env(
             mujoco_oracle.ROBOTICS[robot], partition, agent_obsk=settings["k"]

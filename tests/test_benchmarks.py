@@ -30,6 +30,7 @@ import mpe_controllers  # noqa: E402
 import off_policy  # noqa: E402
 import rows  # noqa: E402
 import tabulate  # noqa: E402
+import transfer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -346,6 +347,19 @@ def test_the_page_of_results_has_the_numbers_of_its_runs():
             assert f"\n{played} |" in page, directory
     listed = [name for name in mpe.runs() if "_ablation/" not in name]
     assert all((results / name / "transfer.json").exists() for name in listed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"name": "mamujoco/ant_4x2", "version": "v4"}, "env=mamujoco/ant_4x2 of version v4"),
+        ({"name": "mamujoco/many_agent_ant_3x2", "version": "v5"}, "env=mamujoco/many_agent_ant_3x2 of version v5"),
+        ({"name": "smax/3m"}, "env=smax/3m"),
+    ],
+)
+def test_what_cannot_be_played_elsewhere_is_refused(settings, named):
+    with pytest.raises(SystemExit, match=f"^{named} has no counterpart; allowed: "):
+        transfer.elsewhere(settings)
 
 
 def test_kept_runs_are_trained_played_elsewhere_and_copied(tmp_path, monkeypatch, capsys):
