@@ -1,6 +1,6 @@
 """MAMuJoCo's steps beside MuJoCo's C: how far apart they are, how long they take to compile and to run.
 
-    python benchmarks/mamujoco.py [--robots ant_4x2 hopper_3x1] [--physics faithful fast] [--output FILE.json]
+    python benchmarks/mamujoco.py [--robots ant_4x2 hopper_3x1] [--physics faithful fast] [--version v4] [--output FILE]
 
 For each robot: from states that random actions lead to in Gymnasium's environment (gymnasium-robotics' for the coupled
 cheetahs), one step in MuJoCo's C and in ours: greatest and median differences of positions, velocities, observations
@@ -101,9 +101,11 @@ def differences(ours: dict[str, np.ndarray], given: mujoco_oracle.Transitions) -
     return report
 
 
-def speed(name: str, kind: str, num_envs: int, repeats: int = 5, seconds: float = 2.0) -> dict[str, Any]:
+def speed(
+    name: str, kind: str, num_envs: int, repeats: int = 5, seconds: float = 2.0, version: str = "v5"
+) -> dict[str, Any]:
     """Compile seconds, and environment steps per second of each repeat in ascending order, in float32."""
-    env = hajax.make_env(f"mamujoco/{name}", physics=kind)
+    env = hajax.make_env(f"mamujoco/{name}", physics=kind, version=version)
     layout = env.spec.action_layout
 
     def steps(states, key):
@@ -129,16 +131,16 @@ def speed(name: str, kind: str, num_envs: int, repeats: int = 5, seconds: float 
     return {"compile_seconds": round(compiled, 1), "steps_per_second": sorted(rates)}
 
 
-def measure(name: str, kind: str, states: int, num_envs: int) -> dict[str, Any]:
+def measure(name: str, kind: str, states: int, num_envs: int, version: str) -> dict[str, Any]:
     robot, partition = mamujoco.NAMES[name]
     report: dict[str, Any] = {}
     if kind in PHYSICS:
         segments = segmented(partition) if robot.startswith("many_agent") else 0
-        given = mujoco_oracle.transitions(robot, "v5", states, segments)
+        given = mujoco_oracle.transitions(robot, version, states, segments)
         for precision in ("float64", "float32") if kind == "faithful" else ("float32",):
             with jax.enable_x64(precision == "float64"):
-                report[precision] = differences(our_steps(name, "v5", given, kind), given)
-    return report | speed(name, kind, num_envs)
+                report[precision] = differences(our_steps(name, version, given, kind), given)
+    return report | speed(name, kind, num_envs, version=version)
 
 
 def deviations(robots: dict[str, Any]) -> str:
@@ -191,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--robots", nargs="+", default=DEFAULT, choices=sorted(mamujoco.NAMES))
     parser.add_argument("--physics", nargs="+", default=mamujoco.PHYSICS, choices=mamujoco.PHYSICS)
+    parser.add_argument("--version", default="v5", choices=("v4", "v5"), help="of Gymnasium's environments")
     parser.add_argument("--states", type=int, default=200)
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--output", type=Path)
@@ -201,6 +204,7 @@ def main() -> None:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "states": arguments.states,
         "envs": arguments.envs,
+        "version": arguments.version,
         "versions": {package: installed(package) for package in ("jax", "mujoco", "mujoco-mjx", "gymnasium", "brax")},
     }
     robots = mujoco_oracle.measured_before(arguments.output, report)
@@ -212,7 +216,7 @@ def main() -> None:
     ]
     for name, kind in track(rows, "robots", transient=True):
         if kind not in robots.setdefault(name, {}):
-            robots[name][kind] = measure(name, kind, arguments.states, arguments.envs)
+            robots[name][kind] = measure(name, kind, arguments.states, arguments.envs, arguments.version)
             robots = {name: robots[name] for name in mamujoco.NAMES if name in robots}
             if arguments.output:
                 text = json.dumps(report | {"robots": robots}, indent=1)
