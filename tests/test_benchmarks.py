@@ -445,6 +445,13 @@ def test_the_page_of_mamujoco_has_how_near_c_it_is_and_how_fast():
     for table in (mamujoco.deviations(robots), mamujoco.speeds(robots)):
         assert table in page
     assert "{:.0%} to {:.0%} of their median".format(*mamujoco.spread(robots)) in page
+
+
+@pytest.mark.parametrize(("file", "count"), [("mamujoco", 11), ("mamujoco_v4", 8)])
+def test_the_steps_measured_are_c_s(file, count):
+    """To 1e-9 in float64, and no other end."""
+    robots = json.loads((ROOT / "docs" / "results" / f"{file}.json").read_text(encoding="utf-8"))["robots"]
+    assert len(robots) == count
     for name, kinds in robots.items():
         exact = kinds["faithful"]["float64"]
         assert exact["other_ends"] == 0
