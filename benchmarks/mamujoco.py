@@ -47,7 +47,9 @@ DEFAULT = (
     "humanoid_standup_9_8",
 )
 PHYSICS = {"faithful": faithful, "fast": fast}
-MEASURED = ("qpos", "qvel", "observation", "agents", "reward")
+MEASURED = ("qpos", "qvel", "observation", "agents", "neighbours", "reward")
+# Whose agents gymnasium-robotics lets see what it says they see (docs/mamujoco.md lists what it gets wrong).
+WITH_NEIGHBOURS = {"half_cheetah", "hopper", "walker2d", "swimmer", "reacher", "many_agent_swimmer", "ant"}
 
 
 def our_steps(
@@ -55,7 +57,8 @@ def our_steps(
 ) -> dict[str, np.ndarray]:
     """What follows `given`'s states and actions here, in the default precision.
 
-    `agents` is how far what each agent observes with `obs=full` is from what it would observe of C's robot.
+    `agents` is how far what each agent observes with `obs=full` is from what it would observe of C's robot,
+    `neighbours` what it observes with `obs=khop` of itself and one edge around.
     """
     robot, partition = mamujoco.NAMES[name]
     body = find_robot(robot, partition)
@@ -83,19 +86,28 @@ def our_steps(
         "qvel": after.body.physics.qvel,
         "observation": shown.state,
         "agents": jax.device_get(observe(shown.state) - observe(given.observation.astype(shown.state.dtype))),
+        "neighbours": shown.observation,
         "reward": shown.reward[:, 0],
         "terminated": shown.terminated,
     }
 
 
-def differences(ours: dict[str, np.ndarray], given: mujoco_oracle.Transitions) -> dict[str, Any]:
-    """Greatest and median absolute differences over the steps, with and without contact."""
+def differences(
+    ours: dict[str, np.ndarray], given: mujoco_oracle.Transitions, neighbours: list[np.ndarray] | None = None
+) -> dict[str, Any]:
+    """Greatest and median absolute differences over the steps, with and without contact.
+
+    `neighbours`, if given, are what gymnasium-robotics' agents see around them.
+    """
     theirs = {"qpos": given.next_qpos, "qvel": given.next_qvel, "observation": given.observation}
     theirs |= {"reward": given.reward, "agents": 0.0}
+    if neighbours is not None:
+        widest = ours["neighbours"].shape[-1]  # ours are padded with zeros
+        theirs["neighbours"] = np.stack([np.pad(x, ((0, 0), (0, widest - x.shape[1]))) for x in neighbours], 1)
     report: dict[str, Any] = {"other_ends": int(np.sum(ours["terminated"] != given.terminated))}
     for kind, steps in (("free", ~given.touching), ("contact", given.touching)):
         report[kind] = {"steps": int(steps.sum())}
-        for name in MEASURED if steps.any() else ():
+        for name in theirs if steps.any() else ():
             apart = np.abs(ours[name] - theirs[name]).reshape(len(steps), -1).max(1)[steps]
             report[kind][name] = {"median": float(np.median(apart)), "max": float(apart.max())}
     return report
@@ -137,9 +149,11 @@ def measure(name: str, kind: str, states: int, num_envs: int, version: str) -> d
     if kind in PHYSICS:
         segments = segmented(partition) if robot.startswith("many_agent") else 0
         given = mujoco_oracle.transitions(robot, version, states, segments)
+        compared = robot in WITH_NEIGHBOURS and version == "v5"
+        neighbours = mujoco_oracle.local_observations(robot, partition, given) if compared else None
         for precision in ("float64", "float32") if kind == "faithful" else ("float32",):
             with jax.enable_x64(precision == "float64"):
-                report[precision] = differences(our_steps(name, version, given, kind), given)
+                report[precision] = differences(our_steps(name, version, given, kind), given, neighbours)
     return report | speed(name, kind, num_envs, version=version)
 
 
@@ -151,7 +165,7 @@ def deviations(robots: dict[str, Any]) -> str:
 
     def exact(row: dict[str, Any], kind: str) -> str:
         apart = row["float64"][kind]
-        return f"{max(apart[name]['max'] for name in MEASURED):.0e}" if apart["steps"] else "–"
+        return f"{max(apart[name]['max'] for name in MEASURED if name in apart):.0e}" if apart["steps"] else "–"
 
     def single(row: dict[str, Any], kind: str) -> str:
         apart = row["float32"][kind]

@@ -148,3 +148,21 @@ def transitions(robot: str, version: str, count: int, segments: int = 0, seed: i
         after = env.data.qpos.copy(), env.data.qvel.copy()
         rows.append((qpos, qvel, action, *after, observation, reward, terminated, env.touching))
     return Transitions(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def local_observations(robot: str, partition: str, given: Transitions) -> list[np.ndarray]:
+    """What gymnasium-robotics' agents see one edge around them after `given`'s steps: `[states, size]` of each."""
+    with quietly():
+        from gymnasium_robotics import mamujoco_v1
+
+        env = mamujoco_v1.parallel_env(ROBOTICS[robot], partition, agent_obsk=1)
+    single = with_mjx_s_solver(env.single_agent_env.unwrapped)
+    driven = [[node.act_ids for node in nodes] for nodes in env.agent_action_partitions]
+    seen = []
+    for qpos, qvel, action in zip(given.qpos, given.qvel, given.action, strict=True):
+        env.reset(seed=0)
+        mujoco.mj_resetData(single.model, single.data)
+        single.set_state(qpos, qvel)
+        shown, *_ = env.step({agent: action[own] for agent, own in zip(env.agents, driven, strict=True)})
+        seen.append([shown[agent] for agent in env.possible_agents])
+    return [np.array(views) for views in zip(*seen, strict=True)]

@@ -33,6 +33,18 @@ MPE2 = {
     "mpe/simple_reference": "simple_reference_v3",
     "mpe/simple_speaker_listener": "simple_speaker_listener_v4",
 }
+# gymnasium-robotics lacks the other partitions, or gives agents other joints under the same name (docs/mamujoco.md).
+ROBOTICS = {
+    "half_cheetah": ("2x3", "6x1"),
+    "ant": ("2x4", "4x2"),
+    "hopper": ("3x1",),
+    "walker2d": ("2x3",),
+    "humanoid": ("9|8",),
+    "humanoid_standup": ("9|8",),
+    "swimmer": ("2x1",),
+    "reacher": ("2x1",),
+    "many_agent_swimmer": ("10x2",),
+}
 
 
 def returns_in_hajax(loaded: LoadedRun, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
@@ -59,9 +71,10 @@ def elsewhere(settings: dict[str, Any]) -> Elsewhere:
         continuous = settings["actions"] == "continuous"
         return Elsewhere("mpe2", make(max_cycles=settings["max_steps"], continuous_actions=continuous), False, False)
     known = mamujoco.NAMES.get(name.removeprefix("mamujoco/"))
-    if known is None or known[0].startswith("many_agent") or settings["version"] != "v5":
+    if known is None or known[1] not in ROBOTICS.get(known[0], ()) or settings["version"] != "v5":
         named = f"env={name}" + (f" of version {settings['version']}" if "version" in settings else "")
-        raise SystemExit(f"{named} has no counterpart; allowed: MPE, and MAMuJoCo's v5 but for its many_agent robots")
+        shared = ", ".join(f"{robot}_{each}".replace("|", "_") for robot, every in ROBOTICS.items() for each in every)
+        raise SystemExit(f"{named} has no counterpart; allowed: {', '.join(MPE2)}, and of version v5 mamujoco/{shared}")
     import mujoco_oracle
 
     robot, partition = known

@@ -62,21 +62,35 @@ def test_actions_and_observations_are_gymnasium_robotics(robot, name):
             np.testing.assert_array_equal(view, expected)
 
 
+def their_name(robot, joint):
+    if robot == "coupled_half_cheetah":
+        which, part = joint.split("_")
+        return part + {"first": "0", "second": "1"}[which]
+    return joint.replace("_", "") if robot == "ant" else joint
+
+
 @pytest.mark.parametrize(("robot", "name"), WRONG)
 def test_where_they_are_wrong_agents_differ_in_what_is_named_only(robot, name):
     own, agents = anatomy(robot, name), partitions.agents(robot, name)
     with mujoco_oracle.quietly():
         from gymnasium_robotics.envs.multiagent_mujoco.obsk import get_parts_and_edges
 
-        theirs, _, _ = get_parts_and_edges(mujoco_oracle.ROBOTICS[robot], name)
-    driven = [{own.actuators[joint] for joint in agent} for agent in agents]
-    expected = [{node.act_ids for node in nodes} for nodes in theirs]
-    if name == "2x4d":  # legs 1, 4 and 2, 3
-        legs = [{own.actuators[f"{part}_{leg}"] for part in ("hip", "ankle")} for leg in (1, 2, 3, 4)]
-        assert expected == [legs[0] | legs[3], legs[1] | legs[2]]
-        assert driven == [legs[0] | legs[2], legs[1] | legs[3]]
-    else:
-        assert driven == expected
+        theirs, edges, _ = get_parts_and_edges(mujoco_oracle.ROBOTICS[robot], name)
+    assert {frozenset(their_name(robot, joint) for joint in edge) for edge in own.edges} == {
+        frozenset(node.label for node in edge.nodes) for edge in edges
+    }
+    joints = [[their_name(robot, joint) for joint in agent] for agent in agents]
+    driven = {their_name(robot, joint): actuator for joint, actuator in own.actuators.items()}
+    if name == "2x4d":  # they pair legs 1, 4 and 2, 3
+        trade = str.maketrans("34", "43")
+        joints = [[joint.translate(trade) for joint in agent] for agent in joints]
+    if robot == "many_agent_ant":  # in every segment their hips and ankles drive the other leg's
+        trade = str.maketrans("12", "21")
+        driven = {
+            joint.partition("_")[0].translate(trade) + joint[joint.index("_") :]: a for joint, a in driven.items()
+        }
+    assert [[node.label for node in nodes] for nodes in theirs] == joints
+    assert {node.label: node.act_ids for nodes in theirs for node in nodes} == driven
     if robot != "coupled_half_cheetah":
         env = their_environment(robot, name, 0)
         sizes = [own.local(agent, 0, own.robot.categories, "qpos qvel").size for agent in agents]

@@ -38,7 +38,7 @@ AFTER_CONTACTS = (
 # With Newton's method the third changes nothing any more, in 200 states of each robot (benchmarks/mujoco_solver.py).
 LINE_SEARCH = 6
 # What `fast` gives the solver. In C one iteration alone makes a step's errors in contact up to four times as large as
-# two do, and a hundred take away a third of them at most (benchmarks/mujoco_solver.py).
+# two do where these leave any, and a hundred take away a third of them at most (benchmarks/mujoco_solver.py).
 FAST_ITERATIONS, FAST_LINE_SEARCH = 2, 4
 # The classical Runge-Kutta method: how far along the last slope each stage looks, and what its own slope counts.
 STAGES = np.array([[0.0, 0.5, 0.5, 1.0], [1 / 6, 1 / 3, 1 / 3, 1 / 6]]).T
