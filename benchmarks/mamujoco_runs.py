@@ -31,7 +31,6 @@ HATD3 = ["algo.batch_size=256", "algo.hidden_sizes=[128,128]", "algo.updates_per
 TRANSFER = {
     "half_cheetah_2x3/happo": [*HAPPO, "total_steps=2_000_000"],
     "half_cheetah_2x3/hatd3": [*HATD3, "total_steps=300_000"],
-    "half_cheetah_2x3/hatd3_n_step_1": [*HATD3, "total_steps=300_000", "algo.n_step=1"],
     "ant_4x2/happo": [*HAPPO, "total_steps=800_000"],
     "ant_4x2/hatd3": [*HATD3, "total_steps=150_000"],
 }

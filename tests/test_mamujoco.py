@@ -310,8 +310,8 @@ ARM = """
   </worldbody>
   <actuator>
     <motor joint="wrist" ctrllimited="true" ctrlrange="-2 2"/>
-    <motor joint="left" ctrllimited="true" ctrlrange="-1 1"/>
-    <motor joint="right" ctrllimited="true" ctrlrange="-1 1"/>
+    <position joint="left" kp="0.3" kv="0.1" ctrllimited="true" ctrlrange="-1 1"/>
+    <velocity joint="right" kv="0.2" ctrllimited="true" ctrlrange="-1 1"/>
   </actuator>
 </mujoco>
 """
@@ -376,9 +376,11 @@ def test_files_that_cannot_be_used_are_refused(tmp_path):
     (tmp_path / "none.txt").write_text("<mujoco><worldbody")
     with pytest.raises(ValueError, match=r"path='.*none.txt': .*; allowed: what MuJoCo can compile"):
         from_file(tmp_path / "none.txt", tasks.swimmer, 1)
-    for change in (('motor joint="left"', 'motor joint="right"'), ("motor", "position")):
+    for change in (('position joint="left"', 'position joint="right"'), ("<motor", '<general dyntype="filter"')):
         (tmp_path / "other.xml").write_text(ARM.replace(*change))
-        with pytest.raises(ValueError, match=r"actuators of .*; allowed: motors, at least one, each on a joint of its"):
+        with pytest.raises(
+            ValueError, match=r"actuators of .*; allowed: at least one, without a state .*on a joint of"
+        ):
             from_file(tmp_path / "other.xml", tasks.swimmer, 1)
     (tmp_path / "arms.xml").write_text(ARM)
     with pytest.raises(ValueError, match=r"hidden=11; allowed: at most the 10 joint positions of "):

@@ -195,7 +195,9 @@ def test_fast_physics_leaves_pairs_that_the_masks_keep_apart():
 def test_actuators_with_a_state_are_refused():
     text = """<mujoco><worldbody><body><joint name="arm"/><geom size="0.1"/></body></worldbody>
     <actuator><general joint="arm" dyntype="filter" dynprm="0.1"/></actuator></mujoco>"""
-    with pytest.raises(ValueError, match="the robot's model has 1 activations of actuators; allowed: motors"):
+    with pytest.raises(
+        ValueError, match="the robot's model has 1 activations of actuators; allowed: actuators without"
+    ):
         faithful(mujoco.MjModel.from_xml_string(text), 1)
 
 

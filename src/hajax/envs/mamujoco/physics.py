@@ -230,7 +230,9 @@ def faithful(model: Any, frame_skip: int) -> Physics:
     (Humanoid). Raises ValueError if actuators have a state of their own, which is not kept between steps.
     """
     if model.na:
-        raise ValueError(f"the robot's model has {model.na} activations of actuators; allowed: motors, which have none")
+        raise ValueError(
+            f"the robot's model has {model.na} activations of actuators; allowed: actuators without a state"
+        )
     model = copy.copy(model)
     if model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
         model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON

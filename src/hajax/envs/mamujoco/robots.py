@@ -225,8 +225,8 @@ def from_file(
         max_steps: steps after which an episode is truncated.
 
     Raises:
-        ValueError: there is no such file, MuJoCo cannot read it, a joint has no name, or an actuator is something else
-            than a motor on a joint of its own.
+        ValueError: there is no such file, MuJoCo cannot read it, a joint has no name, or an actuator has a state
+            or is not on a joint of its own.
     """
     check_number("frame_skip", frame_skip, 1, whole=True)
     check_number("hidden", hidden, 0, whole=True)
@@ -240,9 +240,9 @@ def from_file(
         ) from error
     joints = model.actuator_trnid[:, 0].tolist()
     to_joints = (model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT).all()
-    simple = (model.actuator_biastype == mujoco.mjtBias.mjBIAS_NONE).all()
-    if not (joints and to_joints and simple and len({*joints}) == len(joints) and model.na == 0):
-        raise ValueError(f"actuators of {path}; allowed: motors, at least one, each on a joint of its own")
+    if not (joints and to_joints and len({*joints}) == len(joints) and model.na == 0):
+        allowed = "at least one, without a state (motor, position, velocity), each on a joint of its own"
+        raise ValueError(f"actuators of {path}; allowed: {allowed}")
     if hidden > model.nq:
         raise ValueError(f"hidden={hidden}; allowed: at most the {model.nq} joint positions of {path}")
     names = [model.joint(i).name for i in range(model.njnt)]
