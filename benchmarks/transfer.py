@@ -34,7 +34,7 @@ MPE2 = {
     "mpe/simple_speaker_listener": "simple_speaker_listener_v4",
 }
 # gymnasium-robotics lacks the other partitions, or gives agents other joints under the same name (docs/mamujoco.md).
-ROBOTICS = {
+COUNTERPARTS = {
     "half_cheetah": ("2x3", "6x1"),
     "ant": ("2x4", "4x2"),
     "hopper": ("3x1",),
@@ -71,9 +71,11 @@ def elsewhere(settings: dict[str, Any]) -> Elsewhere:
         continuous = settings["actions"] == "continuous"
         return Elsewhere("mpe2", make(max_cycles=settings["max_steps"], continuous_actions=continuous), False, False)
     known = mamujoco.NAMES.get(name.removeprefix("mamujoco/"))
-    if known is None or known[1] not in ROBOTICS.get(known[0], ()) or settings["version"] != "v5":
+    if known is None or known[1] not in COUNTERPARTS.get(known[0], ()) or settings["version"] != "v5":
         named = f"env={name}" + (f" of version {settings['version']}" if "version" in settings else "")
-        shared = ", ".join(f"{robot}_{each}".replace("|", "_") for robot, every in ROBOTICS.items() for each in every)
+        shared = ", ".join(
+            f"{robot}_{each}".replace("|", "_") for robot, every in COUNTERPARTS.items() for each in every
+        )
         raise SystemExit(f"{named} has no counterpart; allowed: {', '.join(MPE2)}, and of version v5 mamujoco/{shared}")
     import mujoco_oracle
 

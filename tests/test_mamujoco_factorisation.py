@@ -16,6 +16,7 @@ from hajax.envs.mamujoco.simulation import in_mujoco
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
 import mujoco_oracle
+import transfer
 
 CASES = [(robot, name) for robot, partitions in PARTITIONS.items() for name in partitions]
 # gymnasium-robotics 1.4.2 lacks these. Its 2x4d gives agents legs 1, 4 and 2, 3, which are neighbours; its coupled
@@ -95,6 +96,11 @@ def test_where_they_are_wrong_agents_differ_in_what_is_named_only(robot, name):
         env = their_environment(robot, name, 0)
         sizes = [own.local(agent, 0, own.robot.categories, "qpos qvel").size for agent in agents]
         assert sizes == [env.observation_space(agent).shape[0] for agent in env.possible_agents]
+
+
+def test_policies_are_played_elsewhere_where_agents_are_the_same():
+    played = {(robot, name) for robot, names in transfer.COUNTERPARTS.items() for name in names}
+    assert played == set(SHARED)
 
 
 def swap_abdomen(own, entries):
