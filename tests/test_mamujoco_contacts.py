@@ -134,6 +134,20 @@ def test_bodies_that_fall_on_each_other(integrator):
     assert touching >= 5
 
 
+def test_one_process_computes_contacts_in_both_precisions():
+    """While a program lives, JAX keeps the arrays of NumPy's that it closes over in that program's precision."""
+    physics = physics_of(BODIES.format(integrator="Euler", tilt="0 0 0"))
+    qpos = placed(physics.model, np.random.default_rng(4), 1)[0]
+    programs, found = [], []
+    for precision in ("float32", "float64"):
+        with jax.enable_x64(precision == "float64"):
+            programs.append(jax.jit(lambda q: physics.forward(physics.blank.replace(qpos=q))))
+            data = programs[-1](qpos.astype(precision))
+            assert data.qacc.dtype == precision
+            found.append(np.asarray(data._impl.contact.dist))
+    np.testing.assert_allclose(*found, atol=1e-6)
+
+
 def test_turning_bodies_are_integrated_as_mujoco_does():
     """Runge and Kutta's method for slow and fast turns: up to two radians in a time step."""
     rng = np.random.default_rng(3)
