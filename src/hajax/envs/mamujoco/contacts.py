@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 
 PLANE, SPHERE, CAPSULE = (int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}")) for name in ("PLANE", "SPHERE", "CAPSULE"))
 
@@ -33,7 +34,7 @@ def as_in_c(model: Any, data: Any) -> Any:
     centre, radius = data.geom_xpos, model.geom_size[:, 0]
 
     one, other = jax.vmap(nearest)(centre[first], half[first], centre[second], half[second])
-    across = jax.vmap(_unit, (0, None))(jnp.cross(axis[first], axis[second]), jnp.eye(3, dtype=axis.dtype)[0])
+    across = jax.vmap(_unit, (0, None))(jnp.cross(axis[first], axis[second]), np.eye(3, dtype=axis.dtype)[0])
     normal = jax.vmap(_unit)(other - one, across)
     dist = jnp.linalg.norm(other - one, axis=1) - radius[first] - radius[second]
     pos = one + normal * (radius[first] + dist / 2)[:, None]
@@ -87,8 +88,8 @@ def _frame(normal: jax.Array, tangent: jax.Array) -> jax.Array:
     For a tangent of zeros, or along the normal, the y axis, or the z axis where the normal is nearly y.
     """
 
-    # Not NumPy's: JAX shows those to every program in the precision of the first one that closed over them and lives.
-    x, y, z = jnp.eye(3, dtype=normal.dtype)
+    # Made here: JAX shows an array of NumPy's to all programs in the precision of the first one that has it and lives.
+    x, y, z = np.eye(3, dtype=normal.dtype)
 
     def across(vector, otherwise):
         return _unit(vector - (vector @ normal) * normal, otherwise)
