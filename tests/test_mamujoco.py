@@ -152,7 +152,7 @@ def test_agents_that_see_their_surroundings_see_and_act_in_gymnasium_robotics_as
     env = hajax.make_env(f"mamujoco/{name}", obs="khop", k=1)
     algo = hajax.make_algorithm("happo", env, hidden_sizes=(8,))
     policy = Policy(algo, jax.jit(algo.init)(jax.random.key(0)))
-    state, shown = env.reset(jax.random.key(3))
+    state, shown = jax.jit(env.reset)(jax.random.key(3))
     fast = {"walker2d_2x3": 20.0, "hopper_3x1": 20.0}.get(name, 0.0)  # the joints; agents see Hopper's up to 10 only
     qvel = state.body.physics.qvel.at[3:].add(fast)
     state = state._replace(body=state.body._replace(physics=state.body.physics._replace(qvel=qvel)))
@@ -331,7 +331,7 @@ def test_a_file_of_one_s_own_is_shared_by_lists_of_joints(arms):
     assert [agent.observation_size for agent in env.spec.agents] == [2 * 2 + 1 + common, 2 + 1 + common]
     assert env.spec.agents[0].action_space == Box((-1, -2), (1, 2))
     assert (env.spec.name, env.spec.max_steps, env.spec.state_size) == ("mamujoco/own", 7, 9 + 9)
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
     following, shown = jax.jit(env.step)(jax.random.key(0), state, jnp.array([[0.5, -3.0], [0.25, 9.0]]))
     # The cart's velocity less a tenth of the squared controls, which are clipped: 0.5, −2 and 0.25; the padding is not.
     before, after = state.body.physics, following.body.physics
