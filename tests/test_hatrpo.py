@@ -318,7 +318,7 @@ def test_no_accepted_step_leaves_the_ball_in_a_whole_training(kind, kl_radius):
     assert accepted.mean() > 0.8
     used = (kl / kl_radius)[accepted == 1]
     full = 0.8 ** (2 * np.asarray(metrics["candidate"])[accepted == 1])  # of the radius, to second order
-    assert (used / full).min() > 0.05
+    assert (used / full).min() > 0.05  # 0.2 or more over 24 seeds of each
     assert np.median(used) > 0.3
 
 
