@@ -1,4 +1,4 @@
-"""The command line of scripts that make the runs of docs/results: mpe.py and mamujoco_runs.py."""
+"""The command line of scripts that make the runs of docs/results: mpe.py, smax_runs.py and mamujoco_runs.py."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ import mpe  # noqa: E402
 import mpe_controllers  # noqa: E402
 import off_policy  # noqa: E402
 import rows  # noqa: E402
+import smax_runs  # noqa: E402
 import tabulate  # noqa: E402
 import transfer  # noqa: E402
 
@@ -484,12 +485,13 @@ def test_the_runs_of_mpe_are_those_of_docs_results():
         assert_made_so(name, settings)
 
 
-def test_the_runs_of_mamujoco_in_docs_results_are_the_script_s():
+@pytest.mark.parametrize(("script", "one"), [(mamujoco_runs, "half_cheetah_2x3/happo"), (smax_runs, "3m/mappo")])
+def test_the_runs_in_docs_results_are_the_script_s(script, one):
     """Those that are there."""
     kept = {
         path.parent.relative_to(ROOT / "docs/results").as_posix() for path in ROOT.glob("docs/results/*/*/summary.json")
     }
-    listed = {name: settings for name, settings in mamujoco_runs.runs().items() if name in kept}
-    assert "half_cheetah_2x3/happo" in listed
+    listed = {name: settings for name, settings in script.runs().items() if name in kept}
+    assert one in listed
     for name, settings in listed.items():
         assert_made_so(name, settings)

@@ -1,0 +1,61 @@
+"""Trains what docs/results shows of SMAX, run after run.
+
+    python benchmarks/smax_runs.py --list
+    python benchmarks/smax_runs.py 3m/happo 3m/mappo
+    python benchmarks/smax_runs.py                    everything that docs/results does not have yet
+
+A run trains in runs/smax/MAP/NAME, where it goes on if it was interrupted, and is copied to docs/results/MAP/NAME
+when it is finished. Several of these may work side by side, one on each core (`taskset -c 0 python
+benchmarks/smax_runs.py`): a run that another one has begun is left to it.
+"""
+
+from __future__ import annotations
+
+from kept_runs import main
+
+BUDGETS = {
+    "3m": ["env=smax/3m", "total_steps=2_000_000", "num_seeds=4", "eval.episodes=200"],
+    "2s3z": ["env=smax/2s3z", "total_steps=1_200_000", "num_seeds=3", "eval.episodes=200"],
+    "3s5z": ["env=smax/3s5z", "total_steps=500_000", "num_seeds=3", "eval.episodes=200"],
+}
+BUDGETS["3m_narrow"] = BUDGETS["3m_large_batch"] = BUDGETS["3m"]
+UNSHARED = ["algo.sharing=none"]
+VARIANTS = {
+    "happo": ("happo", "hajax/smax", []),
+    "hatrpo": ("hatrpo", "hajax/smax_hatrpo", []),
+    "mappo": ("mappo", "hajax/smax", []),
+    "mappo_unshared": ("mappo", "hajax/smax", UNSHARED),
+    "haa2c": ("haa2c", "haml/smac", []),
+    "maa2c": ("maa2c", "haml/smac", []),
+    "maa2c_unshared": ("maa2c", "haml/smac", UNSHARED),
+}
+# What the preset was before; and rollouts twice as large, in minibatches of the same size.
+NARROW = ["algo.hidden_sizes=[128,128]", "algo.discount=0.99", "algo.normalise_observations=false"]
+LARGE_BATCH = ["num_envs=512", "rollout_length=16", "algo.minibatches=16"]
+FOUR = ("happo", "hatrpo", "mappo", "mappo_unshared")
+SHOWN = {
+    "3m": tuple(VARIANTS),
+    "3m_narrow": FOUR,
+    "3m_large_batch": ("mappo",),
+    "2s3z": FOUR,
+    "3s5z": FOUR,
+}
+
+
+def runs() -> dict[str, list[str]]:
+    """The settings of every run, by `MAP/NAME`."""
+    listed = {}
+    for where, names in SHOWN.items():
+        for name in names:
+            algo, preset, changes = VARIANTS[name]
+            settings = [f"algo={algo}", f"preset={preset}", *BUDGETS[where], *changes]
+            if where == "3m_narrow":
+                settings += [*NARROW, *(["algo.actor_lr=1e-3"] if algo != "hatrpo" else []), "algo.chunk_length=10"]
+            if where == "3m_large_batch":
+                settings += LARGE_BATCH
+            listed[f"{where}/{name}"] = settings
+    return listed
+
+
+if __name__ == "__main__":
+    main(__doc__, "smax", runs(), episodes={})
