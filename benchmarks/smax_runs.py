@@ -4,9 +4,9 @@
     python benchmarks/smax_runs.py 3m/happo 3m/mappo
     python benchmarks/smax_runs.py                    everything that docs/results does not have yet
 
-A run trains in runs/smax/MAP/NAME, where it goes on if it was interrupted, and is copied to docs/results/MAP/NAME
-when it is finished. Several of these may work side by side, one on each core (`taskset -c 0 python
-benchmarks/smax_runs.py`): a run that another one has begun is left to it.
+A run trains in runs/smax/FOLDER/NAME, where it goes on if it was interrupted, and is copied to
+docs/results/FOLDER/NAME when it is finished. Several of these may work side by side, one on each core
+(`taskset -c 0 python benchmarks/smax_runs.py`): a run that another one has begun is left to it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from __future__ import annotations
 from kept_runs import main
 
 BUDGETS = {
-    "3m": ["env=smax/3m", "total_steps=2_000_000", "num_seeds=4", "eval.episodes=200"],
-    "2s3z": ["env=smax/2s3z", "total_steps=1_200_000", "num_seeds=3", "eval.episodes=200"],
-    "3s5z": ["env=smax/3s5z", "total_steps=500_000", "num_seeds=3", "eval.episodes=200"],
+    "3m": ["total_steps=2_000_000", "num_seeds=4", "eval.episodes=200"],
+    "2s3z": ["total_steps=1_200_000", "num_seeds=3", "eval.episodes=200"],
+    "3s5z": ["total_steps=500_000", "num_seeds=3", "eval.episodes=200"],
 }
-BUDGETS["3m_narrow"] = BUDGETS["3m_large_batch"] = BUDGETS["3m"]
 UNSHARED = ["algo.sharing=none"]
 VARIANTS = {
     "happo": ("happo", "hajax/smax", []),
@@ -29,31 +28,32 @@ VARIANTS = {
     "maa2c": ("maa2c", "haml/smac", []),
     "maa2c_unshared": ("maa2c", "haml/smac", UNSHARED),
 }
-# What the preset was before; and rollouts twice as large, in minibatches of the same size.
-NARROW = ["algo.hidden_sizes=[128,128]", "algo.discount=0.99", "algo.normalise_observations=false"]
-LARGE_BATCH = ["num_envs=512", "rollout_length=16", "algo.minibatches=16"]
 FOUR = ("happo", "hatrpo", "mappo", "mappo_unshared")
+# What the preset was before.
+NARROW = ["algo.hidden_sizes=[128,128]", "algo.discount=0.99", "algo.normalise_observations=false"]
+NARROW += ["algo.chunk_length=10"]
+# Rollouts twice as large, in minibatches of the same size.
+LARGE_BATCH = ["num_envs=512", "rollout_length=16", "algo.minibatches=16"]
+# The map of every folder, its variants and what they have otherwise than their presets.
 SHOWN = {
-    "3m": tuple(VARIANTS),
-    "3m_narrow": FOUR,
-    "3m_large_batch": ("mappo",),
-    "2s3z": FOUR,
-    "3s5z": FOUR,
+    "3m": ("3m", tuple(VARIANTS), []),
+    "3m_narrow": ("3m", FOUR, NARROW),
+    "3m_large_batch": ("3m", ("mappo",), LARGE_BATCH),
+    "2s3z": ("2s3z", FOUR, []),
+    "3s5z": ("3s5z", FOUR, []),
 }
 
 
 def runs() -> dict[str, list[str]]:
-    """The settings of every run, by `MAP/NAME`."""
+    """The settings of every run, by `FOLDER/NAME`."""
     listed = {}
-    for where, names in SHOWN.items():
+    for folder, (scenario, names, otherwise) in SHOWN.items():
         for name in names:
             algo, preset, changes = VARIANTS[name]
-            settings = [f"algo={algo}", f"preset={preset}", *BUDGETS[where], *changes]
-            if where == "3m_narrow":
-                settings += [*NARROW, *(["algo.actor_lr=1e-3"] if algo != "hatrpo" else []), "algo.chunk_length=10"]
-            if where == "3m_large_batch":
-                settings += LARGE_BATCH
-            listed[f"{where}/{name}"] = settings
+            settings = [f"algo={algo}", f"preset={preset}", f"env=smax/{scenario}", *BUDGETS[scenario]]
+            listed[f"{folder}/{name}"] = [*settings, *changes, *otherwise]
+    for name in set(FOUR) - {"hatrpo"}:  # which has no such rate
+        listed[f"3m_narrow/{name}"] += ["algo.actor_lr=1e-3"]
     return listed
 
 
