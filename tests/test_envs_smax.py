@@ -345,6 +345,58 @@ def test_each_agent_s_own_state_is_the_map_without_its_fog():
     assert stepping("2s3z", state="fp").spec.state_shape == (5, 14 * 9 + 10)
 
 
+@pytest.mark.parametrize(("name", "opponent"), [("3m", "closest"), ("2s3z", "random"), ("smacv2_5_units", "closest")])
+def test_mirrored_views(name, opponent):
+    """Every fight is the same as its reflection, and is what it would be without, by other names in the upper half."""
+    _, _, extra = transitions(name, opponent)
+    before: WorldState = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), extra["before"])
+    action = extra["action"].reshape(len(before.step), -1)
+    n = action.shape[-1]
+    upper = before.position[:, :n, 1] > 16
+    assert 0.3 < upper.mean() < 0.7
+    keys = jax.random.split(jax.random.key(0), len(action))
+
+    def results(state, action, **options):
+        env = make_env(f"smax/{name}", opponent=opponent, state="fp", **options)
+        return jax.jit(jax.vmap(env.step))(keys, state, action[..., None])
+
+    upside_down = before._replace(
+        position=np.where([True, False], before.position, 32 - before.position),
+        movement=before.movement * [1, -1],
+        goal=np.where([True, False], before.goal, 32 - before.goal),
+    )
+    inner, seen = results(before, action, mirrored=True)
+    other, also_seen = results(upside_down, action, mirrored=True)
+    assert_agree((seen.reward, also_seen.reward))
+    assert_agree((seen.terminated, also_seen.terminated))
+    for ours, theirs in zip(seen.final, also_seen.final, strict=True):
+        assert_agree((ours, theirs))
+    over = np.asarray(seen.terminated)[:, None]  # and begun anew, from starts that are no reflections
+    assert 0 < over.mean() < 0.5
+    assert_agree([np.where(over, 0, state.position[..., 0]) for state in (inner, other)])
+    assert_agree([np.where(over, 16, y) for y in (inner.position[..., 1], 32 - other.position[..., 1])])
+
+    swapped = np.where(upper, np.take([2, 1, 0, *range(3, 30)], action), action)
+    plain, shown = results(before, swapped)
+    assert (swapped != action).any(0).all()
+    for ours, theirs in zip(jax.tree.leaves(inner), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(seen.action_mask, shown.action_mask)
+    np.testing.assert_array_equal(seen.reward, shown.reward)
+    turn = np.asarray(inner.position[:, :n, 1]) > 16
+    for ours, theirs, y, width in (
+        (seen.observation, shown.observation, [2, 4], 13),
+        (seen.state, shown.state, [3, 5], 14),
+    ):
+        expected = np.array(theirs)
+        others, own = expected[turn][:, :-10], expected[turn][:, -10:]
+        others = others.reshape(len(own), -1, width)
+        others[..., y] *= -1
+        own[:, 2] = np.where(own[:, 0] > 0, 1 - own[:, 2], 0)
+        expected[turn] = np.concatenate([others.reshape(len(own), -1), own], -1)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
 TINY = {"hidden_sizes": (16,), "critic_epochs": 2}
 
 
@@ -458,8 +510,9 @@ def test_opponents_remember_their_prey():
         ("state", "global", "ep, fp, observations, environment"),
         ("opponent", "clever", "closest, random"),
         ("reward", "own", "team, individual"),
+        ("mirrored", "yes", "true, false"),
         ("max_steps", 0, "a whole number >= 1"),
-        ("scenario", "3m", "reward, state, opponent, max_steps"),
+        ("scenario", "3m", "reward, state, opponent, mirrored, max_steps"),
     ],
 )
 def test_refusals(option, value, allowed):

@@ -32,9 +32,9 @@ import numpy as np
 from hajax.envs.base import Environment, state_from_observations, timestep
 from hajax.envs.lazy import import_quietly
 from hajax.envs.smax_drawing import units_drawing
-from hajax.envs.smax_world import OpponentKind, Units, World
+from hajax.envs.smax_world import OpponentKind, Units, World, WorldState
 from hajax.spec import AgentSpec, Discrete, EnvSpec, RewardKind
-from hajax.validation import check_choice, check_number
+from hajax.validation import check_choice, check_flag, check_number
 
 StateKind = Literal["ep", "fp", "observations", "environment"]
 
@@ -79,9 +79,10 @@ def _factory(scenario: str) -> Callable[..., Environment]:
         reward: RewardKind = "team",
         state: StateKind = "ep",
         opponent: OpponentKind = "closest",
+        mirrored: bool = False,
         max_steps: int = 100,
     ) -> Environment:
-        return _environment(scenario, reward, state, opponent, max_steps)
+        return _environment(scenario, reward, state, opponent, mirrored, max_steps)
 
     factory.__doc__ = f"""{SCENARIOS[scenario]}.
 
@@ -93,6 +94,8 @@ def _factory(scenario: str) -> Callable[..., Environment]:
             `[N, 14 (U − 1) + 10]`: its observation as if it saw the whole map, and whom it does see.
             `"observations"` is all agents' observations end to end.
         opponent: whom an opponent attacks among those in its range, `"closest"` or `"random"`.
+        mirrored: whether agents in the upper half of the map see it upside down, and go north for south. The rules do
+            not tell the halves apart; so a policy need not learn both. It is the same game with the same information.
         max_steps: steps after which an episode is truncated.
 
     Raises:
@@ -137,18 +140,41 @@ def make_world(scenario: str, opponent: OpponentKind = "closest") -> World:
         )
 
 
+def _upside_down(world: World, state: WorldState) -> WorldState:
+    """The same fight, reflected in the line that parts the map's upper half from its lower one."""
+    flipped = jnp.array([1, -1], state.position.dtype)
+    origin = jnp.array([0, world.size], state.position.dtype)
+    return state._replace(
+        position=origin + flipped * state.position,
+        movement=flipped * state.movement,
+        goal=origin + flipped * state.goal,
+    )
+
+
 def _environment(
-    scenario: str, reward: RewardKind, state: StateKind, opponent: OpponentKind, max_steps: int
+    scenario: str, reward: RewardKind, state: StateKind, opponent: OpponentKind, mirrored: bool, max_steps: int
 ) -> Environment:
     """The contract's `reset` and `step` around the world, without automatic reset."""
     check_choice("reward", reward, ("team", "individual"))
     check_choice("state", state, ("ep", "fp", "observations", "environment"))
     check_choice("opponent", opponent, ("closest", "random"))
+    check_flag("mirrored", mirrored)
     check_number("max_steps", max_steps, 1, whole=True)
     world = make_world(scenario, opponent)
-    judged = world.perspective if state == "fp" else world.survey
+
+    def in_upper_half(inner: WorldState) -> jax.Array:
+        return inner.position[: world.num_agents, 1] > world.size / 2
+
+    def own_view(look: Callable[[WorldState], jax.Array]) -> Callable[[WorldState], jax.Array]:
+        def view(inner):
+            return jnp.where(in_upper_half(inner)[:, None], look(_upside_down(world, inner)), look(inner))
+
+        return view if mirrored else look
+
+    observe = own_view(world.observe)
+    judged = own_view(world.perspective) if state == "fp" else world.survey
     first = jax.eval_shape(world.reset, jax.random.key(0))
-    observed, shown_state = jax.eval_shape(lambda inner: (world.observe(inner), judged(inner)), first)
+    observed, shown_state = jax.eval_shape(lambda inner: (observe(inner), judged(inner)), first)
     agents = tuple(
         AgentSpec(f"ally_{i}", observed.shape[1:], Discrete(world.num_actions)) for i in range(world.num_agents)
     )
@@ -160,13 +186,16 @@ def _environment(
             "action_mask": world.available(inner)[:, None],
             "active": inner.alive[: world.num_agents],
         }
-        return inner, timestep(spec, world.observe(inner), judged(inner), **shown, **fields)
+        return inner, timestep(spec, observe(inner), judged(inner), **shown, **fields)
 
     def reset(key):
         return show(world.reset(key), first=True)
 
     def step(key, inner, action):
-        after = world.step(inner, action[:, 0].astype(int), world.draw(key))
+        action = action[:, 0].astype(int)
+        if mirrored:  # 0 is north and 2 south
+            action = jnp.where(in_upper_half(inner) & (action <= 2), 2 - action, action)
+        after = world.step(inner, action, world.draw(key))
         decided = world.decided(after)
         return show(
             after,
