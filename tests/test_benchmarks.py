@@ -473,8 +473,9 @@ def assert_made_so(name, settings):
     made = yaml.safe_load(kept.read_text(encoding="utf-8"))
     assert made["out_dir"] == f"docs/results/{name}"
     # A setting that came after the run had its default's effect.
-    defaults = config.compose([f"algo={made['algo']['name']}"])["algo"]
-    made["algo"] |= {setting: defaults[setting] for setting in composed["algo"].keys() - made["algo"].keys()}
+    defaults = config.compose([f"{part}={made[part]['name']}" for part in ("algo", "env")])
+    for part in ("algo", "env"):
+        made[part] |= {setting: defaults[part][setting] for setting in composed[part].keys() - made[part].keys()}
     for key in ("algo", "env", "total_steps", "num_seeds", "num_envs", "rollout_length", "lr_decay", "preset", "seed"):
         assert made[key] == composed[key], (name, key)
 
