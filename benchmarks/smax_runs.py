@@ -54,7 +54,8 @@ def runs() -> dict[str, list[str]]:
         for name in names:
             algo, preset, changes = VARIANTS[name]
             settings = [f"algo={algo}", f"preset={preset}", f"env=smax/{scenario}", *BUDGETS[scenario]]
-            listed[f"{folder}/{name}"] = [*settings, *changes, *otherwise]
+            last = dict(setting.split("=", 1) for setting in [*settings, *changes, *otherwise])
+            listed[f"{folder}/{name}"] = [f"{setting}={value}" for setting, value in last.items()]
     for name in set(FOUR) - {"hatrpo"}:  # which has no such rate
         listed[f"3m_narrow/{name}"] += ["algo.actor_lr=1e-3"]
     return listed

@@ -478,6 +478,7 @@ def assert_made_so(name, settings):
         made[part] |= {setting: defaults[part][setting] for setting in composed[part].keys() - made[part].keys()}
     for key in ("algo", "env", "total_steps", "num_seeds", "num_envs", "rollout_length", "lr_decay", "preset", "seed"):
         assert made[key] == composed[key], (name, key)
+    assert made["eval"]["episodes"] == composed["eval"]["episodes"], name
 
 
 def test_the_runs_of_mpe_are_those_of_docs_results():

@@ -28,7 +28,7 @@ OPTIONS = {
         {"max_steps": 5, "actions": "continuous"},
     ],
     "mamujoco/reacher_2x1": [{"max_steps": 3, "obs": "khop", "reward": "individual"}],
-    "smax/3m": [{"max_steps": 4}, {"max_steps": 3, "state": "fp", "reward": "individual"}],
+    "smax/3m": [{"max_steps": 4}, {"max_steps": 3, "state": "fp", "reward": "individual", "mirrored": True}],
     "smax/smacv2_5_units": [{"max_steps": 3, "opponent": "random"}],
 }
 # SMAX's scenarios are one function, and so are MAMuJoCo's robots; some stand for all here, and tests of their own make

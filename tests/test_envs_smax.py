@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from jaxmarl.environments import smax
 from jaxmarl.environments.smax import heuristic_enemy, smax_env
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 import hajax
 from hajax.cli import main
@@ -395,6 +397,27 @@ def test_mirrored_views(name, opponent):
         own[:, 2] = np.where(own[:, 0] > 0, 1 - own[:, 2], 0)
         expected[turn] = np.concatenate([others.reshape(len(own), -1), own], -1)
         np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_what_else_is_mirrored():
+    """The critic's views of all agents and a film's arrows, not its map."""
+    env, plain = stepping(mirrored=True), stepping()
+    state, shown = env.reset(jax.random.key(0))
+    upper = np.asarray(state.position[:3, 1]) > 16
+    assert set(upper) == {True, False}
+    _, unturned = plain.reset(jax.random.key(0))
+    np.testing.assert_array_equal(shown.state, unturned.state)
+    assert (shown.observation != unturned.observation).any(-1).tolist() == upper.tolist()
+    _, ends = stepping(mirrored=True, state="observations").reset(jax.random.key(0))
+    np.testing.assert_array_equal(ends.state, shown.observation.ravel())
+
+    axes = Figure().subplots()
+    north = jnp.zeros((3, 1))
+    env.draw(axes, state, north, shown)
+    arrows = np.array([np.subtract(text.xy, text.xyann) for text in axes.texts if isinstance(text, Annotation)])
+    after, _ = env.step(jax.random.key(1), state, north)
+    went = np.sign(np.asarray(after.position - state.position)[:3, 1])
+    assert arrows[:, 1].tolist() == went.tolist() == np.where(upper, -1, 1).tolist()
 
 
 TINY = {"hidden_sizes": (16,), "critic_epochs": 2}

@@ -7,7 +7,8 @@ The rules, units and scenarios are jaxmarl's (see `hajax.envs.smax_world`); what
 - a dead agent is not `active` and can only stop;
 - the critic's state is scaled: jaxmarl's has positions of 0 to 32 and cooldowns that fall without end.
 
-An action is 0 north, 1 east, 2 south, 3 west, 4 stop, 5 + k attack opponent k. The edge of the map kills.
+An action is 0 north, 1 east, 2 south, 3 west, 4 stop, 5 + k attack opponent k. The edge of the map kills. (With
+`mirrored=True`, which is hajax's own, all of this is upside down for agents in the upper half of the map.)
 
 What an agent sees, 13 (U − 1) + 10 entries for U units: of every other living unit in its sight (the agents before
 it, those after it, the opponents) the health, the relative position in units of its sight range, the direction in which
@@ -95,7 +96,8 @@ def _factory(scenario: str) -> Callable[..., Environment]:
             `"observations"` is all agents' observations end to end.
         opponent: whom an opponent attacks among those in its range, `"closest"` or `"random"`.
         mirrored: whether agents in the upper half of the map see it upside down, and go north for south. The rules do
-            not tell the halves apart; so a policy need not learn both. It is the same game with the same information.
+            not tell the halves apart, so that a policy need not learn both; but agents no longer see which half they
+            are in. The critic's `"fp"` and `"observations"` are mirrored as agents' views are, `"ep"` is not.
         max_steps: steps after which an episode is truncated.
 
     Raises:
@@ -171,6 +173,10 @@ def _environment(
 
         return view if mirrored else look
 
+    def on_the_map(inner: WorldState, action: jax.Array) -> jax.Array:
+        turned = in_upper_half(inner)[:, None] & (action <= 2)  # 0 is north and 2 south
+        return jnp.where(turned, 2 - action, action) if mirrored else action
+
     observe = own_view(world.observe)
     judged = own_view(world.perspective) if state == "fp" else world.survey
     first = jax.eval_shape(world.reset, jax.random.key(0))
@@ -192,10 +198,7 @@ def _environment(
         return show(world.reset(key), first=True)
 
     def step(key, inner, action):
-        action = action[:, 0].astype(int)
-        if mirrored:  # 0 is north and 2 south
-            action = jnp.where(in_upper_half(inner) & (action <= 2), 2 - action, action)
-        after = world.step(inner, action, world.draw(key))
+        after = world.step(inner, on_the_map(inner, action)[:, 0].astype(int), world.draw(key))
         decided = world.decided(after)
         return show(
             after,
@@ -205,5 +208,10 @@ def _environment(
             metrics={"win": world.won(after).astype(after.health.dtype)},
         )
 
-    env = Environment(spec, reset, step, draw=units_drawing(world, spec))
+    drawing = units_drawing(world, spec)
+
+    def draw(axes, inner, action, timestep):
+        drawing(axes, inner, on_the_map(inner, action), timestep)
+
+    env = Environment(spec, reset, step, draw=draw)
     return state_from_observations(env) if state == "observations" else env
