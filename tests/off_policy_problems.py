@@ -27,6 +27,7 @@ NUMBERS = {
     "adam_eps": 1e-4,
 }
 NOISE = {"target_noise": 0.7, "target_noise_clip": 0.4}
+TINY = {"hidden_sizes": (6, 5), "batch_size": 7, "layer_norm_min_inputs": 1}
 
 
 def make_algorithm(name: str, spec: Any, **settings: Any) -> Any:
@@ -34,7 +35,7 @@ def make_algorithm(name: str, spec: Any, **settings: Any) -> Any:
     numbers = NUMBERS | (NOISE if name.endswith("td3") else {})
     if name == "id3qn":  # which has no critic
         del numbers["critic_lr"]
-    return hajax.make_algorithm(name, spec, **({"hidden_sizes": (6, 5), "batch_size": 7} | numbers | settings))
+    return hajax.make_algorithm(name, spec, **(TINY | numbers | settings))
 
 
 def random_state(algo: Any, seed: int) -> Any:
@@ -165,6 +166,7 @@ def transitions(algo, batch: OffPolicyBatch, p: int) -> reference.Transitions:
         terminated=one.terminated,
         final_observation=[problems.own_input(algo, one.final_observation, i) for i in agents],
         final_state=one.final_state,
+        final_active=[one.final_active[:, i] for i in agents],
     )
 
 

@@ -50,15 +50,24 @@ def relu(x: np.ndarray, tape: Tape) -> np.ndarray:
     return np.maximum(x, 0)
 
 
+# Fewer inputs are not normalized.
+LAYER_NORM_MIN_INPUTS = 1
+
+
 def torso(p: Params, x: np.ndarray, tape: Tape) -> np.ndarray:
     """[LayerNorm] → [Linear → ReLU → LayerNorm] × n; without LayerNorm if there are no parameters for it."""
-    norm = "torso/MaskedLayerNorm_0/scale" in p
-    x = layer_norm(p, "torso/MaskedLayerNorm_0", x, tape) if norm else x
+    first = "torso/MaskedLayerNorm_0"
+    if f"{first}/scale" in p and x.shape[-1] >= LAYER_NORM_MIN_INPUTS:
+        x = layer_norm(p, first, x, tape)
+    elif f"{first}/scale" in p:  # a narrow member of a team with wide ones has the parameters all the same
+        unused = {f"{first}/{name}": np.zeros_like(p[f"{first}/{name}"]) for name in ("scale", "bias")}
+        tape.append(lambda g: (g, unused))
     layer = 0
     while f"torso/Dense_{layer}/kernel" in p:
         x = relu(dense(p, f"torso/Dense_{layer}", x, tape), tape)
         layer += 1
-        x = layer_norm(p, f"torso/MaskedLayerNorm_{layer}", x, tape) if norm else x
+        name = f"torso/MaskedLayerNorm_{layer}"
+        x = layer_norm(p, name, x, tape) if f"{name}/scale" in p else x
     return x
 
 

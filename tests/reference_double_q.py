@@ -131,21 +131,27 @@ def update(
     assert critic is not None
     assert team.target_critic is not None
 
-    def team_greedy(learners: list[Learner], observation: list, available: list) -> list[list[tuple]]:
-        return [greedy(learners[group_of[i]].params, own[i], observation[i], available[i]) for i in agents]
+    def counted(i: int, chosen: list[tuple], active: np.ndarray) -> list[tuple]:
+        """An agent that is not active has no choice; its first stands there."""
+        return [choice if alive else own[i][0] for choice, alive in zip(chosen, active, strict=True)]
+
+    def team_greedy(learners: list[Learner], observation: list, available: list, active: list) -> list[list[tuple]]:
+        chosen = [greedy(learners[group_of[i]].params, own[i], observation[i], available[i]) for i in agents]
+        return [counted(i, chosen[i], active[i]) for i in agents]
 
     for batch in minibatches:
-        chosen = team_greedy(team.actors, batch.final_observation, batch.final_available)
+        chosen = team_greedy(team.actors, batch.final_observation, batch.final_available, batch.final_active)
         values = dueling(team.target_critic, batch.final_state)[0]
         rows = range(len(values))
         y = target(batch, np.array([values[b, joint.index(tuple(c[b] for c in chosen))] for b in rows]), 0, hp)
-        columns = [joint.index(tuple(a[b] for a in batch.action)) for b in rows]
+        taken = [counted(i, batch.action[i], batch.active[i]) for i in agents]
+        columns = [joint.index(tuple(a[b] for a in taken)) for b in rows]
         critic = fit(critic, batch.state, columns, y, np.ones(len(y)), hp.critic_lr, hp)
     batch, table = minibatches[-1], dueling(critic.params, minibatches[-1].state)[0]
     if others == "replay":
-        acting = [list(a) for a in batch.action]
+        acting = [counted(i, batch.action[i], batch.active[i]) for i in agents]
     else:
-        acting = team_greedy(team.actors, batch.observation, batch.available)
+        acting = team_greedy(team.actors, batch.observation, batch.available, batch.active)
     actors = list(team.actors)
     for g in range(len(groups)) if order is None else order:
         learner = actors[g]
@@ -166,7 +172,8 @@ def update(
         actors[g] = learner
         if order is not None:
             for i in groups[g]:
-                acting[i] = greedy(learner.params, own[i], batch.observation[i], batch.available[i])
+                chosen = greedy(learner.params, own[i], batch.observation[i], batch.available[i])
+                acting[i] = counted(i, chosen, batch.active[i])
     return Team(actors, critic, [], towards(team.target_critic, critic, hp))
 
 

@@ -1,6 +1,7 @@
 """Off-policy updates in NumPy, for plain lists of agents without padding, on the networks and Adam of `reference.py`.
 
-Independent of the library: gradients by hand, targets by loops, the joint action as a list of arrays.
+Independent of the library: gradients by hand, targets by loops, the joint action as a list of arrays. An agent that is
+not active has no action: critics see zeros in its place.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ class Transitions:
     terminated: np.ndarray
     final_observation: list[np.ndarray]
     final_state: np.ndarray
+    final_active: list[np.ndarray]
+
+
+def of_active(action: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Actions `[B, D]` as critics see them, zeros where the agent is not active."""
+    return np.array([row if alive else 0 * row for row, alive in zip(action, active, strict=True)])
 
 
 @dataclasses.dataclass
@@ -38,7 +45,7 @@ class Bounds:
 
     @property
     def finite(self) -> np.ndarray:
-        return np.isfinite(self.low)
+        return np.isfinite(self.low) & np.isfinite(self.high)
 
     def unit(self, action: np.ndarray) -> np.ndarray:
         """In units in which the bounds are ±1."""
@@ -93,7 +100,7 @@ def targets(
         if noise is not None:
             action = action + np.clip(hp.target_noise * noise[i], -hp.target_noise_clip, hp.target_noise_clip)
             action = np.where(box.finite, np.clip(action, -1, 1), action)
-        joint.append(action)
+        joint.append(of_active(action, batch.final_active[i]))
     rows = []
     for v, twins in enumerate(critics):
         value = np.min([action_value(p, batch.final_state, joint)[0] for p in twins], 0)
@@ -111,13 +118,19 @@ def regress(
     critics: list[list[Learner]], bounds: Sequence[Bounds], batch: Transitions, target: np.ndarray, hp: Any
 ) -> list[list[Learner]]:
     """One step of every network on mean (y − Q)²."""
-    joint = [box.unit(a) for box, a in zip(bounds, batch.action, strict=True)]
+    joint = replayed(bounds, batch)
 
     def step(learner: Learner, y: np.ndarray) -> Learner:
         value, backward = action_value(learner.params, batch.state, joint)
         return learner.step(backward(2 * (value - y) / len(y))[0], hp.critic_lr, hp)
 
     return [[step(learner, y) for learner in twins] for twins, y in zip(critics, target, strict=True)]
+
+
+def replayed(bounds: Sequence[Bounds], batch: Transitions) -> list[np.ndarray]:
+    """The joint action that was taken, in units of ±1."""
+    rows = zip(bounds, batch.action, batch.active, strict=True)
+    return [of_active(box.unit(action), active) for box, action, active in rows]
 
 
 def improve(
@@ -136,7 +149,7 @@ def improve(
     """
     for _ in range(epochs):
         own = {i: policy(learner.params, bounds[i], batch.observation[i]) for i in members}
-        acting = [own[i][0] if i in own else a for i, a in enumerate(joint)]
+        acting = [of_active(own[i][0], batch.active[i]) if i in own else a for i, a in enumerate(joint)]
         gradient = {name: np.zeros_like(x) for name, x in learner.params.items()}
         if len(critics) == 1:
             weight = np.any([batch.active[i] for i in members], 0).astype(float)
@@ -184,16 +197,20 @@ def update(
     for batch, noise in zip(minibatches, noises, strict=True):
         critics = regress(critics, bounds, batch, targets(by_agent, team.target_critics, bounds, batch, noise, hp), hp)
     batch = minibatches[-1]
+
+    def acting(learner: Learner, i: int) -> np.ndarray:
+        return of_active(policy(learner.params, bounds[i], batch.observation[i])[0], batch.active[i])
+
     if others == "replay":
-        joint = [box.unit(a) for box, a in zip(bounds, batch.action, strict=True)]
+        joint = replayed(bounds, batch)
     else:
-        joint = [policy(team.actors[group_of[i]].params, box, batch.observation[i])[0] for i, box in enumerate(bounds)]
+        joint = [acting(team.actors[group_of[i]], i) for i in range(len(bounds))]
     actors, first = list(team.actors), [twins[0].params for twins in critics]
     for g in range(len(groups)) if order is None else order:
         actors[g] = improve(team.actors[g], groups[g], first, bounds, batch, joint, epochs, hp)
         if order is not None:
             for i in groups[g]:
-                joint[i] = policy(actors[g].params, bounds[i], batch.observation[i])[0]
+                joint[i] = acting(actors[g], i)
 
     def towards(target: Params, learner: Learner) -> Params:
         return {name: (1 - hp.target_rate) * x + hp.target_rate * learner.params[name] for name, x in target.items()}

@@ -1,6 +1,7 @@
 """HASAC's update in NumPy, for plain lists of agents without padding: gradients by hand, random draws as given.
 
-An agent's action is a list of components for choices (one-hot `[B, n]`) and one array of reals in units of ±1.
+An agent's action is a list of components for choices (one-hot `[B, n]`) and one array of reals in units of ±1. An agent
+that is not active has no action: critics see zeros in its place.
 """
 
 from __future__ import annotations
@@ -163,6 +164,11 @@ def update(
     agents = range(len(spaces))
     alpha = [hp.temperature if team.temperatures is None else np.exp(team.temperatures[i].params["x"]) for i in agents]
     critics = team.critics
+
+    def encoded(rows: plain.Transitions) -> list[np.ndarray]:
+        of_agents = zip(spaces, rows.action, rows.active, strict=True)
+        return [plain.of_active(space.encode(action), active) for space, action, active in of_agents]
+
     for batch in minibatches:
         rows, draws = batch.rows, next(team_draws)
         value = np.zeros(len(rows.state))
@@ -171,14 +177,14 @@ def update(
             p = team.actors[group_of[i]].params
             policy = Policy.of(p, spaces[i], rows.final_observation[i], batch.final_available[i])
             action, log_prob = policy.act(draws[i])
-            joint.append(action)
+            joint.append(plain.of_active(action, batch.final_active[i]))
             value = value - alpha[i] * np.where(batch.final_active[i], log_prob, 0)
         value = value + np.min([plain.action_value(p, rows.final_state, joint)[0] for p in team.target_critics], 0)
         y = np.zeros(len(value))
         for b in range(len(y)):
             y[b] = sum(hp.discount**j * rows.reward[b, j, 0] for j in range(int(rows.steps[b])))
             y[b] += 0 if rows.terminated[b] else hp.discount ** int(rows.steps[b]) * value[b]
-        taken = [space.encode(a) for space, a in zip(spaces, rows.action, strict=True)]
+        taken = encoded(rows)
         new = []
         for learner in critics:
             q, backward = plain.action_value(learner.params, rows.state, taken)
@@ -191,10 +197,11 @@ def update(
         return Policy.of(learner.params, spaces[i], rows.observation[i], batch.available[i])
 
     if settings.others == "replay":
-        joint = [space.encode(a) for space, a in zip(spaces, rows.action, strict=True)]
+        joint = encoded(rows)
     else:
         draws = next(team_draws)
-        joint = [policy_of(team.actors[group_of[i]], i).act(draws[i])[0] for i in agents]
+        drawn = [policy_of(team.actors[group_of[i]], i).act(draws[i])[0] for i in agents]
+        joint = [plain.of_active(drawn[i], rows.active[i]) for i in agents]
     actors, log_probs = list(team.actors), [np.zeros(0)] * len(spaces)
     for g in range(len(groups)) if order is None else order:
         learner, members = team.actors[g], groups[g]
@@ -203,7 +210,7 @@ def update(
             draws = dict(zip(members, next(group_draws), strict=True))
             policies = {i: policy_of(learner, i) for i in members}
             drawn = {i: policies[i].act(draws[i]) for i in members}
-            acting = [drawn[i][0] if i in drawn else a for i, a in enumerate(joint)]
+            acting = [plain.of_active(drawn[i][0], rows.active[i]) if i in drawn else a for i, a in enumerate(joint)]
             gradient = {name: np.zeros_like(x) for name, x in learner.params.items()}
             for i in members:
                 if settings.expectation == "exact":
@@ -221,7 +228,7 @@ def update(
         for i in members:
             action, log_probs[i] = policy_of(learner, i).act(draws[i])
             if order is not None:
-                joint[i] = action
+                joint[i] = plain.of_active(action, rows.active[i])
     temperatures = team.temperatures
     if temperatures is not None:
         temperatures = []

@@ -74,7 +74,7 @@ def environment(spec):
     def show(**fields):
         return jnp.zeros(()), timestep(spec, jnp.ones((3, 3)), jnp.ones(spec.state_shape), **fields)
 
-    return Environment(spec, lambda key: show(first=True), lambda key, state, action: show(truncated=True))
+    return Environment(spec, lambda key: show(), lambda key, state, action: show(joint_reward=0.0, truncated=True))
 
 
 def test_shapes_are_checked_wherever_a_state_comes_in():

@@ -474,6 +474,10 @@ def assert_made_so(name, settings):
     assert made["out_dir"] == f"docs/results/{name}"
     # A setting that came after the run had its default's effect.
     defaults = config.compose([f"{part}={made[part]['name']}" for part in ("algo", "env")])
+    if "layer_norm_min_inputs" not in made["algo"]:  # then all inputs were normalized, as those of SMAX are anyway
+        least = composed["algo"]["layer_norm_min_inputs"]
+        assert least == 1 or not made["algo"]["layer_norm"] or made["env"]["name"].startswith("smax/"), name
+        made["algo"]["layer_norm_min_inputs"] = least
     for part in ("algo", "env"):
         made[part] |= {setting: defaults[part][setting] for setting in composed[part].keys() - made[part].keys()}
     for key in ("algo", "env", "total_steps", "num_seeds", "num_envs", "rollout_length", "lr_decay", "preset", "seed"):

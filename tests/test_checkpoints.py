@@ -1,5 +1,7 @@
 """Checkpoints: whole or absent, exact, and refused when anything about them is not as it was saved."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -203,3 +205,97 @@ def test_killed_while_writing(tmp_path, moment):
     np.testing.assert_array_equal(restore(found, {"x": jnp.zeros(5)})["x"], np.arange(5.0) + (last - 1))
     checkpoints.remove_unfinished(tmp_path)
     assert all(name.isdigit() for name in os.listdir(tmp_path))
+
+
+ODD = [
+    "sizes=[8],[16]",
+    "a*b?",
+    "{a,b}",
+    "100% sure%41",
+    "#1 & more; done",
+    "größe",
+    "back\\slash",
+    'it\'s "it"',
+    "a\nb",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_paths_of_any_characters(name, tmp_path):
+    """What orbax takes for patterns and escapes; the folder above it too, and a relative path."""
+    directory = tmp_path / name / "checkpoints"
+    for step in (1, 2):
+        save_checkpoint(directory, step, tree(step), {}, keep=1)
+    assert list_checkpoints(directory) == [2]
+    assert_identical(restore(read_checkpoint(directory), tree()), tree(2))
+    assert sorted(path.name for path in directory.iterdir()) == [f"{2:012d}"]
+
+
+def test_what_an_odd_path_left_unmerged_is_read_all_the_same(tmp_path, monkeypatch):
+    """As hajax 0.1.0 wrote it there."""
+    directory = tmp_path / "sizes=[8]"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_plain", contextlib.nullcontext)
+        patch.setattr(checkpoints, "_verify", lambda path: None)
+        path = save_checkpoint(directory, 1, tree(1), {}, keep=1)
+    assert not (path / "arrays" / checkpoints.MERGED).exists()
+    assert_identical(restore(read_checkpoint(directory), tree()), tree(1))
+    assert jnp.array_equal(restore(read_checkpoint(directory), tree()["step"], "step"), 4)
+
+
+def write_other(path, arrays, write=checkpoints._write_arrays):
+    write(path, {name: (x + 1 if name == "step" else x, dtype) for name, (x, dtype) in arrays.items()})
+
+
+def write_less(path, arrays, write=checkpoints._write_arrays):
+    write(path, {name: x for name, x in arrays.items() if name != "step"})
+
+
+def write_unmerged(path, arrays, write=checkpoints._write_arrays):
+    write(path, arrays)
+    (path / checkpoints.MERGED).unlink()
+    shutil.rmtree(path / checkpoints.PART, ignore_errors=True)
+
+
+@pytest.mark.parametrize("write", [write_other, write_less, write_unmerged])
+def test_what_was_written_wrongly_replaces_nothing(write, tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, 1, tree(1), {}, keep=1)
+    monkeypatch.setattr(checkpoints, "_write_arrays", write)
+    with pytest.raises(Exception, match=r"step|not found|exist|No such file|metadata"):
+        save_checkpoint(tmp_path, 2, tree(2), {}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{1:012d}"]
+    assert_identical(restore(read_checkpoint(tmp_path), tree()), tree(1))
+
+
+@pytest.mark.parametrize(("code", "text"), [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file")])
+def test_a_full_disk_is_the_system_s_own_error_and_loses_nothing(code, text, tmp_path, monkeypatch):
+    """orbax tells it as an error of its own."""
+
+    def full(path, arrays):
+        path.mkdir()
+        raise ValueError(f"INTERNAL: Error writing {path}: [OS error {code}: {os.strerror(code)}]")
+
+    save_checkpoint(tmp_path, 1, tree(1), {}, keep=1)
+    monkeypatch.setattr(checkpoints, "_write_arrays", full)
+    with pytest.raises(OSError, match=text) as error:
+        save_checkpoint(tmp_path, 2, tree(2), {}, keep=1)
+    assert error.value.errno == code
+    assert [path.name for path in tmp_path.iterdir()] == [f"{1:012d}"]
+
+
+def test_another_precision_is_converted_where_that_is_wanted(tmp_path):
+    narrow = {"weight": jnp.array([1.0, 1 / 3]), "count": jnp.arange(3), "key": jax.random.key(1)}
+    save_checkpoint(tmp_path, 1, narrow, {}, keep=1)
+    with jax.enable_x64(True):
+        wide = {"weight": jnp.zeros(2), "count": jnp.zeros(3, int), "key": jax.random.key(0)}
+        assert (wide["weight"].dtype, wide["count"].dtype) == (jnp.float64, jnp.int64)
+        found = restore(read_checkpoint(tmp_path), wide, cast=True)
+        assert [found[name].dtype for name in wide] == [wide[name].dtype for name in wide]
+        np.testing.assert_array_equal(found["weight"], np.float64(narrow["weight"]))
+        with pytest.raises(CheckpointError, match=r"int32\[3\]; allowed: int64\[3\].*jax_enable_x64=True"):
+            restore(read_checkpoint(tmp_path), wide)
+        save_checkpoint(tmp_path, 2, jax.tree.map(lambda x: x, found), {}, keep=1)
+    back = restore(read_checkpoint(tmp_path), narrow, cast=True)
+    assert_identical(back, narrow)
+    with pytest.raises(CheckpointError, match=r"int64\[3\]; allowed: float32\[3\]"):
+        restore(read_checkpoint(tmp_path), narrow | {"count": jnp.zeros(3)}, cast=True)

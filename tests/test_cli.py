@@ -3,14 +3,18 @@
 import csv
 import json
 import math
+import re
 import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import pytest
 import yaml
 from tiny import TINY, TINY_OFF_POLICY
 
 import hajax
-from hajax.cli import main
+from hajax.cli import main, run_directory, sweep
 
 
 def train(*arguments: str) -> int:
@@ -122,13 +126,13 @@ def test_default_directory(working_directory, capsys):
 
 def test_sweep_stays_in_its_directory(working_directory, capsys):
     assert train("-m", "algo.clip=0.1,0.3", "seed=0,1", "total_steps=32", "out_dir=sweep") == 0
-    names = [f"algo.clip={clip},seed={seed}" for clip in (0.1, 0.3) for seed in (0, 1)]
+    names = [f"clip={clip},seed={seed}" for clip in (0.1, 0.3) for seed in (0, 1)]
     assert sorted(path.name for path in (working_directory / "sweep").iterdir()) == sorted(["multirun.yaml", *names])
     assert [path.name for path in working_directory.iterdir()] == ["sweep"]
     table = capsys.readouterr().out.split("runs in sweep")[1]
     for name in names:
         settings = yaml.safe_load((working_directory / "sweep" / name / "config.yaml").read_text())
-        assert f"algo.clip={settings['algo']['clip']},seed={settings['seed']}" == name
+        assert f"clip={settings['algo']['clip']},seed={settings['seed']}" == name
         assert settings["out_dir"] == f"sweep/{name}"
         assert name in table
 
@@ -148,13 +152,13 @@ def test_sweep_over_algorithms(working_directory, capsys):
 
 def test_failed_job_of_a_sweep_is_reported_at_the_end_and_does_not_stop_the_others(working_directory, capsys):
     assert train("-m", "algo.minibatches=3,1", "total_steps=32", "out_dir=sweep") == 1
-    failed, finished = (working_directory / "sweep" / f"algo.minibatches={n}" for n in (3, 1))
+    failed, finished = (working_directory / "sweep" / f"minibatches={n}" for n in (3, 1))
     assert (finished / "summary.json").exists()
     out, err = capsys.readouterr()
-    assert err.count("algo.minibatches=3: minibatches=3 does not divide") == 1
+    assert err.count("minibatches=3: algo.minibatches=3 does not divide") == 1
     table, report = out.split("1 of 2 runs failed:")
-    assert "algo.minibatches=1" in table
-    assert "algo.minibatches=3: minibatches=3 does not divide" in report
+    assert "minibatches=1" in table
+    assert "minibatches=3: algo.minibatches=3 does not divide" in report
     assert files(failed) == ["error.txt"]
     assert "allowed: a divisor of 32" in (failed / "error.txt").read_text()
 
@@ -192,7 +196,9 @@ def test_sweep_whose_directories_cannot_be_made_reports_it(working_directory, ca
     assert "2 of 2 runs failed:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["a=1,b=[2]", "it's", "übung (1)", "with space", "~/home", "nan"])
+@pytest.mark.parametrize(
+    "name", ["a=1,b=[2]", "it's", "übung (1)", "with space", "~/home", "nan", r"a\[b]", r"a\\b\'c", "a\\"]
+)
 def test_directories_of_any_name(name, working_directory, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(working_directory))
     assert train("--print-config", f"out_dir={name}") == 0
@@ -209,7 +215,7 @@ def test_home_is_home_in_a_sweep_too(working_directory, capsys, monkeypatch):
 def test_sweep_repeated_with_resume_auto_trains_what_is_missing(working_directory, capsys):
     sweep = ["-m", "algo.minibatches=1,2", "total_steps=32", "out_dir=sweep", "resume=auto"]
     assert train(*sweep) == 0
-    kept, lost = (working_directory / "sweep" / f"algo.minibatches={n}" for n in (1, 2))
+    kept, lost = (working_directory / "sweep" / f"minibatches={n}" for n in (1, 2))
     before = (kept / "metrics.csv").read_bytes(), (lost / "metrics.csv").read_bytes()
     for path in sorted(lost.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -217,10 +223,78 @@ def test_sweep_repeated_with_resume_auto_trains_what_is_missing(working_director
     assert ((kept / "metrics.csv").read_bytes(), (lost / "metrics.csv").read_bytes()) == before
 
 
+LONG = "x" * 300
+# The setting, its values as typed, and how the directories of their runs are called, in part.
+SWEPT = {
+    "lists": ("algo.hidden_sizes", ["[8]", "[8,4]"], ["hidden_sizes=8", "hidden_sizes=8-4"]),
+    "dictionaries": ("env.table", ["{a:1,b:[2,3]}", "{}"], ["table=a=1-b=2-3", "table=empty"]),
+    "strings": ("env.title", ["'a  b*[c]'", '"a/b $(d)"'], ["title=a__b__c_", "title=a-b___d_"]),
+    "nothing and numbers": ("env.title", ["null", "1e-3", "true", "''"], ["null", "0.001", "true", "empty"]),
+    "alike": ("env.title", ["'a b'", "'a_b'", "A_b"], ["title=a_b", "title=a_b-", "title=A_b-"]),
+    "long": ("env.title", [LONG, f"{LONG}y"], ["title=" + "x" * 40 + "-"] * 2),
+}
+
+
+@pytest.mark.parametrize("case", SWEPT)
+def test_runs_of_a_sweep_have_short_and_unique_names(case):
+    key, values, expected = SWEPT[case]
+    overrides = [f"{key}={','.join(values)}", "seed=0,1"]
+    names = sweep.expected_names(overrides, sweep.swept_settings(overrides))
+    assert len({name.lower() for name in names}) == 2 * len(values)
+    assert all(re.fullmatch(r"[\w.,=+-]{1,120}", name, re.ASCII) for name in names)
+    for part in expected:
+        assert any(part in name for name in names)
+        assert part.endswith("-") or any(name == f"{part},seed=1" or name.endswith(f"={part},seed=1") for name in names)
+
+
+def test_runs_of_a_sweep_over_anything_are_whole(working_directory, capsys, monkeypatch):
+    """Evaluated, resumed and loaded afterwards."""
+    (working_directory / "town.py").write_text(OWN_ENVIRONMENT)
+    monkeypatch.setattr("sys.path", [str(working_directory), *sys.path])
+    monkeypatch.setenv("COLUMNS", "200")
+    title = ["'a  b*[c]'", f"'{LONG}'"]
+    swept = ["algo.hidden_sizes=[8],[8,4]", f"env.title={','.join(title)}"]
+    own = ["env=town:meeting", "total_steps=32", "out_dir=all of [them]", "num_seeds=1"]
+    assert train("-m", *own, *swept, "env.table={a:[1]}") == 0
+    table = capsys.readouterr().out.split("runs in all of [them]")[1]
+    runs = sorted(path for path in (working_directory / "all of [them]").iterdir() if path.is_dir())
+    settings = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
+    found = {(str(each["algo"]["hidden_sizes"]), each["env"]["title"]) for each in settings}
+    assert found == {(sizes, text) for sizes in ("[8]", "[8, 4]") for text in ("a  b*[c]", LONG)}
+    assert all(each["env"]["table"] == {"a": [1]} for each in settings)
+    for run in runs:
+        assert run.name in table
+        assert hajax.load_policy(run).spec.num_agents == 2
+    for run in runs[::3]:
+        assert main(["evaluate", str(run), "--episodes", "2"]) == 0
+        assert main(["train", f"out_dir={run.parent.name}/{run.name}", "resume=true", "total_steps=64"]) == 0
+
+
+def test_two_sweeps_at_once_and_a_run_beside_them(working_directory, monkeypatch):
+    """All in the same second; a directory is claimed by creating it."""
+    stopped = datetime(2030, 1, 2, 3, 4, 5)
+    monkeypatch.setattr(run_directory, "datetime", types.SimpleNamespace(now=lambda: stopped))
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: run_directory.new_directory("sweep"), range(24)))
+    assert len(set(made)) == 24
+    assert all(path.is_dir() for path in made)
+    for _ in range(2):
+        assert train("-m", "seed=0,1", "total_steps=32", "num_seeds=1") == 0
+    for number in (25, 26):
+        path = working_directory / "runs" / f"sweep_20300102-030405_{number}"
+        assert {run.name for run in path.iterdir() if run.is_dir()} == {"seed=0", "seed=1"}
+
+
+def test_a_name_too_long_for_the_file_system_is_refused(working_directory, capsys):
+    assert train(f"out_dir={'x' * 300}", "total_steps=32") == 2
+    assert "can't be created (File name too long); allowed" in capsys.readouterr().err
+    assert files(working_directory) == []
+
+
 OWN_ENVIRONMENT = """
 from hajax.envs.games import matrix
 
-def meeting(*, places: int = 2, reward="team"):
+def meeting(*, places: int = 2, table=None, title="", reward="team"):
     return matrix([[float(i == j) for j in range(places)] for i in range(places)], reward=reward)
 
 def empty(*, size: int, table=object()):
@@ -238,7 +312,9 @@ def test_environment_of_one_s_own_from_the_working_directory(working_directory, 
     monkeypatch.setattr("sys.path", [str(working_directory), *sys.path])
     assert train("env=town:meeting", "env.places=4", "total_steps=32", "out_dir=run") == 0
     settings = yaml.safe_load((working_directory / "run" / "config.yaml").read_text())
-    assert settings["env"] == {"name": "town:meeting", "places": 4, "reward": "team", "state": "environment"}
+    assert settings["env"] == {
+        "name": "town:meeting", "places": 4, "table": None, "title": "", "reward": "team", "state": "environment"
+    }  # fmt: skip
     assert main(["evaluate", "run", "--episodes", "3"]) == 0
     assert train("--print-config", "env=town:empty", "env.size=3", "env.state=observations") == 0
     assert train("-m", "env=town:meeting", "total_steps=32", "out_dir=sweep") == 0
@@ -296,16 +372,35 @@ REFUSALS = {
     "--fast": ("--fast", "--multirun"),
 }
 LIBRARY_REFUSALS = {
-    "algo.clip=-1": ("clip=-1", "a number > 0"),
-    "algo.clip=abc": ("clip='abc'", "a number > 0"),
-    "algo.epochs=0": ("epochs=0", "a whole number >= 1"),
-    "algo.hidden_sizes=64": ("hidden_sizes=64", "a list of whole numbers, such as [64,64]"),
-    "algo.hidden_sizes=[8,0]": ("hidden_sizes=(8, 0)", "a whole number >= 1"),
-    "algo.layer_norm=1": ("layer_norm=1", "true, false"),
-    "algo.order=sorted": ("order='sorted'", "random, fixed, simultaneous"),
-    "algo.minibatches=5": ("minibatches=5", "a divisor of 32"),
-    "env.reward=individual": ("reward='individual'", "team"),
-    "env.max_steps=0": ("max_steps=0", ">= 1"),
+    "algo.clip=-1": ("algo.clip=-1;", "a number > 0"),
+    "algo.clip=abc": ("algo.clip=abc;", "a number > 0"),
+    "algo.clip=null": ("algo.clip=null;", "a number > 0"),
+    "algo.clip=[0.1,0.2]": ("algo.clip=[0.1,0.2];", "a number > 0"),
+    "algo.clip={a:1}": ("algo.clip={a:1};", "a number > 0"),
+    "algo.clip=nan": ("algo.clip=nan;", "a number > 0"),
+    "algo.epochs=0": ("algo.epochs=0;", "a whole number >= 1"),
+    "algo.epochs=[3]": ("algo.epochs=[3];", "a whole number >= 1"),
+    "algo.epochs=5_000_000_000": ("algo.epochs=5000000000;", "<= 2147483647"),
+    "algo.critic_epochs=[1,2]": ("algo.critic_epochs=[1,2];", "a whole number >= 1"),
+    "algo.hidden_sizes=64": ("algo.hidden_sizes=64;", "a list of whole numbers >= 1, such as [64,64]"),
+    "algo.hidden_sizes=[]": ("algo.hidden_sizes=[];", "a list of whole numbers >= 1"),
+    "algo.hidden_sizes=[8,0]": ("algo.hidden_sizes=[8,0];", "a list of whole numbers >= 1"),
+    "algo.hidden_sizes=[8,[8]]": ("algo.hidden_sizes=[8,[8]];", "a list of whole numbers >= 1"),
+    "algo.layer_norm=1": ("algo.layer_norm=1;", "true, false"),
+    "algo.layer_norm=[true]": ("algo.layer_norm=[true];", "true, false"),
+    "algo.order=sorted": ("algo.order=sorted;", "random, fixed, simultaneous"),
+    "algo.order=[random]": ("algo.order=[random];", "random, fixed, simultaneous"),
+    "algo.sharing=3": ("algo.sharing=3;", "none, all, type, or a list"),
+    "algo.sharing=[0,1.5]": ("algo.sharing=[0,1.5];", "none, all, type, or a list"),
+    "algo.sharing=[0,2]": ("algo.sharing=[0,2];", "2 group numbers"),
+    "algo.minibatches=5": ("algo.minibatches=5 does not", "a divisor of 32"),
+    "env.reward=individual": ("env.reward=individual of games/hasac_matrix", "team"),
+    "algo.reward=individual": ("algo.reward=individual of games/hasac_matrix", "team"),
+    "env.max_steps=0": ("env.max_steps=0;", ">= 1"),
+    "env.max_steps=[1]": ("env.max_steps=[1];", ">= 1"),
+    "num_envs=5_000_000_000": ("num_envs=5000000000;", "<= 2147483647"),
+    "total_steps=9_000_000_000_000": ("total_steps=9000000000000;", "at most"),
+    "preset=harl/half_cheetah_2x3": ("preset=harl/half_cheetah_2x3 with env=games/hasac_matrix;", "half_cheetah_*"),
 }
 
 
@@ -325,15 +420,15 @@ def test_refusals_are_one_line_with_field_value_and_what_is_allowed(argument, wo
 OFF_POLICY_REFUSALS = {
     "a buffer smaller than a minibatch": (
         ["algo.batch_size=500"],
-        "buffer_size=400 is less than batch_size=500",
+        "algo.buffer_size=400 is less than algo.batch_size=500",
         "500",
     ),
     "more steps than an episode has": (
         ["algo.n_step=26", "algo.warmup_steps=200"],
-        "n_step=26 is longer than an episode of games/linear_quadratic, which is over after 25 steps",
+        "algo.n_step=26 is longer than an episode of games/linear_quadratic, which is over after 25 steps",
         "at most 25",
     ),
-    "updates before the warm-up's end": (["algo.warmup_steps=8"], "warmup_steps=8 ends before", "at least 16"),
+    "updates before the warm-up's end": (["algo.warmup_steps=8"], "algo.warmup_steps=8 ends before", "at least 16"),
     "too many joint choices": (
         ["algo=had3qn", "env=smax/3s5z", "algo.head_sizes=[8]"],
         "13 x 13 x 13 x 13 x 13 x 13 x 13 x 13 = 815730721 joint choices",
@@ -359,7 +454,7 @@ def test_sharing_among_agents_that_differ_is_refused(working_directory, capsys):
     assert main(["train", "env=mpe/simple_speaker_listener", "algo.sharing=all", "out_dir=refused"]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert "sharing='all'" in err
+    assert "algo.sharing=all puts" in err
     assert "allowed: " in err
     assert files(working_directory) == []
 

@@ -1,11 +1,21 @@
 """conf/ against the registries and the library's defaults."""
 
+import fnmatch
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import pytest
+import yaml
 
 import hajax
 import hajax.envs
 from hajax.cli import config
 from hajax.cli.errors import Refusal
+from hajax.envs.base import Environment, timestep
+from hajax.spec import AgentSpec, Box, Discrete, EnvSpec
 
 # Read before any test registers names of its own.
 DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")  # which need Box actions
@@ -56,6 +66,9 @@ def test_harl_preset():
     assert config.compose(["preset=harl/mpe", "algo.clip=0.1", "num_envs=8"])["num_envs"] == 8
 
 
+# HARL's metric of discrete policies is Σ_a (e^d − 1 − d): near a uniform policy |A| times the KL, in SMAC some 6 times.
+KL = {0.06: 0.01, 0.01: 0.0017, 0.005: 8.3e-4, 0.001: 1.7e-4}
+
 # tuned_configs/smac/MAP/hatrpo of HARL at commit d539bad
 SMAC_HATRPO = [
     ("10m_vs_11m", 0.95, 0.005, 0.5, "none", 5e-4),
@@ -76,13 +89,15 @@ SMAC_HATRPO = [
     [
         ("hatrpo-happo/smac", [64], 0.3, 0.99),
         ("harl/smac", [64, 64, 64], 0.2, 0.99),
+        ("harl/smac_corridor", [64, 64, 64], 0.2, 0.99),
         ("harl/smac_outnumbered", [64, 64, 64], 0.05, 0.95),
+        ("harl/smac_8m_vs_9m", [64, 64, 64], 0.05, 0.95),
     ],
 )
 @pytest.mark.parametrize("name", ["happo", "mappo"])
 def test_smac_presets(preset, hidden, clip, discount, name):
     """The papers' and HARL's tables; their names are what a run is called by."""
-    settings = config.compose([f"preset={preset}", "env=smax/3m", f"algo={name}"])
+    settings = config.compose([f"preset={preset}", f"algo={name}"])
     algo = settings["algo"]
     assert (settings["num_envs"], settings["rollout_length"], settings["preset"]) == (20, 160, preset)
     assert (algo["hidden_sizes"], algo["clip"], algo["discount"]) == (hidden, clip, discount)
@@ -101,13 +116,13 @@ def test_smac_presets(preset, hidden, clip, discount, name):
 @pytest.mark.parametrize(
     ("preset", "name", "schedule", "numbers"),
     [
-        ("harl/mpe_hatrpo", "hatrpo", (20, 200), {"kl_radius": 0.005, "hidden_sizes": [128, 128]}),
-        ("harl/smac_hatrpo", "hatrpo", (20, 160), {"kl_radius": 0.01, "hidden_sizes": [64, 64, 64]}),
+        ("harl/mpe_hatrpo", "hatrpo", (20, 200), {"kl_radius": 0.001, "hidden_sizes": [128, 128]}),
+        ("harl/smac_hatrpo", "hatrpo", (20, 160), {"kl_radius": KL[0.01], "hidden_sizes": [64, 64, 64]}),
         (
             "hatrpo-happo/smac_hatrpo",
             "hatrpo",
             (20, 160),
-            {"kl_radius": 0.06, "accept_ratio": 0.5, "hidden_sizes": [64]},
+            {"kl_radius": KL[0.06], "accept_ratio": 0.5, "hidden_sizes": [64]},
         ),
         ("harl/smac_gru", "happo", (20, 160), {"memory": "gru", "chunk_length": 10, "clip": 0.2, "discount": 0.99}),
         ("harl/smac_gru", "mappo", (20, 160), {"memory": "gru", "chunk_length": 10, "clip": 0.2, "discount": 0.99}),
@@ -130,9 +145,15 @@ def test_smac_presets(preset, hidden, clip, discount, name):
                 f"harl/smac_hatrpo_{where}",
                 "hatrpo",
                 (20, 160),
-                {"discount": discount, "kl_radius": radius, "backtrack": backtrack, "memory": memory, "critic_lr": lr},
+                {
+                    "discount": discount,
+                    "kl_radius": KL[harl],
+                    "backtrack": backtrack,
+                    "memory": memory,
+                    "critic_lr": lr,
+                },
             )
-            for where, discount, radius, backtrack, memory, lr in SMAC_HATRPO
+            for where, discount, harl, backtrack, memory, lr in SMAC_HATRPO
         ),
         ("haml/smac", "haa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
         ("haml/smac", "maa2c", (8, 400), {"epochs": 5, "actor_lr": 5e-4, "hidden_sizes": [64]}),
@@ -260,12 +281,67 @@ def test_mamujoco_presets(preset, name, schedule, numbers):
 
 def test_every_preset_is_tested():
     tested = {"harl/mpe", "hatrpo-happo/smac", "harl/smac", "harl/smac_outnumbered", "haml/smac", "hajax/smax"}
-    tested |= {"harl/smac_3s5z_vs_3s6z", "harl/smac_6h_vs_8z", "harl/smac_mmm2"}
+    tested |= {
+        "harl/smac_3s5z_vs_3s6z",
+        "harl/smac_6h_vs_8z",
+        "harl/smac_mmm2",
+        "harl/smac_8m_vs_9m",
+        "harl/smac_corridor",
+    }
     tested |= {"harl/smac_gru", *(f"harl/smac_hatrpo_{where}" for where, *_ in SMAC_HATRPO)}
     tested |= {"harl/mpe_haddpg", "harl/mpe_hasac", "harl/mpe_had3qn"}
+    tested |= {"harl/mpe_hatrpo_reference", "harl/mpe_hatrpo_continuous"}
     tested |= {preset for preset, *_ in mamujoco_presets()}
     tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac", "hajax/smax")}
-    assert set(config.options("preset")) == tested
+    assert set(PRESETS) == tested
+
+
+PRESETS = config.options("preset")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_alone_is_of_its_algorithm_and_environment(preset):
+    """With nothing else given; HARL's and the papers' have HARL's network."""
+    settings = config.compose([f"preset={preset}"])
+    fits = yaml.safe_load((config.conf_dir() / "preset" / f"{preset}.yaml").read_text(encoding="utf-8"))["fits"]
+    assert settings["preset"] == preset
+    assert settings["algo"]["name"] in fits["algo"]
+    assert any(fnmatch.fnmatchcase(settings["env"]["name"], pattern) for pattern in fits["env"])
+    assert set(fits["algo"]) <= set(ALGORITHMS)
+    assert all(fnmatch.filter(ENVS, pattern) for pattern in fits["env"])
+    described = config.description("preset", preset)
+    assert described
+    assert not re.search(r"`(algo|env)=", described)  # which it sets itself
+    algo = settings["algo"]
+    if algo["layer_norm"]:
+        assert algo["layer_norm_min_inputs"] == (16 if preset.startswith("hajax/") else 1)
+    # What it sets of the algorithm is nothing that the algorithm lacks.
+    assert set(algo) == set(config.compose([f"algo={algo['name']}"])["algo"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["preset=harl/mpe_hasac", "algo=happo"], ["preset=harl/mpe_hasac with algo=happo", "algo=hasac or masac"]),
+        (["preset=harl/mpe", "algo=hatrpo"], ["preset=harl/mpe with algo=hatrpo", "algo=happo or mappo or ippo"]),
+        (["preset=harl/half_cheetah_2x3", "env=smax/3m"], ["with env=smax/3m", "env=mamujoco/half_cheetah_*"]),
+        (["preset=harl/ant_4x2", "env=mamujoco/half_cheetah_2x3"], ["env=mamujoco/ant_*"]),
+        (["preset=harl/smac_gru", "env=smax/3m"], ["env=smax/3s5z or smax/25m"]),
+    ],
+)
+def test_a_preset_is_refused_for_what_it_is_not_for(overrides, named):
+    with pytest.raises(Refusal, match=r"^preset=.*; allowed: algo=.* and env=.*, which it is for$") as refusal:
+        config.compose(overrides)
+    assert all(part in str(refusal.value) for part in named)
+
+
+def test_a_preset_may_be_tried_on_one_s_own(monkeypatch):
+    """Nobody can say that it is not for them."""
+    monkeypatch.setattr(hajax.envs, "_registered", {})
+    hajax.register_env("workshop/matrix", "hajax.envs.games:trap_of_homogeneity")
+    settings = config.compose(["preset=harl/mpe", "env=workshop/matrix", "algo=mappo"])
+    assert (settings["env"]["name"], settings["algo"]["name"]) == ("workshop/matrix", "mappo")
+    assert settings["algo"]["sharing"] == "type"  # the algorithm's own default, whatever comes first
 
 
 def test_a_registered_environment_needs_no_file(monkeypatch):
@@ -276,3 +352,54 @@ def test_a_registered_environment_needs_no_file(monkeypatch):
     assert settings["env"] == {"name": "workshop/matrix", **options}
     with pytest.raises(Refusal, match=r"env=workshop/matrices is unknown;.* allowed: "):
         config.compose(["env=workshop/matrices"])
+
+
+# Every preset, one iteration. What it says of sizes is made small, and so is the team: programs then differ in what is
+# computed only, and presets that differ in numbers share one.
+SMALL = {"hidden_sizes": [4], "head_sizes": [4], "buffer_size": 400, "warmup_steps": 40, "batch_size": 4, "n_step": 2}
+SMALL |= {"updates_per_step": 1, "epochs": 2, "critic_epochs": 2, "chunk_length": 4, "cg_iterations": 2}
+
+
+@functools.cache
+def small_team(continuous: bool) -> Environment:
+    """Two agents that act as those of a preset's environment do."""
+    space = Box(-1, 1, shape=2) if continuous else Discrete(3)
+    spec = EnvSpec(
+        "small", [AgentSpec(name, 3, space) for name in "ab"], state_size=4, max_steps=5, masks_actions=not continuous
+    )
+
+    def show(t, **fields):
+        if not continuous:
+            fields["action_mask"] = jnp.ones((2, 1, 3), bool).at[0, 0, t % 3].set(False)
+        observation, state = jnp.sin(jnp.arange(6.0).reshape(2, 3) + t), jnp.cos(jnp.arange(4.0) + t)
+        return t, timestep(spec, observation, state, **fields)
+
+    def step(key, t, action):
+        return show(t + 1, reward=jnp.cos(action.sum((-1, -2))) * jnp.ones(2), truncated=t + 1 >= 5)
+
+    return Environment(spec, lambda key: show(jnp.zeros((), int), first=True), step)
+
+
+PROGRAMS: dict[tuple[str, bool, str], tuple[Any, Any]] = {}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains_for_an_iteration(preset):
+    settings = config.compose([f"preset={preset}"])
+    name, where = settings["algo"]["name"], settings["env"]
+    options = {key: value for key, value in settings["algo"].items() if key not in ("name", "reward")}
+    options |= {key: value for key, value in SMALL.items() if key in options}
+    continuous = where["name"].startswith("mamujoco/") or where.get("actions") == "continuous"
+    env = small_team(continuous)
+    algo = hajax.make_algorithm(name, env, **options)
+    key = (name, continuous, repr(algo.settings))
+    if key not in PROGRAMS:
+        loop = hajax.make_loop(env, algo, num_envs=4, rollout_length=8)
+        PROGRAMS[key] = jax.jit(loop.init), jax.jit(loop.iterate)
+    init, iterate = PROGRAMS[key]
+    before = init(jax.random.key(0), algo.hyperparameters)
+    after, metrics = iterate(before)
+    old, new = (jax.tree.leaves(state.algorithm.actors.params) for state in (before, after))
+    assert all(jnp.isfinite(leaf).all() for leaf in new)
+    assert any((x != y).any() for x, y in zip(old, new, strict=True))
+    assert metrics

@@ -205,7 +205,7 @@ def test_one_agent_is_d3qn(name):
 @pytest.mark.usefixtures("float64")
 def test_dueling_gradients_against_finite_differences():
     rng = np.random.default_rng(0)
-    module = Dueling(MLP((5,), layer_norm=False, input_layer_norm=False), 3, (4,))
+    module = Dueling(MLP((5,), layer_norm=False), 3, (4,))
     x = rng.normal(size=(6, 4))
     params = jax.tree.map(lambda p: 0.5 * rng.normal(size=p.shape), module.init(jax.random.key(0), x)["params"])
     flat = {name: np.asarray(p) for name, p in flatten_dict(params, sep="/").items()}
@@ -329,7 +329,7 @@ def test_every_agent_in_every_environment_throws_its_own_coin():
 def q_values(algo, state):
     """The critic's values of all joint choices, where the state is [1.]."""
     params = jax.tree.map(lambda x: x[0, 0], state.critics.params)
-    torso = MLP(algo.settings.hidden_sizes, layer_norm=False, input_layer_norm=False)
+    torso = MLP(algo.settings.hidden_sizes, layer_norm=False)
     count = TeamChoices(algo.spec).num_joint
     module = Dueling(torso, count, algo.settings.head_sizes)
     return np.asarray(module.apply({"params": params}, jnp.ones(algo.spec.state_size)))
@@ -365,7 +365,7 @@ def test_values_of_a_game_that_goes_on():
     assert one == other  # all equilibria are on the diagonal
     values = q_values(algo, state).reshape(3, 3)
     np.testing.assert_allclose(values, payoff + payoff[one, one], atol=0.2)
-    torso = MLP(algo.settings.hidden_sizes, layer_norm=False, input_layer_norm=False)
+    torso = MLP(algo.settings.hidden_sizes, layer_norm=False)
     for agent, its_slice in ((0, values[:, other]), (1, values[one])):
         params = jax.tree.map(lambda x, agent=agent: x[agent], state.actors.params)
         np.testing.assert_allclose(Dueling(torso, 3, ()).apply({"params": params}, jnp.ones(1)), its_slice, atol=0.3)
@@ -439,7 +439,7 @@ def test_independent_learners_average_over_what_the_others_do():
         state, _ = update(jax.random.key(i), state, batch)
     action, _, _ = algo.act(jax.random.key(0), state, env.reset(jax.random.key(0))[1], (), True)
     np.testing.assert_array_equal(action[:, 0], [1, 1])
-    torso = MLP(algo.settings.hidden_sizes, layer_norm=False, input_layer_norm=False)
+    torso = MLP(algo.settings.hidden_sizes, layer_norm=False)
     mean = payoff.mean(1)
     for agent in range(2):
         params = jax.tree.map(lambda x, agent=agent: x[agent], state.actors.params)

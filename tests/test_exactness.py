@@ -10,6 +10,7 @@ import functools
 import itertools
 import types
 
+import cases
 import expected
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,9 @@ import numpy as np
 import problems
 import pytest
 import reference
-from cases import CASES, expectation, problem, update
+from cases import BOX, CASES, expectation, problem, update
+
+from hajax.spec import Discrete, MultiDiscrete
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +37,28 @@ def test_update_equals_the_reference(name):
         new_state, info, drawn = update(name, state, batch, key=i)
         expected.assert_updated(algo, state, new_state, info, expectation(algo, state, batch, drawn))
         state = new_state
+
+
+NARROW = {
+    "happo, narrow inputs": cases.case(
+        "happo", [Discrete(3), BOX, MultiDiscrete((2, 3))], sizes=(1, 15, 2), inactive=0.3
+    ),
+    "hatrpo, narrow inputs": cases.case("hatrpo", [Discrete(3), BOX], sizes=(1, 2), order="fixed"),
+    "ippo, narrow inputs": cases.case(
+        "ippo", [BOX, Discrete(3), BOX], sizes=(2, 1, 2), reward="individual", sharing=(0, 1, 0), agent_id=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_few_inputs_are_not_normalized(name, monkeypatch):
+    """In teams of mixed widths too, in actors and critics."""
+    monkeypatch.setattr(reference, "LAYER_NORM_MIN_INPUTS", 3)
+    settings = (*NARROW[name].settings, ("layer_norm_min_inputs", 3))
+    monkeypatch.setitem(CASES, name, dataclasses.replace(NARROW[name], settings=settings))
+    algo, state, batch = problem(name)
+    new_state, info, drawn = update(name, state, batch)
+    expected.assert_updated(algo, state, new_state, info, expectation(algo, state, batch, drawn))
 
 
 @pytest.mark.parametrize("name", ["happo, one discrete agent", "happo, one box agent"])

@@ -490,7 +490,7 @@ def log_policies(algo, state, batch):
 
 
 def torso_of(algo):
-    return MLP(algo.settings.hidden_sizes, layer_norm=False, input_layer_norm=False)
+    return MLP(algo.settings.hidden_sizes, layer_norm=False)
 
 
 @pytest.mark.usefixtures("float64")

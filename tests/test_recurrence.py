@@ -257,7 +257,7 @@ def test_a_vmapped_seed_updates_as_the_seed_alone():
 def test_evaluation_and_policies_carry_the_memory():
     """Both against `act` step by step; the memory decides, since the agents see nothing when asked."""
     env = hajax.make_env("games/memory", delay=3, num_cues=4)
-    algo = hajax.make_algorithm("happo", env, hidden_sizes=(8,), memory="gru", output_gain=5.0)
+    algo = hajax.make_algorithm("happo", env, hidden_sizes=(8,), memory="gru", output_gain=5.0, layer_norm_min_inputs=1)
     state = jax.jit(algo.init)(jax.random.key(3))
     policy, record = Policy(algo, state), jax.jit(record_episode(env, algo))
     evaluate, act = jax.jit(hajax.make_evaluate(env, algo, num_episodes=1)), jax.jit(algo.act, static_argnums=4)

@@ -192,14 +192,53 @@ def test_interrupted_and_resumed_is_the_same_run(working_directory):
     assert_same_run(working_directory / "stopped", working_directory / "whole")
 
 
-def test_a_cluster_s_sigterm_stops_a_run_as_ctrl_c_does():
-    before = signal.getsignal(signal.SIGTERM)
+SENT = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+
+
+@pytest.mark.parametrize("number", SENT)
+def test_what_clusters_and_closed_terminals_send_stops_as_ctrl_c_does(number):
+    before = signal.getsignal(number)
     with stop_on_interrupt() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert stop.wait(5)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == before
+        if number == signal.SIGTERM:
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        else:
+            os.kill(os.getpid(), number)  # a second warning; what is being saved goes on
+    assert signal.getsignal(number) == before
+
+
+def test_nohup_is_left_alone():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_interrupt() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.05)
+            assert not stop.is_set()
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_between_two_checkpoints_loses_nothing(number, run, monkeypatch):
+    """The run saves where it is, says that it was interrupted, and goes on from there."""
+    advance = runner.TrainingProgress.advance
+
+    def warned(bar, step, seconds):
+        advance(bar, step, seconds)
+        if step == 96:
+            os.kill(os.getpid(), number)
+
+    shutil.rmtree(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.TrainingProgress, "advance", warned)
+        assert train("out_dir=run", "total_steps=160", "eval_interval=64") == 130
+    assert list_checkpoints(run / "checkpoints")[-1] == 96
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+    assert train("out_dir=run", "resume=true") == 0
+    assert json.loads((run / "summary.json").read_text())["total_steps"] == 160
 
 
 def test_rows_newer_than_the_checkpoint_are_dropped(run, working_directory):

@@ -13,10 +13,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
+
+from hajax.validation import MOST, check_choice, check_flag, check_number, check_numbers
 
 RewardKind = Literal["team", "individual"]
 
@@ -28,8 +31,8 @@ class Discrete:
     n: int
 
     def __post_init__(self):
-        if self.n < 1:
-            raise ValueError(f"Discrete.n is {self.n}; it must be at least 1")
+        check_number("Discrete.n", self.n, 1, MOST, whole=True)
+        object.__setattr__(self, "n", int(self.n))
 
     @property
     def num_components(self) -> int:
@@ -43,14 +46,19 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True)
 class MultiDiscrete:
-    """One choice among `nvec[d]` for every component d, all at once."""
+    """One choice among `nvec[d]` for every component d, all at once. An array of several axes is flattened."""
 
     nvec: tuple[int, ...]
 
     def __post_init__(self):
-        object.__setattr__(self, "nvec", tuple(int(n) for n in self.nvec))
-        if not self.nvec or min(self.nvec) < 1:
-            raise ValueError(f"MultiDiscrete.nvec is {self.nvec}; it needs at least one entry, each at least 1")
+        flat = _flat(self.nvec)
+        try:
+            check_numbers("MultiDiscrete.nvec", flat, 1, whole=True)
+        except ValueError as error:
+            raise ValueError(
+                f"MultiDiscrete.nvec={self.nvec!r}; allowed: a list of whole numbers >= 1, one per component"
+            ) from error
+        object.__setattr__(self, "nvec", tuple(int(n) for n in flat))
 
     @property
     def num_components(self) -> int:
@@ -62,21 +70,35 @@ class MultiDiscrete:
         return self.nvec
 
 
-@dataclasses.dataclass(frozen=True)
+# A bound of at least this size is no bound: other libraries write ±3.4e38, the largest float32, where they have none.
+NO_BOUND = 1e30
+
+
+@dataclasses.dataclass(frozen=True, init=False)
 class Box:
-    """A real vector with bounds per dimension; a dimension may be unbounded (±inf on both sides)."""
+    """A real vector with bounds per dimension: `Box(low, high)`, or `Box(low, high, shape)` with the same for all.
+
+    Bounds are numbers or arrays, which are flattened; `Box(-1, 1)` has one dimension. A dimension may be unbounded, on
+    one side or on both: ±inf, or any bound of 1e30 and more. Policies treat a dimension without both bounds as
+    unbounded, and the environment clips their actions at the bound that there is.
+    """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
 
-    def __post_init__(self):
-        object.__setattr__(self, "low", tuple(float(x) for x in self.low))
-        object.__setattr__(self, "high", tuple(float(x) for x in self.high))
-        if not self.low or len(self.low) != len(self.high):
-            raise ValueError(f"Box.low has {len(self.low)} entries and Box.high {len(self.high)}; they must match, ≥ 1")
-        for low, high in zip(self.low, self.high, strict=True):
-            if not low < high or math.isinf(low) != math.isinf(high):
-                raise ValueError(f"Box bounds [{low}, {high}] must have low < high, both finite or both infinite")
+    def __init__(self, low: Any, high: Any, shape: Any = None):
+        size = None if shape is None else math.prod(checked_shape("Box.shape", shape))
+        bounds = [_flat(low), _flat(high)]
+        size = max(map(len, bounds)) if size is None else size
+        for name, given, flat in zip(("low", "high"), (low, high), bounds, strict=True):
+            if len(flat) not in (1, size) or not size or not all(_is_real(x) for x in flat):
+                raise ValueError(f"Box.{name}={given!r}; allowed: a number, or one for each of {size} dimensions")
+            values = [float(x) for x in flat] * (size if len(flat) == 1 else 1)
+            values = [math.copysign(math.inf, x) if abs(x) >= NO_BOUND else x for x in values]
+            object.__setattr__(self, name, tuple(values))
+        for d, (one, other) in enumerate(zip(self.low, self.high, strict=True)):
+            if not other - one > 1 / NO_BOUND:
+                raise ValueError(f"Box.low={one} and Box.high={other} in dimension {d}; allowed: low < high")
 
     @property
     def num_components(self) -> int:
@@ -91,13 +113,91 @@ class Box:
 ActionSpace = Discrete | MultiDiscrete | Box
 
 
+def as_space(space: Any) -> ActionSpace:
+    """`space` itself if it is one of the three, or the one that another library's stands for.
+
+    Recognized by their attributes, as Gymnasium, gymnax, jaxmarl and Jumanji have them: Discrete (`n`, `num_values`),
+    MultiDiscrete (`nvec`), MultiBinary (a choice of two per entry) and Box (`low`, `high`). Arrays are flattened.
+
+    Raises:
+        ValueError: nothing of the kind, choices that do not begin at 0, or a Box of whole numbers.
+    """
+    if isinstance(space, ActionSpace):
+        return space
+    kind = type(space).__name__
+    start = getattr(space, "start", 0)
+    if not callable(start) and np.any(np.asarray(start) != 0):
+        raise ValueError(f"action_space={space!r} begins at {start}; allowed: choices that are numbered from 0")
+    for name in ("nvec", "num_values", "num_categories", "n"):
+        count = getattr(space, name, None)
+        if count is None or callable(count):
+            continue
+        if kind == "MultiBinary":
+            return MultiDiscrete((2,) * int(np.prod(count)))
+        return MultiDiscrete(count) if name == "nvec" or np.ndim(count) else Discrete(count)
+    for low, high in (("low", "high"), ("minimum", "maximum")):
+        if hasattr(space, low) and hasattr(space, high):
+            dtype = getattr(space, "dtype", None)
+            if dtype is not None and not np.issubdtype(np.dtype(dtype), np.floating):
+                raise ValueError(
+                    f"action_space={space!r} holds {np.dtype(dtype)}; allowed: a Box of real numbers, or Discrete"
+                )
+            return Box(getattr(space, low), getattr(space, high), getattr(space, "shape", None))
+    raise ValueError(f"action_space={space!r}; allowed: Discrete(n), MultiDiscrete(nvec), Box(low, high)")
+
+
+def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
+    """`shape` as a tuple of whole numbers; a number is the length of a vector.
+
+    Raises:
+        ValueError: it is something else, or a length is negative.
+    """
+    lengths = list(shape) if isinstance(shape, Sequence | np.ndarray) and np.ndim(shape) == 1 else [shape]
+    try:
+        for length in lengths:
+            check_number(name, length, 0, MOST, whole=True)
+    except ValueError as error:
+        raise ValueError(f"{name}={shape!r}; allowed: whole numbers >= 0, such as 4 or (4,) or (8, 8, 3)") from error
+    return tuple(int(length) for length in lengths)
+
+
+def _flat(values: Any) -> list[Any]:
+    """The entries of a number or an array, in order; what is neither as it is."""
+    try:
+        return np.ravel(np.asarray(values)).tolist()
+    except ValueError:  # lists of different lengths
+        return [values]
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
 @dataclasses.dataclass(frozen=True)
 class AgentSpec:
-    """One agent: its name, the natural shape of its observation (flattened in timesteps), its action space."""
+    """One agent: its name, the natural shape of its observation (flattened in timesteps), its action space.
+
+    `observation_shape` may be the length of a vector, and 0 for an agent that observes nothing. The spaces of other
+    libraries are converted; see `as_space`.
+
+    Raises:
+        ValueError: a field is of another kind.
+    """
 
     name: str
     observation_shape: tuple[int, ...]
     action_space: ActionSpace
+
+    def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"AgentSpec.name={self.name!r}; allowed: a text that is not empty")
+        try:
+            shape = checked_shape("observation_shape", self.observation_shape)
+            space = as_space(self.action_space)
+        except ValueError as error:
+            raise ValueError(f"agent {self.name!r}: {error}") from None
+        object.__setattr__(self, "observation_shape", shape)
+        object.__setattr__(self, "action_space", space)
 
     @property
     def observation_size(self) -> int:
@@ -116,7 +216,7 @@ class ActionLayout(NamedTuple):
     choices: Any  # bool [..., D, C]
     center: Any  # [..., D]
     scale: Any  # [..., D]
-    bounded: Any = None  # bool [..., D]: continuous and with bounds, which squashed policies keep
+    bounded: Any = None  # bool [..., D]: continuous and with both bounds, which squashed policies keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,10 +240,30 @@ class EnvSpec:
     state_from_observations: bool = False
 
     def __post_init__(self):
-        if not self.agents:
-            raise ValueError(f"EnvSpec.agents of {self.name!r} is empty; an environment has at least one agent")
-        if self.reward not in ("team", "individual"):
-            raise ValueError(f"reward={self.reward!r} of {self.name!r}; allowed: team, individual")
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"EnvSpec.name={self.name!r}; allowed: a text that is not empty")
+        try:
+            self._check()
+        except ValueError as error:
+            raise ValueError(f"EnvSpec of {self.name!r}: {error}") from None
+        for field in ("state_size", *(["max_steps"] if self.max_steps is not None else [])):
+            object.__setattr__(self, field, int(getattr(self, field)))
+        object.__setattr__(self, "agents", tuple(self.agents))
+
+    def _check(self) -> None:
+        agents = self.agents
+        if not isinstance(agents, Sequence) or not agents or not all(isinstance(agent, AgentSpec) for agent in agents):
+            raise ValueError(f"agents={agents!r}; allowed: at least one AgentSpec")
+        names = [agent.name for agent in agents]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"agents has {names.count(name)} of the name {name!r}; allowed: a name for each agent")
+        check_number("state_size", self.state_size, 0, MOST, whole=True)
+        if self.max_steps is not None:
+            check_number("max_steps", self.max_steps, 1, MOST, whole=True)
+        check_choice("reward", self.reward, get_args(RewardKind))
+        for field in ("state_per_agent", "masks_actions", "state_from_observations"):
+            check_flag(field, getattr(self, field))
 
     @property
     def num_agents(self) -> int:
@@ -200,7 +320,7 @@ class EnvSpec:
                 discrete[i, : space.num_components] = True
                 for d, n in enumerate(space.choices):
                     choices[i, d, :n] = True
-        bounded = np.isfinite(low)
+        bounded = np.isfinite(low) & np.isfinite(high)
         finite_low, finite_high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
         center, scale = (finite_low + finite_high) / 2, (finite_high - finite_low) / 2
         return ActionLayout(discrete, continuous, choices, center, scale, bounded)

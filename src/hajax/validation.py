@@ -6,10 +6,14 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+# The largest count that a compiled program can hold: JAX counts in int32 unless `jax_enable_x64` is set. Messages
+# speak of it only to those who go beyond it.
+MOST = 2**31 - 1
 
 
 def nearest(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
@@ -46,8 +50,9 @@ def check_settings(owner: str, settings: Mapping[str, Any], allowed: Iterable[st
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
     """Raises ValueError unless `value` is one of `allowed`."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}; allowed: {', '.join(allowed)}")
+    names = list(allowed)
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(f"{name}={value!r}; allowed: {', '.join(names)}")
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -66,15 +71,46 @@ def check_number(
     whole: bool = False,
     finite: bool = True,
 ) -> None:
-    """Raises ValueError unless every entry of `value` is a number in the range, and finite if it must be."""
+    """Raises ValueError unless `value` is one number in the range, and finite if it must be.
+
+    An array without axes is a number; a list of one number is a list.
+    """
+    number = _number(value, whole)
     kind = "a whole number" if whole else "a number"
-    allowed = f"{kind} {'>' if open_low else '>='} {low}" + (f" and <= {high}" if math.isfinite(high) else "")
-    numbers = np.asarray(value)
-    if isinstance(value, bool) or not np.issubdtype(numbers.dtype, np.integer if whole else np.number):
-        raise ValueError(f"{name}={value!r}; allowed: {allowed}")
-    above = numbers > low if open_low else numbers >= low
-    if not np.all(above & (numbers <= high)) or (finite and not np.all(np.isfinite(numbers))):
-        raise ValueError(f"{name}={value}; allowed: {allowed}")
+    told = math.isfinite(high) and (high != MOST or (number is not None and number > high))
+    allowed = f"{kind} {'>' if open_low else '>='} {low}" + (f" and <= {high}" if told else "")
+    fits = number is not None and (number > low if open_low else number >= low) and number <= high
+    if not fits or (finite and isinstance(number, float) and not math.isfinite(number)):
+        raise ValueError(f"{name}={_shown(value)}; allowed: {allowed}")
+
+
+def check_numbers(name: str, values: Any, low: float, *, whole: bool = False, empty: bool = False) -> None:
+    """Raises ValueError unless `values` is a list of numbers, each at least `low`; `empty`: there may be none."""
+    kind, example = ("whole numbers", "[64,64]") if whole else ("numbers", "[0.1,0.5]")
+    listed = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str)
+    numbers = [_number(value, whole) for value in values] if listed else []
+    if not listed or not (numbers or empty) or not all(x is not None and x >= low for x in numbers):
+        none = ", or []" if empty else ""
+        raise ValueError(f"{name}={_shown(values)}; allowed: a list of {kind} >= {low}, such as {example}{none}")
+
+
+def _number(value: Any, whole: bool) -> int | float | None:
+    """`value` as Python's own number, exactly; `None` if it is no number, or not a whole one if it must be."""
+    if isinstance(value, bool | str | bytes | Sequence | Mapping) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return value if isinstance(value, int) or not whole else None
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        return None
+    real = np.issubdtype(array.dtype, np.integer if whole else np.number) and not np.iscomplexobj(array)
+    return array.item() if real and not array.ndim else None
+
+
+def _shown(value: Any) -> str:
+    """A number as it is, anything else as Python writes it."""
+    return str(value) if isinstance(value, int | float | np.number) else repr(value)
 
 
 def check_has(given: Any, needed: Any) -> None:

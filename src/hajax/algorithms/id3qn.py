@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hajax.core import off_policy
+from hajax.core.actors import policy_torso
 from hajax.core.advantages import weighted_mean
 from hajax.core.algorithm import Algorithm
 from hajax.core.double_q import epsilon_greedy, team_choices
@@ -26,7 +27,6 @@ from hajax.core.off_policy_settings import IndependentQHyperparameters as Hyperp
 from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
 from hajax.core.own_values import OwnValues
 from hajax.core.transitions import OffPolicyBatch, discounted
-from hajax.nn.networks import MLP
 from hajax.spec import EnvSpec
 
 DEFAULTS = DuelingSettings(order="simultaneous")
@@ -62,8 +62,8 @@ def id3qn(
         raise ValueError(f"critic={type(critic).__name__} of {name}, which has none; allowed: None")
     numbers = hyperparameters or Hyperparameters()
     numbers.validate()
-    mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
-    own = OwnValues(spec, make_groups(spec, settings.sharing), team_choices(name, spec), actor or mlp, settings)
+    torso = policy_torso(spec, settings, actor)
+    own = OwnValues(spec, make_groups(spec, settings.sharing), team_choices(name, spec), torso, settings)
     defaults = numbers
 
     def init(key: jax.Array, hyperparameters: Any = None) -> OffPolicyState:

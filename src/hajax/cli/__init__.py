@@ -5,13 +5,14 @@ Only what a command needs is imported, and JAX last, so that help and refusals a
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from hajax import __version__
-from hajax.cli.errors import Refusal, one_of
+from hajax.cli.errors import Refusal, RunError, machine_limit, one_of
 
 USAGE = """\
 hajax: heterogeneous-agent reinforcement learning in JAX
@@ -46,18 +47,31 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0, 1 if a run failed, 2 if refused, 130 if interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names need not be text, and a terminal may not have every sign
+        sys.stdout.reconfigure(errors="backslashreplace")
     command, arguments = (argv[0], argv[1:]) if argv else ("--help", [])
     try:
         return _dispatch(command, arguments)
     except Refusal as refusal:
-        print(f"hajax {command}: {refusal}" if command in COMMANDS else f"hajax: {refusal}", file=sys.stderr)
-        return 2
+        return _say(command, refusal, 2)
+    except RunError as error:
+        return _say(command, error, 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, `head` say, has gone; nothing is left to flush to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if (limit := machine_limit(error)) is None:
+            raise
+        return _say(command, limit, 1)
+
+
+def _say(command: str, message: object, code: int) -> int:
+    """Prints one line of what went wrong, and returns the exit code."""
+    print(f"hajax {command}: {message}" if command in COMMANDS else f"hajax: {message}", file=sys.stderr)
+    return code
 
 
 def _dispatch(command: str, arguments: list[str]) -> int:

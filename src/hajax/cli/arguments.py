@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hajax.cli.errors import Refusal
+from hajax.cli.errors import Refusal, user_path
 from hajax.cli.settings import checked
 from hajax.validation import nearest
 
@@ -66,14 +66,29 @@ def parse_arguments(
     return Arguments(found, values)
 
 
-def writable(output: str | Path) -> Path:
-    """The path of a file to write, checked before the work for it is done."""
-    path = Path(output).expanduser()
-    if not path.parent.is_dir():
+def run_directory(name: str) -> Path:
+    """A directory that was given to a command, checked to hold a run."""
+    path = user_path(name)
+    if not (path / "config.yaml").is_file():
+        raise Refusal(f"{path} holds no run (no config.yaml); allowed: a directory that `hajax train` wrote")
+    return path
+
+
+def writable(output: str | None, default: Path) -> Path:
+    """The path of the file to write, `--output` or the default, checked before the work for it is done."""
+    path = default if output is None else user_path(output)
+    if output is not None and not path.parent.is_dir():
         raise Refusal(f"--output={path}: there is no directory {path.parent}; allowed: a file in one that exists")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise Refusal(f"--output={path} can't be written to; allowed: a file in a directory of yours")
+        name = path if output is None else f"--output={path}"
+        raise Refusal(f"{name} can't be written to; allowed: --output=FILE in a directory of yours")
     return path
+
+
+def typed_options(values: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """What the library's arguments are called as options, for `refusing`: those that were given."""
+    names = {"seed": "--seed", "checkpoint": "--checkpoint", "num_episodes": "--episodes", "max_steps": "--max-steps"}
+    return {name: (option, values[option]) for name, option in names.items() if values.get(option) is not None}
 
 
 def _value(name: str, text: str, option: Option) -> Any:

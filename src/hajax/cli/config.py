@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hajax.cli.errors import Refusal, one_of, refusing, unknown_key
 
 CONFIG_NAME = "train"
 GROUPS = ("algo", "env", "preset")
+FITS = "fits"  # in presets: the algorithms and environments that each is for
 VERSION_BASE = "1.3"
 
 
@@ -53,7 +55,8 @@ def quoted(override: str) -> str:
     plain_value = value in ("", "null", "true", "false") or value[0] in "'\"" or "${" in value
     if name not in ("out_dir", "compilation_cache") or not equals or plain_value:
         return override
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    # In quotes a backslash stands for itself, unless a quote or the end follows.
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'")
     return f"{name}='{escaped}'"
 
 
@@ -109,18 +112,34 @@ def store_registered_envs(overrides: Sequence[str]) -> None:
 def _fits_yaml(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(_fits_yaml(entry) for entry in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _fits_yaml(entry) for key, entry in value.items())
     return value is None or isinstance(value, str | int | float | bool)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A resolved copy as plain dictionaries and lists."""
+    """A resolved copy as plain dictionaries and lists; `Refusal` if the preset is for something else."""
     with refusing_errors(()):
         for key in sorted(OmegaConf.missing_keys(config)):
             if not key.startswith("hydra."):
                 raise Refusal(f"{key} is missing; allowed: {key}=VALUE, for it has no default")
         container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items() if key != "hydra"}
+    settings = {str(key): value for key, value in container.items() if key != "hydra"}
+    check_fit(settings, settings.pop(FITS, None) or {})
+    return settings
+
+
+def check_fit(settings: Mapping[str, Any], fits: Mapping[str, Sequence[str]]) -> None:
+    """Raises `Refusal` unless the preset is for the algorithm and the environment.
+
+    `fits` has the names and patterns of each. Algorithms and environments that are not hajax's own pass.
+    """
+    for group, patterns in fits.items():
+        name = settings[group]["name"]
+        if name in options(group) and not any(fnmatchcase(name, pattern) for pattern in patterns):
+            meant = " and ".join(f"{key}={' or '.join(names)}" for key, names in fits.items())
+            raise Refusal(f"preset={settings['preset']} with {group}={name}; allowed: {meant}, which it is for")
 
 
 def flat_keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:

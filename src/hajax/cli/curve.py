@@ -59,14 +59,17 @@ def draw_panels(path: Path, panels: Sequence[Panel], metric: str = "return") -> 
     for panel, (left, *right) in zip(panels, grid, strict=True):
         _draw_lines(left, panel.by_steps, labels)
         left.xaxis.set_major_formatter(EngFormatter(sep=""))
-        left.set(xlabel="environment steps per seed", ylabel=f"evaluation {metric}")
-        left.set_title(panel.title, loc="left", size=11)
+        left.set_xlabel("environment steps per seed")
+        left.set_ylabel(f"evaluation {metric}", parse_math=False)  # names may hold a $
+        left.set_title(panel.title, loc="left", size=11, parse_math=False)
         _leave_out_the_start(left, panel.by_steps)
         for axes in right:
             unit, seconds = time_unit([x for line in panel.by_seconds for x, _ in line.seeds])
             _draw_lines(axes, panel.by_seconds, labels, 1 / seconds)
             axes.set_xlabel(f"wall time after compilation, all seeds of a run together ({unit})")
-    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     figure.legend(handles=_explanations(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
 

@@ -1,9 +1,12 @@
-"""Refusals: what the command line says, in one line, about a request that it can't carry out."""
+"""What the command line says, in one line, of a request that it can't carry out, or of a machine that can't."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import errno
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hajax.validation import nearest
@@ -16,15 +19,91 @@ class Refusal(ValueError):
         super().__init__(" ".join(str(message).split()))
 
 
+def user_path(text: str | Path) -> Path:
+    """The path that was typed, `~` and all; `Refusal` if nobody has that home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise Refusal(f"{text}: {error}; allowed: a directory's name") from error
+
+
+class RunError(Exception):
+    """A run that began and can't go on, in one line. What was saved before stays."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(str(message).split()))
+
+
 @contextmanager
-def refusing(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
-    """Turns the library's own errors about what it was asked for, which are of these kinds, into refusals."""
+def refusing(
+    kinds: tuple[type[Exception], ...] = (ValueError,), typed: Mapping[str, tuple[str, Any]] | None = None
+) -> Iterator[None]:
+    """Turns the library's own errors about what it was asked for, which are of these kinds, into refusals.
+
+    `typed` says what the settings in their messages are called at the command line, and what was given:
+    `{"clip": ("algo.clip", 0.2)}`.
+    """
     try:
         yield
-    except Refusal:
-        raise
+    except Refusal as refusal:
+        if not typed:
+            raise
+        raise Refusal(as_typed(str(refusal), typed)) from refusal
     except kinds as error:
-        raise Refusal(str(error)) from error
+        raise Refusal(as_typed(str(error), typed or {})) from error
+
+
+def as_typed(message: str, typed: Mapping[str, tuple[str, Any]]) -> str:
+    """The message with its settings' names and values as one types them: `algo.order=sorted` for `order='sorted'`."""
+
+    def replaced(found: re.Match[str]) -> str:
+        name, value = typed[found[1]]
+        for written in {repr(value), str(value), repr(tuple(value)) if isinstance(value, list) else ""}:
+            if written and message.startswith(written, found.end()):
+                lengths[found.end()] = len(written)
+                return f"{name}={shown(value)}"
+        return f"{name}="
+
+    if not typed:
+        return message
+    lengths: dict[int, int] = {}  # of the values that were replaced with their names, by where they began
+    parts, end = [], 0
+    for found in re.finditer(rf"(?<![\w.])({'|'.join(map(re.escape, typed))})=", message):
+        parts += [message[end : found.start()], replaced(found)]
+        end = found.end() + lengths.get(found.end(), 0)
+    return "".join([*parts, message[end:]])
+
+
+def shown(value: Any) -> str:
+    """As the user would write it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}:{shown(entry)}' for name, entry in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(shown(entry) for entry in value)}]"
+    return str(value)
+
+
+def machine_limit(error: BaseException) -> str | None:
+    """One line for an error that says what the machine lacks: space, memory, permission; `None` for any other."""
+    if isinstance(error, OSError) and error.errno is not None:
+        place = f": {error.filename}" if error.filename else ""
+        advice = {
+            errno.ENOSPC: "; free some space, and go on with resume=true",
+            errno.EDQUOT: "; free some space, and go on with resume=true",
+            errno.ENAMETOOLONG: "; allowed: a shorter name",
+        }
+        return f"{error.strerror}{place}{advice.get(error.errno, '')}"
+    text = str(error)
+    if isinstance(error, MemoryError) or re.search(r"out of memory|RESOURCE_EXHAUSTED|bad_alloc", text, re.IGNORECASE):
+        needed = re.search(r"(?:allocat\w+|of) ([\d.]+ ?[KMGT]?i?B|\d+ bytes)", text)
+        asked = f" for {needed[1]}" if needed else ""
+        return (
+            f"the memory does not suffice{asked}; smaller num_seeds, num_envs, rollout_length, eval.episodes or "
+            "algo.buffer_size take less, and resume=true goes on from what was saved"
+        )
+    return None
 
 
 def one_of(field: str, value: Any, allowed: Iterable[str]) -> str:

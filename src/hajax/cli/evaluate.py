@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from hajax.cli.arguments import Option, parse_arguments, writable
+from hajax.cli.arguments import Option, parse_arguments, run_directory, typed_options, writable
+from hajax.cli.console import console
 from hajax.cli.errors import refusing
 
 USAGE = """\
@@ -44,8 +44,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     from hajax.cli.run_directory import summarise_returns
     from hajax.cli.tables import write_json
 
-    path = Path(given.directories[0]).expanduser()
-    output = writable(given.values["--output"] or path / "evaluation.json")
+    path = run_directory(given.directories[0])
+    output = writable(given.values["--output"], path / "evaluation.json")
     step, seeds, results = play(path, given.values)
     returns = np.stack([results["episode_return"][k] for k in range(len(seeds))])
     report = {
@@ -64,9 +64,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         },
     }
     write_json(output, report)
-    console = Console(highlight=False)
-    console.print(results_table(report, returns))
-    console.print(f"results: {output}", soft_wrap=True)
+    screen = console()
+    screen.print(results_table(report, returns))
+    screen.print(f"results: {output}", soft_wrap=True)
     return 0
 
 
@@ -75,15 +75,17 @@ def play(path: Path, options: dict[str, Any]) -> tuple[int, tuple[int, ...], dic
     import jax
 
     from hajax.cli.loading import load_run
-    from hajax.cli.programs import fresh_keys, use_compilation_cache
+    from hajax.cli.machine import check_device, use_compilation_cache
+    from hajax.cli.programs import check_finished, fresh_keys
     from hajax.training import make_evaluate
 
     checkpoint = "last" if options["--checkpoint"] is None else options["--checkpoint"]
-    loaded = load_run(path, checkpoint)
-    use_compilation_cache(loaded.settings.compilation_cache)
-    seeds = loaded.seeds if options["--seed"] is None else (options["--seed"],)
-    states = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *(loaded.state(seed) for seed in seeds))
-    with refusing():
+    check_device()
+    with refusing(typed=typed_options(options)):
+        loaded = load_run(path, checkpoint)
+        use_compilation_cache(loaded.settings.compilation_cache)
+        seeds = loaded.seeds if options["--seed"] is None else (options["--seed"],)
+        states = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *(loaded.state(seed) for seed in seeds))
         evaluator = make_evaluate(
             loaded.team.env,
             loaded.team.algorithm,
@@ -91,8 +93,11 @@ def play(path: Path, options: dict[str, Any]) -> tuple[int, tuple[int, ...], dic
             max_steps=options["--max-steps"] or loaded.settings.eval.max_steps,
             deterministic=not options["--stochastic"],
         )
-    results = jax.jit(jax.vmap(evaluator))(fresh_keys(seeds, loaded.step), states)
-    return loaded.step, seeds, jax.device_get(results)
+    results = jax.device_get(jax.jit(jax.vmap(evaluator))(fresh_keys(seeds, loaded.step), states))
+    finished = results.pop("finished")
+    if options["--max-steps"] is None and loaded.settings.eval.max_steps is None:
+        check_finished(loaded.team.env.spec, finished)
+    return loaded.step, seeds, results
 
 
 def results_table(report: dict[str, Any], returns: Any) -> Table:

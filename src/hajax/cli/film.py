@@ -178,7 +178,8 @@ def frame_figure(
     env.draw(axes, frame.state, frame.action, frame.timestep)
     if limits is not None:
         axes.set(xlim=limits[0], ylim=limits[1])
-    figure.suptitle(f"{title}\n{frame.caption}", x=0.03, y=0.985, ha="left", va="top", size=11, linespacing=1.5)
+    place = {"x": 0.03, "y": 0.985, "ha": "left", "va": "top"}
+    figure.suptitle(f"{title}\n{frame.caption}", **place, size=11, linespacing=1.5, parse_math=False)
     return figure, (axes.get_xlim(), axes.get_ylim())
 
 

@@ -1,7 +1,9 @@
-"""Ctrl-C, and the SIGTERM with which a cluster takes a machine back, that let a run end in good order."""
+"""Ctrl-C, and the signals of a cluster or a closed terminal, that let a run end in good order."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -9,13 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+# Ctrl-C; what schedulers send before they take a machine back or a limit is reached; a closed terminal.
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Sets the event at the first Ctrl-C or SIGTERM; a second one raises KeyboardInterrupt at once.
+    """Sets the event at the first of `SIGNALS`; a second Ctrl-C or SIGTERM raises KeyboardInterrupt at once.
 
     Nothing is raised in between, so that no library can swallow it or be left half imported: whoever works inside
-    looks at the event between steps.
+    looks at the event between steps. A signal that is ignored, as `nohup` has SIGHUP, stays so.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
@@ -23,20 +28,36 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         return
 
     def handler(signum: int, frame: Any) -> None:
+        if signum == getattr(signal, "SIGHUP", None):
+            _leave_terminal()
         if stop.is_set():
-            raise KeyboardInterrupt
+            if signum in (signal.SIGINT, signal.SIGTERM):
+                raise KeyboardInterrupt
+            return
         stop.set()
         print(
             "stopping as soon as what is compiling or running is done and saved; Ctrl-C again stops without saving",
             file=sys.stderr,
         )
 
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in handled}
     try:
         yield stop
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
+
+
+def _leave_terminal() -> None:
+    """What is still to be said goes nowhere: writing to a terminal that was closed is an error."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            if os.isatty(descriptor):
+                os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def raise_if_set(stop: threading.Event) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from hajax.cli import config
+from hajax.cli.console import console
 from hajax.cli.errors import Refusal
 
 TITLES = {"algo": "algorithms", "env": "environments", "preset": "presets"}
@@ -27,5 +27,5 @@ def list_everything(arguments: Sequence[str]) -> int:
         for index, option in enumerate(config.options(group)):
             table.add_row(title if index == 0 else "", option, config.description(group, option))
         table.add_section()
-    Console(highlight=False).print(table)
+    console().print(table)
     return 0

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from hajax.cli.arguments import run_directory
 from hajax.cli.errors import Refusal, refusing
 from hajax.cli.programs import Team, build, hyperparameters, seed_keys
 from hajax.cli.resume import read_settings
@@ -38,19 +39,19 @@ class LoadedRun(NamedTuple):
 def load_run(run_dir: str | Path, checkpoint: int | str = "last") -> LoadedRun:
     """The run in `run_dir`, its parameters those of the checkpoint at that step, or of the last one.
 
+    They are in this program's precision: what was trained in float32 also acts where `jax_enable_x64` is on.
+
     Raises:
         ValueError: there is no run, or no such checkpoint, or it is damaged or of a newer version.
     """
-    path = Path(run_dir).expanduser()
-    if not (path / "config.yaml").is_file():
-        raise Refusal(f"run_dir={path} holds no run (no config.yaml); allowed: a directory that `hajax train` wrote")
+    path = run_directory(str(run_dir))
     settings = read_settings(path)
     with refusing():
         found = read_checkpoint(path / "checkpoints", checkpoint)
         team = build(settings)
         keys = seed_keys(settings.seed, settings.num_seeds)
         shapes = jax.eval_shape(jax.vmap(team.algorithm.init, in_axes=(0, None)), keys, hyperparameters(team))
-        states = restore(found, shapes, under="train/algorithm/")
+        states = restore(found, shapes, under="train/algorithm/", cast=True)
     return LoadedRun(
         settings, team, states, tuple(range(settings.seed, settings.seed + settings.num_seeds)), found.step
     )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from hajax.cli.arguments import Option, parse_arguments, writable
-from hajax.cli.errors import Refusal
+from hajax.cli.errors import Refusal, user_path
 from hajax.cli.tables import Table, write_json
 
 FILE = "marl_eval.json"
@@ -31,7 +31,7 @@ Writes the evaluations of one or more runs, finished or not, as one file that ma
 
   --output FILE    the file to write (marl_eval.json)
 """
-OPTIONS = {"--output": Option("str?", FILE)}
+OPTIONS = {"--output": Option("str?", None)}
 NEEDED = ("config.yaml", "metrics.csv", "timing.csv")
 
 
@@ -92,11 +92,10 @@ def export(arguments: Sequence[str]) -> int:
     given = parse_arguments("export", USAGE, arguments, OPTIONS, directories=None)
     if given is None:
         return 0
-    output = Path(given.values["--output"])
+    output = writable(given.values["--output"], Path(FILE))
     if output.suffix != ".json":
         raise Refusal(f"--output={output}; allowed: a file whose name ends in .json")
-    output = writable(output)
-    paths = [Path(name).expanduser() for name in given.directories]
+    paths = [user_path(name) for name in given.directories]
     write_json(output, marl_eval_json(read_run(path) for path in paths))
     print(f"{output}: {len(paths)} run{'s' if len(paths) > 1 else ''} in marl-eval's format")
     return 0

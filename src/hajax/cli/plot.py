@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hajax.cli.arguments import Option, parse_arguments
-from hajax.cli.errors import Refusal
+from hajax.cli.errors import Refusal, user_path
 from hajax.cli.run_files import find_runs, read_run
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def plot(arguments: Sequence[str]) -> int:
     given = parse_arguments("plot", USAGE, arguments, OPTIONS, directories=None)
     if given is None:
         return 0
-    directories = [Path(name).expanduser() for name in given.directories]
+    directories = [user_path(name) for name in given.directories]
     metric = given.values["--metric"] or "return"
     name = "plot.png" if metric == "return" else f"plot_{metric}.png"
     default = directories[0] / name if len(directories) == 1 else Path(name)
@@ -62,7 +62,7 @@ def plot(arguments: Sequence[str]) -> int:
         draw_panels(output, panels, metric)
     except OSError as error:
         raise Refusal(
-            f"output={output} can't be written ({error.strerror}); allowed: a file in a directory of yours"
+            f"{output} can't be written ({error.strerror}); allowed: --output=FILE in a directory of yours"
         ) from error
     print(f"curves: {output}\nnumbers: {numbers}")
     return 0
@@ -70,12 +70,12 @@ def plot(arguments: Sequence[str]) -> int:
 
 def checked_output(output: str) -> Path:
     """The path, if its suffix is one that can be written and its numbers would not replace a run's file."""
-    path = Path(output).expanduser()
+    path = user_path(output)
     if path.suffix.lower() not in SUFFIXES:
-        raise Refusal(f"output={output} ends in {path.suffix or 'nothing'}; allowed: {', '.join(SUFFIXES)}")
+        raise Refusal(f"--output={output} ends in {path.suffix or 'nothing'}; allowed: {', '.join(SUFFIXES)}")
     if path.stem in ("metrics", "timing"):
         raise Refusal(
-            f"output={output} would put its numbers into {path.stem}.csv, a run's own file; allowed: any other name"
+            f"--output={output} would put its numbers into {path.stem}.csv, a run's own file; allowed: any other name"
         )
     return path
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +12,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from hajax.algorithms import Algorithm, make_algorithm
-from hajax.cli.errors import refusing
+from hajax.cli.errors import RunError, refusing
 from hajax.cli.health import Health, healthy, quantities, watch
 from hajax.cli.settings import TrainSettings
 from hajax.cli.totals import Totals, add, no_totals
 from hajax.envs import Environment, make_env
+from hajax.spec import EnvSpec
 from hajax.training import Loop, TrainState, make_evaluate, make_loop
 
 # Far from the small numbers that a training loop folds into its own keys.
@@ -66,9 +65,10 @@ def build(settings: TrainSettings) -> Team:
     # `reward` in algo/*.yaml is what environments take as their default; it is no setting of the algorithm.
     options = {name: value for name, value in settings.algo.items() if name not in ("name", "reward")}
     env_options = {name: value for name, value in settings.env.items() if name != "name"}
-    with refusing((ValueError, TypeError)):
+    typed = typed_settings(settings)
+    with refusing((ValueError, TypeError), {name: (f"env.{name}", value) for name, value in env_options.items()}):
         env = make_env(settings.env.get("name", ""), **env_options)
-    with refusing():
+    with refusing(typed=typed):
         algo = make_algorithm(settings.algo.get("name", ""), env, **options)
         loop = make_loop(env, algo, num_envs=settings.num_envs, rollout_length=settings.rollout_length)
         updates = loop.iterations(settings.total_steps) * loop.updates_per_iteration
@@ -80,6 +80,18 @@ def build(settings: TrainSettings) -> Team:
             evaluators["eval_stochastic_"] = _evaluator(env, algo, settings, deterministic=False)
     _, timestep = jax.eval_shape(env.reset, jax.random.key(0))
     return Team(algo, loop, env, evaluators, ("episode_return", "episode_length", *timestep.metrics))
+
+
+def typed_settings(settings: TrainSettings) -> dict[str, tuple[str, Any]]:
+    """What the settings that the library speaks of are called at the command line, and their values."""
+    typed = {name: (f"algo.{name}", value) for name, value in settings.algo.items() if name != "name"}
+    typed |= {name: (name, getattr(settings, name)) for name in ("total_steps", "num_envs", "rollout_length")}
+    typed |= {name: (f"eval.{name}", value) for name, value in vars(settings.eval).items()}
+    # An environment's reward follows the algorithm's, unless it was given one of its own.
+    reward = settings.env.get("reward")
+    if reward is not None and reward != settings.algo.get("reward"):
+        typed["reward"] = ("env.reward", reward)
+    return typed
 
 
 def _evaluator(env: Environment, algo: Algorithm, settings: TrainSettings, deterministic: bool) -> Callable:
@@ -99,13 +111,29 @@ def seed_keys(seed: int, num_seeds: int) -> jax.Array:
 
 def evaluation_keys(keys: jax.Array, steps: int) -> jax.Array:
     """Keys for the evaluation after `steps` environment steps: fresh episodes every time, and none of training's."""
-    return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, EVALUATION_STREAM), steps))(keys)
+    words = [steps % 2**32, *([steps // 2**32] if steps >= 2**32 else [])]  # a key takes 32 bits at a time
+
+    def of_seed(key: jax.Array) -> jax.Array:
+        for word in (EVALUATION_STREAM, *words):
+            key = jax.random.fold_in(key, word)
+        return key
+
+    return jax.vmap(of_seed)(keys)
 
 
 def fresh_keys(seeds: Sequence[int], steps: int) -> jax.Array:
     """Keys for an evaluation after training: other episodes than the run's own evaluations saw."""
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     return jax.vmap(lambda key: jax.random.fold_in(key, 1))(evaluation_keys(keys, steps))
+
+
+def check_finished(spec: EnvSpec, finished: Any) -> None:
+    """Raises `RunError` if episodes went on after the environment's own step limit, at which they are cut."""
+    if not finished.all():
+        raise RunError(
+            f"{(~finished).sum()} of {finished.size} episodes of {spec.name} went on after max_steps={spec.max_steps}, "
+            "the limit in its EnvSpec; allowed: `truncated` or `terminated` by then (eval.max_steps cuts them earlier)"
+        )
 
 
 def trace(team: Team, keys: jax.Array) -> Traced:
@@ -165,16 +193,3 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
 def hyperparameters(team: Team) -> Any:
     """The algorithm's numbers as arrays, to be passed to programs instead of being compiled into them."""
     return jax.tree.map(lambda x: jnp.asarray(x, float), team.algorithm.hyperparameters)
-
-
-def use_compilation_cache(setting: bool | str) -> None:
-    """Keeps compiled programs between runs, in `JAX_COMPILATION_CACHE_DIR` or the user's cache."""
-    if setting is False:
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
-    jax.config.update("jax_enable_compilation_cache", True)
-    if isinstance(setting, str):
-        jax.config.update("jax_compilation_cache_dir", str(Path(setting).expanduser()))
-    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "hajax" / "jax"))

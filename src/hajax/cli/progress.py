@@ -9,6 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from hajax.cli.console import console as make_console
+
 
 class TrainingProgress(AbstractContextManager):
     """Shows steps per seed, steps/s over all seeds, the latest return and the time that is left.
@@ -22,12 +24,12 @@ class TrainingProgress(AbstractContextManager):
     ):
         self.warmup_steps = warmup_steps  # which no seconds of training are counted for
         self.total_steps, self.num_seeds, self.show = total_steps, num_seeds, show
-        self.console = console or Console(stderr=True)
+        self.console = console or make_console(stderr=True)
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeElapsedColumn(),
             console=self.console,
             disable=not (show and self.console.is_terminal),
@@ -56,9 +58,7 @@ class TrainingProgress(AbstractContextManager):
         self.latest_return = mean_return
         self.bar.update(self.task, status=self.status())
         if self.show and not self.console.is_terminal:
-            self.console.print(
-                f"{self.steps:,} / {self.total_steps:,} steps  {self.status()}", highlight=False, soft_wrap=True
-            )
+            self.console.print(f"{self.steps:,} / {self.total_steps:,} steps  {self.status()}", soft_wrap=True)
 
     def status(self) -> str:
         """`steps/s`, return and remaining time, in words."""

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from hajax.cli.arguments import Option, parse_arguments, writable
+from hajax.cli.arguments import Option, parse_arguments, run_directory, typed_options, writable
+from hajax.cli.console import console
 from hajax.cli.errors import Refusal, refusing
 
 USAGE = """\
@@ -57,14 +56,14 @@ def render(arguments: Sequence[str]) -> int:
             f"--renderer={given.values['--renderer']} with --output={output}, which shows brax's viewer; "
             "allowed: without --renderer"
         )
-    path, left_out = render_run(Path(given.directories[0]).expanduser(), given.values)
-    console = Console(highlight=False)
-    console.print(f"animation: {path}", soft_wrap=True)
+    path, left_out = render_run(run_directory(given.directories[0]), given.values)
+    screen = console()
+    screen.print(f"animation: {path}", soft_wrap=True)
     if left_out:
         shown = (
             f"The first {GIF_FRAMES} of {GIF_FRAMES + left_out:,} frames; --output FILE.mp4 or --max-steps shows more."
         )
-        console.print(shown, soft_wrap=True)
+        screen.print(shown, soft_wrap=True)
     return 0
 
 
@@ -74,19 +73,23 @@ def render_run(path: Path, options: dict[str, Any]) -> tuple[Path, int]:
 
     from hajax.cli.film import encoder, render_film
     from hajax.cli.loading import load_run
-    from hajax.cli.programs import fresh_keys, use_compilation_cache
+    from hajax.cli.machine import check_device, use_compilation_cache
+    from hajax.cli.programs import fresh_keys
     from hajax.cli.scenes import check_viewer, drawn, positions, prefer_headless_rendering, viewer
     from hajax.training.recording import record_episode
 
-    output = writable(options["--output"] or path / "episode.gif")
+    output = writable(options["--output"], path / "episode.gif")
     prefer_headless_rendering()
-    loaded = load_run(path, "last" if options["--checkpoint"] is None else options["--checkpoint"])
-    use_compilation_cache(loaded.settings.compilation_cache)
-    seed = loaded.seeds[0] if options["--seed"] is None else options["--seed"]
-    state, env = loaded.state(seed), loaded.team.env
+    check_device()
+    typed = typed_options(options)
+    with refusing(typed=typed):
+        loaded = load_run(path, "last" if options["--checkpoint"] is None else options["--checkpoint"])
+        use_compilation_cache(loaded.settings.compilation_cache)
+        seed = loaded.seeds[0] if options["--seed"] is None else options["--seed"]
+        state, env = loaded.state(seed), loaded.team.env
     episodes = options["--episodes"] or (8 if options["--stochastic"] and env.spec.max_steps == 1 else 1)
     as_page = output.suffix == ".html"
-    with refusing():
+    with refusing(typed=typed):
         if as_page:
             check_viewer(env, f"--output={output}")
         else:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 from rich.table import Table
 
+from hajax.cli.console import console
+from hajax.cli.machine import slow_jax
 from hajax.cli.memory import memory_warning, shown_bytes
 from hajax.cli.programs import Team
 from hajax.cli.schedule import Schedule
@@ -28,6 +32,8 @@ def print_start(
 
     That its replay would not fit into memory, or that it goes on without one, is told even without progress.
     """
+    if (slow := slow_jax()) is not None:
+        print(f"hajax train: warning: {slow}", file=sys.stderr)
     replay_bytes = team.loop.replay_bytes
     if replay_bytes:
         buffer_size = team.algorithm.settings.buffer_size
@@ -45,36 +51,49 @@ def print_start(
         )
     if not settings.progress:
         return
-    console = Console(stderr=True, highlight=False)
+    screen = console(stderr=True)
     seeds = "1 seed" if settings.num_seeds == 1 else f"{settings.num_seeds} seeds"
     length = f"{schedule.iterations:,} iterations of {schedule.steps_per_iteration:,} environment steps each"
-    console.print(
+    screen.print(
         f"{settings.algo['name']} on {settings.env['name']}, {seeds}: {length}, results in {path}", soft_wrap=True
     )
     if replay_bytes:
-        console.print(
+        screen.print(
             f"replay: {buffer_size:,} observations, {shown_bytes(replay_bytes)} for each seed"
             f"{', and in every checkpoint' if settings.checkpoint.replay else ''}; "
             f"{schedule.warmup_steps:,} steps with random actions come first"
         )
     if checkpoint is not None:
-        console.print(f"going on from the checkpoint at {checkpoint.step:,} steps")
+        screen.print(f"going on from the checkpoint at {checkpoint.step:,} steps")
     if schedule.total_steps != settings.total_steps:
-        console.print(
+        screen.print(
             f"total_steps={settings.total_steps:,} is rounded up to whole iterations: {schedule.total_steps:,}"
         )
-    if not console.is_terminal:
-        console.print("compiling" + (", or loading what was compiled before" if settings.compilation_cache else ""))
+    if not screen.is_terminal:
+        screen.print("compiling" + (", or loading what was compiled before" if settings.compilation_cache else ""))
+
+
+@contextmanager
+def printing_warnings() -> Iterator[None]:
+    """Prints the library's own warnings as the command line's, a line each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if issubclass(warning.category, UserWarning) and f"{os.sep}hajax{os.sep}" in warning.filename:
+            print(f"hajax train: warning: {warning.message}", file=sys.stderr)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def print_summary(summary: Mapping[str, Any], path: Path) -> None:
     """The results as a table, on standard output."""
-    console = Console(highlight=False)
-    console.print(results_table(summary))
+    screen = console()
+    screen.print(results_table(summary))
     if summary["status"] == "interrupted":
-        console.print(f"interrupted after {summary['total_steps']:,} steps, and saved; go on with:")
-        console.print(f"  hajax train {shlex.quote(f'out_dir={path}')} resume=true", soft_wrap=True)
-    console.print(f"run directory: {path}", soft_wrap=True)
+        screen.print(f"interrupted after {summary['total_steps']:,} steps, and saved; go on with:")
+        screen.print(f"  hajax train {shlex.quote(f'out_dir={path}')} resume=true", soft_wrap=True)
+    screen.print(f"run directory: {path}", soft_wrap=True)
     for failure in summary.get("non_finite", ()):
         print(describe_failure(failure, summary), file=sys.stderr)
 
@@ -120,13 +139,22 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def print_sweep(path: Path, failed: Mapping[str, str]) -> list[str]:
+def print_sweep(path: Path, failed: Mapping[str, str], names: Collection[str] | None = None) -> list[str]:
     """One line per run of a sweep, best return first, and then those that failed; returns their names.
 
-    `failed` tells why of those that this process ran; others are known by the `error.txt` that they left.
+    `failed` tells why of those that this process ran; others are known by the `error.txt` that they left. `names` are
+    those of the sweep's runs, `None` for whatever the directory holds; what is there of a run that failed may be
+    another's, and is not shown.
     """
-    summaries = [(file.parent.name, json.loads(file.read_text("utf-8"))) for file in path.glob("*/summary.json")]
-    errors = {file.parent.name: file.read_text("utf-8").split("\n", 1)[0] for file in path.glob("*/error.txt")}
+
+    def own(pattern: str) -> list[tuple[str, Path]]:
+        found = [(file.parent.name, file) for file in path.glob(pattern)]
+        return [(name, file) for name, file in found if names is None or name in names]
+
+    summaries = [
+        (name, json.loads(file.read_text("utf-8"))) for name, file in own("*/summary.json") if name not in failed
+    ]
+    errors = {name: file.read_text("utf-8").split("\n", 1)[0] for name, file in own("*/error.txt")}
     diverged = {name: "diverged" for name, summary in summaries if summary["status"] == "diverged"}
     reasons = dict(sorted((errors | diverged | dict(failed)).items()))
     table = Table(title=f"runs in {path}", title_justify="left")
@@ -140,12 +168,12 @@ def print_sweep(path: Path, failed: Mapping[str, str]) -> list[str]:
             _interval(low, high),
             f"{summary['steps_per_second'] or 0:,.0f}",
         )
-    console = Console(highlight=False)
-    console.print(table)
+    screen = console()
+    screen.print(table)
     if reasons:
-        console.print(f"{len(reasons)} of {len({name for name, _ in summaries} | set(reasons))} runs failed:")
+        screen.print(f"{len(reasons)} of {len({name for name, _ in summaries} | set(reasons))} runs failed:")
         for name, reason in reasons.items():
-            console.print(f"  {name}: {reason}", soft_wrap=True, markup=False)
+            screen.print(f"  {name}: {reason}", soft_wrap=True)
     return list(reasons)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from hajax.cli import config
-from hajax.cli.errors import Refusal
-from hajax.cli.settings import TrainSettings, as_dict, shown, validate
+from hajax.cli.errors import Refusal, shown, user_path
+from hajax.cli.settings import TrainSettings, as_dict, validate
 
 # Settings that don't touch what is computed, and the length of the run, which may grow.
 FREE = (
@@ -37,6 +37,9 @@ def read_settings(run_dir: Path) -> TrainSettings:
         raise Refusal(f"{file} can't be read; allowed: the config.yaml that `hajax train` wrote") from error
     if not isinstance(saved, dict):
         raise Refusal(f"{file} holds no settings; allowed: the config.yaml that `hajax train` wrote")
+    algo = saved.get("algo")
+    if isinstance(algo, dict) and "layer_norm" in algo:
+        algo.setdefault("layer_norm_min_inputs", 1)  # before this setting every input was normalized
     try:
         return validate(saved)
     except Refusal as refusal:
@@ -53,7 +56,7 @@ def settings_to_resume(settings: TrainSettings, overrides: Sequence[str]) -> Tra
     """
     if settings.resume is False:
         return settings
-    directory = None if settings.out_dir is None else Path(settings.out_dir).expanduser()
+    directory = None if settings.out_dir is None else user_path(settings.out_dir)
     if directory is None:
         raise Refusal(f"resume={shown(settings.resume)} with out_dir=null; allowed: out_dir=DIR, a run's directory")
     if not (directory / "config.yaml").exists():

@@ -7,22 +7,23 @@ byte, however often it was interrupted; `timing.csv` holds the seconds.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
+import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import yaml
 
 from hajax import __version__
-from hajax.cli.errors import Refusal
+from hajax.cli.errors import Refusal, user_path
 from hajax.cli.settings import TrainSettings, as_dict
 from hajax.cli.tables import Row, Table, replacing
 from hajax.training.checkpoints import Checkpoint, list_checkpoints, read_checkpoint, remove_unfinished
@@ -75,46 +76,112 @@ class RunDirectory:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Keeps other processes from running in the directory; the system lets go of it however this one ends.
+def claim(out_dir: str | None, default: Sequence[str], *, resume: bool) -> Iterator[Path]:
+    """The run's directory, this process's alone for as long as the context lasts.
+
+    It is created unless a run is to go on in it; if none is given it is a new one in `runs`, named by `default`.
 
     Raises:
-        Refusal: another process runs there.
+        Refusal: it can't be made, holds a run already, or another process runs there.
     """
-    file = path / ".lock"
-    try:
-        opened = open(file, "w")  # noqa: SIM115
-    except OSError as error:
-        raise Refusal(f"out_dir={path} can't be written to ({error.strerror}); allowed: one of your own") from error
-    with opened:
+    if out_dir is None:
+        path = new_directory(*default)
+    else:
+        path = user_path(out_dir)
         try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not resume:
+                _refuse_run(path)
+                path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Refusal(f"out_dir={path} is in use by another process; allowed: one at a time") from error
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
+            raise Refusal(
+                f"out_dir={path} can't be created ({error.strerror}); allowed: a new or an empty directory"
+            ) from error
+        if not os.access(path, os.W_OK):
+            raise Refusal(f"out_dir={path} can't be written to; allowed: a new or an empty directory")
+    with lock(path):
+        if not resume:
+            _refuse_run(path)  # another process may have been faster
+        yield path
 
 
-def claim(out_dir: str | None, default: Path) -> Path:
-    """Creates the run directory and returns it; `Refusal` if it holds a run already or can't be made."""
-    path = Path(out_dir).expanduser() if out_dir is not None else default
+def _refuse_run(path: Path) -> None:
     for name in ("config.yaml", "metrics.csv", "summary.json"):
         if (path / name).exists():
             raise Refusal(
                 f"out_dir={path} already holds a run ({name}); allowed: a new or an empty directory, "
                 "or resume=true to go on with that run"
             )
+
+
+def new_directory(*parts: str) -> Path:
+    """Creates `runs/<parts>_<time>`, with a number appended if another process or run has that.
+
+    Raises:
+        Refusal: it can't be created.
+    """
+    stem = "_".join([*(re.sub(r"[/:]", "-", part) for part in parts), datetime.now().strftime("%Y%m%d-%H%M%S")])
+    for number in itertools.count(1):
+        path = Path("runs") / (stem if number == 1 else f"{stem}_{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not path.parent.is_dir():
+                raise Refusal("out_dir=null: runs is no directory; allowed: out_dir=DIR") from None
+        except OSError as error:
+            raise Refusal(f"out_dir=null: {path} can't be created ({error.strerror}); allowed: out_dir=DIR") from error
+        else:
+            return path
+    raise AssertionError
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Keeps other processes from running in the directory; the system lets go of it however this one ends.
+
+    Where the file system has no locks, one line says that nothing is kept out.
+
+    Raises:
+        Refusal: another process runs there.
+    """
+    file = path / ".lock"
+    while True:
+        try:
+            opened = open(file, "w")  # noqa: SIM115
+        except OSError as error:
+            raise Refusal(f"out_dir={path} can't be written to ({error.strerror}); allowed: one of your own") from error
+        with opened:
+            try:
+                _flock(opened)
+            except BlockingIOError as error:
+                raise Refusal(f"out_dir={path} is in use by another process; allowed: one at a time") from error
+            except (OSError, ImportError) as error:
+                reason = getattr(error, "strerror", None) or error
+                print(
+                    f"hajax train: warning: {path} can't be locked ({reason}); no other process may run there",
+                    file=sys.stderr,
+                )
+            else:
+                if not _is_file(opened, file):  # the one that had it before has removed it meanwhile
+                    continue
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
+            return
+
+
+def _flock(file: TextIO) -> None:
+    import fcntl  # which Windows lacks
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_file(opened: TextIO, path: Path) -> bool:
+    """Whether the open file is still the one at `path`."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refusal(
-            f"out_dir={path} can't be created ({error.strerror}); allowed: a new or an empty directory"
-        ) from error
-    if not os.access(path, os.W_OK):
-        raise Refusal(f"out_dir={path} can't be written to; allowed: a new or an empty directory")
-    return path
+        return os.path.samestat(os.fstat(opened.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def last_checkpoint(path: Path, warmup_steps: int = 0) -> Checkpoint | None:
@@ -137,16 +204,6 @@ def finished_summary(path: Path, total_steps: int) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return summary if summary.get("total_steps") == total_steps else None
-
-
-def default_directory(*parts: str) -> Path:
-    """`runs/<parts>_<time>`, with a number appended if that exists."""
-    stem = "_".join([*(part.replace("/", "-") for part in parts), datetime.now().strftime("%Y%m%d-%H%M%S")])
-    path, number = Path("runs") / stem, 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{stem}_{number}"
-    return path
 
 
 def summarise_returns(returns: np.ndarray) -> dict[str, Any]:

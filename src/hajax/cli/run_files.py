@@ -51,7 +51,7 @@ def read_run(path: Path, metric: str = "return") -> RunCurve:
         raise Refusal(f"{path / 'metrics.csv'} holds no evaluation yet; allowed: {RUN}")
     metrics = evaluated_metrics(columns)
     if metric not in metrics:
-        raise Refusal(f"metric={metric} is nothing that {path} was evaluated for; allowed: {', '.join(metrics)}")
+        raise Refusal(f"--metric={metric} is nothing that {path} was evaluated for; allowed: {', '.join(metrics)}")
     _, timing = read_rows(path / "timing.csv", ("step", "wall_seconds"))
     return run_curve(path, settings, rows, timing, metrics[metric])
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.cli.curve import draw_curve
-from hajax.cli.errors import refusing
+from hajax.cli.errors import RunError, refusing
 from hajax.cli.health import Failure, failures
 from hajax.cli.loggers import Logger, make_loggers
 from hajax.cli.marl_eval import write_marl_eval
@@ -22,6 +22,7 @@ from hajax.cli.programs import (
     RunState,
     Team,
     Traced,
+    check_finished,
     compile_programs,
     evaluation_keys,
     hyperparameters,
@@ -35,7 +36,7 @@ from hajax.cli.schedule import Schedule
 from hajax.cli.settings import TrainSettings, as_dict
 from hajax.cli.tables import write_json
 from hajax.cli.totals import means, no_totals
-from hajax.training.checkpoints import Checkpoint, list_checkpoints, restore, save_checkpoint
+from hajax.training.checkpoints import Checkpoint, CheckpointError, list_checkpoints, restore, save_checkpoint
 
 # How long the host lets the device work between looks at Ctrl-C and the progress bar.
 SLICE_SECONDS = 1.0
@@ -176,6 +177,10 @@ def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, fail
     """Evaluates after `step` steps and writes a row per seed that has not failed; training metrics start anew."""
     began = time.perf_counter()
     results = jax.device_get(programs.evaluate(evaluation_keys(this.keys, step), run_state.train.algorithm))
+    for arrays in results.values():
+        finished = arrays.pop("finished")
+        if this.settings.eval.max_steps is None and not failed:
+            check_finished(this.team.env.spec, finished)
     this.clock.evaluation += time.perf_counter() - began
     trained = step > this.schedule.warmup_steps
     training_means = means(run_state.totals, this.team.episode_metrics) if trained else {}
@@ -196,7 +201,10 @@ def save(this: Run, run_state: RunState, step: int) -> None:
     facts = {"rows": len(metrics), "evaluated": evaluated, "seconds": this.clock.seconds()}
     if this.team.loop.replay_bytes and not this.settings.checkpoint.replay:
         run_state, facts = with_replay(run_state, None), facts | {"replay": False}
-    save_checkpoint(this.directory.checkpoints, step, run_state, facts, keep=this.settings.checkpoint.keep)
+    try:
+        save_checkpoint(this.directory.checkpoints, step, run_state, facts, keep=this.settings.checkpoint.keep)
+    except CheckpointError as error:
+        raise RunError(f"the checkpoint of step {step:,} was not saved: {error}") from error
 
 
 def with_replay(run_state: RunState, replay: Any) -> RunState:

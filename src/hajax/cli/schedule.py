@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 EVALUATIONS = 20
@@ -43,7 +42,7 @@ def make_schedule(
     `eval_interval` steps, or about 20 in all. Checkpoints are likewise every `checkpoint_interval` steps, or after
     every evaluation.
     """
-    iterations = math.ceil((total_steps - warmup_steps) / steps_per_iteration)
+    iterations = -((warmup_steps - total_steps) // steps_per_iteration)  # rounded up
 
     def every(interval: int) -> list[int]:
         return [*range(0, iterations, max(1, round(interval / steps_per_iteration))), iterations]

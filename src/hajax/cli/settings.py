@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hajax.cli.errors import Refusal, refusing, unknown_key
+from hajax.cli.errors import Refusal, refusing, shown, unknown_key
 from hajax.cli.loggers import PACKAGES, check_names
+from hajax.validation import MOST
 
 
 def _setting(default: Any, kind: str, doc: str, low: int | None = None, high: int | None = None) -> Any:
@@ -18,9 +19,9 @@ def _setting(default: Any, kind: str, doc: str, low: int | None = None, high: in
 class EvalSettings:
     """How policies are evaluated."""
 
-    episodes: int = _setting(100, "int", "episodes per evaluation and seed", low=1)
+    episodes: int = _setting(100, "int", "episodes per evaluation and seed", low=1, high=MOST)
     max_steps: int | None = _setting(
-        None, "int?", "steps after which an episode is cut; null: the environment's limit", 1
+        None, "int?", "steps after which an episode is cut; null: the environment's limit", 1, MOST
     )
     stochastic: bool = _setting(False, "bool", "also evaluate with sampled actions (columns eval_stochastic_*)")
 
@@ -32,7 +33,7 @@ class CheckpointSettings:
     interval: int | None = _setting(
         None, "int?", "environment steps between checkpoints; null: one after each evaluation", low=1
     )
-    keep: int = _setting(3, "int", "checkpoints kept, the newest", low=1)
+    keep: int = _setting(3, "int", "checkpoints kept, the newest", low=1, high=MOST)
     replay: bool = _setting(
         True, "bool", "keep the replay in checkpoints; without it a resumed run begins with a new one"
     )
@@ -48,11 +49,11 @@ class TrainSettings:
     checkpoint: CheckpointSettings
     preset: str | None = _setting(None, "str?", "a tuned schedule from a paper or code base")
     seed: int = _setting(0, "int", "the first seed; seed k of the run is seed + k", low=0, high=2**31 - 1)
-    num_seeds: int = _setting(4, "int", "independent seeds, trained together by vmap", low=1)
+    num_seeds: int = _setting(4, "int", "independent seeds, trained together by vmap", low=1, high=MOST)
     total_steps: int = _setting(1_000_000, "int", "environment steps per seed, rounded up to whole iterations", low=1)
-    num_envs: int = _setting(20, "int", "parallel environments per seed", low=1)
+    num_envs: int = _setting(20, "int", "parallel environments per seed", low=1, high=MOST)
     rollout_length: int | None = _setting(
-        None, "int?", "steps in each environment between updates; null: 200, of off-policy algorithms 50", low=1
+        None, "int?", "steps in each environment between updates; null: 200, of off-policy algorithms 50", 1, MOST
     )
     eval_interval: int | None = _setting(
         None, "int?", "environment steps between evaluations; null: about 20 in all", 1
@@ -126,7 +127,8 @@ def checked(name: str, value: Any, kind: str, low: float | None = None, high: fl
     accepts, allowed = KINDS[base]
     if accepts(value) and (low is None or value >= low) and (high is None or value <= high):
         return value
-    bounds = (f" >= {low}" if low is not None else "") + (f" and <= {high}" if high is not None else "")
+    told = high is not None and (high != MOST or (accepts(value) and value > high))
+    bounds = (f" >= {low}" if low is not None else "") + (f" and <= {high}" if told else "")
     raise Refusal(f"{name}={shown(value)}; allowed: {allowed}{bounds}{' or null' if kind.endswith('?') else ''}")
 
 
@@ -141,15 +143,6 @@ def describe() -> list[tuple[str, str, str]]:
 def as_dict(settings: TrainSettings) -> dict[str, Any]:
     """Plain dictionaries and lists, as `config.yaml` holds them and `validate` takes them."""
     return dataclasses.asdict(settings) | {"logger": list(settings.logger)}
-
-
-def shown(value: Any) -> str:
-    """As the user would write it."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(shown(entry) for entry in value)}]"
-    return str(value)
 
 
 def _bounds(field: dataclasses.Field) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,9 +14,10 @@ import numpy as np
 
 from hajax.core.groups import Groups
 from hajax.core.normalisation import RunningMoments, normalise_moments
+from hajax.core.settings import TeamSettings
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
-from hajax.nn.networks import Actor, StdKind, init_params
+from hajax.nn.networks import LAYER_NORM_MIN_INPUTS, Actor, StdKind, init_params
 from hajax.nn.recurrence import GRU, MemoryInput, empty_memory_input
 from hajax.spec import ActionLayout, EnvSpec, Timestep
 
@@ -39,6 +41,23 @@ def policy_input_mask(spec: EnvSpec, agent_id: bool) -> np.ndarray:
     """bool `[N, O]`, the entries of `policy_input` that each agent has."""
     ids = np.ones((spec.num_agents, spec.num_agents if agent_id else 0), bool)
     return np.concatenate([spec.observation_mask, ids], -1)
+
+
+def policy_torso(spec: EnvSpec, settings: TeamSettings, own: nn.Module | None) -> nn.Module:
+    """The torso of the team's actors: a user's own, checked, or the settings' MLP.
+
+    Warns by name of agents to whom the MLP shows next to nothing.
+    """
+    mask = policy_input_mask(spec, settings.agent_id)
+    for agent, width in zip(spec.agents, mask.sum(-1).tolist(), strict=True):
+        if own is None and (left := settings.blinds(width)):
+            numbers = f"the {width} {'number' if width == 1 else 'numbers'} that it observes"
+            warnings.warn(
+                f"layer_norm_min_inputs={settings.layer_norm_min_inputs} leaves {agent.name} of {spec.name} {left} of "
+                f"{numbers}; the default, {LAYER_NORM_MIN_INPUTS}, leaves all",
+                stacklevel=2,
+            )
+    return settings.torso("actor", own, mask.shape[-1], not mask.all())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from hajax.core.actors import TeamActors, policy_input
 from hajax.core.advantages import generalised_advantages, standardise
 from hajax.core.critics import ValueFunctions
 from hajax.core.groups import Groups
+from hajax.core.inactive import blank
 from hajax.core.normalisation import RunningMoments, ValueStatistics, denormalise_value
 from hajax.nn.recurrence import MemoryInput
 from hajax.spec import EnvSpec
@@ -159,7 +160,7 @@ class CriticBatch(NamedTuple):
 def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
     """`[T, E, N, …]` as samples of every group, `[G, K, T·E, …]`, or as sequences, `[G, K, E, T, …]`."""
     x = groups.gather(x, axis=2)
-    return x.swapaxes(2, 3) if sequences else x.reshape(*x.shape[:2], -1, *x.shape[4:])
+    return x.swapaxes(2, 3) if sequences else x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], *x.shape[4:])
 
 
 def sample_weight(groups: Groups, active: jax.Array, dtype: Any) -> jax.Array:
@@ -188,7 +189,7 @@ def in_chunks(samples: Sequences, memory: jax.Array, length: int) -> Sequences:
         return samples
 
     def cut(x):
-        return x.reshape(x.shape[0], -1, length, *x.shape[3:])
+        return x.reshape(x.shape[0], x.shape[1] * steps // length, length, *x.shape[3:])
 
     before = jnp.concatenate([memory_input.memory[:, :, None], memory[:, :, length - 1 : -1 : length]], axis=2)
     memory_input = MemoryInput(
@@ -228,14 +229,6 @@ def estimate(
     )
     active = critics.alive(batch.active)
     return Estimates(value, advantage, advantage + baseline, active)
-
-
-def blank(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """`x` `[G, K, B, …]` with zeros where `weight` `[G, K, B]` is 0.
-
-    Such samples may hold anything, and 0 · NaN would be NaN in a gradient.
-    """
-    return jnp.where(weight.reshape(*weight.shape, *[1] * (x.ndim - weight.ndim)) > 0, x, jnp.zeros((), x.dtype))
 
 
 def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> GroupBatch:

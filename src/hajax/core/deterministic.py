@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from hajax.core import off_policy
-from hajax.core.actors import GroupTables, TeamActors
+from hajax.core.actors import GroupTables, TeamActors, policy_torso
 from hajax.core.algorithm import Algorithm
 from hajax.core.groups import make_groups
+from hajax.core.inactive import blank
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
 from hajax.core.observation_moments import with_running_moments
@@ -20,7 +21,6 @@ from hajax.core.off_policy import GroupActor, GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import DeterministicHyperparameters, DeterministicSettings
 from hajax.core.optimisation import Learner, decayed, descend, init_learner
 from hajax.core.transitions import OffPolicyBatch
-from hajax.nn.networks import MLP
 from hajax.nn.squashing import clip_to_bounds, native, squashed_mean
 from hajax.spec import Box, EnvSpec, Timestep
 
@@ -67,11 +67,11 @@ def deterministic_policy_gradient(
             )
     off_policy.check_spec(name, spec, settings.per_agent_critics)
     hyperparameters.validate()
-    mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
-    groups = make_groups(spec, settings.sharing)
-    actors = TeamActors(spec, groups, actor or mlp, settings.agent_id, True, settings.output_gain, std="none")
-    actions = JointActions(spec)
-    critics = ActionValues(spec, actions, critic or mlp, settings.per_agent_critics, copies=2 if twin else 1)
+    groups, actions = make_groups(spec, settings.sharing), JointActions(spec)
+    actor = policy_torso(spec, settings, actor)
+    critic = settings.torso("critic", critic, spec.state_size + actions.size)
+    actors = TeamActors(spec, groups, actor, settings.agent_id, True, settings.output_gain, std="none")
+    critics = ActionValues(spec, actions, critic, settings.per_agent_critics, copies=2 if twin else 1)
     layout, defaults = actors.layout, hyperparameters
 
     def init(key: jax.Array, hyperparameters: Any = None) -> OffPolicyState:
@@ -116,8 +116,8 @@ def deterministic_policy_gradient(
             noise = numbers.target_noise * jax.random.normal(key, u.shape, u.dtype)
             noise = jnp.clip(noise, -numbers.target_noise_clip, numbers.target_noise_clip)
             u = clip_to_bounds(layout, u + noise)
-        joint = jnp.moveaxis(actions.join(layout, None, u), -2, 0)
-        return critics.values(state.target_critics, batch.final_state, joint).min(1)
+        joint = blank(actions.join(layout, None, u), batch.final_active)
+        return critics.values(state.target_critics, batch.final_state, jnp.moveaxis(joint, -2, 0)).min(1)
 
     def update(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
         numbers = state.hyperparameters
@@ -130,7 +130,7 @@ def deterministic_policy_gradient(
             critics,
             state.critics,
             batch,
-            jnp.moveaxis(actions.features(layout, batch.action), -2, 1),
+            jnp.moveaxis(blank(actions.features(layout, batch.action), batch.active), -2, 1),
             functools.partial(target_values, state),
             jnp.stack(critic_keys),
             critic_rate,
@@ -162,7 +162,7 @@ def deterministic_policy_gradient(
             settings.order,
             state.actors,
             off_policy.group_samples(actors, last),
-            jnp.moveaxis(before, -2, 0),
+            jnp.moveaxis(blank(before, last.active), -2, 0),
             improve,
         )
         state = state._replace(

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from hajax.core import off_policy
+from hajax.core.actors import policy_torso
 from hajax.core.advantages import weighted_mean
 from hajax.core.algorithm import Algorithm
 from hajax.core.choices import MOST_CHOICES, MOST_JOINT_CHOICES, TeamChoices, unlisted
 from hajax.core.groups import make_groups
+from hajax.core.inactive import blank
 from hajax.core.observation_moments import with_running_moments
 from hajax.core.off_policy import GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import DoubleQHyperparameters, DoubleQSettings
@@ -22,7 +24,7 @@ from hajax.core.optimisation import Learner, decayed, descend, init_learner
 from hajax.core.own_values import OwnValues, ValueTables, best, make_dueling
 from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.dueling import Dueling, action_values
-from hajax.nn.networks import MLP, init_params
+from hajax.nn.networks import init_params
 from hajax.spec import EnvSpec, Timestep
 
 
@@ -97,9 +99,9 @@ def double_q_learning(
             f"{MOST_JOINT_CHOICES} (algo=id3qn has none)"
         )
     hyperparameters.validate()
-    mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
-    own = OwnValues(spec, make_groups(spec, settings.sharing), choices, actor or mlp, settings)
-    critics = JointValues(spec, choices, make_dueling(settings, critic or mlp, choices.num_joint))
+    own = OwnValues(spec, make_groups(spec, settings.sharing), choices, policy_torso(spec, settings, actor), settings)
+    critic = settings.torso("critic", critic, spec.state_size)
+    critics = JointValues(spec, choices, make_dueling(settings, critic, choices.num_joint))
     defaults = hyperparameters
 
     def init(key: jax.Array, hyperparameters: Any = None) -> OffPolicyState:
@@ -119,6 +121,7 @@ def double_q_learning(
     def target_values(state: OffPolicyState, key: jax.Array, batch: OffPolicyBatch) -> jax.Array:
         """Q′(s′, a′) `[1, B]` of where the transitions led."""
         joint = own.greedy(state.actors.params, batch.final_observation, batch.final_action_mask)
+        joint = blank(joint, batch.final_active)
         params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
         return critics.value(params, batch.final_state, joint.T[..., None])[None]
 
@@ -168,7 +171,7 @@ def double_q_learning(
             settings.order,
             state.actors,
             off_policy.group_samples(own, last),
-            before.T[..., None],
+            blank(before, last.active).T[..., None],
             improve,
         )
         state = state._replace(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.spec import EnvSpec
+from hajax.validation import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Groups:
 
     def scatter(self, x: jax.Array, axis: int) -> jax.Array:
         """The inverse of `gather`: `[G, K, …] -> […, N, …]`."""
-        x = x.reshape(-1, *x.shape[2:])
+        x = x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
         if not np.array_equal(self._slots, np.arange(x.shape[0])):
             x = jnp.take(x, self._slots, axis=0)
         return jnp.moveaxis(x, 0, axis)
@@ -85,9 +86,12 @@ def make_groups(spec: EnvSpec, sharing: str | Sequence[int]) -> Groups:
     elif sharing == "type":
         kinds = list(dict.fromkeys(spaces))
         assignment = [kinds.index(space) for space in spaces]
-    elif isinstance(sharing, str):
-        raise ValueError(f"sharing={sharing!r}; allowed: none, all, type, or a list with the group of each agent")
     else:
+        try:
+            check_numbers("sharing", sharing, 0, whole=True)
+        except ValueError as error:
+            allowed = "none, all, type, or a list with the group of each agent"
+            raise ValueError(f"sharing={sharing!r}; allowed: {allowed}") from error
         assignment = [int(g) for g in sharing]
         used = sorted(set(assignment))
         if len(assignment) != spec.num_agents or used != list(range(len(used))):

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from hajax.core import off_policy
-from hajax.core.actors import GroupTables, TeamActors
+from hajax.core.actors import GroupTables, TeamActors, policy_torso
 from hajax.core.advantages import weighted_mean
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import Drift, no_drift, numbers_read
 from hajax.core.groups import make_groups
+from hajax.core.inactive import blank
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
 from hajax.core.neighbourhoods import Neighbourhood, unrestricted
@@ -31,7 +32,7 @@ from hajax.core.soft_neighbourhoods import SoftMirrorObjective
 from hajax.core.soft_objective import SoftObjective, own_choices
 from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.distributions import ActionParameters
-from hajax.nn.networks import MLP, available_choices
+from hajax.nn.networks import available_choices
 from hajax.nn.squashing import Drawn, action_of, draw, most_likely
 from hajax.spec import EnvSpec, Timestep
 from hajax.validation import check_has, check_number
@@ -98,11 +99,11 @@ def mehaml(
     off_policy.check_spec(name, spec, per_agent_critics=False)
     check_numbers(hyperparameters)
     numbers_read(drift, hyperparameters, spec)
-    mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
-    groups = make_groups(spec, settings.sharing)
-    actors = TeamActors(spec, groups, actor or mlp, settings.agent_id, True, settings.output_gain, std="network")
-    actions = JointActions(spec)
-    critics = ActionValues(spec, actions, critic or mlp, per_agent=False, copies=2)
+    groups, actions = make_groups(spec, settings.sharing), JointActions(spec)
+    actor = policy_torso(spec, settings, actor)
+    critic = settings.torso("critic", critic, spec.state_size + actions.size)
+    actors = TeamActors(spec, groups, actor, settings.agent_id, True, settings.output_gain, std="network")
+    critics = ActionValues(spec, actions, critic, per_agent=False, copies=2)
     layout, defaults = actors.layout, hyperparameters
     choices = own_choices(name, spec, groups) if settings.expectation == "exact" else None
 
@@ -147,15 +148,15 @@ def mehaml(
         drawn = draw(key, parameters, layout, state.hyperparameters.softness)
         return action_of(layout, drawn.choice, drawn.unit), (), memory
 
-    def team_features(drawn: Drawn) -> jax.Array:
-        """Features `[N, B, F]` of a whole team's actions `[B, N, …]`."""
-        return jnp.moveaxis(actions.join(layout, drawn.choice, drawn.unit), -2, 0)
+    def team_features(drawn: Drawn, active: jax.Array) -> jax.Array:
+        """Features `[N, B, F]` of a whole team's actions `[B, N, …]`, zeros for inactive agents."""
+        return jnp.moveaxis(blank(actions.join(layout, drawn.choice, drawn.unit), active), -2, 0)
 
     def target_values(state: OffPolicyState, key: jax.Array, batch: OffPolicyBatch) -> jax.Array:
         """The soft value `[1, B]` of where the transitions led."""
         parameters = team(state.actors.params, batch.final_observation, batch.final_action_mask)
         drawn = draw(key, parameters, layout, state.hyperparameters.softness)
-        value = critics.values(state.target_critics, batch.final_state, team_features(drawn)).min(1)
+        value = critics.values(state.target_critics, batch.final_state, team_features(drawn, batch.final_active)).min(1)
         return value - jnp.sum(jnp.where(batch.final_active, temperatures(state) * drawn.log_prob, 0), -1)
 
     def update(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
@@ -171,7 +172,7 @@ def mehaml(
             critics,
             state.critics,
             batch,
-            jnp.moveaxis(actions.features(layout, batch.action), -2, 1),
+            jnp.moveaxis(blank(actions.features(layout, batch.action), batch.active), -2, 1),
             functools.partial(target_values, state),
             jnp.stack(critic_keys),
             critic_rate,
@@ -236,9 +237,9 @@ def mehaml(
     def others(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> jax.Array:
         """The joint action `[N, B, F]` that the first group sees."""
         if settings.others == "replay":
-            return jnp.moveaxis(actions.features(layout, batch.action), -2, 0)
+            return jnp.moveaxis(blank(actions.features(layout, batch.action), batch.active), -2, 0)
         parameters = team(state.actors.params, batch.observation, batch.action_mask)
-        return team_features(draw(key, parameters, layout, state.hyperparameters.softness))
+        return team_features(draw(key, parameters, layout, state.hyperparameters.softness), batch.active)
 
     algorithm = Algorithm(name, "off_policy", spec, settings, defaults, init, lambda shape: (), act, update)
     return with_running_moments(algorithm, groups)

@@ -77,8 +77,9 @@ def init_moments(size: int) -> RunningMoments:
 def update_moments(moments: RunningMoments, x: jax.Array, weight: jax.Array) -> RunningMoments:
     """Adds a batch `x` `[…, S]` weighted by `weight` `[…]` (Chan et al.'s parallel formula)."""
     axes = tuple(range(weight.ndim))
-    weight = jnp.broadcast_to(weight[..., None], x.shape).astype(x.dtype)
-    count = weight.sum(axes)[0]
+    weight = weight.astype(x.dtype)
+    count = weight.sum()
+    weight = jnp.broadcast_to(weight[..., None], x.shape)
     divisor = jnp.where(count > 0, count, 1)
     mean = jnp.sum(x * weight, axes) / divisor
     deviation = jnp.sum(jnp.square(x - mean) * weight, axes)

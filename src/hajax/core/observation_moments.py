@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.groups import Groups
+from hajax.core.inactive import ignoring_inactive
 from hajax.core.normalisation import RunningMoments, init_moments, normalise_moments, update_moments
 from hajax.core.transitions import OffPolicyBatch
 from hajax.spec import Timestep
@@ -24,11 +25,14 @@ class ObservationMoments(NamedTuple):
 def with_running_moments(algorithm: Algorithm, groups: Groups) -> Algorithm:
     """The algorithm with inputs (x − mean) / std, clipped to ±10, if its settings say `normalise_observations`.
 
+    Either way, what is shown of inactive agents takes no part in it (`ignoring_inactive`).
+
     An update first takes its minibatches into the statistics, whose every draw from the replay counts alike (living
     agents' observations only), and then sees observations and states, and where they led, by them. The replay itself
     keeps what the environment showed, so that old and new transitions are always read in the same units. In the rollout
     between the warm-up and the first update there are no statistics yet, and policies see observations as they are.
     """
+    algorithm = ignoring_inactive(algorithm)
     if not algorithm.settings.normalise_observations:
         return algorithm
     spec = algorithm.spec
@@ -63,4 +67,5 @@ def with_running_moments(algorithm: Algorithm, groups: Groups) -> Algorithm:
         )
         return algorithm.update(key, state._replace(moments=moments), batch)
 
-    return algorithm._replace(init=init, act=act, update=update)
+    # What is shown of inactive agents stays out of the statistics too.
+    return ignoring_inactive(algorithm._replace(init=init, act=act, update=update))

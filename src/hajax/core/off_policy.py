@@ -21,6 +21,7 @@ from jax import lax
 from hajax.core.actors import GroupTables, TeamActors, policy_input
 from hajax.core.advantages import weighted_mean
 from hajax.core.groups import Groups
+from hajax.core.inactive import blank
 from hajax.core.joint_critics import ActionValues
 from hajax.core.observation_moments import ObservationMoments
 from hajax.core.optimisation import Learner, adam_step
@@ -110,11 +111,6 @@ def check_minibatches(policy_delay: int, batch: OffPolicyBatch) -> None:
         )
 
 
-def of_the_living(samples: GroupSamples, own: jax.Array) -> jax.Array:
-    """A group's features `[K, B, F]`, of which those of members that are not alive teach nothing."""
-    return jnp.where(samples.weight[..., None] > 0, own, lax.stop_gradient(own))
-
-
 def replaced(joint: jax.Array, place: jax.Array, own: jax.Array) -> jax.Array:
     """The joint action `[N, B, F]` with a group's own features `[K, B, F]` in its members' rows."""
     return joint.at[place].set(own.astype(joint.dtype), mode="drop")
@@ -149,6 +145,8 @@ def improve_in_sequence(
 ) -> tuple[Learner, Info]:
     """Improves every group's policy once, in `order`; its new actions replace the old ones for the groups after it.
 
+    Inactive agents have no actions: their rows of the joint action are zeros, before and after.
+
     Args:
       key: drawn from for the permutation and by `improve`.
       order: `random`, `fixed`, or `simultaneous` (every group sees `joint` as it was).
@@ -167,7 +165,7 @@ def improve_in_sequence(
     def update_group(learner, inputs, joint):
         key, tables, samples = inputs
         learner, features, info = improve(key, tables, learner, samples, joint)
-        return learner, replaced(joint, samples.place, features), info
+        return learner, replaced(joint, samples.place, blank(features, samples.weight)), info
 
     learners, _, info = sequential_update(
         update_group,
@@ -247,7 +245,7 @@ def judge(
       params: one network's per critic, `[V, …]`.
       samples: where no member was alive, nothing counts.
     """
-    own = of_the_living(samples, own)
+    own = blank(own, samples.weight)
     if not critics.per_agent:
         value = critics.value(jax.tree.map(lambda x: x[0], params), state, replaced(joint, samples.place, own))
         return weighted_mean(value, samples.weight.max(0))

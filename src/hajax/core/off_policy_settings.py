@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import jax
 
 from hajax.core.settings import Numbers, TeamSettings
-from hajax.validation import check_choice, check_number
+from hajax.validation import check_choice, check_number, check_numbers
 
 EXPECTATIONS = ("sampled", "exact")
 OTHERS = ("replay", "policy")
@@ -207,11 +206,8 @@ class DuelingSettings(OffPolicySettings):
 
     def __post_init__(self):
         super().__post_init__()
-        sizes: object = self.head_sizes
-        if not isinstance(sizes, Sequence) or isinstance(sizes, str):
-            raise ValueError(f"head_sizes={sizes!r}; allowed: a list of whole numbers, such as [128]")
-        object.__setattr__(self, "head_sizes", tuple(sizes))
-        check_number("head_sizes", self.head_sizes or (1,), 1, whole=True)
+        check_numbers("head_sizes", self.head_sizes, 1, whole=True, empty=True)
+        object.__setattr__(self, "head_sizes", tuple(self.head_sizes))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from hajax.core import batches
-from hajax.core.actors import TeamActors, policy_input_mask
+from hajax.core.actors import TeamActors, policy_input_mask, policy_torso
 from hajax.core.advantages import weighted_mean
 from hajax.core.algorithm import Algorithm
 from hajax.core.batches import Estimates, GroupBatch, OnPolicyBatch
 from hajax.core.critics import ValueFunctions
 from hajax.core.groups import Groups, make_groups
+from hajax.core.inactive import ignoring_inactive
 from hajax.core.losses import value_error
 from hajax.core.normalisation import (
     RunningMoments,
@@ -28,7 +29,6 @@ from hajax.core.normalisation import (
 )
 from hajax.core.optimisation import Learner, adam_step, decayed, init_learner, train_epochs
 from hajax.core.settings import Hyperparameters, Settings
-from hajax.nn.networks import MLP
 from hajax.nn.recurrence import GRU
 from hajax.spec import EnvSpec
 
@@ -61,12 +61,11 @@ def make_networks(
             f"whole team; allowed: {', '.join(settings.rewards)}"
         )
     groups = make_groups(spec, settings.sharing)
-    mlp = MLP(settings.hidden_sizes, settings.activation, settings.layer_norm, input_layer_norm=settings.layer_norm)
     gru = GRU(settings.hidden_sizes[-1], settings.layer_norm) if settings.memory == "gru" else None
     actors = TeamActors(
         spec,
         groups,
-        actor or mlp,
+        policy_torso(spec, settings, actor),
         agent_id=settings.agent_id,
         action_scaling=settings.action_scaling,
         output_gain=settings.output_gain,
@@ -74,9 +73,12 @@ def make_networks(
         gru=gru,
         chunk_length=settings.chunk_length,
     )
-    critics = ValueFunctions(
-        spec, groups, critic or mlp, settings.centralised, settings.agent_id, gru, settings.chunk_length
-    )
+    if settings.centralised:
+        critic = settings.torso("critic", critic, spec.state_size)
+    else:
+        mask = policy_input_mask(spec, settings.agent_id)
+        critic = settings.torso("critic", critic, mask.shape[-1], not mask.all())
+    critics = ValueFunctions(spec, groups, critic, settings.centralised, settings.agent_id, gru, settings.chunk_length)
     return actors, critics
 
 
@@ -107,7 +109,7 @@ def make_algorithm(
         action, log_prob, memory = actors.act(key, *learned, timestep, memory, deterministic)
         return action, ActExtras(log_prob), memory
 
-    return Algorithm(
+    algorithm = Algorithm(
         name=name,
         kind="on_policy",
         spec=actors.spec,
@@ -118,6 +120,7 @@ def make_algorithm(
         act=act,
         update=update,
     )
+    return ignoring_inactive(algorithm)
 
 
 def init_state(

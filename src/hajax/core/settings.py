@@ -10,15 +10,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
+import numpy as np
 from flax import struct
 
 from hajax.core.losses import VALUE_LOSSES
 from hajax.core.sequential import ORDERS
-from hajax.nn.networks import ACTIVATIONS
+from hajax.nn.networks import ACTIVATIONS, LAYER_NORM_MIN_INPUTS, MLP
 from hajax.nn.recurrence import MEMORIES
+from hajax.nn.torsos import check_torso
 from hajax.spec import RewardKind
-from hajax.validation import check_choice, check_flag, check_number
+from hajax.validation import MOST, check_choice, check_flag, check_number, check_numbers
 
 
 class Numbers(struct.PyTreeNode):
@@ -94,6 +97,8 @@ class TeamSettings:
     - `sharing`: which agents share parameters: `none`, `all`, `type` (agents with equal spaces), or a group per agent.
     - `agent_id`: append a one-hot agent id to the observation.
     - `hidden_sizes`, `activation`, `layer_norm`, `output_gain`: the default networks.
+    - `layer_norm_min_inputs`: with `layer_norm`, inputs of fewer entries are not normalized, which would take most of
+      what they tell: of one entry everything, of two all but their order. HARL normalizes all, as 1 does.
     """
 
     order: str = "random"
@@ -102,27 +107,39 @@ class TeamSettings:
     hidden_sizes: tuple[int, ...] = (128, 128)
     activation: str = "relu"
     layer_norm: bool = True
+    layer_norm_min_inputs: int = LAYER_NORM_MIN_INPUTS
     output_gain: float = 0.01
 
     def __post_init__(self):
+        check_numbers("hidden_sizes", self.hidden_sizes, 1, whole=True)
+        check_number("output_gain", self.output_gain, 0)
         for name in ("hidden_sizes", "sharing"):
             value = getattr(self, name)
-            if isinstance(value, Sequence) and not isinstance(value, str):
+            if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
-        if not isinstance(self.hidden_sizes, tuple):
-            raise ValueError(f"hidden_sizes={self.hidden_sizes!r}; allowed: a list of whole numbers, such as [64,64]")
-        check_number("hidden_sizes", self.hidden_sizes or (0,), 1, whole=True)
-        check_number("output_gain", self.output_gain, 0)
         for field in dataclasses.fields(self):
             if isinstance(field.default, bool):
                 check_flag(field.name, getattr(self, field.name))
             elif isinstance(field.default, int):
                 value = getattr(self, field.name)
                 if isinstance(value, float) and value.is_integer():  # 1e6
-                    object.__setattr__(self, field.name, value := int(value))
-                check_number(field.name, value, 1, whole=True)
+                    value = int(value)
+                check_number(field.name, value, 1, MOST, whole=True)
+                object.__setattr__(self, field.name, int(value))
         check_choice("order", self.order, ORDERS)
-        check_choice("activation", self.activation, tuple(ACTIVATIONS))
+        check_choice("activation", self.activation, ACTIVATIONS)
+
+    def torso(self, role: str, own: nn.Module | None, width: int, masked: bool = False) -> nn.Module:
+        """The torso of an actor or a critic (its `role`) with `width` inputs: a user's own, checked, or the MLP."""
+        if own is None:
+            return MLP(self.hidden_sizes, self.activation, self.layer_norm, self.layer_norm_min_inputs)
+        check_torso(role, own, width, masked)
+        return own
+
+    def blinds(self, width: int) -> str:
+        """What the default network leaves an agent of so many inputs to see; empty if that is enough."""
+        left = {1: "nothing", 2: "only the order"}
+        return left.get(width, "") if self.layer_norm and self.layer_norm_min_inputs <= width else ""
 
     def require(self, algorithm: str, **fixed: Any) -> None:
         """Raises ValueError unless the settings that define `algorithm` have their values."""

@@ -12,9 +12,10 @@ from hajax.core.advantages import weighted_mean
 from hajax.core.choices import MOST_CHOICES, Choices, choices_of, unlisted
 from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.groups import Groups
+from hajax.core.inactive import blank
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
-from hajax.core.off_policy import GroupActor, GroupSamples, of_the_living, replaced
+from hajax.core.off_policy import GroupActor, GroupSamples, replaced
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.squashing import Drawn, action_of, draw
@@ -61,13 +62,13 @@ class SoftObjective:
         return jax.vmap(self.critics.value, in_axes=(0, None, None))(self.params, self.state, joint).min(0)
 
     def drawn(self, key: jax.Array, parameters: ActionParameters) -> tuple[Drawn, jax.Array]:
-        """Actions of all members, and their features `[K, B, F]`."""
+        """Actions of all members, and their features `[K, B, F]`, zeros for inactive ones."""
         drawn = draw(key, parameters, self.layout, self.softness)
-        return drawn, self.actions.join(self.layout, drawn.choice, drawn.unit)
+        features = self.actions.join(self.layout, drawn.choice, drawn.unit)
+        return drawn, blank(features, self.samples.weight)
 
     def soft_value(self, drawn: Drawn, features: jax.Array) -> jax.Array:
         """min_j Q_j − Σ α log π over the members, `[B]`."""
-        features = of_the_living(self.samples, features)
         value = self.smaller(replaced(self.joint, self.samples.place, features))
         return value - self.living(self.temperature * drawn.log_prob)
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from hajax.envs.base import Environment, auto_reset, check_environment, state_from_observations
+from hajax.envs.base import Environment, auto_reset, state_from_observations
 from hajax.envs.mamujoco import NAMES as SHARED_ROBOTS
 from hajax.envs.mamujoco import SEGMENTED
 from hajax.envs.smax import SCENARIOS
@@ -90,8 +90,8 @@ def make_env(name: str, **options: Any) -> Environment:
     env = factory(**options)
     if not isinstance(env, Environment):
         raise TypeError(f"the factory of {name!r} returned {type(env).__name__}; it must return an Environment")
-    check_environment(env)
-    return auto_reset(state_from_observations(env) if state == "observations" else env)
+    env = auto_reset(env)
+    return state_from_observations(env) if state == "observations" else env
 
 
 def env_options(name: str) -> dict[str, Any]:

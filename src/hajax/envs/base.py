@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -70,19 +70,22 @@ def timestep(
     active: jax.Array | None = None,
     metrics: dict[str, jax.Array] | None = None,
 ) -> Timestep:
-    """A `Timestep` with the usual defaults: zero reward, every agent active, every choice that an agent has available.
+    """A `Timestep` with the usual defaults: every agent active, every choice that an agent has available.
 
     `reward` is each agent's own, `[N]`; with `spec.reward == "team"` every agent is given their sum. An environment
-    that pays the team as a whole passes the scalar `joint_reward` instead: the team reward is exactly that, and an
-    agent's own reward is its equal share of it.
+    that rewards the team as a whole passes the scalar `joint_reward` instead: the team reward is exactly that, and an
+    agent's own reward is its equal share of it. A timestep of `reset` has no reward.
     """
     if joint_reward is not None:
+        joint_reward = jnp.asarray(joint_reward)
         share = joint_reward if spec.reward == "team" else joint_reward / spec.num_agents
         reward = jnp.broadcast_to(share, (spec.num_agents,))
-    elif reward is None:
+    elif reward is not None:
+        reward = jnp.asarray(reward)
+        if spec.reward == "team":
+            reward = jnp.broadcast_to(reward.sum(), reward.shape)
+    elif first is True:
         reward = jnp.zeros(spec.num_agents)
-    elif spec.reward == "team":
-        reward = jnp.broadcast_to(reward.sum(), reward.shape)
     if action_mask is None:
         action_mask = jnp.asarray(spec.action_layout.choices)
     if active is None:
@@ -93,7 +96,7 @@ def timestep(
         state=state,
         action_mask=action_mask,
         active=active,
-        reward=reward,
+        reward=cast(jax.Array, reward),  # None if it is missing, which `conform` refuses of `step`
         terminated=jnp.asarray(terminated),
         truncated=jnp.asarray(truncated),
         first=jnp.asarray(first),
@@ -116,7 +119,7 @@ def pad_observations(spec: EnvSpec, observations: list[jax.Array]) -> jax.Array:
 
 def concatenate_observations(spec: EnvSpec, observation: jax.Array) -> jax.Array:
     """The unpadded observations of all agents, end to end: `[…, N, O] -> […, ΣOᵢ]`."""
-    flat = observation.reshape(*observation.shape[:-2], -1)
+    flat = observation.reshape(*observation.shape[:-2], spec.num_agents * spec.observation_size)
     own = spec.observation_mask.ravel()
     return flat if own.all() else flat[..., own]
 
@@ -129,31 +132,30 @@ def clip_action(spec: EnvSpec, action: jax.Array) -> jax.Array:
     return jnp.clip(action, low.astype(action.dtype), high.astype(action.dtype))
 
 
-def check_environment(env: Environment) -> None:
-    """Traces `reset` and `step`, runs neither, and compares what they show with the specification.
+# What the fields of a timestep hold. Numbers of another kind are converted where that loses nothing.
+TRUTHS = ("action_mask", "active", "terminated", "truncated", "first")
+REALS = ("observation", "state", "reward")
+
+
+def conform(env: Environment) -> Environment:
+    """The environment, checked against its specification, with timesteps of the types that the library computes with.
+
+    `reset` and `step` are traced, and neither is run. Truth values given as numbers (0 is false) and real numbers
+    given as integers, such as the bytes of an image, are converted; `first` is true after `reset`.
 
     Raises:
-        ValueError: a field of a timestep has another shape than the specification says, or `step` changes the type or
-            the shape of something in the state.
+        ValueError: a function returns something else than a state and a timestep, a field of a timestep has another
+            shape or type than the specification says, `step` shows no reward, a metric is no scalar, or `step` changes
+            the type or the shape of something in the state.
     """
     spec, key = env.spec, jax.random.key(0)
     action = jnp.zeros((spec.num_agents, spec.num_components))
-    state, opening = jax.eval_shape(env.reset, key)
-    next_state, following = jax.eval_shape(env.step, key, state, action)
-    shapes: dict[str, tuple[int, ...]] = {
-        "observation": (spec.num_agents, spec.observation_size),
-        "state": spec.state_shape,
-        "action_mask": spec.action_layout.choices.shape,
-        **dict.fromkeys(("active", "reward"), (spec.num_agents,)),
-        **dict.fromkeys(("terminated", "truncated", "first"), ()),
-    }
-    for function, shown in (("reset", opening), ("step", following)):
-        for name, shape in shapes.items():
-            found = getattr(shown, name).shape
-            if found != shape:
-                raise ValueError(
-                    f"{name} of {spec.name} has shape {found} in {function}; allowed: {shape}, as its EnvSpec says"
-                )
+    state, opening = _traced("reset", env, key)
+    next_state, following = _traced("step", env, key, state, action)
+    if getattr(opening, "reward", None) is None:
+        opening = opening._replace(reward=jnp.zeros(spec.num_agents))
+    _check_timestep("reset", spec, opening)
+    _check_timestep("step", spec, following)
     before, after = (dict(jax.tree_util.tree_leaves_with_path(x)) for x in (state, next_state))
     for path in [*before, *after]:
         one, two = before.get(path), after.get(path)
@@ -163,6 +165,70 @@ def check_environment(env: Environment) -> None:
                 f"{name} in the state of {spec.name} is {_described(one)} after reset and {_described(two)} after "
                 "step; allowed: the same type and shape"
             )
+
+    def reset(key):
+        state, shown = env.reset(key)
+        reward = jnp.zeros(spec.num_agents) if shown.reward is None else shown.reward
+        return state, _converted(shown._replace(reward=reward, first=jnp.array(True)))
+
+    def step(key, state, action):
+        state, shown = env.step(key, state, action)
+        return state, _converted(shown)
+
+    return env._replace(reset=reset, step=step)
+
+
+def _traced(function: str, env: Environment, *arguments: Any) -> tuple[Any, Timestep]:
+    """The shapes of what `reset` or `step` returns."""
+    result: Any = jax.eval_shape(getattr(env, function), *arguments)
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Timestep):
+        parts = [type(x).__name__ for x in result] if isinstance(result, tuple) else [type(result).__name__]
+        raise ValueError(f"{function} of {env.spec.name} returns {', '.join(parts)}; allowed: (state, Timestep)")
+    return result
+
+
+def _check_timestep(function: str, spec: EnvSpec, shown: Timestep) -> None:
+    shapes: dict[str, tuple[int, ...]] = {
+        "observation": (spec.num_agents, spec.observation_size),
+        "state": spec.state_shape,
+        "action_mask": spec.action_layout.choices.shape,
+        **dict.fromkeys(("active", "reward"), (spec.num_agents,)),
+        **dict.fromkeys(("terminated", "truncated", "first"), ()),
+    }
+    fields = [(name, name, getattr(shown, name)) for name in shapes]
+    fields += [(f"final.{name}", name, getattr(shown.final, name)) for name in FinalStep._fields]
+    metrics: Any = shown.metrics
+    if not isinstance(metrics, dict):
+        kind = type(metrics).__name__
+        raise ValueError(f"metrics of {spec.name} is {kind} in {function}; allowed: a dictionary")
+    fields += [(f"metrics[{name!r}]", "metrics", value) for name, value in metrics.items()]
+    for title, name, found in fields:
+        if found is None:
+            needed = "reward=[N], each agent's own, or joint_reward=, the team's" if name == "reward" else "an array"
+            raise ValueError(f"{title} of {spec.name} is missing in {function}; allowed: {needed}")
+        shape = shapes.get(name, ())
+        if not hasattr(found, "shape") or found.shape != shape:
+            has = f"shape {found.shape}" if hasattr(found, "shape") else f"type {type(found).__name__}"
+            says = "a scalar" if name == "metrics" else f"{shape}, as its EnvSpec says"
+            raise ValueError(f"{title} of {spec.name} has {has} in {function}; allowed: {says}")
+        if not any(jnp.issubdtype(found.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+            kind = "truth values" if name in TRUTHS else "real numbers"
+            raise ValueError(f"{title} of {spec.name} has type {found.dtype} in {function}; allowed: {kind}")
+
+
+def _converted(shown: Timestep) -> Timestep:
+    """The timestep with truth values and real numbers where these belong."""
+
+    def convert(name, value):
+        value = jnp.asarray(value)
+        if name in TRUTHS:
+            return value.astype(bool)
+        return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
+
+    fields = {name: convert(name, getattr(shown, name)) for name in (*TRUTHS, *REALS)}
+    final = FinalStep(**{name: convert(name, getattr(shown.final, name)) for name in FinalStep._fields})
+    metrics = {name: convert("metrics", value) for name, value in shown.metrics.items()}
+    return shown._replace(**fields, final=final, metrics=metrics)
 
 
 def _described(leaf: Any) -> str:
@@ -175,9 +241,13 @@ def auto_reset(env: Environment) -> Environment:
     The timestep then shows the new episode's first observation, with `first` true, while `reward`, `terminated`,
     `truncated`, `metrics` and `final` still tell of the episode that ended. The first timestep of all shows zeros for
     the metrics that steps have.
+
+    Raises:
+        ValueError: the environment does not do what its specification says; see `conform`.
     """
     if env.resets:
         return env
+    env = conform(env)
 
     def reset(key):
         state, opening = env.reset(key)
@@ -202,13 +272,16 @@ def auto_reset(env: Environment) -> Environment:
 
 
 def state_from_observations(env: Environment) -> Environment:
-    """Replaces the critic's state by the agents' unpadded observations, end to end."""
+    """Replaces the critic's state by the agents' unpadded observations, end to end; zeros for inactive agents."""
     width = sum(agent.observation_size for agent in env.spec.agents)
     spec = dataclasses.replace(env.spec, state_size=width, state_per_agent=False, state_from_observations=True)
 
+    def joined(observation: jax.Array, active: jax.Array) -> jax.Array:
+        return concatenate_observations(spec, jnp.where(active[:, None], observation, 0))
+
     def replace(ts: Timestep) -> Timestep:
-        final = ts.final._replace(state=concatenate_observations(spec, ts.final.observation))
-        return ts._replace(state=concatenate_observations(spec, ts.observation), final=final)
+        final = ts.final._replace(state=joined(ts.final.observation, ts.final.active))
+        return ts._replace(state=joined(ts.observation, ts.active), final=final)
 
     def reset(key):
         state, ts = env.reset(key)

@@ -33,7 +33,8 @@ class Dueling(nn.Module):
         features = apply_torso(self.torso, x, mask)
 
         def stream(name: str, width: int, gain: float) -> jax.Array:
-            layers = MLP(self.hidden_sizes, self.activation, self.layer_norm, False, name=f"{name}_stream")
+            hidden = (self.hidden_sizes, self.activation, self.layer_norm)
+            layers = MLP(*hidden, input_layer_norm=False, name=f"{name}_stream")
             return dense(width, orthogonal(gain), layers(features), name)
 
         value, advantage = stream("value", 1, 1.0), stream("advantage", self.num_actions, self.output_gain)

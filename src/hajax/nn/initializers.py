@@ -41,6 +41,8 @@ def orthogonal(scale: float = 1.0, row_mask: jax.Array | None = None):
     def init(key: jax.Array, shape: tuple[int, ...], dtype=None) -> jax.Array:
         rows, columns = math.prod(shape[:-1]), shape[-1]
         matrix = jax.random.normal(key, (rows, columns), dtype or float)
+        if matrix.size == 0:  # of an agent that observes nothing
+            return matrix.reshape(shape)
         if row_mask is None:
             kernel = orthonormalise_rows(matrix) if rows <= columns else orthonormalise_rows(matrix.T).T
             return (scale * kernel).reshape(shape)

@@ -2,17 +2,21 @@
 
 A checkpoint is a directory named after its step, with the arrays (written by orbax, which is used here and nowhere
 else) and `manifest.json`: the format's version, the shape, dtype and SHA-256 of every array, the size and SHA-256 of
-every file, and the SHA-256 of all that. It is written beside its place, flushed to the disk and then renamed, so that a
-process killed at any moment leaves the checkpoints that there were.
+every file, and the SHA-256 of all that. It is written beside its place, flushed to the disk, read back, and then
+renamed, so that a process killed at any moment leaves the checkpoints that there were.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +30,9 @@ FORMAT = 1  # raised whenever older code could not read what newer code writes
 MANIFEST = "manifest.json"
 ARRAYS = "arrays"
 UNFINISHED = ".unfinished-"
+# orbax writes the arrays into a part per process, and makes one of these at last.
+PART, MERGED = "ocdbt.process_0", "manifest.ocdbt"
+READ_BACK = 2**26  # bytes, or a single array if it is larger: what is read back of a new checkpoint at a time
 KEY_KINDS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 
 
@@ -46,7 +53,12 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(directory: Path, step: int, tree: Any, facts: Mapping[str, Any], *, keep: int) -> Path:
     """Writes `tree` and `facts` (JSON) as the checkpoint of `step`, and removes all but the last `keep`.
 
-    A checkpoint of that step that exists already is left as it is: the state of a step does not change.
+    A checkpoint of that step that exists already is left as it is: the state of a step does not change. A new one is
+    read back and compared with what was to be saved before it takes its place and others are removed.
+
+    Raises:
+        CheckpointError: what was read back is not what was to be saved. Nothing is removed.
+        OSError: it cannot be written, for want of space, say. Nothing is removed.
     """
     path = directory / f"{step:012d}"
     if not path.exists():
@@ -54,9 +66,14 @@ def save_checkpoint(directory: Path, step: int, tree: Any, facts: Mapping[str, A
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         arrays = _named_arrays(tree)
-        _write_arrays(unfinished / ARRAYS, arrays)
-        _write_manifest(unfinished, step, dict(facts), arrays)
-        _flush(unfinished)
+        try:
+            _write_arrays(unfinished / ARRAYS, arrays)
+            _write_manifest(unfinished, step, dict(facts), arrays)
+            _flush(unfinished)
+            _verify(unfinished)
+        except Exception as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise _as_os_error(error, path) from error
         os.rename(unfinished, path)
         _flush_directory(directory)
     for old in _step_directories(directory)[:-keep]:
@@ -97,10 +114,11 @@ def read_checkpoint(directory: Path, step: int | str = "last") -> Checkpoint:
     return checkpoint
 
 
-def restore(checkpoint: Checkpoint, template: Any, under: str = "") -> Any:
+def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: bool = False) -> Any:
     """The saved tree, in the structure of `template` (arrays, or their shapes as `jax.eval_shape` gives them).
 
     `under` is where in the saved tree the template's place is, such as `"train/algorithm/"`, to restore that alone.
+    With `cast`, numbers may be saved in another precision than the template's, and are converted.
 
     Raises:
         CheckpointError: the arrays are damaged, or not those that the template expects.
@@ -110,10 +128,14 @@ def restore(checkpoint: Checkpoint, template: Any, under: str = "") -> Any:
     expected = {name: _description(leaf) for name, leaf in leaves.items()}
     found = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in entries.items()}
     for name in [*expected, *found]:
-        if expected.get(name) != found.get(name):
+        one, other = expected.get(name), found.get(name)
+        precision = one is not None and other is not None and one[0] == other[0] and _same_kind(one[1], other[1])
+        if one != other and not (cast and precision):
+            why = f"its configuration makes with hajax {__version__}"
+            if precision:
+                why += f" and jax_enable_x64={jnp.result_type(float) == jnp.float64}"
             raise CheckpointError(
-                f"{checkpoint.path} holds {name} as {_shown(found.get(name))}; "
-                f"allowed: {_shown(expected.get(name))}, which its configuration makes with hajax {__version__}"
+                f"{checkpoint.path} holds {name} as {_shown(other)}; allowed: {_shown(one)}, which {why}"
             )
     arrays = _read_arrays(checkpoint, entries)  # which are given up one by one, since a replay may fill the memory
     return jax.tree.unflatten(
@@ -143,9 +165,16 @@ def _description(leaf: Any) -> tuple[tuple[int, ...], str]:
     return tuple(shape), str(leaf.dtype)
 
 
+def _same_kind(one: str, other: str) -> bool:
+    """Whether both dtypes are of real numbers, or both of whole ones, whatever their precision."""
+    kinds = (jnp.floating, jnp.signedinteger)
+    keys = one.startswith("key<") or other.startswith("key<")
+    return not keys and any(jnp.issubdtype(jnp.dtype(one), k) and jnp.issubdtype(jnp.dtype(other), k) for k in kinds)
+
+
 def _as_leaf(array: np.ndarray, leaf: Any) -> jax.Array:
     # A copy: a device array that borrows NumPy's memory must not be donated.
-    restored = jnp.array(array, copy=True)
+    restored = jnp.array(array, dtype=None if _is_key(leaf) else leaf.dtype, copy=True)
     return jax.random.wrap_key_data(restored, impl=KEY_KINDS[str(leaf.dtype)]) if _is_key(leaf) else restored
 
 
@@ -158,22 +187,78 @@ def _write_arrays(path: Path, arrays: Mapping[str, tuple[np.ndarray, str]]) -> N
     import orbax.checkpoint as ocp  # takes a while, and only runs need it
 
     # orbax refuses arrays without elements; their shape in the manifest says all about them.
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), {name: x for name, (x, _) in arrays.items() if x.size})
+    with _plain(path) as plain, ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(plain, {name: x for name, (x, _) in arrays.items() if x.size})
 
 
 def _read_arrays(checkpoint: Checkpoint, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
+    path = checkpoint.path / ARRAYS
     arrays = {name: np.zeros(entry["shape"], _stored_dtype(entry["dtype"])) for name, entry in entries.items()}
-    stored = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name, array in arrays.items() if array.size}
-    wanted = ocp.args.PyTreeRestore(dict.fromkeys(stored, 0), restore_args=stored, partial_restore=True)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        arrays |= checkpointer.restore((checkpoint.path / ARRAYS).absolute(), args=wanted)
+    stored = [name for name, array in arrays.items() if array.size]
+    if (path / PART).is_dir() and not (path / MERGED).exists():
+        arrays |= _read_part(path / PART, stored)
+    else:
+        how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored}
+        wanted = ocp.args.PyTreeRestore(dict.fromkeys(stored, 0), restore_args=how, partial_restore=True)
+        with _plain(path) as plain, ocp.PyTreeCheckpointer() as checkpointer:
+            arrays |= checkpointer.restore(plain, args=wanted)
     for name in stored:  # orbax restores an array as it finds it; that it is the one that was saved is seen here
         if _sha256(arrays[name]) != entries[name]["sha256"]:
             raise CheckpointError(f"{checkpoint.path}: {name} is damaged (its SHA-256 differs); {_ADVICE}")
     return arrays
+
+
+def _read_part(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Arrays of a checkpoint that orbax never merged, because of its path: hajax 0.1.0 left such ones."""
+    import tensorstore  # which orbax stands on
+
+    def spec(name: str) -> dict[str, Any]:
+        base = {"driver": "file", "path": f"{path.absolute()}/"}
+        return {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"}}
+
+    reads = {name: tensorstore.open(spec(name), read=True).result().read() for name in names}
+    return {name: np.asarray(read.result()) for name, read in reads.items()}
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """`path`, absolute and of plain characters.
+
+    orbax and what it stands on take others for patterns and escapes; a path that has them goes by a link to its folder.
+    """
+    if re.fullmatch(r"[\w./=,+-]+", str(path.absolute()), re.ASCII):
+        yield path.absolute()
+        return
+    places = [place for place in (tempfile.gettempdir(), "/tmp", "/var/tmp") if re.fullmatch(r"[\w./-]+", place)]
+    with tempfile.TemporaryDirectory(prefix="hajax-", dir=next(iter(places), None)) as folder:
+        link = Path(folder) / "link"
+        link.symlink_to(path.absolute().parent, target_is_directory=True)
+        yield link / path.name
+
+
+def _verify(path: Path) -> None:
+    """Reads a new checkpoint's arrays back, some at a time; CheckpointError unless they are those of its manifest."""
+    manifest = _read_manifest(path)
+    checkpoint = Checkpoint(path, manifest["step"], manifest["facts"], manifest["arrays"], manifest["files"])
+    together: dict[str, Any] = {}
+    size = 0
+    for name, entry in checkpoint.arrays.items():
+        size += int(np.prod(entry["shape"])) * np.dtype(_stored_dtype(entry["dtype"])).itemsize
+        together[name] = entry
+        if size >= READ_BACK:
+            _read_arrays(checkpoint, together)
+            together, size = {}, 0
+    _read_arrays(checkpoint, together)
+
+
+def _as_os_error(error: Exception, path: Path) -> Exception:
+    """What the operating system said, where orbax tells it as an error of its own."""
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if not isinstance(error, OSError) and os.strerror(code) in str(error):
+            return OSError(code, os.strerror(code), str(path))
+    return error
 
 
 _ADVICE = "allowed: a checkpoint as it was saved; remove this one to fall back on the one before it"
@@ -247,7 +332,8 @@ def _shown(description: tuple[tuple[int, ...], str] | None) -> str:
 
 
 def _step_directories(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.glob("[0-9]*") if path.name.isdigit() and path.is_dir())
+    found = [path for path in directory.glob("[0-9]*") if path.name.isdigit() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def _remove(path: Path) -> None:

@@ -35,9 +35,10 @@ def make_evaluate(
 ) -> Callable[[jax.Array, Any], dict[str, jax.Array]]:
     """`evaluate(key, state) -> results` of `num_episodes` first episodes, one per freshly reset environment.
 
-    `results` holds arrays `[num_episodes]`: `episode_return` (the team's, undiscounted), `episode_length`, and the
-    environment's metrics at the episode's end. `deterministic` takes the policy's mode instead of a sample. Episodes
-    still running after `max_steps` (default: the environment's limit) count as they stand.
+    `results` holds arrays `[num_episodes]`: `episode_return` (the team's, undiscounted), `episode_length`, `finished`,
+    and the environment's metrics at the episode's end. `deterministic` takes the policy's mode instead of a sample.
+    The evaluation is over when all its episodes are. Episodes still running after `max_steps` (default: the
+    environment's limit) count as they stand, and are not `finished`.
 
     Raises ValueError if the environment has no step limit and `max_steps` is not given, or the agents are not
     those that the algorithm was made for.
@@ -49,12 +50,15 @@ def make_evaluate(
     def evaluate(key: jax.Array, state: Any) -> dict[str, jax.Array]:
         reset_key, step_key = jax.random.split(key)
         env_state, timestep = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
-        zeros = {"episode_return": jnp.zeros(num_episodes), "episode_length": jnp.zeros(num_episodes)}
-        results = zeros | {name: jnp.zeros(num_episodes) for name in timestep.metrics}
+        results = {name: jnp.zeros(num_episodes) for name in ("episode_return", "episode_length", *timestep.metrics)}
 
-        def step(carry, key):
-            env_state, timestep, memory, running, results = carry
-            act_key, env_key = jax.random.split(key)
+        def running_on(carry):
+            t, running, *_ = carry
+            return running.any() & (t < limit)
+
+        def step(carry):
+            t, running, env_state, timestep, memory, results = carry
+            act_key, env_key = jax.random.split(jax.random.fold_in(step_key, t))
             action, _, memory = algo.act(act_key, state, timestep, memory, deterministic)
             env_state, timestep = jax.vmap(env.step)(jax.random.split(env_key, num_episodes), env_state, action)
             reward = team_reward(env.spec, timestep.reward)
@@ -64,11 +68,11 @@ def make_evaluate(
                 "episode_length": results["episode_length"] + running,
             }
             running = running & ~(timestep.terminated | timestep.truncated)
-            return (env_state, timestep, memory, running, results), None
+            return t + 1, running, env_state, timestep, memory, results
 
         running = jnp.ones(num_episodes, bool)
-        carry = (env_state, timestep, algo.initial_memory((num_episodes,)), running, results)
-        carry, _ = lax.scan(step, carry, jax.random.split(step_key, limit))
-        return carry[-1]
+        carry = (0, running, env_state, timestep, algo.initial_memory((num_episodes,)), results)
+        _, running, *_, results = lax.while_loop(running_on, step, carry)
+        return results | {"finished": ~running}
 
     return evaluate

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 
 from hajax.envs.base import Environment
@@ -14,7 +14,7 @@ from hajax.training.rollout import Actors
 
 # What hajax reports of episodes itself, in training or in evaluation.
 RESERVED_METRICS = frozenset(
-    ("episodes", "episode_return", "episode_length", "return", "length", "return_mean", "return_std")
+    ("episodes", "episode_return", "episode_length", "finished", "return", "length", "return_mean", "return_std")
 )
 
 
@@ -41,15 +41,25 @@ class Loop(NamedTuple):
     updates_per_iteration: int = 1
     warmup_steps: int = 0
     replay_bytes: int = 0  # what the replay takes of the device's memory
+    rows_per_iteration: int = 0  # of a replay, in each environment, at most
 
     def iterations(self, total_steps: int) -> int:
         """The iterations after which at least `total_steps` environment steps have been taken, warm-up and all.
 
-        Raises ValueError if the warm-up alone takes as many.
+        Raises ValueError if the warm-up alone takes as many, or if one of the program's counters would overflow.
         """
         if total_steps <= self.warmup_steps:
             raise ValueError(f"total_steps={total_steps}; allowed: more than the {self.warmup_steps} of the warm-up")
-        return math.ceil((total_steps - self.warmup_steps) / self.steps_per_iteration)
+        iterations = -((self.warmup_steps - total_steps) // self.steps_per_iteration)
+        # The program counts iterations, updates and the rows of a replay, whose warm-up takes two a step at most.
+        counted = max(self.updates_per_iteration, self.rows_per_iteration, 1)
+        most = (jnp.iinfo(jnp.result_type(int)).max - 2 * self.warmup_steps) // counted
+        if iterations > most:
+            raise ValueError(
+                f"total_steps={total_steps}; allowed: at most {self.warmup_steps + most * self.steps_per_iteration}, "
+                "which a program counts to (more with JAX_ENABLE_X64=1, or with a larger num_envs)"
+            )
+        return iterations
 
 
 def in_turn_on_cpu(update: Callable) -> Callable:

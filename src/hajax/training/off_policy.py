@@ -115,7 +115,8 @@ def make_off_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, ro
 
     num_updates = int(due.sum())
     memory = replay_bytes(spec, num_envs, capacity)
-    return Loop(init, iterate, len(due) * num_envs * rollout_length, num_updates, warmup * num_envs, memory)
+    steps = len(due) * rollout_length
+    return Loop(init, iterate, steps * num_envs, num_updates, warmup * num_envs, memory, 2 * steps)
 
 
 def check_replay(settings: Any, spec: EnvSpec, num_envs: int) -> int:

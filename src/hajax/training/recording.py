@@ -45,9 +45,9 @@ def record_episode(
         reset_key, step_key = jax.random.split(key)
         env_state, timestep = env.reset(jax.random.split(reset_key, 1)[0])  # the keys of one episode's evaluation
 
-        def step(carry, key):
+        def step(carry, t):
             env_state, timestep, memory, running = carry
-            act_key, env_key = jax.random.split(key)
+            act_key, env_key = jax.random.split(jax.random.fold_in(step_key, t))  # as in an evaluation
             action, _, memory = algo.act(act_key, state, timestep, memory, deterministic)
             next_env_state, following = env.step(jax.random.split(env_key, 1)[0], env_state, action)
             reward = jnp.where(running, team_reward(env.spec, following.reward), 0)
@@ -56,7 +56,7 @@ def record_episode(
             return (next_env_state, following, memory, running), row
 
         carry = (env_state, timestep, algo.initial_memory(()), jnp.array(True))
-        _, (states, actions, timesteps, rewards, own) = lax.scan(step, carry, jax.random.split(step_key, limit))
+        _, (states, actions, timesteps, rewards, own) = lax.scan(step, carry, jnp.arange(limit))
         return Episode(states, actions, timesteps, rewards, own.sum())
 
     return record

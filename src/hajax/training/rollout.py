@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -82,11 +82,15 @@ def count_episodes(spec: EnvSpec, episodes: EpisodeStatistics, timestep: Timeste
 
 
 def report_episodes(episodes: EpisodeStatistics) -> tuple[EpisodeStatistics, dict[str, jax.Array]]:
-    """Means over the episodes that ended since the last report (NaN if none did), and fresh sums."""
+    """Means over the episodes that ended since the last report, and fresh sums.
+
+    They are NaN if none did; 0 where `jax_debug_nans` is on, which takes every NaN for a fault.
+    """
+    undefined = 0.0 if cast(Any, jax.config).jax_debug_nans else jnp.nan
+    sums = {"episode_return": episodes.ended_return, "episode_length": episodes.ended_length, **episodes.ended_metrics}
+    ended = episodes.ended
     mean = {
-        "episode_return": episodes.ended_return / episodes.ended,
-        "episode_length": episodes.ended_length / episodes.ended,
-        **{name: value / episodes.ended for name, value in episodes.ended_metrics.items()},
+        name: jnp.where(ended > 0, value / jnp.where(ended > 0, ended, 1), undefined) for name, value in sums.items()
     }
     zero = jnp.zeros(())
     fresh = episodes._replace(

@@ -1,0 +1,176 @@
+"""`hajax train -m`: every combination of the swept values, a run each in a directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+
+from hajax.cli import config
+from hajax.cli.errors import Refusal, RunError, machine_limit, shown, user_path
+from hajax.cli.settings import TrainSettings, validate
+
+# Of a directory's name, in characters: a value, and all of it. File systems allow 255 bytes.
+LONGEST_VALUE, LONGEST_NAME = 40, 120
+
+
+class Swept(NamedTuple):
+    """A setting that a sweep gives several values: what it is called in directories' names, and its values there."""
+
+    short: str
+    names: dict[str, str]  # of the values that are listed, as they are typed
+
+
+def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[str]], Mapping[str, Any]]) -> int:
+    """Runs every combination of the swept values through Hydra's sweeper and launcher; returns 1 if a run failed."""
+    import hydra
+
+    from hajax.cli.report import print_sweep
+    from hajax.cli.run_directory import new_directory
+
+    first = check_combinations(overrides)
+    out_dir = new_directory("sweep") if first.out_dir is None else user_path(first.out_dir)
+    added = [config.quoted(f"out_dir={out_dir}")]
+    swept = swept_settings(overrides)
+    failed: dict[str, str] = {}
+
+    def job(composed: DictConfig) -> None:
+        name, reason = run_job(composed, swept, run_once)
+        if reason is not None:
+            failed[name] = reason
+
+    run_sweep = hydra.main(str(config.conf_dir()), config.CONFIG_NAME, config.VERSION_BASE)(job)
+    with as_command_line(["hajax train", "--multirun", *overrides, *added]), config.refusing_errors(overrides):
+        run_sweep()
+    return 1 if print_sweep(out_dir, failed, expected_names(overrides, swept)) else 0
+
+
+def check_combinations(overrides: Sequence[str]) -> TrainSettings:
+    """Checks every value of a sweep, with the others at their first, before anything runs; returns the first run's."""
+    choices = []
+    for override in config.parse(overrides):
+        key = override.get_key_element()
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        elif not override.is_sweep_override():
+            choices.append([override.input_line or ""])
+    first = [values[0] for values in choices]
+    settings = validate(config.compose(first))
+    for position, values in enumerate(choices):
+        for value in values[1:]:
+            validate(config.compose([*first[:position], value, *first[position + 1 :]]))
+    return settings
+
+
+def swept_settings(overrides: Sequence[str]) -> dict[str, Swept]:
+    """The settings that the overrides sweep, by the names that are typed."""
+    parsed = [override for override in config.parse(overrides) if override.is_sweep_override()]
+    keys = [override.get_key_element().lstrip("+~") for override in parsed]
+    last = [key.rpartition(".")[2] for key in keys]
+    found = {}
+    for override, key, short in zip(parsed, keys, last, strict=True):
+        names: dict[str, str] = {}
+        for text in override.sweep_string_iterator() if override.is_discrete_sweep() else ():
+            name = value_name(key, text)
+            taken = {other.lower() for other in names.values()}  # some file systems do not tell A from a
+            names[text] = f"{name}-{_digest(text)}" if name.lower() in taken else name
+        found[key] = Swept(short if last.count(short) == 1 else key, names)
+    return found
+
+
+def value_name(key: str, text: str) -> str:
+    """A value as part of a directory's name that a shell takes as it is: `[8,16]` is `8-16`."""
+    value = config.parse([f"{key}={text}"])[0].value()
+    name = text if isinstance(value, int | float) and not isinstance(value, bool) else _plain(value)
+    return name if len(name) <= LONGEST_VALUE else f"{name[:LONGEST_VALUE]}-{_digest(text)}"
+
+
+def run_name(task: Sequence[str], swept: Mapping[str, Swept]) -> str:
+    """The name of the run with these overrides, `key=value` each: its swept values, `algo=happo,hidden_sizes=8-16`."""
+    parts = []
+    for override in task:
+        key, _, text = override.partition("=")
+        if (setting := swept.get(key.lstrip("+~"))) is not None:
+            parts.append(f"{setting.short}={setting.names.get(text) or value_name(key.lstrip('+~'), text)}")
+    name = ",".join(parts)
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{_digest(name)}"
+
+
+def expected_names(overrides: Sequence[str], swept: Mapping[str, Swept]) -> set[str] | None:
+    """The names of all runs, if all their values are listed; `None` if the sweeper draws some."""
+    parsed = config.parse(overrides)
+    if not swept or not all(override.is_discrete_sweep() for override in parsed if override.is_sweep_override()):
+        return None
+    tasks = itertools.product(*([f"{key}={text}" for text in setting.names] for key, setting in swept.items()))
+    return {run_name(task, swept) for task in tasks}
+
+
+def run_job(
+    job: DictConfig,
+    swept: Mapping[str, Swept],
+    run_once: Callable[[TrainSettings, Sequence[str]], Mapping[str, Any]],
+) -> tuple[str, str | None]:
+    """One run of a sweep, in the directory that its swept values name; returns the name, and why it failed if it did.
+
+    A run that could not start or crashed also leaves `error.txt` there, for launchers whose jobs are other processes.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra_job = HydraConfig.get()
+    composed, task = config.plain(job), list(hydra_job.overrides.task)
+    name = run_name(task, swept) or f"job={hydra_job.job.num}"
+    path = Path(composed["out_dir"]) / name
+    error, was_there = path / "error.txt", (path / "config.yaml").exists()
+    try:
+        error.unlink(missing_ok=True)
+        status = run_once(validate(composed | {"out_dir": str(path)}), task)["status"]
+    except Exception as failure:
+        known = str(failure) if isinstance(failure, Refusal | RunError) else machine_limit(failure)
+        reason = known or f"{type(failure).__name__}: {failure}"
+        print(f"hajax train: {name}: {reason}", file=sys.stderr)
+        details = "" if known else f"\n{traceback.format_exc()}"
+        if not (was_there and isinstance(failure, Refusal)):  # a run that was there before stays as it is
+            with contextlib.suppress(OSError):
+                path.mkdir(parents=True, exist_ok=True)
+                error.write_text(f"{reason}\n{details}", encoding="utf-8")
+        return name, reason
+    if status == "interrupted":
+        raise KeyboardInterrupt
+    return name, "diverged" if status == "diverged" else None
+
+
+@contextlib.contextmanager
+def as_command_line(argv: list[str]) -> Iterator[None]:
+    """`hydra.main` reads `sys.argv`; with full errors it raises instead of exiting with a page of text."""
+    old_argv, old_errors = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, "1"
+    try:
+        yield
+    finally:
+        sys.argv = old_argv
+        if old_errors is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = old_errors
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "-".join(f"{_plain(key)}={_plain(entry)}" for key, entry in value.items()) or "empty"
+    if isinstance(value, list | tuple):
+        return "-".join(map(_plain, value)) or "empty"
+    text = re.sub(r"[/:]", "-", shown(value))
+    return re.sub(r"[^\w.+-]", "_", text, flags=re.ASCII) or "empty"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:6]

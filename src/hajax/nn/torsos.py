@@ -1,0 +1,102 @@
+"""Checks of a user's own torso, before anything is built on it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hajax.nn.networks import apply_torso
+
+BATCH = (2, 3)  # batch axes to try it with: it sees none, one and several
+
+
+def check_torso(role: str, torso: Any, width: int, masked: bool = False) -> None:
+    """Tries a user's torso on inputs `[…, O]`, and refuses one that cannot be trained.
+
+    Args:
+      role: the argument it was given as, `actor` or `critic`.
+      torso: what was given.
+      width: O, the number of entries of its input.
+      masked: whether it is told which entries exist.
+
+    Raises:
+      ValueError: it is no instance of a `flax.linen` module, it fails, it has variables beside its parameters or needs
+        random numbers, it does not map `[…, O]` to real features `[…, H]` whatever the batch axes, or one entry of a
+        batch changes the features of another.
+    """
+    name = torso.__name__ if isinstance(torso, type) else type(torso).__name__
+    if isinstance(torso, type):
+        raise ValueError(f"{role}={name}, a class; allowed: an instance of a flax.linen module, such as {name}()")
+    known = isinstance(torso, nn.Module)
+    if not known and any(kind.__module__.startswith("flax.nnx") for kind in type(torso).__mro__):
+        raise ValueError(
+            f"{role}={name}(...), a flax.nnx module, whose parameters hajax cannot stack; allowed: an instance of a "
+            f"flax.linen module, such as flax.nnx.bridge.ToLinen({name}, args=(...))"
+        )
+    if not known:
+        raise ValueError(f"{role}={torso!r}; allowed: an instance of a flax.linen module")
+    mask = jnp.ones(width, bool) if masked else None
+    wrapped = _Wrapped(torso)
+    what = f"{role}={name}(...)"
+    try:
+        variables = jax.eval_shape(wrapped.init, jax.random.key(0), jnp.zeros(width), mask)
+    except Exception as error:
+        raise ValueError(f"{what} fails on an input of shape ({width},): {_first_line(error)}; {_ALLOWED}") from error
+    if others := sorted(set(variables) - {"params", "nnx"}):
+        raise ValueError(f"{what} has variables {', '.join(others)} beside its parameters; allowed: parameters only")
+    for batch in ((), BATCH[:1], BATCH):
+        _check_features(what, wrapped, variables, (*batch, width), mask)
+    if width and not _rows_are_independent(wrapped, width, mask):
+        raise ValueError(f"{what} mixes the entries of a batch: features of one input change with another; {_ALLOWED}")
+
+
+_ALLOWED = "allowed: a map of inputs [..., O] to features [..., H], whatever the batch axes"
+
+
+class _Wrapped(nn.Module):
+    """The torso where hajax's networks have it, so that it is called as they call it."""
+
+    torso: nn.Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        return apply_torso(self.torso, x, mask)
+
+
+def _check_features(what: str, wrapped: _Wrapped, variables: Any, shape: tuple[int, ...], mask: Any) -> None:
+    params = {"params": variables.get("params", {})}
+    try:
+        features = jax.eval_shape(wrapped.apply, params, jnp.zeros(shape), mask)
+    except Exception as error:
+        raise ValueError(f"{what} fails on an input of shape {shape}: {_first_line(error)}; {_ALLOWED}") from error
+    if not hasattr(features, "shape"):
+        raise ValueError(f"{what} returns {type(features).__name__}; {_ALLOWED}")
+    if features.shape[:-1] != shape[:-1] or len(features.shape) != len(shape) or not features.shape[-1]:
+        raise ValueError(f"{what} maps an input of shape {shape} to {features.shape}; {_ALLOWED}")
+    if not jnp.issubdtype(features.dtype, jnp.floating):
+        raise ValueError(f"{what} returns {features.dtype}; allowed: real features")
+
+
+def _rows_are_independent(wrapped: _Wrapped, width: int, mask: Any) -> bool:
+    """Whether features of a batch are those of its entries one by one, with random parameters and inputs."""
+
+    def compare(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = jax.random.normal(key, (*BATCH, width))
+        params = {"params": wrapped.init(key, x[0, 0], mask).get("params", {})}
+        together = cast(jax.Array, wrapped.apply(params, x, mask))
+        alone = jax.lax.map(lambda row: wrapped.apply(params, row, mask), x.reshape(math.prod(BATCH), width))
+        difference = jnp.abs(together - alone.reshape(together.shape))
+        return difference.max(), jnp.abs(together).max()
+
+    with jax.ensure_compile_time_eval():  # a caller may be traced
+        difference, size = jax.jit(compare)(jax.random.key(0))
+        return not float(difference) > 0.01 * float(size)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
