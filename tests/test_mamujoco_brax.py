@@ -5,15 +5,29 @@ import jax.numpy as jnp
 import numpy as np
 import problems
 import pytest
-from brax.envs import get_environment as brax_environment
+from brax.envs import get_environment
 from brax.envs.half_cheetah import Halfcheetah
 from brax.envs.humanoid import Humanoid
 
 import hajax
 from hajax.envs import mamujoco
 from hajax.envs.mamujoco.in_brax import COUNTERPARTS, in_brax
+from hajax.envs.mamujoco.models import without_log
 
 pytestmark = pytest.mark.filterwarnings("ignore:Brax System")
+
+
+def brax_environment(name, backend):
+    with without_log():
+        return get_environment(name, backend=backend)
+
+
+def test_nothing_is_left_in_the_working_directory(tmp_path, monkeypatch):
+    """MuJoCo would write its warnings there."""
+    monkeypatch.chdir(tmp_path)
+    hajax.make_env("mamujoco/humanoid_9_8", physics="brax-spring")
+    hajax.make_env("mamujoco/humanoid_9_8")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_brax_s_robots_are_the_ones_it_has():

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from hajax.envs.lazy import import_quietly
 from hajax.envs.mamujoco.anatomy import Anatomy
+from hajax.envs.mamujoco.models import without_log
 from hajax.envs.mamujoco.robots import ROBOTS, Robot
 from hajax.envs.mamujoco.simulation import Simulation
 
@@ -56,7 +57,7 @@ def in_brax(robot: str, backend: str) -> Simulation:
     """The robot of that name in one of brax's physics: `spring`, `positional`, `generalized` or `mjx`."""
     envs = import_quietly("brax.envs")
     counterpart, body = COUNTERPARTS[robot], as_in_brax(robot)
-    with jax.ensure_compile_time_eval(), warnings.catch_warnings():
+    with jax.ensure_compile_time_eval(), without_log(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Brax System", UserWarning)  # that nobody maintains it: docs/mamujoco.md
         env = envs.get_environment(counterpart.name, backend=backend)
         high, seconds = jnp.asarray(env.sys.actuator.ctrl_range[:, 1]), float(env.dt)

@@ -7,7 +7,8 @@ The swimmer and the ant of many segments and the two coupled cheetahs are multi-
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
@@ -35,16 +36,22 @@ def gymnasium_file(name: str) -> Any:
 
 
 def compiled(spec: Any) -> Any:
-    """The mujoco.MjModel, without MuJoCo's warning, into a file, that some day it will not set a total mass.
+    """The mujoco.MjModel, without MuJoCo's warning that some day it will not set a total mass.
 
     To set the mass afterwards, as the warning asks for, leaves the mean inertia, by which the solver scales, as it was.
     """
+    with without_log(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "compiler attribute 'settotalmass'")
+        return spec.compile()
+
+
+@contextmanager
+def without_log() -> Iterator[None]:
+    """Without MuJoCo's warnings, which it writes to a file in the working directory, MUJOCO_LOG.TXT."""
     previous = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "compiler attribute 'settotalmass'")
-            return spec.compile()
+        yield
     finally:
         mujoco.set_mju_user_warning(previous)
 
