@@ -195,6 +195,15 @@ def test_interrupted_and_resumed_is_the_same_run(working_directory):
 SENT = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
 
 
+@pytest.fixture
+def terminal():
+    """SIGHUP is not ignored, as it is if the tests themselves run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", SENT)
 def test_what_clusters_and_closed_terminals_send_stops_as_ctrl_c_does(number):
     before = signal.getsignal(number)
@@ -221,6 +230,7 @@ def test_nohup_is_left_alone():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_between_two_checkpoints_loses_nothing(number, run, monkeypatch):
     """The run saves where it is, says that it was interrupted, and goes on from there."""

@@ -85,15 +85,27 @@ def shown(value: Any) -> str:
     return str(value)
 
 
+# What an operating system says of the machine and not of a program; other errors of its are faults, with a traceback.
+NO_SPACE, TOO_LONG = (errno.ENOSPC, errno.EDQUOT), errno.ENAMETOOLONG
+LIMITS = (
+    *NO_SPACE,
+    TOO_LONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOLCK,
+)
+
+
 def machine_limit(error: BaseException) -> str | None:
     """One line for an error that says what the machine lacks: space, memory, permission; `None` for any other."""
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno in LIMITS:
         place = f": {error.filename}" if error.filename else ""
-        advice = {
-            errno.ENOSPC: "; free some space, and go on with resume=true",
-            errno.EDQUOT: "; free some space, and go on with resume=true",
-            errno.ENAMETOOLONG: "; allowed: a shorter name",
-        }
+        advice = dict.fromkeys(NO_SPACE, "; free some space, and go on with resume=true")
+        advice[TOO_LONG] = "; allowed: a shorter name"
         return f"{error.strerror}{place}{advice.get(error.errno, '')}"
     text = str(error)
     if isinstance(error, MemoryError) or re.search(r"out of memory|RESOURCE_EXHAUSTED|bad_alloc", text, re.IGNORECASE):

@@ -20,7 +20,7 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
     """Sets the event at the first of `SIGNALS`; a second Ctrl-C or SIGTERM raises KeyboardInterrupt at once.
 
     Nothing is raised in between, so that no library can swallow it or be left half imported: whoever works inside
-    looks at the event between steps. A signal that is ignored, as `nohup` has SIGHUP, stays so.
+    looks at the event between steps. SIGHUP stays ignored where it is, as under `nohup`.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
@@ -40,9 +40,10 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
             file=sys.stderr,
         )
 
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, handler) for number in handled}
+    numbers = {name: getattr(signal, name) for name in SIGNALS if hasattr(signal, name)}
+    if "SIGHUP" in numbers and signal.getsignal(numbers["SIGHUP"]) is signal.SIG_IGN:
+        del numbers["SIGHUP"]
+    previous = {number: signal.signal(number, handler) for number in numbers.values()}
     try:
         yield stop
     finally:

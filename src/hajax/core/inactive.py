@@ -42,7 +42,8 @@ def blank_masks(action_mask: jax.Array, active: jax.Array) -> jax.Array:
 
 def blank_timestep(timestep: Timestep) -> Timestep:
     """The timestep as policies see it: an inactive agent observes zeros. It chooses among what is available to it."""
-    return timestep._replace(observation=blank(timestep.observation, timestep.active))
+    seen = timestep.observation
+    return timestep._replace(observation=jnp.where(timestep.active[..., None], seen, jnp.zeros((), seen.dtype)))
 
 
 def blank_batch(spec: EnvSpec, batch: Batch) -> Batch:
