@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import problems
 
-from hajax.spec import Box, Discrete, MultiDiscrete
+from hajax.spaces import Box, Discrete, MultiDiscrete
 
 BOX = Box((-1.0, 0.0), (1.0, 5.0))
 LINE = Box((-np.inf,), (np.inf,))

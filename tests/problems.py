@@ -17,7 +17,8 @@ from flax.traverse_util import flatten_dict
 import hajax
 from hajax.core import optimisation
 from hajax.core.batches import OnPolicyBatch
-from hajax.spec import ActionSpace, AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete
+from hajax.spaces import ActionSpace, Box, Discrete, MultiDiscrete
+from hajax.spec import AgentSpec, EnvSpec
 
 # Far from every default, and such that clips of ratio, value, gradient and Huber loss all happen.
 NUMBERS = {

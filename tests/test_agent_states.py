@@ -11,7 +11,7 @@ import pytest
 import hajax
 from hajax.core import on_policy
 from hajax.envs.base import Environment, timestep
-from hajax.spec import Discrete
+from hajax.spaces import Discrete
 
 ONE = problems.make_spec([Discrete(3)] * 3)
 OWN = dataclasses.replace(ONE, state_per_agent=True)

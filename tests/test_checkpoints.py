@@ -13,9 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint
 import pytest
 
-from hajax.training import checkpoints
+from hajax.training import array_files, checkpoints
 from hajax.training.checkpoints import CheckpointError, list_checkpoints, read_checkpoint, restore, save_checkpoint
 
 
@@ -181,7 +182,7 @@ KILLED_WRITE = """
 import os, signal, sys
 from pathlib import Path
 import jax.numpy as jnp
-from hajax.training import checkpoints
+from hajax.training import array_files, checkpoints
 directory, moment = Path(sys.argv[1]), sys.argv[2]
 checkpoints.save_checkpoint(directory, 1, {"x": jnp.arange(5.0)}, {}, keep=1)
 original = getattr(checkpoints, moment)
@@ -235,32 +236,32 @@ def test_what_an_odd_path_left_unmerged_is_read_all_the_same(tmp_path, monkeypat
     """As hajax 0.1.0 wrote it there."""
     directory = tmp_path / "sizes=[8]"
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_plain", contextlib.nullcontext)
+        patch.setattr(array_files, "_plain", contextlib.nullcontext)
         patch.setattr(checkpoints, "_verify", lambda path: None)
         path = save_checkpoint(directory, 1, tree(1), {}, keep=1)
-    assert not (path / "arrays" / checkpoints.MERGED).exists()
+    assert not (path / "arrays" / array_files.MERGED).exists()
     assert_identical(restore(read_checkpoint(directory), tree()), tree(1))
     assert jnp.array_equal(restore(read_checkpoint(directory), tree()["step"], "step"), 4)
 
 
-def write_other(path, arrays, write=checkpoints._write_arrays):
-    write(path, {name: (x + 1 if name == "step" else x, dtype) for name, (x, dtype) in arrays.items()})
+def write_other(path, arrays, write=checkpoints.write_arrays):
+    write(path, {name: x + 1 if name == "step" else x for name, x in arrays.items()})
 
 
-def write_less(path, arrays, write=checkpoints._write_arrays):
+def write_less(path, arrays, write=checkpoints.write_arrays):
     write(path, {name: x for name, x in arrays.items() if name != "step"})
 
 
-def write_unmerged(path, arrays, write=checkpoints._write_arrays):
+def write_unmerged(path, arrays, write=checkpoints.write_arrays):
     write(path, arrays)
-    (path / checkpoints.MERGED).unlink()
-    shutil.rmtree(path / checkpoints.PART, ignore_errors=True)
+    (path / array_files.MERGED).unlink()
+    shutil.rmtree(path / array_files.PART, ignore_errors=True)
 
 
 @pytest.mark.parametrize("write", [write_other, write_less, write_unmerged])
 def test_what_was_written_wrongly_replaces_nothing(write, tmp_path, monkeypatch):
     save_checkpoint(tmp_path, 1, tree(1), {}, keep=1)
-    monkeypatch.setattr(checkpoints, "_write_arrays", write)
+    monkeypatch.setattr(checkpoints, "write_arrays", write)
     with pytest.raises(Exception, match=r"step|not found|exist|No such file|metadata"):
         save_checkpoint(tmp_path, 2, tree(2), {}, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == [f"{1:012d}"]
@@ -271,12 +272,12 @@ def test_what_was_written_wrongly_replaces_nothing(write, tmp_path, monkeypatch)
 def test_a_full_disk_is_the_system_s_own_error_and_loses_nothing(code, text, tmp_path, monkeypatch):
     """orbax tells it as an error of its own."""
 
-    def full(path, arrays):
+    def full(self, path, arrays):
         path.mkdir()
         raise ValueError(f"INTERNAL: Error writing {path}: [OS error {code}: {os.strerror(code)}]")
 
     save_checkpoint(tmp_path, 1, tree(1), {}, keep=1)
-    monkeypatch.setattr(checkpoints, "_write_arrays", full)
+    monkeypatch.setattr(orbax.checkpoint.PyTreeCheckpointer, "save", full)
     with pytest.raises(OSError, match=text) as error:
         save_checkpoint(tmp_path, 2, tree(2), {}, keep=1)
     assert error.value.errno == code

@@ -15,7 +15,8 @@ import hajax.envs
 from hajax.cli import config
 from hajax.cli.errors import Refusal
 from hajax.envs.base import Environment, timestep
-from hajax.spec import AgentSpec, Box, Discrete, EnvSpec
+from hajax.spaces import Box, Discrete
+from hajax.spec import AgentSpec, EnvSpec
 
 # Read before any test registers names of its own.
 DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")  # which need Box actions

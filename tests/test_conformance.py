@@ -12,7 +12,8 @@ import hajax
 import hajax.algorithms
 from hajax.algorithms import _find
 from hajax.core.algorithm import Algorithm
-from hajax.spec import Box, Discrete, MultiDiscrete, Timestep
+from hajax.spaces import Box, Discrete, MultiDiscrete
+from hajax.spec import Timestep
 
 ALGORITHMS = hajax.list_algorithms()
 DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")

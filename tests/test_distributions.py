@@ -10,7 +10,8 @@ import scipy.stats
 
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
-from hajax.spec import ActionLayout, AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete
+from hajax.spaces import Box, Discrete, MultiDiscrete
+from hajax.spec import ActionLayout, AgentSpec, EnvSpec
 
 
 @pytest.fixture(autouse=True)

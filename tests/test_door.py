@@ -13,7 +13,8 @@ import hajax.envs
 from hajax.cli import main
 from hajax.envs import make_env, register_env
 from hajax.envs.base import Environment, auto_reset, timestep
-from hajax.spec import AgentSpec, Discrete, EnvSpec, FinalStep, Timestep
+from hajax.spaces import Discrete
+from hajax.spec import AgentSpec, EnvSpec, FinalStep, Timestep
 
 SPEC = EnvSpec("town", (AgentSpec("a", 2, Discrete(3)), AgentSpec("b", 2, Discrete(3))), 2, 4)
 

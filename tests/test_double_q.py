@@ -20,7 +20,7 @@ from hajax.core.choices import TeamChoices, choices_of
 from hajax.envs.games import hasac_payoff, trap_of_heterogeneity_payoff
 from hajax.nn.dueling import Dueling
 from hajax.nn.networks import MLP
-from hajax.spec import Discrete, MultiDiscrete
+from hajax.spaces import Discrete, MultiDiscrete
 
 TRIO = (Discrete(3), MultiDiscrete((2, 2)), Discrete(2))
 SIZES = (3, 2, 4)

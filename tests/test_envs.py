@@ -13,7 +13,8 @@ import pytest
 
 from hajax.envs import list_envs, make_env
 from hajax.envs.base import Environment, auto_reset, timestep
-from hajax.spec import AgentSpec, Discrete, EnvSpec
+from hajax.spaces import Discrete
+from hajax.spec import AgentSpec, EnvSpec
 
 UNEVEN_PAYOFF = np.arange(24.0).reshape(2, 3, 4) ** 2
 

@@ -10,7 +10,7 @@ import pytest
 
 from hajax.envs import make_env
 from hajax.envs.games import hasac_payoff, trap_of_heterogeneity_payoff, trap_of_homogeneity_payoff
-from hajax.spec import Box
+from hajax.spaces import Box
 
 UNEVEN_PAYOFF = np.arange(24.0).reshape(2, 3, 4) ** 2
 

@@ -16,7 +16,7 @@ from pettingzoo.utils.conversions import parallel_wrapper_fn
 from pettingzoo.utils.env_logger import EnvLogger
 
 from hajax.envs import make_env
-from hajax.spec import Box, Discrete
+from hajax.spaces import Box, Discrete
 
 MAX_STEPS = 25
 MODULES = {

@@ -15,7 +15,8 @@ import pytest
 import hajax.envs
 from hajax.envs import list_envs, make_env, register_env
 from hajax.envs.base import Environment, pad_observations, timestep
-from hajax.spec import AgentSpec, Discrete, EnvSpec
+from hajax.spaces import Discrete
+from hajax.spec import AgentSpec, EnvSpec
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 import reference
 from cases import BOX, CASES, expectation, problem, update
 
-from hajax.spec import Discrete, MultiDiscrete
+from hajax.spaces import Discrete, MultiDiscrete
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,8 @@ from hajax.core.settings import (
 )
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
-from hajax.spec import ActionLayout, Box, Discrete
+from hajax.spaces import Box, Discrete
+from hajax.spec import ActionLayout
 
 TEAM = (Discrete(3), Box((-1.0, 0.0), (1.0, 5.0)), Discrete(3))
 

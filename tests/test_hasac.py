@@ -43,7 +43,8 @@ from hajax.envs.regulator import linear_quadratic
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.networks import MLP
 from hajax.nn.squashing import action_of, draw
-from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete
+from hajax.spaces import Box, Discrete, MultiDiscrete
+from hajax.spec import AgentSpec, EnvSpec
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import hasac_matrix

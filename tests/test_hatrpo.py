@@ -31,7 +31,8 @@ from hajax.core.trust_region import Direction, line_search, linearise, natural_g
 from hajax.envs.base import Environment
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
-from hajax.spec import ActionLayout, Box, Discrete, MultiDiscrete
+from hajax.spaces import Box, Discrete, MultiDiscrete
+from hajax.spec import ActionLayout
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ from hajax.core.inactive import blank_state
 from hajax.envs.base import Environment, state_from_observations, timestep
 from hajax.nn.dueling import Dueling
 from hajax.nn.networks import MLP
-from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete
+from hajax.spaces import Box, Discrete, MultiDiscrete
+from hajax.spec import AgentSpec, EnvSpec
 
 PAIR = (Discrete(3), Discrete(2))
 BOXES = (Box(-1, 1), Box(0, 2))

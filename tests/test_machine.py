@@ -67,7 +67,7 @@ def test_too_little_memory_is_one_line_and_says_what_takes_less(kind, finished, 
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(working_directory, monkeypatch, capsys):
-    written, write = [], checkpoints._write_arrays
+    written, write = [], checkpoints.write_arrays
 
     def full(path, arrays):
         written.append(path)
@@ -75,7 +75,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(working_
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, arrays)
 
-    monkeypatch.setattr(checkpoints, "_write_arrays", full)
+    monkeypatch.setattr(checkpoints, "write_arrays", full)
     assert train("out_dir=run", "total_steps=64", "eval_interval=32") == 1
     assert "No space left on device" in one_line(capsys)
     assert checkpoints.list_checkpoints(working_directory / "run" / "checkpoints") == [0]

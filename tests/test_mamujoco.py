@@ -24,7 +24,7 @@ from hajax.envs import mamujoco
 from hajax.envs.mamujoco import from_file, tasks
 from hajax.envs.mamujoco.robots import ROBOTS
 from hajax.envs.mamujoco.tasks import Readings, Step
-from hajax.spec import Box
+from hajax.spaces import Box
 from hajax.training.checkpoints import save_checkpoint
 from hajax.training.policy import Policy
 

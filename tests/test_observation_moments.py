@@ -10,7 +10,7 @@ import problems
 import pytest
 from test_conformance import timestep_of
 
-from hajax.spec import Box, Discrete
+from hajax.spaces import Box, Discrete
 
 CHOICES, BOX = (Discrete(3),) * 3, (Box((-1.0, 0.0), (2.0, 0.5)),) * 3
 MIXED = (Discrete(3), Box((-1.0, 0.0), (2.0, 0.5)), Discrete(3))

@@ -21,7 +21,7 @@ from hajax.cli.memory import memory_warning, shown_bytes
 from hajax.core import off_policy
 from hajax.envs.base import timestep
 from hajax.envs.regulator import dynamics, linear_quadratic
-from hajax.spec import Box, Discrete, MultiDiscrete
+from hajax.spaces import Box, Discrete, MultiDiscrete
 from hajax.training.off_policy import plan_updates, random_action
 
 SPACES = (Box((-1.0, 0.0), (2.0, 0.5)), Box((-np.inf,), (np.inf,)), Box((-3.0,), (4.0,)))

@@ -15,7 +15,7 @@ import off_policy_problems
 import problems
 import pytest
 
-from hajax.spec import Box
+from hajax.spaces import Box
 
 LINE, PAIR, FREE = Box((-1.0,), (4.0,)), Box((-1.0, 0.0), (2.0, 0.5)), Box((-np.inf,), (np.inf,))
 TRIO = (PAIR, FREE, PAIR)

@@ -17,7 +17,8 @@ import problems
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hajax.spec import Box, Discrete, FinalStep, MultiDiscrete, Timestep
+from hajax.spaces import Box, Discrete, MultiDiscrete
+from hajax.spec import FinalStep, Timestep
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,8 @@ from hajax.core.compound_ratio import GroupPolicy
 from hajax.core.on_policy import estimate, make_networks
 from hajax.envs.base import Environment, auto_reset, timestep
 from hajax.nn.recurrence import GRU, MemoryInput
-from hajax.spec import AgentSpec, Box, Discrete, EnvSpec
+from hajax.spaces import Box, Discrete
+from hajax.spec import AgentSpec, EnvSpec
 from hajax.training.checkpoints import read_checkpoint
 from hajax.training.policy import Policy
 from hajax.training.recording import record_episode

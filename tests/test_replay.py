@@ -13,7 +13,7 @@ import pytest
 
 from hajax.core.transitions import discounted
 from hajax.envs.base import concatenate_observations, timestep
-from hajax.spec import Box, Discrete
+from hajax.spaces import Box, Discrete
 from hajax.training import replay as replays
 
 NUM_ENVS, CAPACITY = 3, 17

@@ -16,7 +16,7 @@ import optax
 import problems
 import pytest
 
-from hajax.spec import Box
+from hajax.spaces import Box
 
 LOW, HIGH = np.array((-1.0, 0.0)), np.array((2.0, 0.5))
 NUMBERS = {

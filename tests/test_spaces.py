@@ -13,7 +13,8 @@ from jaxmarl.environments import spaces as jaxmarl_spaces
 
 import hajax
 from hajax.envs.base import clip_action
-from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete, as_space
+from hajax.spaces import Box, Discrete, MultiDiscrete, as_space
+from hajax.spec import AgentSpec, EnvSpec
 
 INF = math.inf
 

@@ -15,7 +15,7 @@ import pytest
 
 import hajax
 from hajax.nn.initializers import orthogonal
-from hajax.spec import Box, Discrete
+from hajax.spaces import Box, Discrete
 
 SEEDS = 3
 TEAM = (Discrete(3), Box((-1.0,), (4.0,)))

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from hajax.core.haml import haml
     from hajax.core.transitions import OffPolicyBatch, off_policy_batch
     from hajax.envs import Environment, list_envs, make_env, register_env
-    from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, MultiDiscrete, Timestep
+    from hajax.spaces import Box, Discrete, MultiDiscrete
+    from hajax.spec import AgentSpec, EnvSpec, Timestep
     from hajax.training import make_evaluate, make_loop, make_train
 
 _HOMES = {
@@ -27,7 +28,8 @@ _HOMES = {
     "hajax.core.haml": ("haml",),
     "hajax.core.transitions": ("OffPolicyBatch", "off_policy_batch"),
     "hajax.envs": ("Environment", "list_envs", "make_env", "register_env"),
-    "hajax.spec": ("AgentSpec", "Box", "Discrete", "EnvSpec", "MultiDiscrete", "Timestep"),
+    "hajax.spaces": ("Box", "Discrete", "MultiDiscrete"),
+    "hajax.spec": ("AgentSpec", "EnvSpec", "Timestep"),
     "hajax.training": ("make_evaluate", "make_loop", "make_train"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

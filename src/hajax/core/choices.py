@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.spec import Box, EnvSpec
+from hajax.spaces import Box
+from hajax.spec import EnvSpec
 
 # Joint choices of one agent, and of a team, for which values are computed one by one.
 MOST_CHOICES = 256

@@ -22,7 +22,8 @@ from hajax.core.off_policy_settings import DeterministicHyperparameters, Determi
 from hajax.core.optimisation import Learner, decayed, descend, init_learner
 from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.squashing import clip_to_bounds, native, squashed_mean
-from hajax.spec import Box, EnvSpec, Timestep
+from hajax.spaces import Box
+from hajax.spec import EnvSpec, Timestep
 
 
 def deterministic_policy_gradient(

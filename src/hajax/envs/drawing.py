@@ -13,7 +13,8 @@ import numpy as np
 
 from hajax.colours import BLUE, CYCLE, VERMILION
 from hajax.envs.base import clip_action
-from hajax.spec import Box, EnvSpec, Timestep
+from hajax.spaces import Box
+from hajax.spec import EnvSpec, Timestep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

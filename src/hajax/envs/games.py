@@ -19,7 +19,8 @@ import numpy as np
 
 from hajax.envs.base import Environment, timestep
 from hajax.envs.drawing import Draw, choices_drawing, product_drawing, table_drawing
-from hajax.spec import ActionSpace, AgentSpec, Box, Discrete, EnvSpec, RewardKind
+from hajax.spaces import ActionSpace, Box, Discrete
+from hajax.spec import AgentSpec, EnvSpec, RewardKind
 from hajax.validation import check_number
 
 Payoff = np.ndarray | Sequence[Any]

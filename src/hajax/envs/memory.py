@@ -18,7 +18,8 @@ import numpy as np
 
 from hajax.colours import BLUE, VERMILION
 from hajax.envs.base import Environment, timestep
-from hajax.spec import AgentSpec, Discrete, EnvSpec, RewardKind, Timestep
+from hajax.spaces import Discrete
+from hajax.spec import AgentSpec, EnvSpec, RewardKind, Timestep
 from hajax.validation import check_number
 
 if TYPE_CHECKING:

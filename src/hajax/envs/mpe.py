@@ -25,7 +25,8 @@ import numpy as np
 from hajax.envs.base import Environment, clip_action, pad_observations, state_from_observations, timestep
 from hajax.envs.drawing import particle_drawing
 from hajax.envs.lazy import import_quietly
-from hajax.spec import AgentSpec, Box, Discrete, EnvSpec, RewardKind
+from hajax.spaces import Box, Discrete
+from hajax.spec import AgentSpec, EnvSpec, RewardKind
 from hajax.validation import check_choice, check_number
 
 # The unit force of each movement: stay, left, right, down, up.

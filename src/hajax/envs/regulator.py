@@ -19,7 +19,8 @@ import numpy as np
 
 from hajax.envs.base import Environment, clip_action, timestep
 from hajax.envs.drawing import bars_drawing
-from hajax.spec import AgentSpec, Box, EnvSpec, RewardKind
+from hajax.spaces import Box
+from hajax.spec import AgentSpec, EnvSpec, RewardKind
 from hajax.validation import check_number
 
 

@@ -34,7 +34,8 @@ from hajax.envs.base import Environment, state_from_observations, timestep
 from hajax.envs.lazy import import_quietly
 from hajax.envs.smax_drawing import units_drawing
 from hajax.envs.smax_world import OpponentKind, Units, World, WorldState
-from hajax.spec import AgentSpec, Discrete, EnvSpec, RewardKind
+from hajax.spaces import Discrete
+from hajax.spec import AgentSpec, EnvSpec, RewardKind
 from hajax.validation import check_choice, check_flag, check_number
 
 StateKind = Literal["ep", "fp", "observations", "environment"]

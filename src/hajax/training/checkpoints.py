@@ -1,22 +1,18 @@
 """Checkpoints: a pytree of arrays on disk, whole or not there at all, and never restored if it is not what was saved.
 
-A checkpoint is a directory named after its step, with the arrays (written by orbax, which is used here and nowhere
-else) and `manifest.json`: the format's version, the shape, dtype and SHA-256 of every array, the size and SHA-256 of
-every file, and the SHA-256 of all that. It is written beside its place, flushed to the disk, read back, and then
-renamed, so that a process killed at any moment leaves the checkpoints that there were.
+A checkpoint is a directory named after its step, with the arrays (`array_files`) and `manifest.json`: the format's
+version, the shape, dtype and SHA-256 of every array, the size and SHA-256 of every file, and the SHA-256 of all that.
+It is written beside its place, flushed to the disk, read back, and then renamed, so that a process killed at any
+moment leaves the checkpoints that there were.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax import __version__
+from hajax.training.array_files import read_arrays, write_arrays
 
 FORMAT = 1  # raised whenever older code could not read what newer code writes
 MANIFEST = "manifest.json"
 ARRAYS = "arrays"
 UNFINISHED = ".unfinished-"
-# orbax writes the arrays into a part per process, and makes one of these at last.
-PART, MERGED = "ocdbt.process_0", "manifest.ocdbt"
 READ_BACK = 2**26  # bytes, or a single array if it is larger: what is read back of a new checkpoint at a time
 KEY_KINDS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 
@@ -67,13 +62,13 @@ def save_checkpoint(directory: Path, step: int, tree: Any, facts: Mapping[str, A
         unfinished.mkdir(parents=True)
         arrays = _named_arrays(tree)
         try:
-            _write_arrays(unfinished / ARRAYS, arrays)
+            write_arrays(unfinished / ARRAYS, {name: x for name, (x, _) in arrays.items()})
             _write_manifest(unfinished, step, dict(facts), arrays)
             _flush(unfinished)
             _verify(unfinished)
-        except Exception as error:
+        except Exception:
             shutil.rmtree(unfinished, ignore_errors=True)
-            raise _as_os_error(error, path) from error
+            raise
         os.rename(unfinished, path)
         _flush_directory(directory)
     for old in _step_directories(directory)[:-keep]:
@@ -183,59 +178,15 @@ def _stored_dtype(name: str) -> Any:
     return "uint32" if name.startswith("key<") else jnp.dtype(name)
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, tuple[np.ndarray, str]]) -> None:
-    import orbax.checkpoint as ocp  # takes a while, and only runs need it
-
-    # orbax refuses arrays without elements; their shape in the manifest says all about them.
-    with _plain(path) as plain, ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(plain, {name: x for name, (x, _) in arrays.items() if x.size})
-
-
 def _read_arrays(checkpoint: Checkpoint, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    import orbax.checkpoint as ocp
-
-    path = checkpoint.path / ARRAYS
+    """The arrays of `entries`; CheckpointError unless they are those that were saved."""
     arrays = {name: np.zeros(entry["shape"], _stored_dtype(entry["dtype"])) for name, entry in entries.items()}
     stored = [name for name, array in arrays.items() if array.size]
-    if (path / PART).is_dir() and not (path / MERGED).exists():
-        arrays |= _read_part(path / PART, stored)
-    else:
-        how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored}
-        wanted = ocp.args.PyTreeRestore(dict.fromkeys(stored, 0), restore_args=how, partial_restore=True)
-        with _plain(path) as plain, ocp.PyTreeCheckpointer() as checkpointer:
-            arrays |= checkpointer.restore(plain, args=wanted)
-    for name in stored:  # orbax restores an array as it finds it; that it is the one that was saved is seen here
+    arrays |= read_arrays(checkpoint.path / ARRAYS, stored)
+    for name in stored:
         if _sha256(arrays[name]) != entries[name]["sha256"]:
             raise CheckpointError(f"{checkpoint.path}: {name} is damaged (its SHA-256 differs); {_ADVICE}")
     return arrays
-
-
-def _read_part(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Arrays of a checkpoint that orbax never merged, because of its path: hajax 0.1.0 left such ones."""
-    import tensorstore  # which orbax stands on
-
-    def spec(name: str) -> dict[str, Any]:
-        base = {"driver": "file", "path": f"{path.absolute()}/"}
-        return {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"}}
-
-    reads = {name: tensorstore.open(spec(name), read=True).result().read() for name in names}
-    return {name: np.asarray(read.result()) for name, read in reads.items()}
-
-
-@contextmanager
-def _plain(path: Path) -> Iterator[Path]:
-    """`path`, absolute and of plain characters.
-
-    orbax and what it stands on take others for patterns and escapes; a path that has them goes by a link to its folder.
-    """
-    if re.fullmatch(r"[\w./=,+-]+", str(path.absolute()), re.ASCII):
-        yield path.absolute()
-        return
-    places = [place for place in (tempfile.gettempdir(), "/tmp", "/var/tmp") if re.fullmatch(r"[\w./-]+", place)]
-    with tempfile.TemporaryDirectory(prefix="hajax-", dir=next(iter(places), None)) as folder:
-        link = Path(folder) / "link"
-        link.symlink_to(path.absolute().parent, target_is_directory=True)
-        yield link / path.name
 
 
 def _verify(path: Path) -> None:
@@ -251,14 +202,6 @@ def _verify(path: Path) -> None:
             _read_arrays(checkpoint, together)
             together, size = {}, 0
     _read_arrays(checkpoint, together)
-
-
-def _as_os_error(error: Exception, path: Path) -> Exception:
-    """What the operating system said, where orbax tells it as an error of its own."""
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-        if not isinstance(error, OSError) and os.strerror(code) in str(error):
-            return OSError(code, os.strerror(code), str(path))
-    return error
 
 
 _ADVICE = "allowed: a checkpoint as it was saved; remove this one to fall back on the one before it"

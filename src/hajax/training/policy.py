@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import timestep
-from hajax.spec import ActionLayout, AgentSpec, Box, Discrete, EnvSpec, Timestep
+from hajax.spaces import Box, Discrete
+from hajax.spec import ActionLayout, AgentSpec, EnvSpec, Timestep
 from hajax.validation import check_known
 
 

@@ -14,7 +14,8 @@ from hajax.envs.mamujoco.anatomy import control_range
 from hajax.envs.mamujoco.drawing import body_colours, robot_drawing, robot_scene
 from hajax.envs.mamujoco.factorisation import check_partition, drivers
 from hajax.envs.mamujoco.simulation import Simulation
-from hajax.spec import AgentSpec, Box, EnvSpec, RewardKind
+from hajax.spaces import Box
+from hajax.spec import AgentSpec, EnvSpec, RewardKind
 
 ObservationKind = Literal["full", "khop"]
 
