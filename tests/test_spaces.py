@@ -12,6 +12,8 @@ from gymnax.environments import spaces as gymnax_spaces
 from jaxmarl.environments import spaces as jaxmarl_spaces
 
 import hajax
+import hajax.spaces
+import hajax.spec
 from hajax.envs.base import clip_action
 from hajax.spaces import Box, Discrete, MultiDiscrete, as_space
 from hajax.spec import AgentSpec, EnvSpec
@@ -152,3 +154,8 @@ def test_actions_are_finite_whatever_the_bounds(name, space):
     action, extras, _ = jax.jit(algo.act)(jax.random.key(1), state, shown, algo.initial_memory(()))
     assert np.isfinite(action).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(extras))
+
+
+@pytest.mark.parametrize("name", ["Box", "Discrete", "MultiDiscrete", "ActionSpace"])
+def test_spaces_are_found_beside_the_specification_too(name):
+    assert getattr(hajax.spec, name) is getattr(hajax.spaces, name)

@@ -19,8 +19,21 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import numpy as np
 
-from hajax.spaces import ActionSpace, Box, as_space, checked_shape
+from hajax.spaces import ActionSpace, Box, Discrete, MultiDiscrete, as_space, checked_shape
 from hajax.validation import MOST, check_choice, check_flag, check_number
+
+__all__ = [
+    "ActionLayout",
+    "ActionSpace",
+    "AgentSpec",
+    "Box",
+    "Discrete",
+    "EnvSpec",
+    "FinalStep",
+    "MultiDiscrete",
+    "RewardKind",
+    "Timestep",
+]
 
 RewardKind = Literal["team", "individual"]
 
