@@ -22,8 +22,9 @@ from hajax.spec import AgentSpec, EnvSpec
 
 PAIR = (Discrete(3), Discrete(2))
 BOXES = (Box(-1, 1), Box(0, 2))
-ON_POLICY = ("happo", "hatrpo", "haa2c", "mappo", "ippo")
-OFF_POLICY = dict.fromkeys(("haddpg", "matd3"), BOXES) | dict.fromkeys(("had3qn", "id3qn", "hasac"), PAIR)
+# One of each kind of update: the others differ from these in their order, their drift or how often actors are updated.
+ON_POLICY = ("happo", "hatrpo", "ippo")
+OFF_POLICY = {"haddpg": BOXES} | dict.fromkeys(("had3qn", "id3qn", "hasac"), PAIR)
 
 
 # Narrow observations.
@@ -133,9 +134,6 @@ def empty_spec(spaces, widths, state_size):
     return dataclasses.replace(problems.make_spec(spaces, widths), state_size=state_size, max_steps=4)
 
 
-EMPTY = [((0, 3), 4), ((0, 0), 0)]
-
-
 @pytest.mark.parametrize(("memory", "state"), [("none", "environment"), ("gru", "observations")])
 def test_an_agent_that_observes_nothing_learns_by_its_bias(memory, state):
     """The better of two actions has another reward than the other; there is nothing to see."""
@@ -163,8 +161,11 @@ def test_an_agent_that_observes_nothing_learns_by_its_bias(memory, state):
     assert results["episode_return"].tolist() == [2.0] * 5
 
 
-@pytest.mark.parametrize(("widths", "state_size"), EMPTY)
-@pytest.mark.parametrize("name", ["hatrpo", "ippo", "haddpg", "hasac", "id3qn"])
+@pytest.mark.parametrize(
+    ("name", "widths", "state_size"),
+    [(name, (0, 0), 0) for name in ("hatrpo", "ippo", "haddpg", "hasac", "id3qn")]
+    + [(name, (0, 3), 4) for name in ("ippo", "hasac")],
+)
 def test_updates_are_finite_where_nothing_is_seen(name, widths, state_size):
     spec = empty_spec(OFF_POLICY.get(name, PAIR), widths, state_size)
     own = {"batch_size": 6, "n_step": 2} if name in OFF_POLICY else {}
@@ -208,7 +209,7 @@ def on_policy_batch(spec, rng, steps=4, envs=3):
 MIXED = (Discrete(3), Box((-1.0, 2.0), (1.0, 5.0)), MultiDiscrete((2, 3)))
 TEAMS = dict.fromkeys((*ON_POLICY, "hasac"), MIXED) | {
     **{name: (Discrete(3), Discrete(2), MultiDiscrete((2, 3))) for name in ("had3qn", "id3qn")},
-    **{name: (Box(-1, 1), Box((0, 0), (1, 2)), Box(-1, 1)) for name in ("haddpg", "matd3")},
+    "haddpg": (Box(-1, 1), Box((0, 0), (1, 2)), Box(-1, 1)),
 }
 GARBAGE = {"NaN": np.nan, "infinite": np.inf, "huge": 1e30}
 
@@ -250,7 +251,7 @@ def float64():
 
 @pytest.mark.parametrize(
     ("name", "normalise", "joined"),
-    [*((name, True, True) for name in TEAMS), *((name, False, False) for name in ("happo", *OFF_POLICY))],
+    [*((name, True, True) for name in TEAMS), *((name, False, False) for name in ("happo", "haddpg", "hasac"))],
 )
 def test_what_is_shown_of_an_inactive_agent_does_not_matter(name, normalise, joined, float64):
     """Whatever it is, the update is the same to the last bit: parameters, optimizers, statistics, diagnostics."""

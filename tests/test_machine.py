@@ -3,9 +3,11 @@
 import errno
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -15,7 +17,7 @@ import pytest
 from tiny import TINY, TINY_OFF_POLICY
 
 import hajax
-from hajax.cli import machine, main, run_directory, runner
+from hajax.cli import errors, machine, main, run_directory, runner
 from hajax.training import checkpoints
 
 
@@ -81,6 +83,30 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(working_
     assert checkpoints.list_checkpoints(working_directory / "run" / "checkpoints") == [0]
     assert train("out_dir=run", "resume=true", "total_steps=64") == 0
     assert checkpoints.list_checkpoints(working_directory / "run" / "checkpoints")[-1] == 64
+
+
+def test_of_a_file_that_may_not_grow_nothing_but_one_line_is_printed(working_directory, monkeypatch, capfd, caplog):
+    """Whatever orbax and tensorstore print of it in their own threads."""
+    echoes = []
+    monkeypatch.setattr(errors, "_usual_hook", echoes.append)
+    write, (soft, hard) = checkpoints.write_arrays, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(path, arrays):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+        try:
+            write(path, arrays)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(checkpoints, "write_arrays", limited)
+    assert train("out_dir=run", "total_steps=32") == 1
+    time.sleep(0.5)  # the threads' own time
+    err = capfd.readouterr().err.strip()
+    assert "File too large: run/checkpoints/" in err
+    assert "\n" not in err
+    assert not caplog.records
+    assert not echoes
+    assert checkpoints.list_checkpoints(working_directory / "run" / "checkpoints") == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +95,7 @@ LIMITS = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
+    errno.EFBIG,
     errno.EIO,
     errno.EMFILE,
     errno.ENFILE,
@@ -135,3 +138,25 @@ def unknown_key(key: str, value: Any, keys: Iterable[str]) -> str:
     section = key.rpartition(".")[0]
     beside = [name for name in names if name.rpartition(".")[0] == section] or [n for n in names if "." not in n]
     return f"{key}={value}: there is no setting {key}; allowed: {', '.join(beside)}"
+
+
+_usual_hook = sys.unraisablehook
+
+
+def hide_echoes() -> None:
+    """Leaves out what orbax prints about an error besides raising it; what is raised is told as any other error.
+
+    It logs the error of each of its threads, and closes the event loop to which tensorstore then goes on to report: a
+    traceback for every array.
+    """
+    logging.getLogger("absl").addFilter(_is_no_echo)
+    sys.unraisablehook = _hook
+
+
+def _is_no_echo(record: logging.LogRecord) -> bool:
+    return "_SignalingThread.run() raised an exception" not in record.getMessage()
+
+
+def _hook(unraisable: sys.UnraisableHookArgs) -> None:
+    if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+        _usual_hook(unraisable)

@@ -77,7 +77,7 @@ def _plain(path: Path) -> Iterator[Path]:
 
 def _os_error(error: Exception, path: Path) -> OSError | None:
     """What the operating system said, where orbax tells it as an error of its own."""
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
         if not isinstance(error, OSError) and os.strerror(code) in str(error):
             return OSError(code, os.strerror(code), str(path))
     return None
