@@ -182,7 +182,7 @@ KILLED_WRITE = """
 import os, signal, sys
 from pathlib import Path
 import jax.numpy as jnp
-from hajax.training import array_files, checkpoints
+from hajax.training import checkpoints
 directory, moment = Path(sys.argv[1]), sys.argv[2]
 checkpoints.save_checkpoint(directory, 1, {"x": jnp.arange(5.0)}, {}, keep=1)
 original = getattr(checkpoints, moment)

@@ -42,7 +42,7 @@ def blank_masks(action_mask: jax.Array, active: jax.Array) -> jax.Array:
 
 def blank_timestep(timestep: Timestep) -> Timestep:
     """The timestep as policies see it: an inactive agent observes zeros. It chooses among what is available to it."""
-    seen = timestep.observation
+    seen = timestep.observation  # which may have batch axes that `active` lacks, so that `blank` does not do
     return timestep._replace(observation=jnp.where(timestep.active[..., None], seen, jnp.zeros((), seen.dtype)))
 
 

@@ -70,7 +70,7 @@ def save_checkpoint(directory: Path, step: int, tree: Any, facts: Mapping[str, A
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         os.rename(unfinished, path)
-        _flush_directory(directory)
+        _flush_entry(directory)
     for old in _step_directories(directory)[:-keep]:
         _remove(old)
     return path
@@ -100,10 +100,9 @@ def read_checkpoint(directory: Path, step: int | str = "last") -> Checkpoint:
         raise CheckpointError(f"checkpoint={step} is not in {directory}; allowed: last, {', '.join(map(str, steps))}")
     chosen = steps[-1] if step == "last" else int(step)
     path = directory / f"{chosen:012d}"
-    manifest = _read_manifest(path)
-    if manifest["step"] != chosen:
-        raise CheckpointError(f"{path} was saved at step {manifest['step']}; allowed: the name that it was given")
-    checkpoint = Checkpoint(path, chosen, manifest["facts"], manifest["arrays"], manifest["files"])
+    checkpoint = _read_manifest(path)
+    if checkpoint.step != chosen:
+        raise CheckpointError(f"{path} was saved at step {checkpoint.step}; allowed: the name that it was given")
     for name, entry in checkpoint.files.items():
         _check_file(path, name, entry)
     return checkpoint
@@ -179,7 +178,7 @@ def _stored_dtype(name: str) -> Any:
 
 
 def _read_arrays(checkpoint: Checkpoint, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The arrays of `entries`; CheckpointError unless they are those that were saved."""
+    """The arrays of `entries`; CheckpointError unless they are those that were saved, which orbax does not look at."""
     arrays = {name: np.zeros(entry["shape"], _stored_dtype(entry["dtype"])) for name, entry in entries.items()}
     stored = [name for name, array in arrays.items() if array.size]
     arrays |= read_arrays(checkpoint.path / ARRAYS, stored)
@@ -191,8 +190,7 @@ def _read_arrays(checkpoint: Checkpoint, entries: Mapping[str, Mapping[str, Any]
 
 def _verify(path: Path) -> None:
     """Reads a new checkpoint's arrays back, some at a time; CheckpointError unless they are those of its manifest."""
-    manifest = _read_manifest(path)
-    checkpoint = Checkpoint(path, manifest["step"], manifest["facts"], manifest["arrays"], manifest["files"])
+    checkpoint = _read_manifest(path)
     together: dict[str, Any] = {}
     size = 0
     for name, entry in checkpoint.arrays.items():
@@ -241,7 +239,7 @@ def _digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> Checkpoint:
     file = path / MANIFEST
     try:
         manifest = json.loads(file.read_bytes())
@@ -257,7 +255,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     if not intact:
         raise CheckpointError(f"{file} is damaged (its SHA-256 differs); {_ADVICE}")
-    return manifest
+    return Checkpoint(path, manifest["step"], manifest["facts"], manifest["arrays"], manifest["files"])
 
 
 def _check_file(path: Path, name: str, entry: Mapping[str, Any]) -> None:
@@ -289,15 +287,11 @@ def _remove(path: Path) -> None:
 
 def _flush(path: Path) -> None:
     """Everything under `path` reaches the disk before the rename that makes it a checkpoint."""
-    for file in path.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as opened:
-                os.fsync(opened.fileno())
-    for folder in [path, *(p for p in path.rglob("*") if p.is_dir())]:
-        _flush_directory(folder)
+    for entry in [*path.rglob("*"), path]:
+        _flush_entry(entry)
 
 
-def _flush_directory(path: Path) -> None:
+def _flush_entry(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
