@@ -39,7 +39,7 @@ def curves(task: str, name: str) -> dict[int, np.ndarray]:
 
 
 def draw(task: str) -> None:
-    """Every seed's curve, their mean, and the papers' ends as hollow marks of the same colour."""
+    """Every seed's curve, their mean, and the papers' ends as hollow marks of the same color."""
     names = sorted(path.parent.name for path in (RESULTS / task).glob("*/summary.json"))
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -56,7 +56,7 @@ class State(NamedTuple):
     """Everything that the next iteration depends on."""
 
     params: Any
-    optimiser: Any
+    optimizer: Any
     env_state: Any  # [E, …]
     observation: jax.Array  # [E, N, O]
     episode_return: jax.Array  # [E]: the running episodes', summed over agents
@@ -86,7 +86,7 @@ class Ippo(NamedTuple):
 
 
 class Network(nn.Module):
-    """A multilayer perceptron `[…, O] -> […, outputs]`, orthogonal weights, optionally with layer normalisation."""
+    """A multilayer perceptron `[…, O] -> […, outputs]`, orthogonal weights, optionally with layer normalization."""
 
     config: Config
     outputs: int
@@ -148,14 +148,14 @@ def make_ippo(env: Env, config: Config) -> Ippo:
     if config.anneal_updates is not None:
         steps_per_update = config.epochs * config.minibatches
         learning_rate = lambda count: config.learning_rate * (1 - count // steps_per_update / config.anneal_updates)  # noqa: E731
-    optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=1e-5))
+    optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=1e-5))
 
     def init(key: jax.Array) -> State:
         actor_key, critic_key, env_key, key = jax.random.split(key, 4)
         example = jnp.zeros(env.observation_size)
         params = {"actor": actor.init(actor_key, example), "critic": critic.init(critic_key, example)}
         env_state, observation = jax.vmap(env.reset)(jax.random.split(env_key, num_envs))
-        return State(params, optimiser.init(params), env_state, observation, jnp.zeros(num_envs), key)
+        return State(params, optimizer.init(params), env_state, observation, jnp.zeros(num_envs), key)
 
     def act(params, key, observation):
         log_probs = nn.log_softmax(actor.apply(params["actor"], observation))
@@ -197,12 +197,12 @@ def make_ippo(env: Env, config: Config) -> Ippo:
         total = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
         return total, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
-    def update(key, params, optimiser_state, batch):
+    def update(key, params, optimizer_state, batch):
         def on_minibatch(carry, minibatch):
-            params, optimiser_state = carry
+            params, optimizer_state = carry
             gradient, info = jax.grad(loss, has_aux=True)(params, *minibatch)
-            updates, optimiser_state = optimiser.update(gradient, optimiser_state)
-            return (optax.apply_updates(params, updates), optimiser_state), info
+            updates, optimizer_state = optimizer.update(gradient, optimizer_state)
+            return (optax.apply_updates(params, updates), optimizer_state), info
 
         def epoch(carry, key):
             if config.minibatches == 1:  # a mean does not depend on the order
@@ -212,7 +212,7 @@ def make_ippo(env: Env, config: Config) -> Ippo:
             minibatches = jax.tree.map(lambda x: x.reshape(config.minibatches, -1, *x.shape[1:]), shuffled)
             return lax.scan(on_minibatch, carry, minibatches)
 
-        carry, info = lax.scan(epoch, (params, optimiser_state), jax.random.split(key, config.epochs))
+        carry, info = lax.scan(epoch, (params, optimizer_state), jax.random.split(key, config.epochs))
         return *carry, jax.tree.map(jnp.mean, info)
 
     def iterate(state: State) -> tuple[State, dict[str, jax.Array]]:
@@ -224,9 +224,9 @@ def make_ippo(env: Env, config: Config) -> Ippo:
         advantage = advantages(rollout, last_value)
         batch = (rollout, advantage, advantage + rollout.value)
         batch = jax.tree.map(lambda x: x.reshape(num_samples, *x.shape[2:]), batch)
-        params, optimiser_state, info = update(update_key, params, state.optimiser, batch)
+        params, optimizer_state, info = update(update_key, params, state.optimizer, batch)
         info["episode_return"] = ended[1].sum() / ended[0].sum()  # NaN if no episode ended
-        return State(params, optimiser_state, env_state, observation, episode_return, key), info
+        return State(params, optimizer_state, env_state, observation, episode_return, key), info
 
     return Ippo(init, iterate, loss)
 

@@ -47,9 +47,9 @@ DEFAULT = (
     "humanoid_standup_9_8",
 )
 PHYSICS = {"faithful": faithful, "fast": fast}
-MEASURED = ("qpos", "qvel", "observation", "agents", "neighbours", "reward")
+MEASURED = ("qpos", "qvel", "observation", "agents", "neighbors", "reward")
 # Whose agents gymnasium-robotics lets see what it says they see (docs/mamujoco.md lists what it gets wrong).
-WITH_NEIGHBOURS = {"half_cheetah", "hopper", "walker2d", "swimmer", "reacher", "many_agent_swimmer", "ant"}
+WITH_NEIGHBORS = {"half_cheetah", "hopper", "walker2d", "swimmer", "reacher", "many_agent_swimmer", "ant"}
 
 
 def our_steps(
@@ -58,13 +58,13 @@ def our_steps(
     """What follows `given`'s states and actions here, in the default precision.
 
     `agents` is how far what each agent observes with `obs=full` is from what it would observe of C's robot,
-    `neighbours` what it observes with `obs=khop` of itself and one edge around.
+    `neighbors` what it observes with `obs=khop` of itself and one edge around.
     """
     robot, partition = mamujoco.NAMES[name]
     body = find_robot(robot, partition)
     physics = PHYSICS[kind](body.model(version), body.frame_skip)
     anatomy = in_mujoco(body, physics, version).anatomy
-    env = getattr(mamujoco, name)(version=version, obs="khop", physics=kind)  # its state is not standardised
+    env = getattr(mamujoco, name)(version=version, obs="khop", physics=kind)  # its state is not standardized
     observe = jax.vmap(getattr(mamujoco, name)(version=version, physics=kind).observe)
     action = np.zeros((len(given.action), env.spec.num_agents, env.spec.num_components))
     for i, agent in enumerate(agents(robot, partition)):
@@ -77,7 +77,7 @@ def our_steps(
         return env.step(jax.random.key(0), before, action)
 
     given_here = (jnp.asarray(x, float) for x in (given.qpos, given.qvel, action))
-    # Double precision, which nobody trains in, compiles for minutes with optimisations.
+    # Double precision, which nobody trains in, compiles for minutes with optimizations.
     options = {"xla_backend_optimization_level": 0} if jax.config.jax_enable_x64 else None
     every = jax.jit(jax.vmap(step), compiler_options=options)
     after, shown = jax.device_get(every(*given_here))
@@ -86,24 +86,24 @@ def our_steps(
         "qvel": after.body.physics.qvel,
         "observation": shown.state,
         "agents": jax.device_get(observe(shown.state) - observe(given.observation.astype(shown.state.dtype))),
-        "neighbours": shown.observation,
+        "neighbors": shown.observation,
         "reward": shown.reward[:, 0],
         "terminated": shown.terminated,
     }
 
 
 def differences(
-    ours: dict[str, np.ndarray], given: mujoco_oracle.Transitions, neighbours: list[np.ndarray] | None = None
+    ours: dict[str, np.ndarray], given: mujoco_oracle.Transitions, neighbors: list[np.ndarray] | None = None
 ) -> dict[str, Any]:
     """Greatest and median absolute differences over the steps, with and without contact.
 
-    `neighbours`, if given, are what gymnasium-robotics' agents see around them.
+    `neighbors`, if given, are what gymnasium-robotics' agents see around them.
     """
     theirs = {"qpos": given.next_qpos, "qvel": given.next_qvel, "observation": given.observation}
     theirs |= {"reward": given.reward, "agents": 0.0}
-    if neighbours is not None:
-        widest = ours["neighbours"].shape[-1]  # ours are padded with zeros
-        theirs["neighbours"] = np.stack([np.pad(x, ((0, 0), (0, widest - x.shape[1]))) for x in neighbours], 1)
+    if neighbors is not None:
+        widest = ours["neighbors"].shape[-1]  # ours are padded with zeros
+        theirs["neighbors"] = np.stack([np.pad(x, ((0, 0), (0, widest - x.shape[1]))) for x in neighbors], 1)
     report: dict[str, Any] = {"other_ends": int(np.sum(ours["terminated"] != given.terminated))}
     for kind, steps in (("free", ~given.touching), ("contact", given.touching)):
         report[kind] = {"steps": int(steps.sum())}
@@ -149,11 +149,11 @@ def measure(name: str, kind: str, states: int, num_envs: int, version: str) -> d
     if kind in PHYSICS:
         segments = segmented(partition) if robot.startswith("many_agent") else 0
         given = mujoco_oracle.transitions(robot, version, states, segments)
-        compared = robot in WITH_NEIGHBOURS and version == "v5"
-        neighbours = mujoco_oracle.local_observations(robot, partition, given) if compared else None
+        compared = robot in WITH_NEIGHBORS and version == "v5"
+        neighbors = mujoco_oracle.local_observations(robot, partition, given) if compared else None
         for precision in ("float64", "float32") if kind == "faithful" else ("float32",):
             with jax.enable_x64(precision == "float64"):
-                report[precision] = differences(our_steps(name, version, given, kind), given, neighbours)
+                report[precision] = differences(our_steps(name, version, given, kind), given, neighbors)
     return report | speed(name, kind, num_envs, version=version)
 
 

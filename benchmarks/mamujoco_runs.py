@@ -13,7 +13,7 @@ from __future__ import annotations
 from kept_runs import main
 
 COMMON = ["num_seeds=2", "eval.episodes=10", "eval_interval=50_000", "checkpoint.interval=100_000", "checkpoint.keep=1"]
-# HARL's settings have 10 million steps. For a tenth of them and less: many small steps of the optimiser on small
+# HARL's settings have 10 million steps. For a tenth of them and less: many small steps of the optimizer on small
 # minibatches, from shorter rollouts on-policy, and five times as many of narrower networks off-policy.
 HAPPO = [
     "num_envs=8",
@@ -24,7 +24,7 @@ HAPPO = [
     "algo.actor_lr=3e-4",
     "algo.critic_lr=3e-4",
     "algo.entropy_coef=0",
-    "algo.normalise_observations=true",
+    "algo.normalize_observations=true",
     "lr_decay=true",
 ]
 HATD3 = ["algo.batch_size=256", "algo.hidden_sizes=[128,128]", "algo.updates_per_step=5", "algo.buffer_size=400_000"]
@@ -45,7 +45,7 @@ IN_TURN = [
     "eval_interval=100_000",
     "checkpoint.keep=1",
 ]
-ROLLOUTS = ["num_envs=32", "rollout_length=64", "algo.normalise_observations=true", "lr_decay=true"]
+ROLLOUTS = ["num_envs=32", "rollout_length=64", "algo.normalize_observations=true", "lr_decay=true"]
 CRITIC = ["algo.minibatches=4", "algo.critic_epochs=5", "algo.critic_lr=3e-4"]
 CLIPPED = [*ROLLOUTS, *CRITIC, "algo.epochs=5", "algo.actor_lr=3e-4", "algo.entropy_coef=0"]
 # Twenty steps of an actor in an update, each on 512 samples, are too many where nothing bounds them.

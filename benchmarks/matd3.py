@@ -68,8 +68,8 @@ class State(NamedTuple):
     critics: Any  # [2, …]
     target_actors: Any
     target_critics: Any
-    actor_optimiser: Any
-    critic_optimiser: Any
+    actor_optimizer: Any
+    critic_optimizer: Any
     env_state: Any
     observation: jax.Array  # [E, N, O]
     ring: Ring
@@ -123,7 +123,7 @@ def make_matd3(env: Env, config: Config, learn_in_turn: Callable = lambda learn:
     actor, critic = Network(config.hidden_sizes, env.action_size), Network(config.hidden_sizes, 1)
     num_agents, num_envs = env.num_agents, config.num_envs
     rows = config.buffer_size // num_envs * num_envs
-    actor_optimiser, critic_optimiser = optax.adam(config.actor_lr), optax.adam(config.critic_lr)
+    actor_optimizer, critic_optimizer = optax.adam(config.actor_lr), optax.adam(config.critic_lr)
 
     def act(params, observation):
         """`[B, N, O] -> [B, N, A]`."""
@@ -160,9 +160,9 @@ def make_matd3(env: Env, config: Config, learn_in_turn: Callable = lambda learn:
             jnp.zeros((*agents, env.observation_size)),
             jnp.zeros(rows, bool),
         )
-        optimisers = actor_optimiser.init(actors), critic_optimiser.init(critics)
+        optimizers = actor_optimizer.init(actors), critic_optimizer.init(critics)
         stored = jnp.zeros((), int)
-        state = State(actors, critics, actors, critics, *optimisers, env_state, observation, ring, stored, key)
+        state = State(actors, critics, actors, critics, *optimizers, env_state, observation, ring, stored, key)
 
         def step(state, key):
             action = jax.random.uniform(key, (num_envs, num_agents, env.action_size), minval=-1, maxval=1)
@@ -198,9 +198,9 @@ def make_matd3(env: Env, config: Config, learn_in_turn: Callable = lambda learn:
         batch, key = inputs
         noise = jax.random.normal(key, batch.action.shape)
         gradient = jax.grad(critic_loss)(learned.critics, batch, targets(learned, batch, noise))
-        updates, optimiser = critic_optimiser.update(gradient, learned.critic_optimiser)
+        updates, optimizer = critic_optimizer.update(gradient, learned.critic_optimizer)
         critics = optax.apply_updates(learned.critics, updates)
-        return learned._replace(critics=critics, critic_optimiser=optimiser), None
+        return learned._replace(critics=critics, critic_optimizer=optimizer), None
 
     @learn_in_turn
     def learn(learned: State, batches: Ring, keys: jax.Array) -> State:
@@ -208,8 +208,8 @@ def make_matd3(env: Env, config: Config, learn_in_turn: Callable = lambda learn:
         learned, _ = lax.scan(learn_critics, learned, (batches, keys))
         last = jax.tree.map(lambda x: x[-1], batches)
         gradient = jax.grad(actor_loss)(learned.actors, learned.critics, last)
-        updates, optimiser = actor_optimiser.update(gradient, learned.actor_optimiser)
-        learned = learned._replace(actors=optax.apply_updates(learned.actors, updates), actor_optimiser=optimiser)
+        updates, optimizer = actor_optimizer.update(gradient, learned.actor_optimizer)
+        learned = learned._replace(actors=optax.apply_updates(learned.actors, updates), actor_optimizer=optimizer)
         rate = config.target_rate
         return learned._replace(
             target_actors=optax.incremental_update(learned.actors, learned.target_actors, rate),

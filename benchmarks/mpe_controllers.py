@@ -33,7 +33,7 @@ LEAD = 0.3  # steps of velocity that are reckoned with; the best of 0.3, 0.5 and
 def wanted(task: str, observation: jax.Array, knows: bool) -> jax.Array:
     """Where every agent is to go, seen from where it is, `[N, 2]`; an agent that cannot move has zeros."""
     landmarks = observation[:, 2:8].reshape(-1, 3, 2)
-    if task == "simple_speaker_listener":  # what the speaker sees is its landmark's colour
+    if task == "simple_speaker_listener":  # what the speaker sees is its landmark's color
         goal = jnp.array([0, jnp.argmax(observation[0, :3])])
         landmarks = landmarks.at[0].set(0)
     else:  # each sees the other's

@@ -52,7 +52,7 @@ class Schedule:
         return self.num_envs * self.rollout_length
 
     def yardstick(self) -> Config:
-        """The same for ippo.py, whose value loss is JaxMARL's in any case (squared, clipped, not normalised)."""
+        """The same for ippo.py, whose value loss is JaxMARL's in any case (squared, clipped, not normalized)."""
         names = ("activation", "layer_norm", "epochs", "minibatches", "max_grad_norm", "clip", "entropy_coef")
         return Config(
             num_envs=self.num_envs,
@@ -64,14 +64,14 @@ class Schedule:
 
 
 def harl_mpe() -> Schedule:
-    """`preset=harl/mpe`: 20 x 200, ReLU 128-128 with layer normalisation, 5 epochs of one minibatch."""
+    """`preset=harl/mpe`: 20 x 200, ReLU 128-128 with layer normalization, 5 epochs of one minibatch."""
     preset = config.compose(["preset=harl/mpe"])
     choices = (
         "name",
         "reward",
         "order",
         "sharing",
-        "centralised",
+        "centralized",
         "agent_id",
     )  # what an algorithm is, not its schedule
     settings = {name: value for name, value in preset["algo"].items() if name not in choices}
@@ -94,7 +94,7 @@ def jaxmarl_mpe(num_envs: int = 16, rollout_length: int = 128, hidden_size: int 
         "max_grad_norm": 0.5,
         "value_loss": "squared",
         "clip_value": True,
-        "normalise_values": False,
+        "normalize_values": False,
     }
     return Schedule(num_envs, rollout_length, settings)
 

@@ -30,7 +30,7 @@ VARIANTS = {
 }
 FOUR = ("happo", "hatrpo", "mappo", "mappo_unshared")
 # What the preset was before.
-NARROW = ["algo.hidden_sizes=[128,128]", "algo.discount=0.99", "algo.normalise_observations=false"]
+NARROW = ["algo.hidden_sizes=[128,128]", "algo.discount=0.99", "algo.normalize_observations=false"]
 NARROW += ["algo.chunk_length=10"]
 # Rollouts twice as large, in minibatches of the same size.
 LARGE_BATCH = ["num_envs=512", "rollout_length=16", "algo.minibatches=16"]

@@ -52,29 +52,29 @@ def variants() -> dict[str, Variant]:
         "tsallis": tabular.tsallis_drift(0.05),
         "squared_log_ratio": tabular.squared_log_ratio_drift(0.05),
     }
-    neighbourhoods = {"kl_ball": tabular.kl_ball(0.05), "gradient_step": tabular.gradient_step(4.0)}
+    neighborhoods = {"kl_ball": tabular.kl_ball(0.05), "gradient_step": tabular.gradient_step(4.0)}
     table = {"clip": Variant(tabular.haml(drifts["clip"]), 250)}
     table |= {
         name: Variant(tabular.haml(drift), 300 if name == "kl" else 200)
         for name, drift in drifts.items()
         if name != "clip"
     }
-    for place, neighbourhood in neighbourhoods.items():
+    for place, neighborhood in neighborhoods.items():
         for name in ("none", "clip", "kl"):
             iterations = 250 if name == "clip" else 100
-            table[f"{name}, {place}"] = Variant(tabular.haml(drifts[name], neighbourhood), iterations)
+            table[f"{name}, {place}"] = Variant(tabular.haml(drifts[name], neighborhood), iterations)
     table["clip, no softness"] = Variant(tabular.haml(tabular.clip_drift(0.2, softness=0.0)), 250)
     table["none, trust_region"] = Variant(tabular.haml(drifts["none"], tabular.trust_region(0.05)), 40)
     table["algorithm_1"] = Variant(tabular.multi_agent_policy_iteration(), 20)
     table |= {f"haspi, {alpha}": Variant(tabular.haspi(alpha), 300) for alpha in (0.1, 0.5)}
     for name in ("clip", "kl", "reverse_kl", "tsallis", "squared_log_ratio"):
         table[f"mehaml, {name}"] = Variant(tabular.mehaml(drifts[name], temperature=0.5), 60)
-    for place, neighbourhood in neighbourhoods.items():
-        table[f"mehaml, none, {place}"] = Variant(tabular.mehaml(None, neighbourhood, temperature=0.5), 100)
+    for place, neighborhood in neighborhoods.items():
+        table[f"mehaml, none, {place}"] = Variant(tabular.mehaml(None, neighborhood, temperature=0.5), 100)
     for name in ("none", "clip", "kl"):
         table[f"simultaneous, {name}"] = Variant(tabular.haml(drifts[name], order="simultaneous"), 200, covered=False)
     table["simultaneous, none, gradient_step"] = Variant(
-        tabular.haml(None, neighbourhoods["gradient_step"], order="simultaneous"), 200, covered=False
+        tabular.haml(None, neighborhoods["gradient_step"], order="simultaneous"), 200, covered=False
     )
     table["wrong, negative"] = Variant(tabular.haml(tabular.negative_drift(0.05)), 200, covered=False)
     table["wrong, offset"] = Variant(tabular.haml(tabular.offset_drift(0.5)), 200, covered=False)

@@ -42,7 +42,7 @@ COLUMNS += f"{'seconds to compile ' + ', '.join(COMPILED):>60}"
 
 
 def grid(schedules: dict[str, Schedule], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Measures every cell; initialisation is compiled once for all numbers of seeds."""
+    """Measures every cell; initialization is compiled once for all numbers of seeds."""
     for name, schedule in schedules.items():
         for num_agents in options.agents:
             rows = {row: make_row(row, schedule, num_agents) for row in options.rows}
@@ -57,7 +57,7 @@ def grid(schedules: dict[str, Schedule], options: argparse.Namespace) -> Iterato
 
 
 def compile_init(init: Callable[[jax.Array], Any]) -> Any:
-    """A compiled start; what runs a few times isn't worth LLVM's last optimisations."""
+    """A compiled start; what runs a few times isn't worth LLVM's last optimizations."""
     quick: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     return jax.jit(init).lower(jax.random.key(0)).compile(quick)
 

@@ -1,9 +1,9 @@
-"""Runs a vmapped initialisation of 8 seeds × 5 agents many times, under a time limit.
+"""Runs a vmapped initialization of 8 seeds × 5 agents many times, under a time limit.
 
     python benchmarks/vmapped_init.py [--times 50] [--limit 300]
 
 Batched LAPACK calls inside one program deadlock the CPU thread pool of some jaxlib versions (0.10.0 and 0.10.2 were
-seen to); hajax's initialiser has none. Exit code 0 and a line of JSON if all runs finished, 1 if the limit was reached.
+seen to); hajax's initializer has none. Exit code 0 and a line of JSON if all runs finished, 1 if the limit was reached.
 """
 
 from __future__ import annotations

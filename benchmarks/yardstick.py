@@ -5,7 +5,7 @@
 The file is JaxMARL's, from a checkout of its repository, with `config/ippo_ff_mpe.yaml` beside it. It is run as it is,
 but its logging is taken out: `wandb` is a stand-in, and the callback to the host in every update does nothing, which
 can only make it faster. Both train MPE_simple_spread_v3 of jaxmarl with learning rates that fall to 0. A program is a
-whole training with its initialisation; compilation is apart, and the repeats take turns.
+whole training with its initialization; compilation is apart, and the repeats take turns.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def network(params: list, x: jax.Array) -> jax.Array:
     return output
 
 
-def minimise(loss: Callable[[list], jax.Array], learner: Learner, config: Config) -> Learner:
+def minimize(loss: Callable[[list], jax.Array], learner: Learner, config: Config) -> Learner:
     def epoch(_, learner: Learner) -> Learner:
         gradient = jax.grad(loss)(learner.params)
         change, moments = optax.adam(config.learning_rate).update(gradient, learner.moments)
@@ -116,7 +116,7 @@ def update(config: Config, order: jax.Array, team: Team, rollout: Rollout) -> Te
     """One iteration of HAPPO: improves the agents one after another, in `order`, int `[N]`, and then the critic."""
     value, next_value = (network(team.critic.params, s)[..., 0] for s in (rollout.state, rollout.next_state))
     advantage = gae(rollout, value, next_value, config)  # line 7
-    standardised = (advantage - advantage.mean()) / (advantage.std() + 1e-5)  # line 9: the first agent's M
+    standardized = (advantage - advantage.mean()) / (advantage.std() + 1e-5)  # line 9: the first agent's M
 
     def improve(m: jax.Array, agent: tuple[Learner, jax.Array, jax.Array]) -> tuple[jax.Array, Learner]:
         """One agent's turn. M, `[T, E]`, is the advantage times the ratios of all agents that had theirs before."""
@@ -130,17 +130,17 @@ def update(config: Config, order: jax.Array, team: Team, rollout: Rollout) -> Te
             r = ratio(params)
             return -jnp.minimum(r * m, jnp.clip(r, 1 - config.clip, 1 + config.clip) * m).mean()
 
-        improved = minimise(loss, learner, config)  # line 11
+        improved = minimize(loss, learner, config)  # line 11
         return ratio(improved.params) * m, improved  # line 12: the next agent's M
 
     agents = (team.actors, jnp.moveaxis(rollout.observation, 2, 0), jnp.moveaxis(rollout.action, 2, 0))
-    _, actors = jax.lax.scan(improve, standardised, jax.tree.map(lambda x: x[order], agents))  # lines 10–13
+    _, actors = jax.lax.scan(improve, standardized, jax.tree.map(lambda x: x[order], agents))  # lines 10–13
     actors = jax.tree.map(lambda x: x[jnp.argsort(order)], actors)  # back in the agents' own order
 
     def value_loss(critic: list) -> jax.Array:
         return jnp.square(network(critic, rollout.state)[..., 0] - (advantage + value)).mean() / 2
 
-    return Team(actors, minimise(value_loss, team.critic, config))  # lines 14–15
+    return Team(actors, minimize(value_loss, team.critic, config))  # lines 14–15
 
 
 def make_train(config: Config) -> Callable[[jax.Array], tuple[Team, jax.Array]]:

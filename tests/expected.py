@@ -47,13 +47,13 @@ def streams(algo: Any, state: Any, batch: Any) -> tuple[list[list[int]], list[St
             return None
         return problems.sequences(algo, batch, active, np.zeros((active.shape[1], algo.settings.hidden_sizes[-1])))
 
-    if algo.settings.centralised:
-        inputs = [problems.normalised(moments, 0, np.asarray(x), ...) for x in (batch.state, batch.final_state)]
+    if algo.settings.centralized:
+        inputs = [problems.normalized(moments, 0, np.asarray(x), ...) for x in (batch.state, batch.final_state)]
         return [[0]], [Stream(*inputs, reward[..., 0], active.any(-1), final_active.any(-1), sequences(active.any(-1)))]
     made = []
     for i, group in enumerate(problems.assignment(algo.spec, algo.settings.sharing)):
         inputs = [problems.own_input(algo, x, i) for x in (batch.observation, batch.final_observation)]
-        inputs = [problems.normalised(moments, group, x, problems.own_columns(algo, i)) for x in inputs]
+        inputs = [problems.normalized(moments, group, x, problems.own_columns(algo, i)) for x in inputs]
         made.append(Stream(*inputs, reward[..., i], active[..., i], final_active[..., i], sequences(active[..., i])))
     return problems.groups_of(algo.spec, algo.settings.sharing), made
 
@@ -87,7 +87,7 @@ def update_critics(
     terminated, truncated = np.asarray(batch.terminated), np.asarray(batch.truncated)
     new_learners, new_statistics, judged = [], [], {}
     for g, members in enumerate(groups):
-        mean, scale = reference.location_and_scale(old_statistics[g]) if settings.normalise_values else (0.0, 1.0)
+        mean, scale = reference.location_and_scale(old_statistics[g]) if settings.normalize_values else (0.0, 1.0)
         for i in members:
             stream = streams[i]
             flat = stream.inputs.reshape(-1, stream.inputs.shape[-1])
@@ -105,7 +105,7 @@ def update_critics(
             judged[i] = flat, old, baseline, future, chunks
     baselines, futures = ([judged[i][k] for i in range(len(streams))] for k in (2, 3))
     team = options["reward"] == "team"
-    if not settings.centralised:
+    if not settings.centralized:
         baselines = for_the_dead(baselines, [stream.active for stream in streams], team)
         futures = for_the_dead(futures, [stream.final_active for stream in streams], team)
     advantages = [
@@ -116,7 +116,7 @@ def update_critics(
             terminated,
             truncated,
             hp.discount,
-            np.where(stream.final_active | settings.centralised | team, hp.gae_lambda, 1),
+            np.where(stream.final_active | settings.centralized | team, hp.gae_lambda, 1),
         )
         for stream, baseline, future in zip(streams, baselines, futures, strict=True)
     ]
@@ -126,7 +126,7 @@ def update_critics(
         for i in members:
             flat, old, *_, chunks = judged[i]
             pool.append((flat, old, (advantages[i] + baselines[i]).ravel(), streams[i].active.ravel(), chunks))
-        if settings.normalise_values:
+        if settings.normalize_values:
             seen = np.concatenate([target[active] for _, _, target, active, _ in pool])
             statistics = reference.update_statistics(statistics, seen, hp.value_decay)
             mean, scale = reference.location_and_scale(statistics)
@@ -215,7 +215,7 @@ def update(
 
     critics, statistics, advantages = update_critics(
         [view.read() for view in problems.critic_views(algo, state)],
-        read_statistics(state.value_statistics) if settings.normalise_values else [{}] * len(critic_groups),
+        read_statistics(state.value_statistics) if settings.normalize_values else [{}] * len(critic_groups),
         critic_groups,
         critic_streams,
         batch,
@@ -231,17 +231,17 @@ def update(
         groups,
         [problems.bounds(algo, members[0]) for members in groups],
         agents,
-        advantages * (len(agents) if settings.centralised else 1),
+        advantages * (len(agents) if settings.centralized else 1),
         order,
         improve,
     )
     columns = [problems.own_columns(algo, i) for i in range(len(agents))]
     seen = [problems.own_input(algo, batch.observation, i)[batch.active[..., i]] for i in range(len(agents))]
     actor_moments = moments(state.actor_moments, groups, seen, columns)
-    if settings.centralised:
+    if settings.centralized:
         seen, columns = [np.asarray(batch.state)[batch.active.any(-1)]], [...]
     critic_moments = moments(state.critic_moments, critic_groups, seen, columns)
-    statistics = statistics if settings.normalise_values else None
+    statistics = statistics if settings.normalize_values else None
     return Expected(actors, critics, statistics, actor_moments, critic_moments, compound, steps)
 
 

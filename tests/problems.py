@@ -15,7 +15,7 @@ import reference
 from flax.traverse_util import flatten_dict
 
 import hajax
-from hajax.core import optimisation
+from hajax.core import optimization
 from hajax.core.batches import OnPolicyBatch
 from hajax.spaces import ActionSpace, Box, Discrete, MultiDiscrete
 from hajax.spec import AgentSpec, EnvSpec
@@ -88,7 +88,7 @@ def random_batch(
 ) -> OnPolicyBatch:
     """A rollout by the contract, with terminations, truncations, action masks and a share of `inactive` agents.
 
-    The behaviour's log-probabilities differ from the state's by `noise`, so that ratios are off 1 from the start. For a
+    The behavior's log-probabilities differ from the state's by `noise`, so that ratios are off 1 from the start. For a
     policy with memory the rollout is longer, and some of its environments begin within an episode.
     """
     rng, spec = np.random.default_rng(seed), algo.spec
@@ -168,7 +168,7 @@ class Recorder:
         self._drawn.clear()
         with (
             unittest.mock.patch("jax.random.permutation", recording(jax.random.permutation)),
-            unittest.mock.patch.object(optimisation, "shuffle", recording(optimisation.shuffle)),
+            unittest.mock.patch.object(optimization, "shuffle", recording(optimization.shuffle)),
         ):
             state, info = jax.block_until_ready(self._update(key, state, batch))
         jax.effects_barrier()
@@ -219,7 +219,7 @@ class View:
     def read(self) -> reference.Learner:
         """The unpadded learner."""
         trees = []
-        adam = self.learner.optimiser
+        adam = self.learner.optimizer
         for tree in (self.learner.params, *((adam.mu, adam.nu) if adam else ())):
             flat = {name: np.asarray(x)[self.group] for name, x in flatten_dict(tree, sep="/").items()}
             own = {name: x[self.own(name, x.shape)] for name, x in flat.items()}
@@ -235,7 +235,7 @@ class View:
             assert one.keys() == other.keys()
             for name in other:
                 np.testing.assert_allclose(one[name], other[name], 0, tolerance, err_msg=f"{field} {name}")
-        adam = self.learner.optimiser
+        adam = self.learner.optimizer
         moments = [(adam.mu, None), (adam.nu, None)] if adam else []
         for padded, wanted in ((self.learner.params, before.params), *moments):
             old = flatten_dict(wanted or jax.tree.map(np.zeros_like, padded), sep="/")
@@ -257,7 +257,7 @@ def view_of(algo: Any, state: Any, agent: int) -> View:
 
 
 def critic_views(algo: Any, state: Any) -> list[View]:
-    groups = [[None]] if algo.settings.centralised else groups_of(algo.spec, algo.settings.sharing)
+    groups = [[None]] if algo.settings.centralized else groups_of(algo.spec, algo.settings.sharing)
     own = functools.partial(own_entries, spec=algo.spec, agent_id=algo.settings.agent_id)
     return [View(state.critics, g, functools.partial(own, agent=members[0])) for g, members in enumerate(groups)]
 
@@ -272,7 +272,7 @@ def own_input(algo: Any, observation: Any, agent: int) -> np.ndarray:
     )
 
 
-def normalised(moments: Any, group: int, x: np.ndarray, own: Any) -> np.ndarray:
+def normalized(moments: Any, group: int, x: np.ndarray, own: Any) -> np.ndarray:
     """(x − mean)/std, clipped to ±10, by the running moments of a group; `x` itself before the first update."""
     if moments is None or not moments.weight[group]:
         return x
@@ -285,7 +285,7 @@ def samples(algo: Any, state: Any, batch: Any, agent: int) -> reference.Samples:
     spec, space = algo.spec, algo.spec.agents[agent].action_space
     group = assignment(spec, algo.settings.sharing)[agent]
     x = own_input(algo, batch.observation, agent)
-    x = normalised(state.actor_moments, group, x, own_columns(algo, agent))
+    x = normalized(state.actor_moments, group, x, own_columns(algo, agent))
     mask = np.asarray(batch.action_mask)[:, :, agent]
 
     def rows(x):

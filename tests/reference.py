@@ -27,16 +27,16 @@ Tape = list[
 def layer_norm(p: Params, name: str, x: np.ndarray, tape: Tape) -> np.ndarray:
     scale, bias = p[f"{name}/scale"], p[f"{name}/bias"]
     inverse_std = 1 / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-    normalised = (x - x.mean(-1, keepdims=True)) * inverse_std
+    normalized = (x - x.mean(-1, keepdims=True)) * inverse_std
 
     def backward(g):
-        own = {f"{name}/scale": (g * normalised).sum(0), f"{name}/bias": g.sum(0)}
+        own = {f"{name}/scale": (g * normalized).sum(0), f"{name}/bias": g.sum(0)}
         g = g * scale
-        g = g - g.mean(-1, keepdims=True) - normalised * (g * normalised).mean(-1, keepdims=True)
+        g = g - g.mean(-1, keepdims=True) - normalized * (g * normalized).mean(-1, keepdims=True)
         return inverse_std * g, own
 
     tape.append(backward)
-    return normalised * scale + bias
+    return normalized * scale + bias
 
 
 def dense(p: Params, name: str, x: np.ndarray, tape: Tape) -> np.ndarray:
@@ -229,7 +229,7 @@ def value_loss(
     return loss.mean(), backward(slope / len(x))
 
 
-# Optimisation.
+# Optimization.
 
 
 @dataclasses.dataclass
@@ -262,7 +262,7 @@ def ppo(learner: Learner, bounds: Any, members: Any, hp: Any, learning_rate: flo
     return learner
 
 
-def standardise(advantages: Sequence[np.ndarray], active: Sequence[np.ndarray]) -> list[np.ndarray]:
+def standardize(advantages: Sequence[np.ndarray], active: Sequence[np.ndarray]) -> list[np.ndarray]:
     """(A − mean)/(std + 1e-5), the mean and standard deviation those of all active entries together."""
     pool = np.concatenate([a[mask] for a, mask in zip(advantages, active, strict=True)])
     return [(a - pool.mean()) / (pool.std() + 1e-5) for a in advantages]
@@ -284,7 +284,7 @@ def in_sequence(
     """
     new, compound = list(learners), np.ones_like(agents[0].log_prob)
     for g in range(len(groups)) if order is None else order:
-        scaled = standardise([advantages[i] for i in groups[g]], [agents[i].active for i in groups[g]])
+        scaled = standardize([advantages[i] for i in groups[g]], [agents[i].active for i in groups[g]])
         members = [(agents[i], compound * a) for i, a in zip(groups[g], scaled, strict=True)]
         new[g] = improve(g, learners[g], bounds[g], members)
         if order is not None:
@@ -294,7 +294,7 @@ def in_sequence(
     return new, compound
 
 
-# Advantages and value normalisation.
+# Advantages and value normalization.
 
 
 def gae(

@@ -1,4 +1,4 @@
-"""Advantages, value normalisation and running moments against direct computations in NumPy."""
+"""Advantages, value normalization and running moments against direct computations in NumPy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hajax.core import advantages, normalisation
+from hajax.core import advantages, normalization
 
 T, E = 6, 3
 FLOATS = hnp.arrays(float, (T, E), elements=st.floats(-10, 10))
@@ -29,7 +29,7 @@ def float64():
 @pytest.fixture(scope="module")
 def gae():
     """The library's GAE; the test's arrays pass through one compiled program."""
-    return jax.jit(advantages.generalised_advantages)
+    return jax.jit(advantages.generalized_advantages)
 
 
 @given(reward=FLOATS, value=FLOATS, next_value=FLOATS, terminated=FLAGS, truncated=FLAGS, discount=UNIT, lam=UNIT)
@@ -91,14 +91,14 @@ def test_truncation_bootstraps_from_its_own_final_value_and_termination_does_not
         assert np.abs(moved[:3, 0]).min() > 1e-3
 
 
-def test_standardise_uses_the_weighted_entries_only():
+def test_standardize_uses_the_weighted_entries_only():
     rng = np.random.default_rng(1)
     x, weight = rng.normal(2.0, 3.0, (4, 5)), rng.random((4, 5)) < 0.6
     seen = x[weight]
-    actual = np.asarray(advantages.standardise(jnp.asarray(x), jnp.asarray(weight, float)))
+    actual = np.asarray(advantages.standardize(jnp.asarray(x), jnp.asarray(weight, float)))
     np.testing.assert_allclose(actual[weight], (seen - seen.mean()) / (seen.std() + 1e-5), 0, 1e-12)
     soiled = np.where(weight, x, np.inf)
-    again = np.asarray(advantages.standardise(jnp.asarray(soiled), jnp.asarray(weight, float)))
+    again = np.asarray(advantages.standardize(jnp.asarray(soiled), jnp.asarray(weight, float)))
     np.testing.assert_array_equal(again[weight], actual[weight])
     assert advantages.weighted_mean(jnp.asarray(x), jnp.zeros((4, 5))) == 0
     weights = rng.random((4, 5))
@@ -106,35 +106,35 @@ def test_standardise_uses_the_weighted_entries_only():
     np.testing.assert_allclose(mean, np.average(x, weights=weights), 0, 1e-12)
 
 
-# Value normalisation.
+# Value normalization.
 
 
 def test_value_statistics_are_debiased_exponential_averages():
     """After batches x₁ … x_k the mean is Σ β^{k−i} x̄ᵢ / Σ β^{k−i}, and so for the squares."""
     rng, decay = np.random.default_rng(2), 0.8
-    statistics, seen = normalisation.init_value_statistics(), []
+    statistics, seen = normalization.init_value_statistics(), []
     probe = jnp.array([-3.0, 0.0, 2.5])
-    np.testing.assert_array_equal(normalisation.normalise_value(statistics, probe), probe)
-    np.testing.assert_array_equal(normalisation.denormalise_value(statistics, probe), probe)
+    np.testing.assert_array_equal(normalization.normalize_value(statistics, probe), probe)
+    np.testing.assert_array_equal(normalization.denormalize_value(statistics, probe), probe)
     for i in range(4):
         target, alive = rng.normal(5.0, 1.0 + i, (2, 7)), rng.random((2, 7)) < 0.7
         soiled = np.where(alive, target, 1e6)
-        statistics = normalisation.update_value_statistics(statistics, soiled, jnp.asarray(alive, float), decay)
+        statistics = normalization.update_value_statistics(statistics, soiled, jnp.asarray(alive, float), decay)
         seen.append(target[alive])
         powers = decay ** np.arange(len(seen))[::-1]
         mean = np.average([x.mean() for x in seen], weights=powers)
         square = np.average([(x**2).mean() for x in seen], weights=powers)
-        normalised = normalisation.normalise_value(statistics, probe)
-        np.testing.assert_allclose(normalised, (probe - mean) / np.sqrt(square - mean**2), 0, 1e-10)
-        np.testing.assert_allclose(normalisation.denormalise_value(statistics, normalised), probe, 0, 1e-12)
-    unchanged = normalisation.update_value_statistics(statistics, target, jnp.zeros((2, 7)), decay)
+        normalized = normalization.normalize_value(statistics, probe)
+        np.testing.assert_allclose(normalized, (probe - mean) / np.sqrt(square - mean**2), 0, 1e-10)
+        np.testing.assert_allclose(normalization.denormalize_value(statistics, normalized), probe, 0, 1e-12)
+    unchanged = normalization.update_value_statistics(statistics, target, jnp.zeros((2, 7)), decay)
     np.testing.assert_array_equal(unchanged, statistics)
 
 
 def test_value_variance_has_a_floor():
     ones = jnp.ones(3)
-    statistics = normalisation.update_value_statistics(normalisation.init_value_statistics(), 4 * ones, ones, 0.99999)
-    np.testing.assert_allclose(normalisation.normalise_value(statistics, jnp.array([4.0, 4.1])), [0, 1], 0, 1e-9)
+    statistics = normalization.update_value_statistics(normalization.init_value_statistics(), 4 * ones, ones, 0.99999)
+    np.testing.assert_allclose(normalization.normalize_value(statistics, jnp.array([4.0, 4.1])), [0, 1], 0, 1e-9)
 
 
 # Running moments.
@@ -142,29 +142,29 @@ def test_value_variance_has_a_floor():
 
 def test_running_moments_are_those_of_all_batches_together():
     rng, size = np.random.default_rng(3), 4
-    moments = normalisation.init_moments(size)
+    moments = normalization.init_moments(size)
     probe = rng.normal(size=(5, size))
-    np.testing.assert_array_equal(normalisation.normalise_moments(moments, probe), probe)
+    np.testing.assert_array_equal(normalization.normalize_moments(moments, probe), probe)
     rows = []
     for shape in ((2, 3), (1, 1), (2, 6), (1, 4)):
         x, alive = rng.normal([1.0, -50.0, 0.0, 7.0], [1.0, 2.0, 0.1, 30.0], (*shape, size)), rng.random(shape) < 0.6
         alive[0, 0] = True
         soiled = np.where(alive[..., None], x, 1e3)
-        moments = normalisation.update_moments(moments, jnp.asarray(soiled), jnp.asarray(alive))
+        moments = normalization.update_moments(moments, jnp.asarray(soiled), jnp.asarray(alive))
         rows = np.concatenate([rows, x[alive]]) if len(rows) else x[alive]
         assert moments.weight == len(rows)
         np.testing.assert_allclose(moments.mean, rows.mean(0), 1e-12, 1e-12)
         np.testing.assert_allclose(moments.deviation / moments.weight, rows.var(0), 1e-10, 1e-12)
-    unchanged = normalisation.update_moments(moments, jnp.asarray(x), jnp.zeros(shape))
+    unchanged = normalization.update_moments(moments, jnp.asarray(x), jnp.zeros(shape))
     jax.tree.map(np.testing.assert_array_equal, unchanged, moments)
     expected = np.clip((probe - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-8), -10, 10)
-    np.testing.assert_allclose(normalisation.normalise_moments(moments, jnp.asarray(probe)), expected, 0, 1e-10)
+    np.testing.assert_allclose(normalization.normalize_moments(moments, jnp.asarray(probe)), expected, 0, 1e-10)
 
 
 def test_real_weights_count_as_repetitions():
     rng = np.random.default_rng(4)
     x, weight = rng.normal(size=(6, 2)), rng.integers(0, 4, 6)
-    moments = normalisation.update_moments(normalisation.init_moments(2), jnp.asarray(x), jnp.asarray(weight, float))
+    moments = normalization.update_moments(normalization.init_moments(2), jnp.asarray(x), jnp.asarray(weight, float))
     repeated = np.repeat(x, weight, axis=0)
     assert moments.weight == len(repeated)
     np.testing.assert_allclose(moments.mean, repeated.mean(0), 0, 1e-12)
@@ -172,6 +172,6 @@ def test_real_weights_count_as_repetitions():
 
 
 def test_far_observations_are_clipped_and_constant_ones_become_zero():
-    moments = normalisation.update_moments(normalisation.init_moments(2), jnp.array([[1.0, 3], [2, 3]]), jnp.ones(2))
+    moments = normalization.update_moments(normalization.init_moments(2), jnp.array([[1.0, 3], [2, 3]]), jnp.ones(2))
     x = jnp.array([[100.0, 3.0], [-100.0, 3.0], [1.5, 3.0]])
-    np.testing.assert_allclose(normalisation.normalise_moments(moments, x), [[10, 0], [-10, 0], [0, 0]], 0, 1e-12)
+    np.testing.assert_allclose(normalization.normalize_moments(moments, x), [[10, 0], [-10, 0], [0, 0]], 0, 1e-12)

@@ -32,7 +32,7 @@ def test_where_all_have_the_same_state_the_update_is_that_of_one_state(name, sha
     with jax.enable_x64(True):
         settings = {"memory": memory, "chunk_length": 3} | ({"order": "fixed"} if name == "happo" else {})
         one, own = (
-            problems.make_algorithm(name, spec, sharing=sharing, normalise_observations=True, **settings)
+            problems.make_algorithm(name, spec, sharing=sharing, normalize_observations=True, **settings)
             for spec in (ONE, OWN)
         )
         updates = jax.jit(one.update), jax.jit(own.update)
@@ -96,7 +96,7 @@ def test_shapes_are_checked_wherever_a_state_comes_in():
 def test_the_step_of_a_death_is_judged_without_the_dead_agent_s_value(reward):
     """Nothing trains it. A team's: by the living, here at λ = 0. An agent's own: by what it still earned, at any λ."""
     spec = dataclasses.replace(OWN, reward=reward)
-    algo = problems.make_algorithm("ippo", spec, normalise_values=False)
+    algo = problems.make_algorithm("ippo", spec, normalize_values=False)
     _, critics = on_policy.make_networks("ippo", spec, algo.settings, None, None)
     state = problems.random_state(algo, 0)
     gae_lambda = 0.0 if reward == "team" else 0.6

@@ -458,11 +458,11 @@ def test_the_steps_measured_are_c_s(file, count):
     for name, kinds in robots.items():
         exact = kinds["faithful"]["float64"]
         assert exact["other_ends"] == 0
-        beside = file == "mamujoco" and name.rpartition("_")[0] in mamujoco.WITH_NEIGHBOURS
+        beside = file == "mamujoco" and name.rpartition("_")[0] in mamujoco.WITH_NEIGHBORS
         for kind in ("free", "contact"):
             numbers = {number: apart["max"] for number, apart in exact[kind].items() if number != "steps"}
             if exact[kind]["steps"]:
-                assert {*numbers} == {*mamujoco.MEASURED} - ({"neighbours"} if not beside else set())
+                assert {*numbers} == {*mamujoco.MEASURED} - ({"neighbors"} if not beside else set())
             assert all(greatest < 1e-9 for greatest in numbers.values()), (name, kind, numbers)
 
 

@@ -359,7 +359,7 @@ REFUSALS = {
     "logger=[csv,tensorbord]": ("logger 'tensorbord'; did you mean tensorboard?", "csv, tensorboard, wandb"),
     "on_non_finite=ignore": ("on_non_finite=ignore", "stop or continue"),
     "render=yes please": ("render=yes please", "true, false or auto"),
-    "+colour=red": ("colour=red", "num_seeds"),
+    "+color=red": ("color=red", "num_seeds"),
     "seed=${nothing}": ("nothing", "not found"),
     "algo.lr=0.1": ("algo.lr=0.1", "did you mean algo.actor_lr or algo.critic_lr"),
     "algo.clip=0.1,0.2": ("algo.clip=0.1,0.2 is a sweep", "-m"),

@@ -63,7 +63,7 @@ def test_harl_preset():
     assert (algo["hidden_sizes"], algo["activation"], algo["layer_norm"]) == ([128, 128], "relu", True)
     assert (algo["epochs"], algo["critic_epochs"], algo["minibatches"]) == (5, 5, 1)
     assert (algo["actor_lr"], algo["critic_lr"], algo["entropy_coef"]) == (5e-4, 5e-4, 0.01)
-    assert algo["normalise_values"] is True
+    assert algo["normalize_values"] is True
     assert config.compose(["preset=harl/mpe", "algo.clip=0.1", "num_envs=8"])["num_envs"] == 8
 
 

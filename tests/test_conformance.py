@@ -150,7 +150,7 @@ def test_every_form_of_sharing(name, sharing):
         ("happo", {"chunk_length": 0}, r"chunk_length=0; allowed: a whole number >= 1"),
         ("happo", {"sharing": "all"}, r"sharing='all' puts agent_0 and agent_1 in one group, but their spaces differ"),
         ("mappo", {"order": "fixed", "sharing": "none"}, r"order='fixed' of mappo; allowed: simultaneous"),
-        ("ippo", {"centralised": True, "sharing": "none"}, r"centralised=True of ippo; allowed: False"),
+        ("ippo", {"centralized": True, "sharing": "none"}, r"centralized=True of ippo; allowed: False"),
         ("haddpg", {}, r"action_space=Discrete\(n=3\) of agent_0 does not suit haddpg, .*; allowed: Box"),
         ("hatd3", {"others": "target"}, r"others='target'; allowed: replay, policy"),
         ("hatd3", {"exploration": "epsilon"}, r"exploration='epsilon'; allowed: gaussian, ou"),
@@ -197,4 +197,4 @@ def test_registering_an_algorithm_of_ones_own(monkeypatch):
 def test_a_compound_ratio_needs_the_teams_reward_whatever_the_critics():
     spec = problems.make_spec([Discrete(2)] * 2, reward="individual")
     with pytest.raises(ValueError, match=r"reward='individual' of random does not suit happo.*allowed: team"):
-        hajax.make_algorithm("happo", spec, centralised=False)
+        hajax.make_algorithm("happo", spec, centralized=False)

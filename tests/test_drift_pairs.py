@@ -18,7 +18,7 @@ from hajax.core.settings import DriftHyperparameters
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.spec import ActionLayout
-from hajax.tabular.policies import normalise
+from hajax.tabular.policies import normalize
 
 MASK = np.array([True, True, False, True])  # one action that the agent does not have
 LAYOUT = ActionLayout(np.ones(1, bool), np.zeros(1, bool), MASK[None], np.zeros(1), np.ones(1))
@@ -75,7 +75,7 @@ def test_the_exact_drift_is_the_sampled_one_s_mean(name):
     sampled, exact = PAIRS[name]
     states, draws = 50, 3
     rng = np.random.default_rng(0)
-    old, new = (normalise(jnp.asarray(1.5 * rng.normal(size=(states, 4))), jnp.asarray(MASK)) for _ in range(2))
+    old, new = (normalize(jnp.asarray(1.5 * rng.normal(size=(states, 4))), jnp.asarray(MASK)) for _ in range(2))
     advantage = jnp.asarray(rng.normal(size=(states, draws, 4)))
     gains, losses = jnp.maximum(advantage, 0).mean(1), jnp.maximum(-advantage, 0).mean(1)
     surrogate = tabular.Surrogate(gains - losses, gains, losses, jnp.ones(states), jnp.array(1.0), jnp.asarray(MASK))

@@ -291,7 +291,7 @@ def test_environment_state_holds_what_the_world_holds():
     np.testing.assert_allclose(velocities, [0.5, 0.0, 0.0, 0.0])
     assert np.flatnonzero(messages).tolist() == [3, 10 + 9]
     np.testing.assert_array_equal(goals.reshape(2, 3).argmax(-1), inner.goal)
-    # The first agent sees the colour of the second agent's goal.
+    # The first agent sees the color of the second agent's goal.
     assert timestep.observation[0, 8:11].argmax() == inner.goal[1]
     assert make_env("mpe/simple_speaker_listener", state="environment").spec.state_size == 2 * 5 + 2 + 3 + 3
     assert make_env("mpe/simple_spread", state="environment", num_agents=4).spec.state_size == 2 * 8 + 2 * 4

@@ -427,7 +427,7 @@ TINY = {"hidden_sizes": (16,), "critic_epochs": 2}
 def fought(state="ep", name="happo", **settings):
     """An algorithm on 3m, its state, and a rollout in which agents die, by actors that have strong opinions."""
     env = make_env("smax/3m", state=state, max_steps=40)
-    algo = hajax.make_algorithm(name, env, normalise_observations=True, **TINY | settings)
+    algo = hajax.make_algorithm(name, env, normalize_observations=True, **TINY | settings)
 
     @jax.jit
     def run(key):

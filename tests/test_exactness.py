@@ -63,7 +63,7 @@ def test_few_inputs_are_not_normalized(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["happo, one discrete agent", "happo, one box agent"])
 def test_happo_of_one_agent_is_ppo(name):
-    """One agent: no M anywhere, just PPO on the standardised advantage."""
+    """One agent: no M anywhere, just PPO on the standardized advantage."""
     algo, state, batch = problem(name)
     new_state, _, _ = update(name, state, batch)
     ppo = expected.update(algo, state, batch, order=None)
@@ -122,7 +122,7 @@ def test_shared_mappo_is_one_ppo_on_the_pooled_batch():
     fields.pop("sequences")
     masks = [np.concatenate(component) for component in zip(*fields.pop("available"), strict=True)]
     pool = reference.Samples(available=masks, **{name: np.concatenate(x) for name, x in fields.items()})
-    advantage = reference.standardise([np.tile(advantages[0], 3)], [pool.active])[0]
+    advantage = reference.standardize([np.tile(advantages[0], 3)], [pool.active])[0]
     passes = [[np.arange(len(advantage))]] * algo.settings.epochs
     view = problems.actor_views(algo, state)[0].read()
     ppo = reference.ppo(view, None, [(pool, advantage)], hp, hp.actor_lr, passes)
@@ -139,7 +139,7 @@ def test_shared_mappo_is_one_ppo_on_the_pooled_batch():
         "mappo, shared",
         "happo, all shared, agent id",
         "happo, gru, groups of two and one",
-        "ippo, groups, normalised observations",
+        "ippo, groups, normalized observations",
         "ippo, a team's reward, some dead",
         "ippo, gru",
     ],
@@ -149,7 +149,7 @@ def test_what_dead_agents_see_and_do_has_no_influence(name):
     algo, state, batch = problem(name)
     rng, dead = np.random.default_rng(5), ~np.asarray(batch.active)
     assert dead.any()
-    unseen = True if algo.settings.centralised else ~np.asarray(batch.final_active)[..., None]
+    unseen = True if algo.settings.centralized else ~np.asarray(batch.final_active)[..., None]
     masks = problems.random_batch(algo, state, 99).action_mask
     garbage = batch._replace(
         observation=jnp.where(dead[..., None], 30 * rng.normal(size=batch.observation.shape), batch.observation),
@@ -164,7 +164,7 @@ def test_what_dead_agents_see_and_do_has_no_influence(name):
 
 def test_agents_dead_for_an_episode_have_no_influence_on_their_critics():
     """Individual critics: an episode in which the agent is dead throughout has no influence, rewards included."""
-    name = "ippo, groups, normalised observations"
+    name = "ippo, groups, normalized observations"
     _, state, batch = problem(name)
     done = jnp.zeros_like(batch.terminated).at[1].set(True)
     dead = jnp.zeros_like(batch.active).at[:2, 0, 0].set(True).at[2:, 1, 2].set(True).at[:, 2, 1].set(True)

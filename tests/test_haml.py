@@ -1,4 +1,4 @@
-"""The mirror-learning template: drifts and their axioms, neighbourhoods, and algorithms made of them."""
+"""The mirror-learning template: drifts and their axioms, neighborhoods, and algorithms made of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import problems
 import pytest
 
 import hajax
-from hajax.core import neighbourhoods
+from hajax.core import neighborhoods
 from hajax.core.batches import group_batches
 from hajax.core.compound_ratio import GroupPolicy
 from hajax.core.drift_axioms import check_drift
@@ -120,11 +120,11 @@ def test_the_clip_s_drift_makes_the_clipped_surrogate():
     np.testing.assert_allclose(ratio * advantage - ppo_clip(change, numbers), clipped_surrogate, 0, 1e-13)
 
 
-# Neighbourhoods and coefficients, against plain loops over agents.
+# Neighborhoods and coefficients, against plain loops over agents.
 
 
-def build(drift=no_drift, neighbourhood=neighbourhoods.unrestricted, *, order="fixed", adaptive=False, **numbers):
-    trust_region = neighbourhood is neighbourhoods.kl_ball
+def build(drift=no_drift, neighborhood=neighborhoods.unrestricted, *, order="fixed", adaptive=False, **numbers):
+    trust_region = neighborhood is neighborhoods.kl_ball
     common = {"hidden_sizes": (6,), "critic_epochs": 1, "order": order}
     settings = TrustRegionSettings(**common) if trust_region else GradientSettings(**common, epochs=3)
     kind = TrustRegionHyperparameters if trust_region else DriftHyperparameters
@@ -134,7 +134,7 @@ def build(drift=no_drift, neighbourhood=neighbourhoods.unrestricted, *, order="f
         settings,
         kind(**numbers),
         drift=drift,
-        neighbourhood=neighbourhood,
+        neighborhood=neighborhood,
         adaptive=adaptive,
     )
 
@@ -170,7 +170,7 @@ def each_agent(algo):
 
 def test_gradient_step_is_one_clipped_step_of_plain_gradient_ascent():
     numbers = {"actor_lr": 0.3, "entropy_coef": 0.0, "max_grad_norm": 0.05}
-    algo = build(neighbourhood=neighbourhoods.gradient_step, **numbers)
+    algo = build(neighborhood=neighborhoods.gradient_step, **numbers)
     _, new, info = updated(algo)
     compound, norms = 1.0, []
     for i, (policy, params, samples) in enumerate(each_agent(algo)):
@@ -188,7 +188,7 @@ def test_gradient_step_is_one_clipped_step_of_plain_gradient_ascent():
         compound = compound * jnp.exp(policy.log_ratio(wanted, samples))
     np.testing.assert_allclose(info["actor_grad_norm"], norms, 1e-10)
     assert max(norms) > 0.05  # so that the step was cut
-    assert new.actors.optimiser is None
+    assert new.actors.optimizer is None
 
 
 @pytest.mark.parametrize("drift", [kl_old_new, kl_new_old, DRIFTS["squared_log_ratio"], DRIFTS["tsallis"]])
@@ -266,22 +266,22 @@ def test_a_coefficient_that_cannot_adapt_is_refused(drift, numbers, message):
 
 
 def test_a_drift_inside_the_kl_ball_is_part_of_what_a_step_must_improve():
-    free = build(no_drift, neighbourhoods.kl_ball, kl_radius=0.05)
+    free = build(no_drift, neighborhoods.kl_ball, kl_radius=0.05)
     _, _, info = updated(free)
 
     def heavy(change, numbers):
         return 50 * distributions.kl_divergence(change.old, change.new, change.layout)
 
-    _, _, held_info = updated(build(heavy, neighbourhoods.kl_ball, kl_radius=0.05))
+    _, _, held_info = updated(build(heavy, neighborhoods.kl_ball, kl_radius=0.05))
     np.testing.assert_allclose(info["expected_improvement"][0], held_info["expected_improvement"][0], 1e-10)
     assert held_info["candidate"][0] > info["candidate"][0]
     assert held_info["kl"][0] < 0.5 * info["kl"][0]
 
 
-def test_settings_that_a_neighbourhood_lacks_are_named():
+def test_settings_that_a_neighborhood_lacks_are_named():
     spec = problems.make_spec(TEAM, (3, 2, 3))
     with pytest.raises(ValueError, match="GradientSettings has no cg_iterations, line_search_steps; allowed: a Trust"):
-        haml("mine", spec, GradientSettings(), neighbourhood=neighbourhoods.kl_ball)
+        haml("mine", spec, GradientSettings(), neighborhood=neighborhoods.kl_ball)
     with pytest.raises(ValueError, match="TrustRegionHyperparameters has no actor_lr, entropy_coef; allowed: a Grad"):
         haml("mine", spec, hyperparameters=TrustRegionHyperparameters())
 

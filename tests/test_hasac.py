@@ -27,7 +27,7 @@ from hajax.core.groups import make_groups
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
 from hajax.core.mehaml import mehaml
-from hajax.core.neighbourhoods import gradient_step, kl_ball
+from hajax.core.neighborhoods import gradient_step, kl_ball
 from hajax.core.off_policy import GroupSamples
 from hajax.core.off_policy_settings import (
     SoftDriftHyperparameters,
@@ -104,7 +104,7 @@ def read(algo, state) -> reference.Team:
     ]
     temperatures = None
     if state.temperatures is not None:
-        adam = state.temperatures.optimiser
+        adam = state.temperatures.optimizer
         columns = zip(*(np.asarray(x) for x in (state.temperatures.params, adam.mu, adam.nu, adam.count)), strict=True)
         temperatures = [Learner({"x": p}, {"x": m}, {"x": v}, int(n)) for p, m, v, n in columns]
     actors = [view.read() for view in problems.actor_views(algo, state)]
@@ -460,9 +460,9 @@ def test_a_gradient_step_is_a_step_along_hasac_s_gradient():
     state = off_policy_problems.random_state(algo, 0)
     batch = off_policy_problems.random_batch(algo, 0)
     given = SoftHyperparameters(**vars(algo.hyperparameters))
-    mine = mehaml("mine", algo.spec, algo.settings, given, neighbourhood=gradient_step)
+    mine = mehaml("mine", algo.spec, algo.settings, given, neighborhood=gradient_step)
     params = jax.jit(mine.update)(jax.random.key(0), state, batch)[0].actors.params
-    moment = jax.jit(algo.update)(jax.random.key(0), state, batch)[0].actors.optimiser.mu
+    moment = jax.jit(algo.update)(jax.random.key(0), state, batch)[0].actors.optimizer.mu
     expected = jax.tree.map(lambda p, m: p - given.actor_lr * m / 0.1, state.actors.params, moment)
     assert distance(params, state.actors.params) > 1e-8
     for one, other in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
@@ -476,7 +476,7 @@ def in_a_ball(radius, **settings):
     chosen = SoftTrustRegionSettings(
         hidden_sizes=(8,), batch_size=5, expectation="exact", auto_temperature=False, cg_iterations=50, **settings
     )
-    algo = mehaml("ball", spec, chosen, numbers, neighbourhood=kl_ball)
+    algo = mehaml("ball", spec, chosen, numbers, neighborhood=kl_ball)
     state, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0)
     everything = jnp.broadcast_to(jnp.asarray(spec.action_layout.choices), batch.action_mask.shape)
     same = jax.tree.map(lambda x: jnp.broadcast_to(x[:, :1], x.shape), batch._replace(action_mask=everything))
@@ -565,7 +565,7 @@ def test_a_drift_in_a_kl_ball_on_a_mixed_team():
     steps = []
     for coef in (0.0, 1e4):
         numbers = BallWithDrift(kl_radius=0.02, drift_coef=coef)
-        algo = mehaml("mine", spec, settings, numbers, drift=DRIFTS["kl_old_new"], neighbourhood=kl_ball)
+        algo = mehaml("mine", spec, settings, numbers, drift=DRIFTS["kl_old_new"], neighborhood=kl_ball)
         state, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0, 0.3)
         new, info = jax.jit(algo.update)(jax.random.key(0), state, batch)
         assert all(np.isfinite(x).all() for x in info.values())
@@ -574,20 +574,20 @@ def test_a_drift_in_a_kl_ball_on_a_mixed_team():
     assert 0 <= steps[1] < steps[0]
 
 
-def test_a_neighbourhood_needs_its_settings_and_a_soft_form():
+def test_a_neighborhood_needs_its_settings_and_a_soft_form():
     spec = problems.make_spec([Discrete(2)])
     with pytest.raises(ValueError, match="SoftSettings has no cg_iterations, line_search_steps; allowed: a SoftTrust"):
-        mehaml("mine", spec, SoftSettings(), neighbourhood=kl_ball)
+        mehaml("mine", spec, SoftSettings(), neighborhood=kl_ball)
     with pytest.raises(
         ValueError, match=r"SoftHyperparameters has no kl_radius, .*; allowed: a SoftTrustRegionHyperparam"
     ):
-        mehaml("mine", spec, None, SoftHyperparameters(), neighbourhood=kl_ball)
+        mehaml("mine", spec, None, SoftHyperparameters(), neighborhood=kl_ball)
     with pytest.raises(ValueError, match="SoftHyperparameters has no clip, which ppo_clip reads; allowed: any class"):
         mehaml("mine", spec, drift=DRIFTS["ppo_clip"])
     with pytest.raises(
-        ValueError, match="neighbourhood has no soft form; allowed: unrestricted, gradient_step, kl_ball"
+        ValueError, match="neighborhood has no soft form; allowed: unrestricted, gradient_step, kl_ball"
     ):
-        mehaml("mine", spec, neighbourhood=kl_ball._replace(soft=None))
+        mehaml("mine", spec, neighborhood=kl_ball._replace(soft=None))
 
 
 def distance(a, b):

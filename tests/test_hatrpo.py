@@ -24,10 +24,10 @@ from hajax.core.batches import GroupBatch, group_batches
 from hajax.core.compound_ratio import GroupPolicy, improve_in_sequence
 from hajax.core.drifts import no_drift
 from hajax.core.groups import Groups
-from hajax.core.neighbourhoods import MirrorObjective, kl_ball
+from hajax.core.neighborhoods import MirrorObjective, kl_ball
 from hajax.core.on_policy import estimate, make_networks
-from hajax.core.optimisation import Learner
-from hajax.core.trust_region import Direction, line_search, linearise, natural_gradient_step
+from hajax.core.optimization import Learner
+from hajax.core.trust_region import Direction, line_search, linearize, natural_gradient_step
 from hajax.envs.base import Environment
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
@@ -76,7 +76,7 @@ def test_fisher_product_is_that_of_the_explicit_hessian(kind, memory):
 
     @jax.jit
     def fisher_product(v):
-        around = linearise(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
+        around = linearize(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
         return ravel_pytree(around.fisher_product(unravel(v)))[0]
 
     matrix = jax.jit(jax.hessian(lambda x: policy.mean_kl(params, unravel(x), samples)))(flat)
@@ -97,7 +97,7 @@ def test_the_longest_step_reaches_the_radius_to_second_order(kind, damping):
 
     @jax.jit
     def step_and_products(direction):
-        around = linearise(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
+        around = linearize(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
         # A gradient of the objective lies in the range of the Fisher matrix.
         gradient = around.fisher_product(direction)
         step, expected = natural_gradient_step(around.fisher_product, gradient, 0.3, damping, iterations=10)

@@ -151,7 +151,7 @@ def test_an_agent_that_observes_nothing_learns_by_its_bias(memory, state):
         "actor_lr": 0.02,
         "memory": memory,
         "chunk_length": 5,
-        "normalise_observations": True,
+        "normalize_observations": True,
     }
     algo = hajax.make_algorithm("happo", env, **settings)
     state_, _ = jax.jit(hajax.make_train(env, algo, total_steps=4_000, num_envs=8, rollout_length=10))(
@@ -250,17 +250,17 @@ def float64():
 
 
 @pytest.mark.parametrize(
-    ("name", "normalise", "joined"),
+    ("name", "normalize", "joined"),
     [*((name, True, True) for name in TEAMS), *((name, False, False) for name in ("happo", "haddpg", "hasac"))],
 )
-def test_what_is_shown_of_an_inactive_agent_does_not_matter(name, normalise, joined, float64):
+def test_what_is_shown_of_an_inactive_agent_does_not_matter(name, normalize, joined, float64):
     """Whatever it is, the update is the same to the last bit: parameters, optimizers, statistics, diagnostics."""
     spec = problems.make_spec(TEAMS[name], (2, 3, 1))
     if joined:
         spec = dataclasses.replace(spec, state_size=6, state_from_observations=True)
     off_policy = name in OFF_POLICY
     own = {"batch_size": 7, "n_step": 2, "policy_delay": 2} if off_policy else {}
-    algo = hajax.make_algorithm(name, spec, hidden_sizes=(4,), sharing="none", normalise_observations=normalise, **own)
+    algo = hajax.make_algorithm(name, spec, hidden_sizes=(4,), sharing="none", normalize_observations=normalize, **own)
     if off_policy:
         state = jax.jit(algo.init)(jax.random.key(0))
         batch = off_policy_problems.random_batch(algo, 1, inactive=0.4)

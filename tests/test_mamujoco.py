@@ -38,7 +38,7 @@ def reacher():
     return env._replace(reset=jax.jit(env.reset), step=jax.jit(env.step))
 
 
-def test_full_observations_are_standardised_and_tell_the_agents_apart(reacher):
+def test_full_observations_are_standardized_and_tell_the_agents_apart(reacher):
     _, shown = reacher.reset(jax.random.key(0))
     seen = np.asarray(shown.observation)
     np.testing.assert_allclose(seen.mean(1), 0, atol=1e-6)
@@ -222,7 +222,7 @@ def test_rewards_and_ends_by_hand():
         low = {"qpos": [0, 0, 0.19], "qvel": [0], "cfrc_ext": [[0, 0, 3, 0, 0, 0.5]]}
         contact = 5e-4 * 1.25 if version == "v5" else 0
         assert judged(tasks.ant, version, **low) == (pytest.approx(alive - contact), True)
-        bent = {"qpos": [0, 0, 0.9], "ctrl": [0.4], "mass": [1, 3], "centre": [[0, 0, 0]] * 2, "cfrc_ext": [[1e4] * 6]}
+        bent = {"qpos": [0, 0, 0.9], "ctrl": [0.4], "mass": [1, 3], "center": [[0, 0, 0]] * 2, "cfrc_ext": [[1e4] * 6]}
         contact = 10 if version == "v5" else 0
         expected = 5 * alive - 0.1 * 0.16 - contact
         assert judged(tasks.humanoid, version, **bent) == (pytest.approx(expected), True)

@@ -98,19 +98,19 @@ def test_a_capsule_upright_on_a_tilted_plane_has_a_frame(precision):
 def test_nearest_points_are_nearest():
     """No pair of 201 x 201 points is nearer; segments that cross, are parallel, or are points, too."""
     rng = np.random.default_rng(0)
-    centre, half, other, other_half = rng.normal(size=(4, 40, 3))
+    center, half, other, other_half = rng.normal(size=(4, 40, 3))
     other_half[:5] = 2 * half[:5]
     half[5:10] = 0
     other_half[8:15] = 0
-    other[15:20] = centre[15:20]
+    other[15:20] = center[15:20]
     x = np.linspace(-1, 1, 201)
     with jax.enable_x64(True):
-        one, two = jax.device_get(jax.jit(jax.vmap(nearest))(centre, half, other, other_half))
+        one, two = jax.device_get(jax.jit(jax.vmap(nearest))(center, half, other, other_half))
     for i in range(40):
-        first, second = centre[i] + x[:, None] * half[i], other[i] + x[:, None] * other_half[i]
+        first, second = center[i] + x[:, None] * half[i], other[i] + x[:, None] * other_half[i]
         on_grid = np.linalg.norm(first[:, None] - second, axis=-1).min()
         assert np.linalg.norm(one[i] - two[i]) <= on_grid + 1e-12
-        for point, middle, reach in ((one[i], centre[i], half[i]), (two[i], other[i], other_half[i])):
+        for point, middle, reach in ((one[i], center[i], half[i]), (two[i], other[i], other_half[i])):
             np.testing.assert_allclose(np.cross(point - middle, reach), 0, atol=1e-12)
             assert np.linalg.norm(point - middle) <= np.linalg.norm(reach) + 1e-12
 

@@ -14,7 +14,7 @@ from hajax.envs.mamujoco.robots import find_robot
 
 FIELDS = "xpos xquat xmat xipos ximat xanchor xaxis geom_xpos geom_xmat site_xpos site_xmat"
 
-# Every kind of joint, off its body's centre and turned; three kinds of bodies at one distance; a body that is led.
+# Every kind of joint, off its body's center and turned; three kinds of bodies at one distance; a body that is led.
 TREE = """
 <mujoco>
   <worldbody>

@@ -31,12 +31,12 @@ def test_a_step_is_mujoco_s(name, version):
     """
     robot, _, partition = name.rpartition("_")
     given = mujoco_oracle.transitions(robot, version, 200)
-    neighbours = mujoco_oracle.local_observations(robot, partition, given) if version == "v5" else None
+    neighbors = mujoco_oracle.local_observations(robot, partition, given) if version == "v5" else None
     with jax.enable_x64(True):
-        apart = measured.differences(measured.our_steps(name, version, given), given, neighbours)
+        apart = measured.differences(measured.our_steps(name, version, given), given, neighbors)
     assert apart["other_ends"] == 0
     for kind in ("free", "contact"):
-        fields = {*measured.MEASURED} - ({"neighbours"} if neighbours is None else set())
+        fields = {*measured.MEASURED} - ({"neighbors"} if neighbors is None else set())
         for field in fields if apart[kind]["steps"] else ():
             assert apart[kind][field]["max"] < 1e-9, (kind, field)
 
@@ -86,7 +86,7 @@ def test_a_new_episode_shows_what_mujoco_derives(robot):
         data.qvel[:] = rng.normal(size=model.nv)
         shown = jax.jit(physics.settle)(data.qpos.copy(), data.qvel.copy())[1]
         mujoco.mj_forward(model, data)
-        theirs = {"qpos": data.qpos, "position": data.xpos, "centre": data.xipos, "mass": model.body_mass}
+        theirs = {"qpos": data.qpos, "position": data.xpos, "center": data.xipos, "mass": model.body_mass}
         theirs |= {name: getattr(data, name) for name in ("qvel", "ctrl", "cinert", "cvel", "qfrc_actuator")}
         theirs |= {"tendon_length": data.ten_length, "tendon_velocity": data.ten_velocity}
         for name, value in theirs.items():

@@ -71,7 +71,7 @@ def make_algorithm(order: str) -> Any:
         gae_lambda=CONFIG.gae_lambda,
         value_loss="squared",
         clip_value=False,
-        normalise_values=False,
+        normalize_values=False,
     )
 
 

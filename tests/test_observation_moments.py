@@ -1,4 +1,4 @@
-"""`normalise_observations` of the off-policy algorithms: whose statistics, of what, and what sees them."""
+"""`normalize_observations` of the off-policy algorithms: whose statistics, of what, and what sees them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def float64():
         yield
 
 
-def normalised(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def normalized(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """`x` `[…, O]` in units of the rows `seen` `[M, O]`."""
     return np.clip((x - seen.mean(0)) / np.sqrt(seen.var(0) + 1e-8), -10, 10)
 
@@ -37,7 +37,7 @@ def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
     training and evaluation sees the same units."""
     spec = problems.make_spec(spaces, (4, 2, 4))
     algo, plain = (
-        off_policy_problems.make_algorithm(name, spec, sharing=SHARING, batch_size=40, normalise_observations=on)
+        off_policy_problems.make_algorithm(name, spec, sharing=SHARING, batch_size=40, normalize_observations=on)
         for on in (True, False)
     )
     state, update, plain_update = algo.init(jax.random.key(0)), jax.jit(algo.update), jax.jit(plain.update)
@@ -62,13 +62,13 @@ def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
 
         def seen(x):
             rows = [np.concatenate(observations[group]) for group in SHARING]
-            return np.stack([normalised(np.asarray(x)[..., i, :], rows[i]) for i in range(3)], -2)
+            return np.stack([normalized(np.asarray(x)[..., i, :], rows[i]) for i in range(3)], -2)
 
         by_hand = batch._replace(
             observation=seen(batch.observation),
             final_observation=seen(batch.final_observation),
-            state=normalised(np.asarray(batch.state), np.concatenate(states)),
-            final_state=normalised(np.asarray(batch.final_state), np.concatenate(states)),
+            state=normalized(np.asarray(batch.state), np.concatenate(states)),
+            final_state=normalized(np.asarray(batch.final_state), np.concatenate(states)),
         )
         assert np.abs(by_hand.final_observation).max() == 10
         key = jax.random.key(turn)

@@ -207,7 +207,7 @@ SMALL = {"hidden_sizes": (8,), "batch_size": 16, "buffer_size": 120, "warmup_ste
 
 def test_a_vmapped_seed_trains_as_the_seed_alone_and_numbers_are_traced():
     env = linear_quadratic()
-    algo = hajax.make_algorithm("hatd3", env, **SMALL, normalise_observations=True)
+    algo = hajax.make_algorithm("hatd3", env, **SMALL, normalize_observations=True)
     train = hajax.make_train(env, algo, total_steps=40 + 12 * 32, num_envs=4, rollout_length=8)
     keys = jax.random.split(jax.random.key(0), 3)
     together, metrics = jax.jit(jax.vmap(train))(keys)
@@ -352,7 +352,7 @@ def test_dead_agents_learn_nothing_and_teach_nobody(name):
     for shift in (0.0, 3.0):
         seen = batch.observation.at[..., 1, :].add(shift)
         new, _ = jax.jit(algo.update)(jax.random.key(0), state, batch._replace(active=active, observation=seen))
-        moments.append(new.actors.optimiser.mu)
+        moments.append(new.actors.optimizer.mu)
     living, dead = (jax.tree.map(lambda x, i=i: x[i], moments[0]) for i in (0, 1))
     assert max(float(np.abs(x).max()) for x in jax.tree.leaves(living)) > 1e-4
     assert not any(np.any(x) for x in jax.tree.leaves(dead))

@@ -67,13 +67,13 @@ def test_constraints_are_names_and_versions_only():
 
 
 def test_constraints_pin_every_direct_dependency_and_the_fast_jax():
-    normalised = {re.sub(r"[-_.]+", "-", name).lower() for name in constraints()}
+    normalized = {re.sub(r"[-_.]+", "-", name).lower() for name in constraints()}
     extras = PROJECT["optional-dependencies"]
     for requirement in [*PROJECT["dependencies"], *itertools.chain(*extras.values())]:
         if requirement.startswith("hajax["):  # an extra of its own, which is among them
             continue
         name = re.match(r"[A-Za-z0-9._-]+", requirement)[0]
-        assert re.sub(r"[-_.]+", "-", name).lower() in normalised, requirement
+        assert re.sub(r"[-_.]+", "-", name).lower() in normalized, requirement
     assert constraints()["jax"] == constraints()["jaxlib"] == "0.9.2"
 
 

@@ -43,7 +43,7 @@ def learning(algorithm: str, **settings):
     [
         ("happo", {"order": "fixed", "agent_id": True}),
         ("mappo", {"layer_norm": False}),
-        ("ippo", {"normalise_observations": True}),
+        ("ippo", {"normalize_observations": True}),
         ("happo", {"order": "fixed", "memory": "gru", "chunk_length": 3}),
     ],
 )

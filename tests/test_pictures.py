@@ -159,7 +159,7 @@ class TestDrawings:
         state = state.replace(p_pos=state.p_pos.at[1].set(jnp.array([-2.4, 0.0])))
         assert drawn(env, state, [[0.0], [0.0], [0.0]]).get_xlim() == (-3, 3)
 
-    def test_goals_are_ringed_in_the_colour_of_the_agent_that_should_go_there(self):
+    def test_goals_are_ringed_in_the_color_of_the_agent_that_should_go_there(self):
         env, state = opened("mpe/simple_reference")
         state = state.replace(goal=jnp.array([2, 0]))
         found = circles(drawn(env, state, [[0.0], [0.0]]))

@@ -174,7 +174,7 @@ def test_seeds_and_checkpoints_are_chosen(run):
 def test_statistics_of_observations_are_loaded_with_the_policy(tmp_path):
     """An off-policy run's: the policy is that of the plain algorithm, shown what was seen in their units."""
     path = tmp_path / "run"
-    settings = [*TINY_OFF_POLICY, "total_steps=104", "algo.normalise_observations=true", f"out_dir={path}"]
+    settings = [*TINY_OFF_POLICY, "total_steps=104", "algo.normalize_observations=true", f"out_dir={path}"]
     assert main(["train", *settings]) == 0
     policy = hajax.load_policy(path, seed=1)
     moments = policy.state.moments.observation

@@ -122,7 +122,7 @@ def counting(length: int) -> Environment:
 def played() -> tuple[Any, Any, Any]:
     """An algorithm, its state, and a rollout over ends of episodes that begins within one, by `act` itself."""
     env = counting(4)
-    algo = problems.make_algorithm("happo", env.spec, memory="gru", chunk_length=3, normalise_values=False)
+    algo = problems.make_algorithm("happo", env.spec, memory="gru", chunk_length=3, normalize_values=False)
     state = problems.random_state(algo, 2)
 
     @jax.jit
@@ -225,7 +225,7 @@ def test_chunks_change_the_gradient_and_nothing_else():
     _, state, batch = played()
     results = {}
     for length in (9, 3, 1):
-        one_pass = {"epochs": 1, "critic_epochs": 1, "normalise_values": False, "order": "fixed"}
+        one_pass = {"epochs": 1, "critic_epochs": 1, "normalize_values": False, "order": "fixed"}
         algo = problems.make_algorithm("happo", counting(4).spec, memory="gru", chunk_length=length, **one_pass)
         results[length] = jax.jit(algo.update, compiler_options=problems.QUICK)(jax.random.key(0), state, batch)
     whole, info = results[9]
@@ -234,7 +234,7 @@ def test_chunks_change_the_gradient_and_nothing_else():
         for name in ("policy_loss", "entropy", "value_loss"):
             np.testing.assert_allclose(info[name][0], other[name][0], 0, 1e-10)
         for part in ("actors", "critics"):
-            kernels = [getattr(s, part).optimiser.mu["gru"]["kernel"] for s in (whole, new)]
+            kernels = [getattr(s, part).optimizer.mu["gru"]["kernel"] for s in (whole, new)]
             assert float(jnp.abs(kernels[0] - kernels[1]).max() / jnp.abs(kernels[0]).max()) > 1e-4
 
 

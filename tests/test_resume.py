@@ -281,7 +281,7 @@ def test_more_steps(run, working_directory):
 
 @pytest.mark.parametrize(
     "settings",
-    [["algo=hasac"], ["algo=maddpg", "algo.exploration=ou", "algo.sharing=all", "algo.normalise_observations=true"]],
+    [["algo=hasac"], ["algo=maddpg", "algo.exploration=ou", "algo.sharing=all", "algo.normalize_observations=true"]],
     ids=["temperatures", "noise and statistics"],
 )
 def test_more_steps_of_an_off_policy_run(settings, working_directory):

@@ -13,13 +13,13 @@ from hajax.cli import config, report
 from hajax.cli.evaluate import results_table
 from hajax.cli.programs import build, evaluation_keys, seed_keys
 from hajax.cli.report import print_sweep
-from hajax.cli.run_directory import summarise_returns
+from hajax.cli.run_directory import summarize_returns
 from hajax.cli.schedule import make_schedule
 from hajax.cli.settings import validate
 
 
 def test_a_single_seed_has_no_interval():
-    assert summarise_returns(np.array([2.0])) == {"mean": 2.0, "iqm": 2.0, "ci95": None, "per_seed": [2.0]}
+    assert summarize_returns(np.array([2.0])) == {"mean": 2.0, "iqm": 2.0, "ci95": None, "per_seed": [2.0]}
 
 
 def test_learning_rates_decay_over_the_run():
@@ -61,7 +61,7 @@ def test_an_environment_s_own_metrics_are_in_the_table_of_an_evaluation(capsys):
     returns = np.array([[1.0, 3.0], [2.0, 2.0]])
     found = {"run": "runs/3m", "step": 5, "episodes": 2, "deterministic": True, "seeds": [4, 5]}
     found |= {
-        "return": summarise_returns(returns.mean(1)),
+        "return": summarize_returns(returns.mean(1)),
         "episode_length": [7.0, 8.0],
         "metrics": {"win": [0.5, 1.0]},
     }
@@ -72,9 +72,9 @@ def test_an_environment_s_own_metrics_are_in_the_table_of_an_evaluation(capsys):
 
 
 def test_an_environment_s_own_metrics_are_in_the_table_of_a_run(capsys):
-    values = summarise_returns(np.array([1.0, 2.0]))
+    values = summarize_returns(np.array([1.0, 2.0]))
     summary = {"algo": "happo", "env": "smax/3m", "eval_step": 5, "eval_episodes": 2, "seeds": [4, 5]}
-    summary |= {"eval_return": values, "eval_metrics": {"win": summarise_returns(np.array([0.25, 0.5]))}}
+    summary |= {"eval_return": values, "eval_metrics": {"win": summarize_returns(np.array([0.25, 0.5]))}}
     summary |= {"steps_per_second": None, "compile_seconds": 1.0, "wall_seconds": 2.0}
     Console(width=100).print(report.results_table(summary))
     assert ["win,", "mean", "0.38"] in [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 import hajax
 from hajax.cli import scenes
-from hajax.colours import CYCLE
+from hajax.colors import CYCLE
 from hajax.envs.mamujoco import from_file, share, tasks
-from hajax.envs.mamujoco.drawing import body_colours, robot_scene
+from hajax.envs.mamujoco.drawing import body_colors, robot_scene
 from hajax.envs.mamujoco.environment import RobotState
 from hajax.envs.mamujoco.physics import PhysicsState, faithful, fast
 from hajax.envs.mamujoco.robots import ROBOTS
@@ -44,15 +44,15 @@ def turned(reacher):
     return at(jnp.stack([rest.at[0].set(angle) for angle in (0.0, 1.0, 2.0)]))
 
 
-def test_agents_have_their_colours_and_the_simulation_s_model_keeps_its_own(reacher):
+def test_agents_have_their_colors_and_the_simulation_s_model_keeps_its_own(reacher):
     model = reacher.scene.model
-    for name, colour in (("link0", CYCLE[0]), ("link1", CYCLE[1]), ("target", "#999999")):
+    for name, color in (("link0", CYCLE[0]), ("link1", CYCLE[1]), ("target", "#999999")):
         rgba = model.geom_rgba[model.geom(name).id]
-        assert bytes(np.round(rgba[:3] * 255).astype(np.uint8)).hex() == colour[1:].lower()
+        assert bytes(np.round(rgba[:3] * 255).astype(np.uint8)).hex() == color[1:].lower()
     robot = ROBOTS["reacher"]
     simulation = in_mujoco(robot, faithful(robot.model("v5"), robot.frame_skip), "v5")
     before = simulation.model.geom_rgba.copy()
-    scene = robot_scene(simulation, body_colours(simulation, [["joint0"], ["joint1"]]))
+    scene = robot_scene(simulation, body_colors(simulation, [["joint0"], ["joint1"]]))
     np.testing.assert_array_equal(simulation.model.geom_rgba, before)
     assert (scene.seconds, scene.flat) == (pytest.approx(0.02), True)
 
@@ -102,8 +102,8 @@ def test_mujoco_s_pictures_show_the_agents(opengl, reacher, turned):
     axes = Figure().add_subplot()
     scenes.rendered(reacher).draw(axes, at(reacher.scene.qpos(turned)[1]), None, PAID)
     pixels = axes.images[0].get_array().astype(int)
-    for colour in ((pixels[..., 2] - pixels[..., 0] > 40), (pixels[..., 0] - pixels[..., 2] > 40)):
-        assert colour.sum() > 200
+    for color in ((pixels[..., 2] - pixels[..., 0] > 40), (pixels[..., 0] - pixels[..., 2] > 40)):
+        assert color.sum() > 200
 
 
 def test_without_opengl_one_line_says_so_and_auto_draws(reacher, monkeypatch):

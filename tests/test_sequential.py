@@ -69,7 +69,7 @@ def test_random_order_draws_every_permutation():
     assert set(orders) == set(itertools.permutations(range(3)))
 
 
-def relabelled(state: Any, batch: Any, agents: list[int]) -> tuple[Any, Any]:
+def relabeled(state: Any, batch: Any, agents: list[int]) -> tuple[Any, Any]:
     """The same problem with agent `agents[i]` in place i."""
     fields = ("observation", "action_mask", "active", "action", "log_prob", "reward", "final_observation")
     return (
@@ -86,7 +86,7 @@ def test_a_permuted_order_gives_the_permuted_result(agents):
     new_state, info, (order,) = update(name, state, batch, key=0)
     renamed = [agents.index(i) for i in order]
     for key in itertools.count():
-        permuted, permuted_info, (drawn,) = update(name, *relabelled(state, batch, agents), key)
+        permuted, permuted_info, (drawn,) = update(name, *relabeled(state, batch, agents), key)
         if drawn.tolist() == renamed:
             break
     expected.assert_trees_close(permuted.actors, expected.take(new_state.actors, agents, 0), 1e-10)
@@ -100,7 +100,7 @@ def test_simultaneous_ignores_the_order_and_sequential_does_not():
     assert drawn == []
     assert info["compound_ratio"] == 1
     for agents in ([1, 2, 0], [2, 1, 0]):
-        permuted, _, _ = update("mappo, unshared", *relabelled(state, batch, agents), key=7)
+        permuted, _, _ = update("mappo, unshared", *relabeled(state, batch, agents), key=7)
         expected.assert_trees_close(permuted.actors, expected.take(at_once.actors, agents, 0), 1e-13)
     # HAPPO from the same state (with as many epochs): only the first of the order does not see any M.
     for order in itertools.permutations(range(3)):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hajax.core.optimisation import shuffle
+from hajax.core.optimization import shuffle
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 31, 32, 33, 2048, 4000, 2**20 + 1])
@@ -26,8 +26,8 @@ def test_every_sample_is_equally_likely_in_every_quarter(size):
         assert stats.chisquare(counts, expected).pvalue > 1e-3
 
 
-def test_neighbours_are_parted():
-    """Which samples share a minibatch is independent: pairs of neighbours are in the same half half of the time."""
+def test_neighbors_are_parted():
+    """Which samples share a minibatch is independent: pairs of neighbors are in the same half half of the time."""
     orders = np.asarray(jax.vmap(lambda key: shuffle(key, 512))(jax.random.split(jax.random.key(2), 1000)))
     half = np.argsort(orders, axis=1) >= 256
     together = (half[:, 1:] == half[:, :-1]).mean()

@@ -31,7 +31,7 @@ def test_interval_holds_the_estimate_and_is_reproducible():
     assert low < narrow[0] < narrow[1] < high
 
 
-def test_interval_covers_the_true_centre_about_as_often_as_it_says():
+def test_interval_covers_the_true_center_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
     intervals = [bootstrap_interval(rng.normal(size=20), resamples=500) for _ in range(200)]
     assert 0.85 <= np.mean([low <= 0 <= high for low, high in intervals]) <= 0.99

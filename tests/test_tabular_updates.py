@@ -1,4 +1,4 @@
-"""One exact update: maximisers against a search over the simplex, the axioms of drifts, inequality (5) by hand."""
+"""One exact update: maximizers against a search over the simplex, the axioms of drifts, inequality (5) by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from tabular_reference import ByHand, games_and_policies, one
 from hajax import tabular
 from hajax.envs.games import trap_of_heterogeneity_payoff
 from hajax.tabular import solvers, tilts
-from hajax.tabular.policies import LOG_LEAST, kl_divergence, log_policy, normalise
+from hajax.tabular.policies import LOG_LEAST, kl_divergence, log_policy, normalize
 
 DRIFTS = {
     "none": tabular.no_drift(),
@@ -20,8 +20,8 @@ DRIFTS = {
     "squared_log_ratio": tabular.squared_log_ratio_drift(0.3, 0.5),
     "squared_log_ratio, 0.8": tabular.squared_log_ratio_drift(0.3, 0.8),
 }
-NEIGHBOURHOODS = {
-    "all": tabular.no_neighbourhood(),
+NEIGHBORHOODS = {
+    "all": tabular.no_neighborhood(),
     "kl_ball": tabular.kl_ball(0.05),
     "gradient_step": tabular.gradient_step(0.5),
 }
@@ -43,7 +43,7 @@ def surrogates(number, seed=0):
     mask = jnp.array([True, True, False, True])
     keys = jax.random.split(jax.random.key(seed), 3)
     gains, losses = jax.random.uniform(keys[0], (2, number, 4)) * jax.random.bernoulli(keys[1], 0.8, (2, number, 4))
-    old = normalise(2 * jax.random.normal(keys[2], (number, 4)), mask)
+    old = normalize(2 * jax.random.normal(keys[2], (number, 4)), mask)
     return old, tabular.Surrogate(gains - losses, gains, losses, jnp.ones(number), jnp.array(1.0), mask)
 
 
@@ -74,7 +74,7 @@ def best_found(objective, old, surrogate, allowed=None):
             noise = jax.random.normal(key, (400, 4))
             weights = jnp.exp(best) + width * noise  # moves on the simplex, and in its logarithm
             near = jnp.concatenate([log_policy(jnp.maximum(weights, 0), surrogate.mask)])
-            near = jnp.concatenate([near, normalise(best + 10 * width * noise, surrogate.mask)])
+            near = jnp.concatenate([near, normalize(best + 10 * width * noise, surrogate.mask)])
             scores = jax.vmap(score)(near)
             better = scores.max() > value
             return (jnp.where(better, near[scores.argmax()], best), jnp.maximum(value, scores.max())), None
@@ -92,12 +92,12 @@ def surrogate_axes():
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
 @pytest.mark.parametrize("name", [*DRIFTS, *WRONG])
-def test_maximisers_are_not_beaten_by_a_search(name, alpha):
+def test_maximizers_are_not_beaten_by_a_search(name, alpha):
     drift = (DRIFTS | WRONG)[name]
     old, surrogate = surrogates(40)
     if name in WRONG and alpha:
         with pytest.raises(ValueError, match="temperature"):
-            drift.maximise(old, surrogate, alpha)
+            drift.maximize(old, surrogate, alpha)
         return
 
     def objective(new, old, surrogate):
@@ -110,7 +110,7 @@ def test_maximisers_are_not_beaten_by_a_search(name, alpha):
         def within(new, old, surrogate):
             return (jnp.where(surrogate.mask, jnp.abs(new - old), 0) <= limit + 1e-12).all()
 
-    new = jax.jit(drift.maximise, static_argnums=2)(old, surrogate, alpha)
+    new = jax.jit(drift.maximize, static_argnums=2)(old, surrogate, alpha)
     np.testing.assert_allclose(jnp.exp(new).sum(-1), 1, rtol=1e-12)
     assert (jnp.exp(new)[:, 2] == 0).all()  # the action that the agent does not have
     if within is not None:
@@ -173,29 +173,29 @@ def test_max_penalty_is_the_argmax_of_algorithm_1(penalty):
     size = jnp.sqrt(divergence[0])
     for _ in range(200):  # and any other direction
         noise = size * rng.uniform(0, 1) * rng.normal(size=old.shape)
-        assert objective(normalise(new + noise, mask)) <= best + 1e-14
+        assert objective(normalize(new + noise, mask)) <= best + 1e-14
 
 
 @pytest.mark.parametrize("name", DRIFTS)
 def test_drifts_satisfy_the_axioms(name):
     drift = DRIFTS[name]
     old, surrogate = surrogates(200)
-    new = normalise(old + jax.random.normal(jax.random.key(5), old.shape), surrogate.mask)
+    new = normalize(old + jax.random.normal(jax.random.key(5), old.shape), surrogate.mask)
     np.testing.assert_allclose(drift.divergence(old, old, surrogate), 0, atol=1e-14)
     divergence = drift.divergence(new, old, surrogate)
     assert (divergence >= -1e-15).all()
     assert name == "none" or (divergence > 1e-3).mean() > 0.5
     # Zero gradient: along any direction the drift is of second order.
     step = 1e-4
-    near = normalise(old + step * (new - old), surrogate.mask)
+    near = normalize(old + step * (new - old), surrogate.mask)
     assert (drift.divergence(near, old, surrogate) <= 100 * step**2).all()
 
 
 def test_wrong_drifts_break_the_axiom_that_they_are_named_after():
     old, surrogate = surrogates(200)
-    new = normalise(old + jax.random.normal(jax.random.key(5), old.shape), surrogate.mask)
+    new = normalize(old + jax.random.normal(jax.random.key(5), old.shape), surrogate.mask)
     step = 1e-4
-    near = normalise(old + step * (new - old), surrogate.mask)
+    near = normalize(old + step * (new - old), surrogate.mask)
     for name, drift in WRONG.items():
         far, here, close = (drift.divergence(policy, old, surrogate) for policy in (new, old, near))
         assert (far < -1e-3).any() == (name == "negative")
@@ -220,24 +220,24 @@ def test_clip_is_happo_s_objective():
 
 def test_an_action_that_had_vanished_comes_back():
     mask = jnp.ones(3, bool)
-    old = normalise(jnp.array([0.0, -300.0, LOG_LEAST]), mask)[None]
+    old = normalize(jnp.array([0.0, -300.0, LOG_LEAST]), mask)[None]
     surrogate = surrogates(1)[1]._replace(action_value=jnp.array([[0.0, 0.5, 1.0]]), mask=mask)
     for drift in (tabular.reverse_kl_drift(0.5), tabular.tsallis_drift(0.2, 0.5)):
-        assert jnp.exp(drift.maximise(old, surrogate, 0.0))[0, 2] > 0.4
+        assert jnp.exp(drift.maximize(old, surrogate, 0.0))[0, 2] > 0.4
     ball = tabular.kl_ball(0.05)(tabular.no_drift(), old, surrogate, 0.0)
     np.testing.assert_allclose(jnp.exp(ball)[0], [np.exp(-0.05), 0, 1 - np.exp(-0.05)], rtol=0, atol=1e-9)
     for drift, coefficient, order in (
         (tabular.reverse_kl_drift(0.5), 0.5, 0.0),
         (tabular.tsallis_drift(0.2, 0.5), 0.2, 0.5),
     ):
-        soft, temperature = drift.maximise(old, surrogate, 0.4), 0.4
+        soft, temperature = drift.maximize(old, surrogate, 0.4), 0.4
         pull = coefficient / (1 - order) * jnp.exp((1 - order) * (old - soft))
         derivative = surrogate.action_value - temperature * soft + pull
         assert jnp.exp(soft)[0, 2] > 0.2
         np.testing.assert_allclose(derivative - derivative[:, :1], 0, rtol=0, atol=1e-9)  # equal at a maximum inside
     policy = old
     for _ in range(1100):
-        policy = tabular.kl_drift(0.1).maximise(policy, surrogate, 0.0)
+        policy = tabular.kl_drift(0.1).maximize(policy, surrogate, 0.0)
     assert jnp.exp(policy)[0, 2] > 0.99
 
 
@@ -294,7 +294,7 @@ def test_simultaneous_agents_answer_the_old_policies():
     @jax.jit
     def answer(agent):
         surrogate = tabular.make_surrogate(game, values, policy, jnp.zeros(4, bool), agent, False)
-        return drift.maximise(policy[agent], surrogate, 0.0)
+        return drift.maximize(policy[agent], surrogate, 0.0)
 
     for agent in range(4):
         np.testing.assert_allclose(at_once[agent], answer(agent), rtol=1e-12)
@@ -330,8 +330,8 @@ def test_mehaml_at_zero_temperature_is_haml():
     """The solvers for a temperature, as it vanishes, against the closed forms that HAML uses."""
     old, surrogate = surrogates(60)
     for name in ("kl", "reverse_kl", "tsallis", "squared_log_ratio", "squared_log_ratio, 0.8"):
-        general = jax.jit(DRIFTS[name].maximise)(old, surrogate, jnp.array(1e-13))
-        closed = DRIFTS[name].maximise(old, surrogate, 0.0)
+        general = jax.jit(DRIFTS[name].maximize)(old, surrogate, jnp.array(1e-13))
+        closed = DRIFTS[name].maximize(old, surrogate, 0.0)
         np.testing.assert_allclose(jnp.exp(general), jnp.exp(closed), rtol=0, atol=1e-10)
     games, policies = games_and_policies(8)
     keys = jax.random.split(jax.random.key(0), 8)
@@ -339,7 +339,7 @@ def test_mehaml_at_zero_temperature_is_haml():
     for name, place, small in (("reverse_kl", "all", 1e-13), ("kl", "gradient_step", 0.0), ("clip", "kl_ball", 0.0)):
 
         def play(alpha, name=name, place=place):
-            update = tabular.mehaml(DRIFTS[name], NEIGHBOURHOODS[place], temperature=alpha)
+            update = tabular.mehaml(DRIFTS[name], NEIGHBORHOODS[place], temperature=alpha)
             return jnp.exp(jax.vmap(update)(keys, games, policies)[0])
 
         policy = jax.jit(play)(small), jax.jit(lambda play=play: play(0.0))()
@@ -358,22 +358,22 @@ def test_small_temperatures_approach_the_hard_updates():
     old, surrogate = surrogates(60)
     best = jnp.sort(jnp.where(surrogate.mask, surrogate.action_value, -jnp.inf), -1)
     clear = best[:, -1] - best[:, -2] > 0.05
-    soft = DRIFTS["none"].maximise(old, surrogate, 1e-4)
-    hard = DRIFTS["none"].maximise(old, surrogate, 0.0)
+    soft = DRIFTS["none"].maximize(old, surrogate, 1e-4)
+    hard = DRIFTS["none"].maximize(old, surrogate, 0.0)
     np.testing.assert_allclose(jnp.exp(soft)[clear], jnp.exp(hard)[clear], atol=1e-12)
     operators = [
-        tabular.mirror_operator(DRIFTS["clip"], DRIFTS["clip"].maximise(old, surrogate, alpha), old, surrogate, 0.0)
+        tabular.mirror_operator(DRIFTS["clip"], DRIFTS["clip"].maximize(old, surrogate, alpha), old, surrogate, 0.0)
         for alpha in (1e-7, 0.0)
     ]
     np.testing.assert_allclose(*operators, rtol=0, atol=1e-6)  # α log 3 at most
 
 
 def test_divergences_of_tiny_steps_are_exact():
-    old = normalise(jnp.array([0.3, -1.0, 0.5]), jnp.ones(3, bool))
+    old = normalize(jnp.array([0.3, -1.0, 0.5]), jnp.ones(3, bool))
     direction = jnp.array([1.0, -2.0, 0.5])
     mean = jnp.exp(old) @ direction
     for size in (1e-3, 1e-6, 1e-8):
-        new = normalise(old + size * direction, jnp.ones(3, bool))
+        new = normalize(old + size * direction, jnp.ones(3, bool))
         exact = size**2 / 2 * (jnp.exp(old) @ (direction - mean) ** 2)
         np.testing.assert_allclose(kl_divergence(old, new), exact, rtol=1e-2 if size > 1e-4 else 1e-5)
 

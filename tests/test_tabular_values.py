@@ -45,8 +45,8 @@ def test_values_are_those_of_the_definitions(alpha):
             sum(hand.probability(hand.policies[0], s, a) * q[(s, *a)] for a in hand.joint_actions)
             for s in range(hand.states)
         ]
-        centred = q - np.reshape(mean_q, (-1,) + (1,) * (q.ndim - 1))
-        np.testing.assert_allclose(values.advantage[k][inside], centred, **CLOSE)
+        centered = q - np.reshape(mean_q, (-1,) + (1,) * (q.ndim - 1))
+        np.testing.assert_allclose(values.advantage[k][inside], centered, **CLOSE)
 
 
 @pytest.mark.parametrize("discount", [0.5, 0.99])
@@ -196,7 +196,7 @@ def problems():
     with jax.enable_x64(True):
         games, old, far = games_and_policies(60, policies=2, discount=(0.0, 0.99))
         nearness = jnp.linspace(0.01, 1, 60)[:, None, None, None]
-        new = jax.vmap(lambda game, weights: tabular.policies.normalise(weights, game.action_mask[:, None]))(
+        new = jax.vmap(lambda game, weights: tabular.policies.normalize(weights, game.action_mask[:, None]))(
             games, (1 - nearness) * old + nearness * far
         )
         orders = jax.vmap(lambda key: jax.random.permutation(key, 4))(jax.random.split(jax.random.key(7), 60))

@@ -1,4 +1,4 @@
-"""Seeds and hyperparameters as vmapped axes: the same numbers, one trace, no LAPACK (nor in the initialiser)."""
+"""Seeds and hyperparameters as vmapped axes: the same numbers, one trace, no LAPACK (nor in the initializer)."""
 
 from __future__ import annotations
 
@@ -178,12 +178,12 @@ def test_vmapped_init_and_update_call_no_lapack(memory):
     states = jax.eval_shape(jax.vmap(algo.init), keys)
     assert foreign_calls(jax.vmap(algo.init), keys) == set()
     assert foreign_calls(jax.vmap(algo.update), keys, states, stack([batch] * SEEDS)) == set()
-    # The check itself: flax's own orthogonal initialiser would be found.
+    # The check itself: flax's own orthogonal initializer would be found.
     decomposed = foreign_calls(jax.vmap(lambda key: jax.nn.initializers.orthogonal()(key, (4, 3))), keys)
     assert any("geqrf" in name for name in decomposed)
 
 
-# The orthogonal initialiser.
+# The orthogonal initializer.
 
 
 @pytest.mark.usefixtures("float64")
@@ -211,12 +211,12 @@ def test_masked_kernels_are_orthogonal_on_the_rows_that_exist(rows, columns):
 
 @pytest.mark.usefixtures("float64")
 def test_nearly_dependent_rows_stay_orthogonal_and_zero_rows_zero():
-    from hajax.nn.initializers import orthonormalise_rows
+    from hajax.nn.initializers import orthonormalize_rows
 
     rng = np.random.default_rng(0)
     first = rng.normal(size=6)
     rows = np.stack([first, first + 1e-9 * rng.normal(size=6), np.zeros(6), rng.normal(size=6)])
-    basis = np.asarray(orthonormalise_rows(jnp.asarray(rows)))
+    basis = np.asarray(orthonormalize_rows(jnp.asarray(rows)))
     np.testing.assert_allclose(basis @ basis.T, np.diag([1, 1, 0, 1]), 0, 1e-12)
     assert not basis[2].any()
     np.testing.assert_allclose(basis[0], first / np.linalg.norm(first), 0, 1e-12)

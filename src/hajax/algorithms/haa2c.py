@@ -10,7 +10,7 @@ import flax.linen as nn
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import no_drift
 from hajax.core.haml import haml
-from hajax.core.neighbourhoods import unrestricted
+from hajax.core.neighborhoods import unrestricted
 from hajax.core.settings import GradientHyperparameters as Hyperparameters
 from hajax.core.settings import GradientSettings
 from hajax.spec import EnvSpec
@@ -45,7 +45,7 @@ def haa2c(
         settings,
         hyperparameters or Hyperparameters(),
         drift=no_drift,
-        neighbourhood=unrestricted,
+        neighborhood=unrestricted,
         actor=actor,
         critic=critic,
     )

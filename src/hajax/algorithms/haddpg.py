@@ -33,7 +33,7 @@ def haddpg(
 
     a joint critic in which the agents before it already do what their new policies would, and those after it what the
     replay says that they did. (HARL takes the latter from the current policies: `others="policy"`.) There is no drift
-    and no neighbourhood but the learning rate.
+    and no neighborhood but the learning rate.
 
     For arguments and errors see `core.deterministic.deterministic_policy_gradient`, which is the algorithm.
     """

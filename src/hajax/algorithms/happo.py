@@ -1,4 +1,4 @@
-"""HAPPO: heterogeneous-agent proximal policy optimisation.
+"""HAPPO: heterogeneous-agent proximal policy optimization.
 
 Kuba et al., *Trust Region Policy Optimisation in Multi-Agent Reinforcement Learning* (ICLR 2022), Algorithm 3:
 https://arxiv.org/abs/2109.11251.
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import PolicyChange, ppo_clip
 from hajax.core.haml import haml
-from hajax.core.neighbourhoods import unrestricted
+from hajax.core.neighborhoods import unrestricted
 from hajax.core.settings import GradientHyperparameters as Hyperparameters
 from hajax.core.settings import GradientSettings
 from hajax.spec import EnvSpec
@@ -31,7 +31,7 @@ def happo(
 ) -> Algorithm:
     """HAPPO for the team that `spec` describes.
 
-    Agents update one after another in random order. Agent i_m maximises the clipped surrogate (Eq. 11)
+    Agents update one after another in random order. Agent i_m maximizes the clipped surrogate (Eq. 11)
 
         E[min(r · M, clip(r, 1 ± ε) · M)] + c · H,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
@@ -51,7 +51,7 @@ def happo(
         settings,
         hyperparameters or Hyperparameters(),
         drift=ppo_clip,
-        neighbourhood=unrestricted,
+        neighborhood=unrestricted,
         diagnostics=clip_fraction,
         actor=actor,
         critic=critic,

@@ -33,7 +33,7 @@ def hasac(
 
         E[min_j Q_j(s, a_new^{i_1:m-1}, a^{i_m}, a^{i_m+1:n}) − α log π(a^{i_m}|o^{i_m})],   a^{i_m} ~ π,
 
-    by reparametrised samples: a Gaussian squashed by tanh for Boxes, a Gumbel softmax for choices (or, with
+    by reparametrized samples: a Gaussian squashed by tanh for Boxes, a Gumbel softmax for choices (or, with
     `expectation="exact"`, all choices). The agents before it act by their new policies, those after it by their
     current ones, over which the paper's multi-agent Q is an expectation. (HARL leaves the log of an action's scale out
     of its log-probability, and its target entropy of choices comes out as 0.)

@@ -1,4 +1,4 @@
-"""HATRPO: heterogeneous-agent trust region policy optimisation.
+"""HATRPO: heterogeneous-agent trust region policy optimization.
 
 Kuba et al., *Trust Region Policy Optimisation in Multi-Agent Reinforcement Learning* (ICLR 2022), Algorithm 2:
 https://arxiv.org/abs/2109.11251.
@@ -11,7 +11,7 @@ import flax.linen as nn
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import no_drift
 from hajax.core.haml import haml
-from hajax.core.neighbourhoods import kl_ball
+from hajax.core.neighborhoods import kl_ball
 from hajax.core.settings import TrustRegionHyperparameters as Hyperparameters
 from hajax.core.settings import TrustRegionSettings
 from hajax.spec import EnvSpec
@@ -29,7 +29,7 @@ def hatrpo(
 ) -> Algorithm:
     """HATRPO for the team that `spec` describes.
 
-    Agents update one after another in random order. Agent i_m maximises (Eq. 7)
+    Agents update one after another in random order. Agent i_m maximizes (Eq. 7)
 
         E[r · M]   subject to   E[KL(π_old(·|oᵐ) ‖ π_new(·|oᵐ))] ≤ δ,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
@@ -41,7 +41,7 @@ def hatrpo(
     Other than HARL's code: the KL divergence is the true one for every kind of action, and over active steps only; the
     damping bends the direction but does not shorten the step; and the test of the step is Algorithm 2's and the KL's.
 
-    It is mirror learning with no drift in the neighbourhood `kl_ball`. For arguments and errors see `core.haml.haml`,
+    It is mirror learning with no drift in the neighborhood `kl_ball`. For arguments and errors see `core.haml.haml`,
     which is the algorithm. The info holds, per agent: `kl`, `expected_improvement` (of the longest step) and
     `improvement`, whether the step was `accepted`, and at which `candidate` j.
     """
@@ -51,7 +51,7 @@ def hatrpo(
         settings,
         hyperparameters or Hyperparameters(),
         drift=no_drift,
-        neighbourhood=kl_ball,
+        neighborhood=kl_ball,
         actor=actor,
         critic=critic,
     )

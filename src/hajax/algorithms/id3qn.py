@@ -24,7 +24,7 @@ from hajax.core.observation_moments import with_running_moments
 from hajax.core.off_policy import Info, OffPolicyState
 from hajax.core.off_policy_settings import DuelingSettings
 from hajax.core.off_policy_settings import IndependentQHyperparameters as Hyperparameters
-from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
+from hajax.core.optimization import Learner, adam_step, decayed, init_learner
 from hajax.core.own_values import OwnValues
 from hajax.core.transitions import OffPolicyBatch, discounted
 from hajax.spec import EnvSpec

@@ -14,7 +14,7 @@ from hajax.core.settings import GradientHyperparameters as Hyperparameters
 from hajax.core.settings import GradientSettings
 from hajax.spec import EnvSpec
 
-DEFAULTS = GradientSettings(order="simultaneous", sharing="type", centralised=False)
+DEFAULTS = GradientSettings(order="simultaneous", sharing="type", centralized=False)
 
 
 def ippo(
@@ -31,5 +31,5 @@ def ippo(
     serves too, as every agent's own; once an agent is dead, the living agents' values stand for its own). Actors and
     critics are shared alike: one of each per kind of agent by default.
     """
-    settings.require("ippo", order="simultaneous", centralised=False)
+    settings.require("ippo", order="simultaneous", centralized=False)
     return happo(spec, settings, hyperparameters, actor=actor, critic=critic, name="ippo")

@@ -29,5 +29,5 @@ def maa2c(
     Every agent ascends E[r · Â] against the *old* policies of all others: M = Â. Agents with equal spaces share a
     policy by default (the paper's MAA2C-S); `sharing="none"` gives each its own (MAA2C-NS).
     """
-    settings.require("maa2c", order="simultaneous", centralised=True)
+    settings.require("maa2c", order="simultaneous", centralized=True)
     return haa2c(spec, settings, hyperparameters, actor=actor, critic=critic, name="maa2c")

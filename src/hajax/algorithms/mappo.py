@@ -27,8 +27,8 @@ def mappo(
 ) -> Algorithm:
     """MAPPO for the team that `spec` describes; arguments and errors as in `happo`.
 
-    Every agent maximises E[min(r · Â, clip(r, 1 ± ε) · Â)] against the *old* policies of all others: M = Â. Agents with
+    Every agent maximizes E[min(r · Â, clip(r, 1 ± ε) · Â)] against the *old* policies of all others: M = Â. Agents with
     equal spaces share a policy by default (the whole team, if all have them); `sharing="none"` gives each its own.
     """
-    settings.require("mappo", order="simultaneous", centralised=True)
+    settings.require("mappo", order="simultaneous", centralized=True)
     return happo(spec, settings, hyperparameters, actor=actor, critic=critic, name="mappo")

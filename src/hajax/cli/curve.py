@@ -10,13 +10,13 @@ import numpy as np
 
 from hajax.cli.run_files import run_curve
 from hajax.cli.run_groups import Group, Line, Panel, make_panels
-from hajax.colours import CYCLE
+from hajax.colors import CYCLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-# Told apart without colour too: dashes and markers repeat with other periods than colours.
+# Told apart without color too: dashes and markers repeat with other periods than colors.
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS = "os^Dv"
 # What a reader can take in under the picture, in characters of a line.
@@ -84,7 +84,7 @@ def time_unit(times: Sequence[np.ndarray]) -> tuple[str, float]:
 
 
 def style(index: int) -> dict[str, Any]:
-    """Colour, dashes and marker of the line with that number."""
+    """Color, dashes and marker of the line with that number."""
     return {
         "color": CYCLE[index % len(CYCLE)],
         "linestyle": DASHES[index % len(DASHES)],
@@ -130,7 +130,7 @@ def _handle(index: int, label: str, num_seeds: Sequence[int]) -> Line2D:
 
 
 def _explanations() -> list[Any]:
-    """What the kinds of lines mean, in grey."""
+    """What the kinds of lines mean, in gray."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

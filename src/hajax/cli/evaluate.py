@@ -41,7 +41,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         return 0
     import numpy as np
 
-    from hajax.cli.run_directory import summarise_returns
+    from hajax.cli.run_directory import summarize_returns
     from hajax.cli.tables import write_json
 
     path = run_directory(given.directories[0])
@@ -54,7 +54,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         "episodes": given.values["--episodes"],
         "deterministic": not given.values["--stochastic"],
         "seeds": list(seeds),
-        "return": summarise_returns(returns.mean(axis=1)),
+        "return": summarize_returns(returns.mean(axis=1)),
         "episode_returns": returns.tolist(),
         "episode_length": [float(x) for x in results["episode_length"].mean(axis=1)],
         "metrics": {

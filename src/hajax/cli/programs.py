@@ -180,7 +180,7 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
 
     advance_all = jax.jit(advance, donate_argnums=0)
     evaluate_all = jax.jit(jax.vmap(evaluate))
-    # What runs rarely isn't worth LLVM's last optimisations.
+    # What runs rarely isn't worth LLVM's last optimizations.
     quick: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile beside it
         advancing = threads.submit(advance_all.lower(traced.run_state, jnp.zeros((), int), jnp.zeros((), bool)).compile)

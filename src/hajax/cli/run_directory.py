@@ -206,7 +206,7 @@ def finished_summary(path: Path, total_steps: int) -> dict[str, Any] | None:
     return summary if summary.get("total_steps") == total_steps else None
 
 
-def summarise_returns(returns: np.ndarray) -> dict[str, Any]:
+def summarize_returns(returns: np.ndarray) -> dict[str, Any]:
     """The summary of `[num_seeds]` mean returns.
 
     `ci95` is the 95% bootstrap interval of the interquartile mean over seeds, `null` for a single seed.

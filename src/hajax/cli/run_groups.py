@@ -146,7 +146,7 @@ def steps_line(group: Group) -> Line:
         steps = np.intersect1d(steps, run.steps)
     returns = np.concatenate([run.returns[np.isin(run.steps, steps)] for run in group.runs], axis=1)
     seeds = [(run.steps, column) for run in group.runs for column in run.returns.T]
-    return summarise_seeds(group.label, seeds, steps, returns)
+    return summarize_seeds(group.label, seeds, steps, returns)
 
 
 def seconds_line(group: Group) -> Line:
@@ -168,10 +168,10 @@ def seconds_line(group: Group) -> Line:
         times = np.unique(np.concatenate([seconds for seconds, _ in tracks]))
         times = times[(times >= start) & (times <= end)]
     columns = [np.interp(times, x, y) if len(x) else times for x, y in seeds]
-    return summarise_seeds(group.label, seeds, times, np.array(columns).T.reshape(len(times), len(seeds)))
+    return summarize_seeds(group.label, seeds, times, np.array(columns).T.reshape(len(times), len(seeds)))
 
 
-def summarise_seeds(label: str, seeds: list[Track], x: np.ndarray, returns: np.ndarray) -> Line:
+def summarize_seeds(label: str, seeds: list[Track], x: np.ndarray, returns: np.ndarray) -> Line:
     """The interquartile mean over seeds of `returns` `[K, S]`, with the 95% stratified bootstrap interval.
 
     All seeds are of one task, which is a single stratum. Where a seed has no return (it diverged), there is no mean.

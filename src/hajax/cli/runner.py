@@ -30,7 +30,7 @@ from hajax.cli.programs import (
     trace,
 )
 from hajax.cli.progress import TrainingProgress
-from hajax.cli.run_directory import RunDirectory, summarise_returns, versions
+from hajax.cli.run_directory import RunDirectory, summarize_returns, versions
 from hajax.cli.run_files import evaluated_metrics
 from hajax.cli.schedule import Schedule
 from hajax.cli.settings import TrainSettings, as_dict
@@ -118,7 +118,7 @@ def run(
         ) as bar:
             this = Run(settings, team, schedule, directory, clock, keys, bar, loggers)
             programs, outcome = train(this, traced, run_state, stop)
-        summary = summarise(this, programs, outcome)
+        summary = summarize(this, programs, outcome)
         write_json(path / "summary.json", summary)  # first, since it is what one least wants to lose
     finally:
         for logger in loggers:
@@ -243,7 +243,7 @@ def evaluation_rows(
     return rows
 
 
-def summarise(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]:
+def summarize(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]:
     """The contents of `summary.json`; returns are those of the last evaluation, NaN for a seed that failed."""
     settings, schedule, clock = this.settings, this.schedule, this.clock
     steps = schedule.step(outcome.iterations)
@@ -260,15 +260,15 @@ def summarise(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]
         "seeds": [settings.seed + k for k in range(settings.num_seeds)],
         "eval_step": evaluated_at,
         "eval_episodes": settings.eval.episodes,
-        "eval_return": summarise_returns(_returns(this, "eval_return_mean", evaluated_at)),
+        "eval_return": summarize_returns(_returns(this, "eval_return_mean", evaluated_at)),
     }
     summary["eval_metrics"] = {
-        name: summarise_returns(_returns(this, column, evaluated_at))
+        name: summarize_returns(_returns(this, column, evaluated_at))
         for name, column in evaluated_metrics(this.directory.metrics.columns).items()
         if name != "return"
     }
     if settings.eval.stochastic:
-        summary["eval_stochastic_return"] = summarise_returns(
+        summary["eval_stochastic_return"] = summarize_returns(
             _returns(this, "eval_stochastic_return_mean", evaluated_at)
         )
     if outcome.failures:

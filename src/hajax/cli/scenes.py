@@ -101,7 +101,7 @@ def without_end(model: Any) -> None:
     for geom in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE):
         material, half = model.geom_matid[geom], model.geom_size[geom, :2].copy()
         model.geom_size[geom, :2] = 0
-        # Of a plane without an end a texture's repeats are those of a metre, whatever `texuniform` says.
+        # Of a plane without an end a texture's repeats are those of a meter, whatever `texuniform` says.
         if material >= 0 and (half > 0).all() and not model.mat_texuniform[material]:
             model.mat_texrepeat[material] /= 2 * half
 

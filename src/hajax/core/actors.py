@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.core.groups import Groups
-from hajax.core.normalisation import RunningMoments, normalise_moments
+from hajax.core.normalization import RunningMoments, normalize_moments
 from hajax.core.settings import TeamSettings
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
@@ -139,7 +139,7 @@ class TeamActors:
         shape of `memory_input` says.
         """
         if moments is not None:
-            observation = normalise_moments(moments, observation)
+            observation = normalize_moments(moments, observation)
         inputs = (observation, tables.observation_mask, tables.layout, action_mask, memory_input)
         parameters, memory = self.module.apply({"params": params}, *inputs)
         return parameters, memory

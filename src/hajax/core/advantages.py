@@ -1,4 +1,4 @@
-"""Generalised advantage estimation, telling truncation from termination."""
+"""Generalized advantage estimation, telling truncation from termination."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def generalised_advantages(
+def generalized_advantages(
     reward: jax.Array,
     value: jax.Array,
     next_value: jax.Array,
@@ -43,7 +43,7 @@ def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(weight > 0, x, 0) * weight) / jnp.where(total > 0, total, 1)
 
 
-def standardise(x: jax.Array, weight: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+def standardize(x: jax.Array, weight: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     """(x − mean) / (std + ε) with mean and standard deviation weighted by `weight`."""
     mean = weighted_mean(x, weight)
     std = jnp.sqrt(weighted_mean(jnp.square(x - mean), weight))

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from hajax.core.actors import TeamActors, policy_input
-from hajax.core.advantages import generalised_advantages, standardise
+from hajax.core.advantages import generalized_advantages, standardize
 from hajax.core.critics import ValueFunctions
 from hajax.core.groups import Groups
 from hajax.core.inactive import blank
-from hajax.core.normalisation import RunningMoments, ValueStatistics, denormalise_value
+from hajax.core.normalization import RunningMoments, ValueStatistics, denormalize_value
 from hajax.nn.recurrence import MemoryInput
 from hajax.spec import EnvSpec
 
@@ -125,8 +125,8 @@ def on_policy_batch(
 class Estimates(NamedTuple):
     """Per step and critic, `[T, E, V]`."""
 
-    value: jax.Array  # in the critic's own (normalised) units
-    advantage: jax.Array  # in reward units, not standardised
+    value: jax.Array  # in the critic's own (normalized) units
+    advantage: jax.Array  # in reward units, not standardized
     target: jax.Array  # advantage + value, in reward units
     active: jax.Array  # bool: the critic's agent (the team: any agent) was alive
 
@@ -142,7 +142,7 @@ class GroupBatch(NamedTuple):
     action_mask: jax.Array | None  # bool [K, B, D, C]; None if the environment masks no actions
     action: jax.Array  # [K, B, D]
     log_prob: jax.Array  # [K, B]
-    advantage: jax.Array  # [K, B], standardised over the group's active samples
+    advantage: jax.Array  # [K, B], standardized over the group's active samples
     weight: jax.Array  # [K, B], 1 where a real member was alive, else 0
     memory_input: MemoryInput | None = None  # memory [K, B, H] before a sequence, flags [K, B, L]; None: no memory
 
@@ -213,12 +213,12 @@ def estimate(
         if statistics is None:
             return value
         per_value = jax.tree.map(lambda x: x[jnp.array(critics.groups.assignment)], statistics)
-        return denormalise_value(per_value, value)
+        return denormalize_value(per_value, value)
 
     value, final_value = critics.of_rollout(params, moments, batch)
     final_value = critics.fill_inactive(in_reward_units(final_value), batch.final_active)
     baseline = critics.fill_inactive(in_reward_units(value), batch.active)
-    advantage = generalised_advantages(
+    advantage = generalized_advantages(
         reward=batch.reward[..., : value.shape[-1]],
         value=baseline,
         next_value=final_value,
@@ -232,7 +232,7 @@ def estimate(
 
 
 def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> GroupBatch:
-    """The policy's samples of every group, `[G, K, B, …]`, with standardised advantages."""
+    """The policy's samples of every group, `[G, K, B, …]`, with standardized advantages."""
     groups = actors.groups
 
     def grouped(x):
@@ -253,7 +253,7 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
         action_mask=grouped(batch.action_mask) if actors.spec.masks_actions else None,
         action=blank(grouped(batch.action), weight),
         log_prob=blank(grouped(batch.log_prob), weight),
-        advantage=blank(jax.vmap(standardise)(advantage, weight), weight),
+        advantage=blank(jax.vmap(standardize)(advantage, weight), weight),
         weight=weight,
         memory_input=memory_input,
     )

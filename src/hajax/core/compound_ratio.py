@@ -20,8 +20,8 @@ from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.advantages import weighted_mean
 from hajax.core.batches import GroupBatch, in_chunks
 from hajax.core.drifts import PolicyChange
-from hajax.core.normalisation import RunningMoments
-from hajax.core.optimisation import Learner
+from hajax.core.normalization import RunningMoments
+from hajax.core.optimization import Learner
 from hajax.core.sequential import draw_permutation, sequential_update
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
@@ -99,7 +99,7 @@ def improve_in_sequence(
       key: drawn from for the permutation and by `improve`.
       order: `random`, `fixed`, or `simultaneous` (no group sees another's change: M = Â).
       learners: stacked `[G, …]`.
-      samples: of all groups, `[G, K, B, …]`, with standardised advantages; with a memory, the rollout's sequences.
+      samples: of all groups, `[G, K, B, …]`, with standardized advantages; with a memory, the rollout's sequences.
       improve: `(key, policy, learner, samples) -> (learner, info)`, one group's whole improvement on its samples
         `[K, B, …]`, whose `advantage` is M; with a memory, they are the rollout's sequences, of which
         `policy.samples_of` makes the chunks to learn from.

@@ -13,7 +13,7 @@ import numpy as np
 
 from hajax.core.actors import policy_input, policy_input_mask
 from hajax.core.groups import Groups
-from hajax.core.normalisation import RunningMoments, normalise_moments
+from hajax.core.normalization import RunningMoments, normalize_moments
 from hajax.nn.networks import Critic, init_params
 from hajax.nn.recurrence import GRU, MemoryInput, empty_memory_input
 from hajax.spec import EnvSpec
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ValueFunctions:
-    """Static description of the critics. `V` of them judge a step: V = 1 if centralised, V = N if individual.
+    """Static description of the critics. `V` of them judge a step: V = 1 if centralized, V = N if individual.
 
-    The centralised critic is a team of one "agent" that observes the state, so both kinds are one code path:
+    The centralized critic is a team of one "agent" that observes the state, so both kinds are one code path:
     parameters stacked over groups, values `[…, V]`. Where every agent has a state of its own
     (`EnvSpec.state_per_agent`), it is a team of N that share their parameters: one critic, V = N values.
 
@@ -38,7 +38,7 @@ class ValueFunctions:
     spec: EnvSpec
     agent_groups: Groups
     torso: nn.Module
-    centralised: bool
+    centralized: bool
     agent_id: bool
     gru: GRU | None = None
     chunk_length: int = 1  # steps of a sample, if there is a memory
@@ -50,31 +50,31 @@ class ValueFunctions:
     @property
     def joint(self) -> bool:
         """Whether one value judges the whole team, V = 1."""
-        return self.centralised and not self.spec.state_per_agent
+        return self.centralized and not self.spec.state_per_agent
 
     @functools.cached_property
     def groups(self) -> Groups:
-        if not self.centralised:
+        if not self.centralized:
             return self.agent_groups
         return Groups((0,) if self.joint else (0,) * self.spec.num_agents)
 
     @functools.cached_property
     def mask(self) -> np.ndarray | None:
         """bool `[G, S]`, or `None` if nothing is padded."""
-        if self.centralised:
+        if self.centralized:
             return None
         mask = policy_input_mask(self.spec, self.agent_id)
         return None if mask.all() else mask[self.groups.first_member]
 
     @property
     def input_size(self) -> int:
-        if self.centralised:
+        if self.centralized:
             return self.spec.state_size
         return self.spec.observation_size + (self.spec.num_agents if self.agent_id else 0)
 
     def inputs(self, observation: jax.Array, state: jax.Array) -> jax.Array:
         """What the critics see, `[…, V, S]`, from observations `[…, N, O]` and states `[…, S]` or `[…, N, S]`."""
-        if self.centralised:
+        if self.centralized:
             return state[..., None, :] if self.joint else state
         return policy_input(self.spec, observation, self.agent_id)
 
@@ -94,13 +94,13 @@ class ValueFunctions:
         inputs: jax.Array,
         memory_input: MemoryInput | None = None,
     ) -> tuple[jax.Array, Any]:
-        """One group's values `[…]` for inputs `[…, S]`, in normalised units if values are normalised.
+        """One group's values `[…]` for inputs `[…, S]`, in normalized units if values are normalized.
 
         Also its memory after every step, `()` without a `gru`; with one, inputs are single steps or sequences, as the
         shape of `memory_input` says.
         """
         if moments is not None:
-            inputs = normalise_moments(moments, inputs)
+            inputs = normalize_moments(moments, inputs)
         value, memory = self.module.apply({"params": params}, inputs, mask, memory_input)
         return value, memory
 

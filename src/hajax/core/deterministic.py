@@ -19,7 +19,7 @@ from hajax.core.joint_critics import ActionValues
 from hajax.core.observation_moments import with_running_moments
 from hajax.core.off_policy import GroupActor, GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import DeterministicHyperparameters, DeterministicSettings
-from hajax.core.optimisation import Learner, decayed, descend, init_learner
+from hajax.core.optimization import Learner, decayed, descend, init_learner
 from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.squashing import clip_to_bounds, native, squashed_mean
 from hajax.spaces import Box

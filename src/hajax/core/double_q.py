@@ -20,7 +20,7 @@ from hajax.core.inactive import blank
 from hajax.core.observation_moments import with_running_moments
 from hajax.core.off_policy import GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import DoubleQHyperparameters, DoubleQSettings
-from hajax.core.optimisation import Learner, decayed, descend, init_learner
+from hajax.core.optimization import Learner, decayed, descend, init_learner
 from hajax.core.own_values import OwnValues, ValueTables, best, make_dueling
 from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.dueling import Dueling, action_values

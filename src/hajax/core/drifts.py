@@ -2,7 +2,7 @@
 
 A heterogeneous-agent drift functional (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Definition 1:
 https://arxiv.org/abs/2208.01682) is nowhere negative, and zero with zero gradient where the new policy is the old one.
-Agent i_m then maximises E[r · M − D] (Definition 3), in any neighbourhood of its policy, and the team's return cannot
+Agent i_m then maximizes E[r · M − D] (Definition 3), in any neighborhood of its policy, and the team's return cannot
 fall. `check_drift` tests a functional of one's own.
 
 A drift here is an elementwise function `(change, numbers) -> [K, B]` (for policies with memory `[K, B, L]`) whose mean

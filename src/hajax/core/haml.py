@@ -1,4 +1,4 @@
-"""Heterogeneous-agent mirror learning: give a drift and a neighbourhood, get an algorithm.
+"""Heterogeneous-agent mirror learning: give a drift and a neighborhood, get an algorithm.
 
 Kuba et al., *Heterogeneous-Agent Mirror Learning* (2022), Algorithm Template 1: https://arxiv.org/abs/2208.01682.
 HAPPO, HATRPO and HAA2C are instances, and so is whatever `docs/mirror-learning.md` shows how to write in ten lines.
@@ -18,9 +18,9 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.batches import GroupBatch, OnPolicyBatch, group_batches
 from hajax.core.compound_ratio import GroupPolicy, improve_in_sequence
 from hajax.core.drifts import Drift, PolicyChange, no_drift, numbers_read
-from hajax.core.neighbourhoods import MirrorObjective, Neighbourhood, unrestricted
+from hajax.core.neighborhoods import MirrorObjective, Neighborhood, unrestricted
 from hajax.core.on_policy import OnPolicyState
-from hajax.core.optimisation import Learner, decayed
+from hajax.core.optimization import Learner, decayed
 from hajax.core.settings import Hyperparameters, Settings
 from hajax.spec import EnvSpec
 from hajax.validation import check_number
@@ -33,35 +33,35 @@ def haml(
     hyperparameters: Hyperparameters | None = None,
     *,
     drift: Drift = no_drift,
-    neighbourhood: Neighbourhood = unrestricted,
+    neighborhood: Neighborhood = unrestricted,
     adaptive: bool = False,
     diagnostics: Callable[[PolicyChange, Any], dict[str, jax.Array]] = lambda change, numbers: {},
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
-    """The mirror-learning algorithm with that drift and neighbourhood, for the team that `spec` describes.
+    """The mirror-learning algorithm with that drift and neighborhood, for the team that `spec` describes.
 
     Agents update one after another in random order. Agent i_m takes
 
-        π_new = argmax over π̂ in its neighbourhood of E[r · M − D(π̂)],   r = π̂(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
+        π_new = argmax over π̂ in its neighborhood of E[r · M − D(π̂)],   r = π̂(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
-    in which M is the standardised advantage times the compound ratio of the agents before it, and D the drift. If D is
+    in which M is the standardized advantage times the compound ratio of the agents before it, and D the drift. If D is
     a drift functional (`check_drift`), and were the maximum and the advantage exact, no update could lower the team's
     return, and the policies would approach a Nash equilibrium (haml, Theorem 1).
 
     Args:
       name: what the algorithm calls itself, in results and errors.
-      spec: the environment's specification; with a centralised critic its reward must be the team's.
-      settings: static settings, with all that the neighbourhood reads; its own if `None`.
-      hyperparameters: default numbers, which `init` may replace, with all that neighbourhood and drift read
-        (`DriftHyperparameters` has a drift's coefficient); the neighbourhood's if `None`.
+      spec: the environment's specification; with a centralized critic its reward must be the team's.
+      settings: static settings, with all that the neighborhood reads; its own if `None`.
+      hyperparameters: default numbers, which `init` may replace, with all that neighborhood and drift read
+        (`DriftHyperparameters` has a drift's coefficient); the neighborhood's if `None`.
       drift: D, an elementwise function `(change, numbers) -> [K, B]` (with a memory `[K, B, L]`); see `core/drifts.py`.
-      neighbourhood: one of `core/neighbourhoods.py`.
+      neighborhood: one of `core/neighborhoods.py`.
       adaptive: the drift's coefficient follows the KL divergence (Schulman et al., 2017, Section 4): after an update of
         less than `kl_target / 1.5` an agent halves its own, after one of more than `kl_target · 1.5` it doubles it,
         within a factor of 1,024 of `drift_coef`.
       diagnostics: further things to report, elementwise likewise, `(change, numbers) -> {name: [K, B]}`.
-      actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for a centralised critic the
+      actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for a centralized critic the
         state `[…, S]`), padded with zeros, to features `[…, H]`. A module whose `__call__` has a parameter `mask` also
         gets the entries that the agent has, bool `[O]`, or `None` if nothing is padded. With `memory="gru"` the unit
         follows it, and it sees sequences too, `[…, L, O]`.
@@ -70,9 +70,9 @@ def haml(
       ValueError: a number is out of range or missing, a coefficient is to adapt that the drift does not read or that
         is 0, agents cannot share parameters, or the reward is of the wrong kind.
     """
-    settings = neighbourhood.settings if settings is None else settings
-    hyperparameters = neighbourhood.numbers if hyperparameters is None else hyperparameters
-    neighbourhood.check(settings, hyperparameters)
+    settings = neighborhood.settings if settings is None else settings
+    hyperparameters = neighborhood.numbers if hyperparameters is None else hyperparameters
+    neighborhood.check(settings, hyperparameters)
     hyperparameters.validate()
     read = numbers_read(drift, hyperparameters, spec)
     if adaptive:
@@ -80,7 +80,7 @@ def haml(
     actors, critics = on_policy.make_networks(name, spec, settings, actor, critic)
 
     def init_actor(params: Any, numbers: Any) -> Learner:
-        learner = neighbourhood.init(params)
+        learner = neighborhood.init(params)
         return learner._replace(drift_coef=numbers.drift_coef) if adaptive else learner
 
     def update(key: jax.Array, state: OnPolicyState, batch: OnPolicyBatch) -> tuple[OnPolicyState, dict]:
@@ -102,7 +102,7 @@ def haml(
         def improve(key: jax.Array, policy: GroupPolicy, learner: Learner, samples: GroupBatch):
             own = numbers.replace(drift_coef=learner.drift_coef) if adaptive else numbers
             objective = MirrorObjective(policy, drift, diagnostics, settings, own, learning_rate)
-            new, info = neighbourhood.improve(key, objective, learner, samples)
+            new, info = neighborhood.improve(key, objective, learner, samples)
             return adapt(policy, learner, new, samples, numbers, own, info) if adaptive else (new, info)
 
         return improve

@@ -1,4 +1,4 @@
-"""The critic's loss, as a function of arrays: no network, no optimiser."""
+"""The critic's loss, as a function of arrays: no network, no optimizer."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ from hajax.core.groups import make_groups
 from hajax.core.inactive import blank
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
-from hajax.core.neighbourhoods import Neighbourhood, unrestricted
+from hajax.core.neighborhoods import Neighborhood, unrestricted
 from hajax.core.observation_moments import with_running_moments
 from hajax.core.off_policy import GroupActor, GroupSamples, Info, OffPolicyState
 from hajax.core.off_policy_settings import EntropyHyperparameters, SoftSettings
-from hajax.core.optimisation import Learner, adam_step, decayed, init_learner
-from hajax.core.soft_neighbourhoods import SoftMirrorObjective
+from hajax.core.optimization import Learner, adam_step, decayed, init_learner
+from hajax.core.soft_neighborhoods import SoftMirrorObjective
 from hajax.core.soft_objective import SoftObjective, own_choices
 from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.distributions import ActionParameters
@@ -45,7 +45,7 @@ def mehaml(
     hyperparameters: EntropyHyperparameters | None = None,
     *,
     drift: Drift = no_drift,
-    neighbourhood: Neighbourhood = unrestricted,
+    neighborhood: Neighborhood = unrestricted,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
@@ -69,10 +69,10 @@ def mehaml(
       name: what the algorithm calls itself, in results and errors.
       spec: the environment's specification; agents may mix discrete and Box actions.
       settings, hyperparameters: the static settings, and the default numbers, which `init` may replace, with all that
-        neighbourhood and drift read (`SoftDriftHyperparameters`); the neighbourhood's own if `None`.
+        neighborhood and drift read (`SoftDriftHyperparameters`); the neighborhood's own if `None`.
       drift: D, as of `core/drifts.py`. Its samples are drawn from the policy before the update; their advantage M is
         Q − α log π, against another sample of that policy.
-      neighbourhood: `unrestricted` (`epochs` of Adam), `gradient_step` or `kl_ball` of `core/neighbourhoods.py`. The
+      neighborhood: `unrestricted` (`epochs` of Adam), `gradient_step` or `kl_ball` of `core/neighborhoods.py`. The
         line search of the last judges by sampled actions, of which discrete ones jump: with `expectation="exact"` it
         judges what it climbs. `gradient_step`, which no drift changes, is as long as `max_grad_norm` says, which is
         infinite unless it is set.
@@ -83,9 +83,9 @@ def mehaml(
         every agent has a state of its own, or an exact expectation is not to be had.
     """
 
-    soft = neighbourhood.soft
+    soft = neighborhood.soft
     if soft is None:
-        raise ValueError("neighbourhood has no soft form; allowed: unrestricted, gradient_step, kl_ball, or one's own")
+        raise ValueError("neighborhood has no soft form; allowed: unrestricted, gradient_step, kl_ball, or one's own")
     settings = soft.settings if settings is None else settings
     hyperparameters = soft.numbers if hyperparameters is None else hyperparameters
     check_has(settings, soft.settings)
@@ -122,7 +122,7 @@ def mehaml(
         values = critics.init(critic_key)
         log_temperature = jnp.full(spec.num_agents, jnp.log(numbers.temperature))
         return OffPolicyState(
-            actors=jax.vmap(neighbourhood.init)(actors.init(actor_key)),
+            actors=jax.vmap(neighborhood.init)(actors.init(actor_key)),
             critics=jax.vmap(jax.vmap(init_learner))(values),
             target_actors=None,
             target_critics=values,

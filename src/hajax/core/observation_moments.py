@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from hajax.core.algorithm import Algorithm
 from hajax.core.groups import Groups
 from hajax.core.inactive import ignoring_inactive
-from hajax.core.normalisation import RunningMoments, init_moments, normalise_moments, update_moments
+from hajax.core.normalization import RunningMoments, init_moments, normalize_moments, update_moments
 from hajax.core.transitions import OffPolicyBatch
 from hajax.spec import Timestep
 
@@ -23,7 +23,7 @@ class ObservationMoments(NamedTuple):
 
 
 def with_running_moments(algorithm: Algorithm, groups: Groups) -> Algorithm:
-    """The algorithm with inputs (x − mean) / std, clipped to ±10, if its settings say `normalise_observations`.
+    """The algorithm with inputs (x − mean) / std, clipped to ±10, if its settings say `normalize_observations`.
 
     Either way, what is shown of inactive agents takes no part in it (`ignoring_inactive`).
 
@@ -33,14 +33,14 @@ def with_running_moments(algorithm: Algorithm, groups: Groups) -> Algorithm:
     between the warm-up and the first update there are no statistics yet, and policies see observations as they are.
     """
     algorithm = ignoring_inactive(algorithm)
-    if not algorithm.settings.normalise_observations:
+    if not algorithm.settings.normalize_observations:
         return algorithm
     spec = algorithm.spec
 
     def observed(moments: RunningMoments, observation: jax.Array) -> jax.Array:
         """`[…, N, O]` of all agents, each by its group's."""
         axis = observation.ndim - 2
-        return groups.scatter(jax.vmap(normalise_moments)(moments, groups.gather(observation, axis)), axis)
+        return groups.scatter(jax.vmap(normalize_moments)(moments, groups.gather(observation, axis)), axis)
 
     def init(key: jax.Array, hyperparameters: Any = None) -> Any:
         own = jax.vmap(lambda _: init_moments(spec.observation_size))(jnp.arange(groups.num_groups))
@@ -62,8 +62,8 @@ def with_running_moments(algorithm: Algorithm, groups: Groups) -> Algorithm:
         batch = batch._replace(
             observation=observed(moments.observation, batch.observation),
             final_observation=observed(moments.observation, batch.final_observation),
-            state=normalise_moments(moments.state, batch.state),
-            final_state=normalise_moments(moments.state, batch.final_state),
+            state=normalize_moments(moments.state, batch.state),
+            final_state=normalize_moments(moments.state, batch.final_state),
         )
         return algorithm.update(key, state._replace(moments=moments), batch)
 

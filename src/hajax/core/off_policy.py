@@ -24,7 +24,7 @@ from hajax.core.groups import Groups
 from hajax.core.inactive import blank
 from hajax.core.joint_critics import ActionValues
 from hajax.core.observation_moments import ObservationMoments
-from hajax.core.optimisation import Learner, adam_step
+from hajax.core.optimization import Learner, adam_step
 from hajax.core.sequential import draw_permutation, sequential_update
 from hajax.core.transitions import OffPolicyBatch, discounted
 from hajax.nn.distributions import ActionParameters
@@ -43,7 +43,7 @@ class OffPolicyState(NamedTuple):
     updates: jax.Array  # int []: updates done so far
     hyperparameters: Any
     temperatures: Learner | None = None  # log α of every agent, [N], if it adapts
-    moments: ObservationMoments | None = None  # if observations are normalised
+    moments: ObservationMoments | None = None  # if observations are normalized
 
 
 class GroupSamples(NamedTuple):

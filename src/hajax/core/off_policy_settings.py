@@ -102,14 +102,14 @@ class SoftTrustRegionHyperparameters(EntropyHyperparameters):
 class OffPolicySettings(TeamSettings):
     """Static settings of every off-policy algorithm, beside `TeamSettings`.
 
-    Defaults: HARL's, but for the initialisation, and HASAC's temperature and `n_step`.
+    Defaults: HARL's, but for the initialization, and HASAC's temperature and `n_step`.
 
     What an update does:
 
     - `epochs`: gradient steps of every agent per update, on the same minibatch.
     - `policy_delay`: minibatches per update, each for a step of the critics; on the last the actors and targets follow.
       (An algorithm without critics takes a step of its actors on each.)
-    - `normalise_observations`: running statistics of observations and states, of every minibatch that was drawn.
+    - `normalize_observations`: running statistics of observations and states, of every minibatch that was drawn.
 
     What the loop does:
 
@@ -124,7 +124,7 @@ class OffPolicySettings(TeamSettings):
     layer_norm: bool = False
     epochs: int = 1
     policy_delay: int = 1
-    normalise_observations: bool = False
+    normalize_observations: bool = False
     batch_size: int = 1000
     buffer_size: int = 1_000_000
     n_step: int = 1
@@ -173,7 +173,7 @@ class SoftSettings(JointSettings):
     """Static settings of maximum-entropy algorithms.
 
     - `auto_temperature`: every agent's α follows its entropy's distance from the target; otherwise it stays.
-    - `expectation`: over an agent's own actions, `sampled` (one action each, reparametrised), or `exact`, for discrete
+    - `expectation`: over an agent's own actions, `sampled` (one action each, reparametrized), or `exact`, for discrete
       actions: the critic judges every one of them.
     """
 

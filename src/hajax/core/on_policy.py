@@ -18,16 +18,16 @@ from hajax.core.critics import ValueFunctions
 from hajax.core.groups import Groups, make_groups
 from hajax.core.inactive import ignoring_inactive
 from hajax.core.losses import value_error
-from hajax.core.normalisation import (
+from hajax.core.normalization import (
     RunningMoments,
     ValueStatistics,
     init_moments,
     init_value_statistics,
-    normalise_value,
+    normalize_value,
     update_moments,
     update_value_statistics,
 )
-from hajax.core.optimisation import Learner, adam_step, decayed, init_learner, train_epochs
+from hajax.core.optimization import Learner, adam_step, decayed, init_learner, train_epochs
 from hajax.core.settings import Hyperparameters, Settings
 from hajax.nn.recurrence import GRU
 from hajax.spec import EnvSpec
@@ -37,7 +37,7 @@ class OnPolicyState(NamedTuple):
     """All that the next update needs. `hyperparameters` are numbers inside the state, so a sweep is a `vmap`."""
 
     actors: Learner  # stacked [G, …]
-    critics: Learner  # stacked [1, …] if centralised, else [G, …]
+    critics: Learner  # stacked [1, …] if centralized, else [G, …]
     value_statistics: ValueStatistics | None
     actor_moments: RunningMoments | None
     critic_moments: RunningMoments | None
@@ -73,12 +73,12 @@ def make_networks(
         gru=gru,
         chunk_length=settings.chunk_length,
     )
-    if settings.centralised:
+    if settings.centralized:
         critic = settings.torso("critic", critic, spec.state_size)
     else:
         mask = policy_input_mask(spec, settings.agent_id)
         critic = settings.torso("critic", critic, mask.shape[-1], not mask.all())
-    critics = ValueFunctions(spec, groups, critic, settings.centralised, settings.agent_id, gru, settings.chunk_length)
+    critics = ValueFunctions(spec, groups, critic, settings.centralized, settings.agent_id, gru, settings.chunk_length)
     return actors, critics
 
 
@@ -131,19 +131,19 @@ def init_state(
     hyperparameters: Hyperparameters,
     init_actor: Callable[[Any, Hyperparameters], Learner],
 ) -> OnPolicyState:
-    """Fresh parameters, optimisers and statistics."""
+    """Fresh parameters, optimizers and statistics."""
     actor_key, critic_key = jax.random.split(key)
 
     def stacked(make, groups: Groups, *args):
         return jax.tree.map(lambda x: jnp.stack([x] * groups.num_groups), make(*args))
 
     def moments(groups: Groups, size: int):
-        return stacked(init_moments, groups, size) if settings.normalise_observations else None
+        return stacked(init_moments, groups, size) if settings.normalize_observations else None
 
     return OnPolicyState(
         actors=jax.vmap(init_actor, in_axes=(0, None))(actors.init(actor_key), hyperparameters),
         critics=jax.vmap(init_learner)(critics.init(critic_key)),
-        value_statistics=stacked(init_value_statistics, critics.groups) if settings.normalise_values else None,
+        value_statistics=stacked(init_value_statistics, critics.groups) if settings.normalize_values else None,
         actor_moments=moments(actors.groups, policy_input_mask(actors.spec, actors.agent_id).shape[-1]),
         critic_moments=moments(critics.groups, critics.input_size),
         updates=jnp.zeros((), int),
@@ -173,7 +173,7 @@ def update_critics(
     batch: OnPolicyBatch,
     estimates: Estimates,
 ) -> tuple[OnPolicyState, dict[str, jax.Array]]:
-    """Regresses every critic on its targets, in normalised units if values are normalised.
+    """Regresses every critic on its targets, in normalized units if values are normalized.
 
     The statistics take in the new targets first, so that the critic learns in the units in which it is read next.
     """
@@ -185,7 +185,7 @@ def update_critics(
         key, learner, statistics, mask, moments, samples = group
         if statistics is not None:
             statistics = update_value_statistics(statistics, samples.target, samples.weight, hp.value_decay)
-            samples = samples._replace(target=normalise_value(statistics, samples.target))
+            samples = samples._replace(target=normalize_value(statistics, samples.target))
         if samples.memory_input is not None:
             _, memory = critics.group_value(learner.params, mask, moments, samples.inputs, samples.memory_input)
             samples = batches.in_chunks(samples, memory, critics.chunk_length)

@@ -38,7 +38,7 @@ def sequential_update(
       update_group: `(state, inputs, carry) -> (state, carry, info)`, the update of one group.
       permutation: int `[G]`, or `None`: then every group sees the initial carry, which is returned unchanged, and the
         order has no influence. That case *is* the simultaneous baseline (MAPPO for HAPPO).
-      states: a tree with leading axis G: each group's parameters and optimiser state.
+      states: a tree with leading axis G: each group's parameters and optimizer state.
       inputs: a tree with leading axis G: each group's data and random key.
       carry: what a group passes to the next.
 

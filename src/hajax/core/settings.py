@@ -48,7 +48,7 @@ class Hyperparameters(Numbers):
     huber_delta: float | jax.Array = 10.0
     max_grad_norm: float | jax.Array = 10.0
     adam_eps: float | jax.Array = 1e-5
-    value_decay: float | jax.Array = 0.9  # β of value normalisation (HARL: 0.99999, an average over the whole past)
+    value_decay: float | jax.Array = 0.9  # β of value normalization (HARL: 0.99999, an average over the whole past)
     decay_updates: float | jax.Array = math.inf  # updates over which learning rates fall linearly to 0
 
 
@@ -155,27 +155,27 @@ class Settings(TeamSettings):
     Defaults: HARL's, but for `action_scaling` and `clip_value`.
 
     - `critic_epochs`, `minibatches`: passes over a rollout for the critic, and minibatches in every pass.
-    - `centralised`: one critic on the state, or critics on the agents' own observations, grouped like the actors.
+    - `centralized`: one critic on the state, or critics on the agents' own observations, grouped like the actors.
     - `std_scale`: the largest standard deviation of the default networks' Gaussian.
     - `memory`: `gru` puts one behind every torso (one's own too), as wide as the last of `hidden_sizes`; `none`:
       feed-forward networks.
     - `chunk_length`: steps through which a memory's gradient goes back; minibatches are made of such chunks.
     - `action_scaling`: a bounded Box's Gaussian has its bounds at ±1 (HARL: native units, which is `False`).
     - `value_loss` (`huber` or `squared`) and `clip_value` (HARL: `True`): the critic's loss.
-    - `normalise_values`, `normalise_observations`: running statistics of value targets, of observations and states.
+    - `normalize_values`, `normalize_observations`: running statistics of value targets, of observations and states.
     """
 
     critic_epochs: int = 5
     minibatches: int = 1
-    centralised: bool = True
+    centralized: bool = True
     std_scale: float = 0.5
     memory: str = "none"
     chunk_length: int = 10
     action_scaling: bool = True
     value_loss: str = "huber"
     clip_value: bool = False
-    normalise_values: bool = True
-    normalise_observations: bool = False
+    normalize_values: bool = True
+    normalize_observations: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -195,7 +195,7 @@ class Settings(TeamSettings):
         One joint advantage needs the team's; so does a compound ratio, which is of the joint action. Agents that learn
         at once, each with a critic of its own, take either kind.
         """
-        independent = not self.centralised and self.order == "simultaneous"
+        independent = not self.centralized and self.order == "simultaneous"
         return ("team", "individual") if independent else ("team",)
 
 

@@ -1,4 +1,4 @@
-"""What one group of agents maximises in maximum-entropy mirror learning, from one minibatch (see `core/mehaml.py`)."""
+"""What one group of agents maximizes in maximum-entropy mirror learning, from one minibatch (see `core/mehaml.py`)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from hajax.spec import ActionLayout
 Product = Callable[[Any], Any]  # v -> H v, on trees like the parameters
 
 
-class Linearised(NamedTuple):
+class Linearized(NamedTuple):
     """A policy around its parameters: every product is a pass of one linear map, or of its transpose."""
 
     distribution: ActionParameters  # at the parameters themselves
@@ -30,9 +30,9 @@ class Linearised(NamedTuple):
     fisher_product: Product  # Hv = JᵀFJv
 
 
-def linearise(
+def linearize(
     distribution: Callable[[Any], ActionParameters], params: Any, layout: ActionLayout, share: jax.Array
-) -> Linearised:
+) -> Linearized:
     """The policy `params -> distributions [K, B]` around `params`.
 
     H is the Hessian of Σ share · KL(π_old ‖ ·) at the old policy: since the KL divergence has no gradient there, what
@@ -48,7 +48,7 @@ def linearise(
         product = distributions.fisher_product(old, layout, push(v))
         return pull(jax.tree.map(lambda x: x * share.reshape(*share.shape, *[1] * (x.ndim - share.ndim)), product))
 
-    return Linearised(old, pull, fisher_product)
+    return Linearized(old, pull, fisher_product)
 
 
 class Direction(NamedTuple):

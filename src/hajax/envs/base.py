@@ -25,7 +25,7 @@ class Scene(NamedTuple):
     model: Any  # mujoco.MjModel
     qpos: Callable[[Any], Any]  # the environment's state -> [nq]
     seconds: float  # that a step takes
-    size: float  # of what moves, in metres
+    size: float  # of what moves, in meters
     flat: bool  # whether it moves in a plane, to be seen from above
 
 

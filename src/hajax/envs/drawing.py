@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.colours import BLUE, CYCLE, VERMILION
+from hajax.colors import BLUE, CYCLE, VERMILION
 from hajax.envs.base import clip_action
 from hajax.spaces import Box
 from hajax.spec import EnvSpec, Timestep
@@ -38,9 +38,9 @@ def window(reach: float) -> float:
 
 
 def particle_drawing(world: Any, spec: EnvSpec) -> Draw:
-    """A particle task: agents as discs of their size with an arrow for the movement, landmarks grey, goals as rings.
+    """A particle task: agents as discs of their size with an arrow for the movement, landmarks gray, goals as rings.
 
-    A ring has the colour of the agent that should go to that landmark. What speaking agents say in this step stands
+    A ring has the color of the agent that should go to that landmark. What speaking agents say in this step stands
     under the picture: the index, or of a continuous message the loudest component and how loud it is.
 
     Args:
@@ -48,7 +48,7 @@ def particle_drawing(world: Any, spec: EnvSpec) -> Draw:
         spec: its agents.
     """
     radius, speaks = np.asarray(world.rad), np.asarray(world.silent) == 0
-    colours = [CYCLE[i % len(CYCLE)] for i in range(spec.num_agents)]
+    colors = [CYCLE[i % len(CYCLE)] for i in range(spec.num_agents)]
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
         from matplotlib.patches import Circle
@@ -61,12 +61,12 @@ def particle_drawing(world: Any, spec: EnvSpec) -> Draw:
         for goal_of, landmark in goals(state, spec).items():
             # Wider for later agents, so that two at one landmark are both seen.
             size = radius[spec.num_agents + landmark] + 0.05 + 0.05 * goal_of
-            look = {"fill": False, "color": colours[goal_of], "linewidth": 2, "zorder": 2}
+            look = {"fill": False, "color": colors[goal_of], "linewidth": 2, "zorder": 2}
             label = f"goal of {spec.agents[goal_of].name}"
             axes.add_patch(Circle(position[spec.num_agents + landmark], size, label=label, **look))
         for i, agent in enumerate(spec.agents):
             x, y = position[i]
-            axes.add_patch(Circle((x, y), radius[i], color=colours[i], alpha=0.85, label=agent.name, zorder=3))
+            axes.add_patch(Circle((x, y), radius[i], color=colors[i], alpha=0.85, label=agent.name, zorder=3))
             _arrow(axes, position[i], radius[i], direction[i])
             axes.text(x, y, str(i), color="white", size=8, weight="bold", ha="center", va="center", zorder=5)
         axes.set_xlabel(said(spec, speaks, np.asarray(message)), loc="left")
@@ -74,7 +74,7 @@ def particle_drawing(world: Any, spec: EnvSpec) -> Draw:
         axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
         axes.tick_params(labelsize=8, color="0.6", labelcolor="0.4")
         axes.spines[:].set_color("0.6")
-        _particle_legend(axes, spec, goals(state, spec), colours)
+        _particle_legend(axes, spec, goals(state, spec), colors)
 
     return draw
 
@@ -107,19 +107,19 @@ def _arrow(axes: Axes, center: np.ndarray, radius: float, direction: np.ndarray)
         axes.annotate("", tuple(start + ARROW * direction), tuple(start), arrowprops=style, zorder=4)
 
 
-def _particle_legend(axes: Axes, spec: EnvSpec, goal_of: dict[int, int], colours: list[str]) -> None:
+def _particle_legend(axes: Axes, spec: EnvSpec, goal_of: dict[int, int], colors: list[str]) -> None:
     from matplotlib.lines import Line2D
 
-    def entry(label: str, colour: str, filled: bool = True, size: float = 9) -> Line2D:
-        face = colour if filled else "none"
-        return Line2D([], [], linestyle="", marker="o", markersize=size, mec=colour, mfc=face, mew=2, label=label)
+    def entry(label: str, color: str, filled: bool = True, size: float = 9) -> Line2D:
+        face = color if filled else "none"
+        return Line2D([], [], linestyle="", marker="o", markersize=size, mec=color, mfc=face, mew=2, label=label)
 
     if spec.num_agents <= MOST_NAMED:
-        handles = [entry(f"{i}: {agent.name}", colours[i]) for i, agent in enumerate(spec.agents)]
+        handles = [entry(f"{i}: {agent.name}", colors[i]) for i, agent in enumerate(spec.agents)]
     else:
-        handles = [entry("agents, by number", colours[0])]
+        handles = [entry("agents, by number", colors[0])]
     handles.append(entry("landmark", "0.75", size=6))
-    handles += [entry(f"goal of {spec.agents[agent].name}", colours[agent], filled=False) for agent in goal_of]
+    handles += [entry(f"goal of {spec.agents[agent].name}", colors[agent], filled=False) for agent in goal_of]
     legend = axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=9)
     legend.set_frame_on(False)
 
@@ -137,11 +137,11 @@ def table_drawing(table: np.ndarray) -> Draw:
         axes.imshow(payoffs, cmap="cividis", vmin=low, vmax=high if high > low else low + 1, aspect="auto")
         for (i, j), payoff in np.ndenumerate(payoffs):
             if max(payoffs.shape) <= MOST_WRITTEN or (i, j) == (row, column):
-                colour = "white" if payoff < low + 0.6 * (high - low) else "black"
-                axes.text(j, i, f"{payoff:.4g}", color=colour, size=13, ha="center", va="center")
-        for colour, width, label in (("white", 8, None), (VERMILION, 4, "played")):  # white sets it off any cell
+                color = "white" if payoff < low + 0.6 * (high - low) else "black"
+                axes.text(j, i, f"{payoff:.4g}", color=color, size=13, ha="center", va="center")
+        for color, width, label in (("white", 8, None), (VERMILION, 4, "played")):  # white sets it off any cell
             corner = (column - 0.46, row - 0.46)
-            axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, color=colour, linewidth=width, label=label))
+            axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, color=color, linewidth=width, label=label))
         axes.set_title(_payoff_line(table, joint), size=11)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
@@ -182,8 +182,8 @@ def product_drawing(axes: Axes, state: Any, action: Any, timestep: Timestep) -> 
     axes.contourf(line, line, payoff, levels, cmap="cividis", extend="both")
     lines = axes.contour(line, line, payoff, levels, colors="white", linewidths=0.8, linestyles="solid")
     places = [(np.sign(level) * np.sqrt(abs(level)), np.sqrt(abs(level))) for level in levels]
-    colours = ["white" if level < 0 else "black" for level in levels]
-    axes.clabel(lines, levels, fmt="%.3g", colors=colours, fontsize=9, manual=places)
+    colors = ["white" if level < 0 else "black" for level in levels]
+    axes.clabel(lines, levels, fmt="%.3g", colors=colors, fontsize=9, manual=places)
     axes.plot(
         first, second, "o", color=VERMILION, markersize=13, markeredgecolor="white", markeredgewidth=2, label="played"
     )

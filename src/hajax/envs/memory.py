@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.colours import BLUE, VERMILION
+from hajax.colors import BLUE, VERMILION
 from hajax.envs.base import Environment, timestep
 from hajax.spaces import Discrete
 from hajax.spec import AgentSpec, EnvSpec, RewardKind, Timestep

@@ -81,7 +81,7 @@ def simple_reference(
 ) -> Environment:
     """Two agents: each knows the landmark where the other should be, says so, and goes where it is told.
 
-    An agent observes its velocity, the 3 landmarks relative to itself, the colour of the *other* agent's goal and
+    An agent observes its velocity, the 3 landmarks relative to itself, the color of the *other* agent's goal and
     the other's last message: 21 entries. It moves and speaks at once: Discrete(50), movement + 5 · message, or
     Box(15), 5 components of movement and then 10 of message.
 
@@ -110,7 +110,7 @@ def simple_speaker_listener(
 ) -> Environment:
     """A speaker that cannot move names a landmark to a listener that cannot speak.
 
-    The speaker observes the goal's colour (3 entries) and says Discrete(3) or Box(3). The listener observes its
+    The speaker observes the goal's color (3 entries) and says Discrete(3) or Box(3). The listener observes its
     velocity, the 3 landmarks relative to itself and the last message (11 entries) and moves by Discrete(5) or Box(5).
     The reward of either is minus the squared distance of the listener to the goal.
 

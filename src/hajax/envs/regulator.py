@@ -4,7 +4,7 @@ The agents hold a vector at zero, each by a force of its own:
 
     s' = A s + B a,    reward −(sᵀs + ½ aᵀa),
 
-with A and B from `dynamics`: every agent has a coordinate that turns into its neighbour's and a force that also moves
+with A and B from `dynamics`: every agent has a coordinate that turns into its neighbor's and a force that also moves
 the others'. All agents observe all of s, so that the best team is the linear regulator, a = −K s with K that of one
 controller for all. Episodes begin with s uniform in [−1, 1]ᴺ and are cut after `max_steps`.
 """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hajax.colours import BLUE, VERMILION
+from hajax.colors import BLUE, VERMILION
 from hajax.envs.drawing import Draw
 from hajax.envs.smax_world import DIRECTIONS, MOVES, World
 from hajax.spec import EnvSpec, Timestep
@@ -14,7 +14,7 @@ from hajax.spec import EnvSpec, Timestep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Half the width of what is shown around the map's centre: the first that every living unit fits into.
+# Half the width of what is shown around the map's center: the first that every living unit fits into.
 WINDOWS = (6.0, 9.0, 12.0, 16.5)
 # Units are small on a wide map.
 ENLARGED = 1.5
@@ -26,7 +26,7 @@ def units_drawing(world: World, spec: EnvSpec) -> Draw:
 
     A line goes to whom an agent attacks, an arrow to where it moves; a cross is where a unit died.
     """
-    centre = world.size / 2
+    center = world.size / 2
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
         position, kind = np.asarray(state.position), np.asarray(state.kind)
@@ -48,10 +48,10 @@ def units_drawing(world: World, spec: EnvSpec) -> Draw:
             f"{counts[0]} of {world.num_agents} agents and {counts[1]} of {world.num_opponents} opponents live",
             loc="left",
         )
-        axes.plot([0, 0, 2 * centre, 2 * centre, 0], [0, 2 * centre, 2 * centre, 0, 0], color="0.4", linewidth=1)
-        reach = float(np.abs(position[alive] - centre).max(initial=0)) + 1
+        axes.plot([0, 0, 2 * center, 2 * center, 0], [0, 2 * center, 2 * center, 0, 0], color="0.4", linewidth=1)
+        reach = float(np.abs(position[alive] - center).max(initial=0)) + 1
         half = next((half for half in WINDOWS if half >= reach), WINDOWS[-1])
-        limits, ticks = (centre - half, centre + half), [x for x in range(0, 33, 4) if abs(x - centre) <= half]
+        limits, ticks = (center - half, center + half), [x for x in range(0, 33, 4) if abs(x - center) <= half]
         axes.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks, aspect="equal")
         axes.tick_params(labelsize=8, color="0.6", labelcolor="0.4")
         axes.spines[:].set_color("0.6")
@@ -61,18 +61,18 @@ def units_drawing(world: World, spec: EnvSpec) -> Draw:
 
 
 def _unit(axes: Axes, center: np.ndarray, radius: float, health: float, is_agent: bool) -> None:
-    """The outline of a unit, and its colour from the bottom up to its share of health."""
+    """The outline of a unit, and its color from the bottom up to its share of health."""
     from matplotlib.patches import Circle, Patch, Rectangle
 
     corner, width = center - radius, 2 * radius
-    colour = BLUE if is_agent else VERMILION
+    color = BLUE if is_agent else VERMILION
 
     def shape(**look: Any) -> Patch:
         return Circle(tuple(center), radius, **look) if is_agent else Rectangle(tuple(corner), width, width, **look)
 
     axes.add_patch(shape(facecolor="white", edgecolor="none", zorder=3))
-    level = axes.add_patch(Rectangle(tuple(corner), width, width * health, facecolor=colour, alpha=0.45, zorder=4))
-    outline = axes.add_patch(shape(fill=False, edgecolor=colour, linewidth=1.5, zorder=5))
+    level = axes.add_patch(Rectangle(tuple(corner), width, width * health, facecolor=color, alpha=0.45, zorder=4))
+    outline = axes.add_patch(shape(fill=False, edgecolor=color, linewidth=1.5, zorder=5))
     level.set_clip_path(outline)
 
 
@@ -92,8 +92,8 @@ def _intention(axes: Axes, position: np.ndarray, radius: float, i: int, chosen: 
 def _legend(axes: Axes) -> None:
     from matplotlib.lines import Line2D
 
-    def entry(label: str, colour: str, marker: str, line: Any = "") -> Line2D:
-        return Line2D([], [], linestyle=line, marker=marker, color=colour, mfc="none", mew=1.5, label=label)
+    def entry(label: str, color: str, marker: str, line: Any = "") -> Line2D:
+        return Line2D([], [], linestyle=line, marker=marker, color=color, mfc="none", mew=1.5, label=label)
 
     handles = [
         entry("agent", BLUE, "o"),

@@ -47,7 +47,7 @@ class WorldState(NamedTuple):
     kind: jax.Array  # int [U]
     movement: jax.Array  # [U, 2], the direction last chosen
     attack: jax.Array  # [U], the number of the attack last chosen, as the unit's own team counts; 0 for none
-    goal: jax.Array  # [M, 2], where an opponent goes that sees nobody: where it started, turned about the centre
+    goal: jax.Array  # [M, 2], where an opponent goes that sees nobody: where it started, turned about the center
     prey: jax.Array  # int [M], whom an opponent attacked last, from the last agent backwards; −1 for nobody
     step: jax.Array  # int []
 
@@ -117,8 +117,8 @@ class World:
             position, kind = self.place(place_key).astype(zeros.dtype), self.muster(muster_key).astype(int)
         else:
             column = np.where(np.arange(self.num_units) < self.num_agents, self.size / 4, self.size * 3 / 4)
-            centre = np.stack([column, np.full(self.num_units, self.size / 2)], -1)
-            position = centre + jax.random.uniform(key, centre.shape, minval=-2, maxval=2)
+            center = np.stack([column, np.full(self.num_units, self.size / 2)], -1)
+            position = center + jax.random.uniform(key, center.shape, minval=-2, maxval=2)
             kind = jnp.asarray(self.line_up, int)
         state = WorldState(
             position=position,

@@ -1,7 +1,7 @@
-"""Orthogonal initialisation without LAPACK.
+"""Orthogonal initialization without LAPACK.
 
 Batched QR inside one compiled program deadlocks the CPU thread pool of some jaxlib versions when seeds or agents are
-vmapped, so matrices are orthonormalised by Gram–Schmidt instead.
+vmapped, so matrices are orthonormalized by Gram–Schmidt instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jax import lax
 
 
 @jax.jit
-def orthonormalise_rows(matrix: jax.Array) -> jax.Array:
+def orthonormalize_rows(matrix: jax.Array) -> jax.Array:
     """Gram–Schmidt over the rows of `[rows, columns]`, each projection applied twice.
 
     Twice is enough for orthogonality to machine precision (Giraud et al., 2005). A zero row stays zero.
@@ -32,7 +32,7 @@ def orthonormalise_rows(matrix: jax.Array) -> jax.Array:
 
 
 def orthogonal(scale: float = 1.0, row_mask: jax.Array | None = None):
-    """An initialiser of kernels `[…, n_in, n_out]` with orthonormal rows or columns (the fewer), times `scale`.
+    """An initializer of kernels `[…, n_in, n_out]` with orthonormal rows or columns (the fewer), times `scale`.
 
     The matrix is Haar-distributed (Saxe et al., 2013). `row_mask`, bool `[n_in]`, marks the inputs that exist: the
     other rows are zero, and the rest is exactly as orthogonal as a kernel without them.
@@ -44,11 +44,11 @@ def orthogonal(scale: float = 1.0, row_mask: jax.Array | None = None):
         if matrix.size == 0:  # of an agent that observes nothing
             return matrix.reshape(shape)
         if row_mask is None:
-            kernel = orthonormalise_rows(matrix) if rows <= columns else orthonormalise_rows(matrix.T).T
+            kernel = orthonormalize_rows(matrix) if rows <= columns else orthonormalize_rows(matrix.T).T
             return (scale * kernel).reshape(shape)
         matrix = jnp.where(row_mask[:, None], matrix, 0)
-        by_columns = orthonormalise_rows(matrix.T).T
-        by_rows = orthonormalise_rows(matrix)
+        by_columns = orthonormalize_rows(matrix.T).T
+        by_rows = orthonormalize_rows(matrix)
         kernel = jnp.where(row_mask.sum() <= columns, by_rows, by_columns)
         return (scale * kernel).reshape(shape)
 

@@ -18,7 +18,7 @@ from hajax.spec import ActionLayout
 if TYPE_CHECKING:
     from hajax.nn.recurrence import MemoryInput
 
-# Each with the gain of orthogonal initialisation that keeps the variance (as `torch.nn.init.calculate_gain` has it).
+# Each with the gain of orthogonal initialization that keeps the variance (as `torch.nn.init.calculate_gain` has it).
 ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
     "relu": (nn.relu, math.sqrt(2)),
     "tanh": (nn.tanh, 5 / 3),

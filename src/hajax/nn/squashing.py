@@ -58,7 +58,7 @@ def log_squash_slope(layout: ActionLayout, x: jax.Array) -> jax.Array:
 def draw(
     key: jax.Array, parameters: ActionParameters, layout: ActionLayout, softness: float | jax.Array = 1.0
 ) -> Drawn:
-    """One action, by reparametrisation: `softness` is the Gumbel softmax's temperature.
+    """One action, by reparametrization: `softness` is the Gumbel softmax's temperature.
 
     The log-probability of reals is log N(x; mean, std) − log da/dx, the full change of variables; that of a choice goes
     through the one-hot vector as the choice's effect on a critic does.

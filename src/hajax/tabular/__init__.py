@@ -27,7 +27,7 @@ from hajax.tabular.drifts import (
 from hajax.tabular.games import Game, make_game, matrix_game, pad_game, random_game
 from hajax.tabular.gaps import best_responses, nash_gap, quantal_response, quantal_response_gap
 from hajax.tabular.mirror import History, Info, Update, haml, haspi, iterate, mehaml, multi_agent_policy_iteration
-from hajax.tabular.neighbourhoods import gradient_step, kl_ball, mirror_operator, no_neighbourhood, trust_region
+from hajax.tabular.neighborhoods import gradient_step, kl_ball, mirror_operator, no_neighborhood, trust_region
 from hajax.tabular.policies import log_policy, random_policy, uniform_policy
 from hajax.tabular.surrogate import Surrogate, make_surrogate
 from hajax.tabular.values import (
@@ -69,7 +69,7 @@ __all__ = [
     "nash_gap",
     "negative_drift",
     "no_drift",
-    "no_neighbourhood",
+    "no_neighborhood",
     "offset_drift",
     "pad_game",
     "quantal_response",

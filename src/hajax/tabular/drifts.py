@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from hajax.tabular import solvers
-from hajax.tabular.policies import kl_divergence, normalise
+from hajax.tabular.policies import kl_divergence, normalize
 from hajax.tabular.surrogate import Surrogate, ascent_direction
 from hajax.validation import check_number
 
@@ -27,33 +27,33 @@ def is_zero(temperature: Temperature) -> bool:
 
 
 class Drift(NamedTuple):
-    """A drift functional, and how to maximise the mirror operator ⟨q, π⟩ + αH(π) − D(π) over all policies."""
+    """A drift functional, and how to maximize the mirror operator ⟨q, π⟩ + αH(π) − D(π) over all policies."""
 
     divergence: Callable[[jax.Array, jax.Array, Surrogate], jax.Array]  # (new, old, surrogate) -> [S]
-    maximise: Callable[[jax.Array, Surrogate, Temperature], jax.Array]  # (old, surrogate, α) -> new
+    maximize: Callable[[jax.Array, Surrogate, Temperature], jax.Array]  # (old, surrogate, α) -> new
     splits: bool = False  # whether it needs the surrogate's gains and losses
     trivial: bool = False  # whether it is zero
 
 
 def no_drift() -> Drift:
-    """D = 0. The maximiser is greedy, or with α > 0 Boltzmann's exp(q/α)/Z: the update of HASPI (hasac, Eq. 8)."""
+    """D = 0. The maximizer is greedy, or with α > 0 Boltzmann's exp(q/α)/Z: the update of HASPI (hasac, Eq. 8)."""
 
-    def maximise(old, surrogate, temperature):
+    def maximize(old, surrogate, temperature):
         if is_zero(temperature):
             return solvers.greedy(surrogate.action_value, surrogate.mask)
-        return normalise(surrogate.action_value / temperature, surrogate.mask)
+        return normalize(surrogate.action_value / temperature, surrogate.mask)
 
-    return Drift(lambda new, old, surrogate: jnp.zeros(new.shape[:-1], new.dtype), maximise, trivial=True)
+    return Drift(lambda new, old, surrogate: jnp.zeros(new.shape[:-1], new.dtype), maximize, trivial=True)
 
 
 def clip_drift(clip: float = 0.2, softness: float = 1e-6) -> Drift:
     """PPO's clip as a drift, E[ReLU([r − clip(r, 1 ± ε)] · A^{i_1:m})] (haml, Appendix D), a^{i_1:m−1} ~ π̄, a^{i_m}
     ~ old.
 
-    With it the mirror operator is HAPPO's objective. It is piecewise linear in the policy, so its maximiser is found by
-    filling. Where the maximisers are many, probabilities stay within the clip.
+    With it the mirror operator is HAPPO's objective. It is piecewise linear in the policy, so its maximizer is found by
+    filling. Where the maximizers are many, probabilities stay within the clip.
 
-    The maximiser gives all the mass to an action as soon as the clip allows it, and on the simplex's boundary the clip
+    The maximizer gives all the mass to an action as soon as the clip allows it, and on the simplex's boundary the clip
     is no drift: an action of probability zero has no ratio, and the gradient in its direction is not zero. So policies
     are kept η-soft, as Assumption 1 of hatrpo-happo has them. (With η = 0 what is left to an action is e^`LOG_LEAST`.)
     With a temperature the entropy bonus keeps them soft, and η is not read.
@@ -73,7 +73,7 @@ def clip_drift(clip: float = 0.2, softness: float = 1e-6) -> Drift:
         fall = jnp.maximum((1 - clip) * jnp.exp(old) - jnp.exp(new), 0)
         return (rise * surrogate.gains + fall * surrogate.losses).sum(-1)
 
-    def maximise(old, surrogate, temperature):
+    def maximize(old, surrogate, temperature):
         gains, losses = surrogate.gains, surrogate.losses
         if is_zero(temperature):
             old = jnp.exp(old)
@@ -90,22 +90,22 @@ def clip_drift(clip: float = 0.2, softness: float = 1e-6) -> Drift:
 
         return solvers.separable(old, ascent_direction(old, surrogate, temperature), log_ratio, surrogate.mask)
 
-    return Drift(divergence, maximise, splits=True)
+    return Drift(divergence, maximize, splits=True)
 
 
 def kl_drift(coefficient: float = 0.1) -> Drift:
-    """c · KL(new ‖ old), c > 0 in units of reward; the maximiser is old^{c/(c+α)} exp(q/(c+α))/Z, in closed form.
+    """c · KL(new ‖ old), c > 0 in units of reward; the maximizer is old^{c/(c+α)} exp(q/(c+α))/Z, in closed form.
 
     Raises:
       ValueError: if c is not positive.
     """
     check_number("coefficient", coefficient, 0, open_low=True)
 
-    def maximise(old, surrogate, temperature):
+    def maximize(old, surrogate, temperature):
         weights = (coefficient * old + surrogate.action_value) / (coefficient + temperature)
-        return normalise(weights, surrogate.mask)
+        return normalize(weights, surrogate.mask)
 
-    return Drift(lambda new, old, surrogate: coefficient * kl_divergence(new, old), maximise)
+    return Drift(lambda new, old, surrogate: coefficient * kl_divergence(new, old), maximize)
 
 
 def reverse_kl_drift(coefficient: float = 0.1) -> Drift:
@@ -116,7 +116,7 @@ def reverse_kl_drift(coefficient: float = 0.1) -> Drift:
     """
     check_number("coefficient", coefficient, 0, open_low=True)
     divergence = _scaled(coefficient, lambda new, old: kl_divergence(old, new))
-    return Drift(divergence, _power_maximiser(coefficient, 0.0))
+    return Drift(divergence, _power_maximizer(coefficient, 0.0))
 
 
 def tsallis_drift(coefficient: float = 0.1, order: float = 0.5) -> Drift:
@@ -135,14 +135,14 @@ def tsallis_drift(coefficient: float = 0.1, order: float = 0.5) -> Drift:
         mixture = (1 - order) * jnp.exp(old) + order * jnp.exp(new)
         return (mixture - jnp.exp(order * new + (1 - order) * old)).sum(-1) / (order * (1 - order))
 
-    return Drift(_scaled(coefficient, divergence), _power_maximiser(coefficient, order))
+    return Drift(_scaled(coefficient, divergence), _power_maximizer(coefficient, order))
 
 
 def squared_log_ratio_drift(coefficient: float = 0.1, limit: float = 0.5) -> Drift:
     """c/2 · E_{a~old}[(log r)²], with |log r| ≤ `limit` ≤ 0.8.
 
-    Beyond r = e the drift is no longer convex in the policy and the maximiser not unique, hence the limit, which is a
-    neighbourhood operator (it contains a ball of the metric max|log r|).
+    Beyond r = e the drift is no longer convex in the policy and the maximizer not unique, hence the limit, which is a
+    neighborhood operator (it contains a ball of the metric max|log r|).
 
     Raises:
       ValueError: if c is not positive, or the limit not in (0, 0.8].
@@ -153,7 +153,7 @@ def squared_log_ratio_drift(coefficient: float = 0.1, limit: float = 0.5) -> Dri
     def divergence(new, old):
         return (jnp.exp(old) * (new - old) ** 2).sum(-1) / 2
 
-    def maximise(old, surrogate, temperature):
+    def maximize(old, surrogate, temperature):
         gradient = ascent_direction(old, surrogate, temperature)
 
         def log_ratio(slope):
@@ -166,15 +166,15 @@ def squared_log_ratio_drift(coefficient: float = 0.1, limit: float = 0.5) -> Dri
 
         return solvers.separable(old, gradient, log_ratio, surrogate.mask, limit)
 
-    return Drift(_scaled(coefficient, divergence), maximise)
+    return Drift(_scaled(coefficient, divergence), maximize)
 
 
 def _scaled(coefficient: float, divergence: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable:
     return lambda new, old, surrogate: coefficient * divergence(new, old)
 
 
-def _power_maximiser(coefficient: float, order: float) -> Callable:
-    def maximise(old, surrogate, temperature):
+def _power_maximizer(coefficient: float, order: float) -> Callable:
+    def maximize(old, surrogate, temperature):
         if is_zero(temperature):
             return solvers.power_tilt(old, surrogate.action_value, coefficient, order, surrogate.mask)
 
@@ -185,4 +185,4 @@ def _power_maximiser(coefficient: float, order: float) -> Callable:
 
         return solvers.separable(old, ascent_direction(old, surrogate, temperature), log_ratio, surrogate.mask)
 
-    return maximise
+    return maximize

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hajax.tabular.games import Game
-from hajax.tabular.policies import normalise, own_action_values
+from hajax.tabular.policies import normalize, own_action_values
 from hajax.tabular.values import evaluate, solve
 
 
@@ -59,7 +59,7 @@ def nash_gap(game: Game, policy: jax.Array) -> jax.Array:
 def quantal_response(game: Game, policy: jax.Array, temperature: jax.Array | float) -> jax.Array:
     """Every agent's Boltzmann reply, exp(E_{a^{−i}~π^{−i}}[Q_π(s, aⁱ, a^{−i})]/α)/Z (hasac, Theorem 1), `[N, S, A]`."""
     q = own_action_values(evaluate(game, policy, temperature).q, jnp.exp(policy))
-    return normalise(q / temperature, game.action_mask[:, None])
+    return normalize(q / temperature, game.action_mask[:, None])
 
 
 def quantal_response_gap(game: Game, policy: jax.Array, temperature: jax.Array | float) -> jax.Array:

@@ -13,7 +13,7 @@ from jax import lax
 from hajax.core.sequential import ORDERS, draw_permutation, sequential_update
 from hajax.tabular.drifts import Drift, Temperature, no_drift
 from hajax.tabular.games import Game
-from hajax.tabular.neighbourhoods import Neighbourhood, max_penalty, mirror_operator, no_neighbourhood
+from hajax.tabular.neighborhoods import Neighborhood, max_penalty, mirror_operator, no_neighborhood
 from hajax.tabular.surrogate import make_surrogate
 from hajax.tabular.values import Values, evaluate
 from hajax.validation import check_choice, check_number
@@ -39,14 +39,14 @@ class Update:
 
 def mehaml(
     drift: Drift | None = None,
-    neighbourhood: Neighbourhood | None = None,
+    neighborhood: Neighborhood | None = None,
     *,
     temperature: Temperature = 0.0,
     order: str = "random",
 ) -> Update:
     """One iteration of maximum entropy heterogeneous-agent mirror learning (Liu et al., 2024, Algorithm 1), exact.
 
-    The agents of a permutation, one after another, maximise their mirror operator in every state,
+    The agents of a permutation, one after another, maximize their mirror operator in every state,
 
         π^{i_m} = arg max over U(π_old^{i_m}) of E_β[E_{π̄^{i_1:m−1}, π}[A^{i_m}_{old}] + α H(π(·|s)) − D(π | s, π̄)],
 
@@ -54,7 +54,7 @@ def mehaml(
 
     Args:
       drift: D, `no_drift()` by default.
-      neighbourhood: U, all policies by default.
+      neighborhood: U, all policies by default.
       temperature: α ≥ 0; may be traced if positive (a traced zero is not told apart, and may give NaN).
       order: `random` (a fresh permutation), `fixed` (0 … N−1), or `simultaneous`: every agent answers the *old*
         policies of the others, for which nothing is proved.
@@ -67,7 +67,7 @@ def mehaml(
         check_number("temperature", temperature, 0)
         temperature = float(temperature)  # a zero in an array is a zero
     drift = no_drift() if drift is None else drift
-    neighbourhood = no_neighbourhood() if neighbourhood is None else neighbourhood
+    neighborhood = no_neighborhood() if neighborhood is None else neighborhood
 
     def update(key: jax.Array, game: Game, policy: jax.Array) -> tuple[jax.Array, Info]:
         values = evaluate(game, policy, temperature)
@@ -75,7 +75,7 @@ def mehaml(
         def update_agent(old, agent, carry):
             policies, updated = carry
             surrogate = make_surrogate(game, values, policies, updated, agent, drift.splits)
-            new = neighbourhood(drift, old, surrogate, temperature)
+            new = neighborhood(drift, old, surrogate, temperature)
             before, after = (mirror_operator(drift, own, old, surrogate, temperature) for own in (old, new))
             return new, (policies.at[agent].set(new), updated.at[agent].set(True)), after - before
 
@@ -88,15 +88,15 @@ def mehaml(
     return Update(update, temperature)
 
 
-def haml(drift: Drift | None = None, neighbourhood: Neighbourhood | None = None, *, order: str = "random") -> Update:
+def haml(drift: Drift | None = None, neighborhood: Neighborhood | None = None, *, order: str = "random") -> Update:
     """One iteration of heterogeneous-agent mirror learning (Kuba et al., 2022, Template 1): `mehaml` with α = 0."""
-    return mehaml(drift, neighbourhood, order=order)
+    return mehaml(drift, neighborhood, order=order)
 
 
 def haspi(temperature: Temperature, *, order: str = "random") -> Update:
     """One iteration of heterogeneous-agent soft policy iteration (Liu et al., 2024, Eq. 8), α > 0.
 
-    π^{i_m} ∝ exp(E_{a^{i_1:m−1}~π_new}[Q^{i_1:m}_old(s, a^{i_1:m−1}, ·)]/α): `mehaml` without drift and neighbourhood.
+    π^{i_m} ∝ exp(E_{a^{i_1:m−1}~π_new}[Q^{i_1:m}_old(s, a^{i_1:m−1}, ·)]/α): `mehaml` without drift and neighborhood.
 
     Raises:
       ValueError: if α is not positive or the order unknown.

@@ -17,7 +17,7 @@ LOG_ZERO = -1e4
 LOG_LEAST = -600.0
 
 
-def normalise(log_weights: jax.Array, mask: jax.Array) -> jax.Array:
+def normalize(log_weights: jax.Array, mask: jax.Array) -> jax.Array:
     """Log-probabilities `[…, A]` in proportion to exp(log_weights) over the actions of `mask`."""
     weights = jnp.where(mask, log_weights, -jnp.inf)
     log_probs = weights - jax.scipy.special.logsumexp(weights, axis=-1, keepdims=True)
@@ -25,21 +25,21 @@ def normalise(log_weights: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def log_policy(probabilities: jax.Array, mask: jax.Array) -> jax.Array:
-    """The log-probabilities of probabilities `[…, A]`, which are renormalised over the actions of `mask`."""
-    return normalise(jnp.maximum(jnp.log(jnp.maximum(probabilities, 0)), LOG_ZERO), mask)
+    """The log-probabilities of probabilities `[…, A]`, which are renormalized over the actions of `mask`."""
+    return normalize(jnp.maximum(jnp.log(jnp.maximum(probabilities, 0)), LOG_ZERO), mask)
 
 
 def uniform_policy(game: Game) -> jax.Array:
     """Log-probabilities `[N, S, A]` of every agent's uniform policy."""
     mask = jnp.broadcast_to(game.action_mask[:, None], (game.num_agents, *game.initial.shape, game.reward.shape[-1]))
-    return normalise(jnp.zeros(mask.shape), mask)
+    return normalize(jnp.zeros(mask.shape), mask)
 
 
 def random_policy(key: jax.Array, game: Game) -> jax.Array:
     """Log-probabilities `[N, S, A]` uniform on every simplex (that of the game's own actions)."""
     policy = uniform_policy(game)
     weights = -jnp.log1p(-jax.random.uniform(key, policy.shape))
-    return normalise(jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)), game.action_mask[:, None])
+    return normalize(jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)), game.action_mask[:, None])
 
 
 def joint_probabilities(probabilities: jax.Array) -> jax.Array:

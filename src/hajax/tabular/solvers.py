@@ -1,4 +1,4 @@
-"""Exact maximisers of the mirror operator over one agent's simplex, in every state at once.
+"""Exact maximizers of the mirror operator over one agent's simplex, in every state at once.
 
 All work on the last axis, take and return log-probabilities `[…, A]`, and need no LAPACK.
 """
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hajax.tabular.policies import LOG_LEAST, log_policy, normalise
+from hajax.tabular.policies import LOG_LEAST, log_policy, normalize
 
 BISECTIONS = 54  # halvings, until the precision of float64 is reached
 
@@ -38,7 +38,7 @@ def greedy(action_value: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def fill(capacities: jax.Array, slopes: jax.Array, mask: jax.Array) -> jax.Array:
-    """Maximises Σ_a f_a(p_a) over the simplex for concave, piecewise linear f_a: mass goes to the steepest pieces
+    """Maximizes Σ_a f_a(p_a) over the simplex for concave, piecewise linear f_a: mass goes to the steepest pieces
     first.
 
     Args:
@@ -57,7 +57,7 @@ def fill(capacities: jax.Array, slopes: jax.Array, mask: jax.Array) -> jax.Array
 
 
 def power_tilt(old: jax.Array, action_value: jax.Array, coefficient: float, order: float, mask: jax.Array) -> jax.Array:
-    """Maximises ⟨q, p⟩ − c Σ [(1−κ) old + κ p − p^κ old^{1−κ}] / (κ(1−κ)) for κ in [0, 1); κ → 0 is c · KL(old ‖ p).
+    """Maximizes ⟨q, p⟩ − c Σ [(1−κ) old + κ p − p^κ old^{1−κ}] / (κ(1−κ)) for κ in [0, 1); κ → 0 is c · KL(old ‖ p).
 
     Stationarity makes the log-ratio w = log p/old satisfy exp(−(1−κ) w_a) = exp(−(1−κ) w_b) + (1−κ)(q_b − q_a)/c for
     any two actions. The unknown is that of the best action, which is between 0 and −log old: bisected, however small
@@ -75,7 +75,7 @@ def power_tilt(old: jax.Array, action_value: jax.Array, coefficient: float, orde
     is_best = mask & (action_value == best)
     most = -jnp.where(is_best, old, jnp.inf).min(-1, keepdims=True)
     top = bisect(lambda top: new(top).sum(-1, keepdims=True) - 1, jnp.zeros_like(most), most)
-    return normalise(old - power * jnp.log(jnp.exp(-(1 - order) * top) + scaled_gap), mask)
+    return normalize(old - power * jnp.log(jnp.exp(-(1 - order) * top) + scaled_gap), mask)
 
 
 def log_omega(x: jax.Array) -> jax.Array:
@@ -97,7 +97,7 @@ def separable(
     mask: jax.Array,
     limit: float | None = None,
 ) -> jax.Array:
-    """Maximises any concave objective that is a sum over actions, with |log p/old| ≤ `limit`, by bisection.
+    """Maximizes any concave objective that is a sum over actions, with |log p/old| ≤ `limit`, by bisection.
 
     The multiplier μ of Σp = 1 is where the log-ratios `log_ratio(gradient − μ)` make probabilities sum to 1.
     It is exact to rounding, and log-ratios to rounding over the objective's curvature: with next to none, as of a
@@ -121,7 +121,7 @@ def separable(
 
     least = jnp.where(mask, gradient, jnp.inf).min(-1, keepdims=True)
     most = jnp.where(mask, gradient, -jnp.inf).max(-1, keepdims=True)
-    return normalise(new(bisect(excess, least, most)), mask)
+    return normalize(new(bisect(excess, least, most)), mask)
 
 
 def project(point: jax.Array, mask: jax.Array) -> jax.Array:

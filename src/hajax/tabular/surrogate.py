@@ -1,4 +1,4 @@
-"""What one agent sees when its turn comes: everything that its drift, its neighbourhood and its objective may use."""
+"""What one agent sees when its turn comes: everything that its drift, its neighborhood and its objective may use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Surrogate(NamedTuple):
     """Agent i_m's exact surrogate in every state, given the new policies of the agents before it, π̄^{i_1:m−1}.
 
     `action_value` is E[A^{i_1:m}_π(s, a^{i_1:m−1}, a^{i_m})] over a^{i_1:m−1} ~ π̄. It differs from the agent's own
-    advantage by what the earlier agents have gained, a constant in a^{i_m}, and so has the same maximisers.
+    advantage by what the earlier agents have gained, a constant in a^{i_m}, and so has the same maximizers.
     """
 
     action_value: jax.Array  # [S, A]

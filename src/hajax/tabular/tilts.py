@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from hajax.tabular.policies import normalise
+from hajax.tabular.policies import normalize
 from hajax.tabular.solvers import bisect
 
 LOG_STEPS = (-60.0, 650.0)  # from steps below rounding to those that bring an action back from LOG_LEAST
@@ -27,7 +27,7 @@ def gaps(direction: jax.Array, mask: jax.Array) -> jax.Array:
 
 def tilt(old: jax.Array, gap: jax.Array, log_step: jax.Array, mask: jax.Array) -> jax.Array:
     """log π_t `[S, A]` for log t `[S, 1]`."""
-    return normalise(old - jnp.log1p(jnp.exp(log_step) * gap), mask)
+    return normalize(old - jnp.log1p(jnp.exp(log_step) * gap), mask)
 
 
 def divergence(old: jax.Array, gap: jax.Array, log_step: jax.Array) -> jax.Array:
@@ -62,7 +62,7 @@ def _step_where(increasing: Callable[[jax.Array], jax.Array], old: jax.Array) ->
 def within_mean_divergence(
     old: jax.Array, direction: jax.Array, state_weight: jax.Array, radius: float, mask: jax.Array
 ) -> jax.Array:
-    """arg max E_{s~ρ}[⟨g, p⟩] subject to E_{s~ρ}[KL(old ‖ p)] ≤ δ, ρ normalised (hatrpo-happo, Eq. 7), exactly.
+    """arg max E_{s~ρ}[⟨g, p⟩] subject to E_{s~ρ}[KL(old ‖ p)] ≤ δ, ρ normalized (hatrpo-happo, Eq. 7), exactly.
 
     One multiplier serves all states, whose tilts differ.
     """

@@ -41,19 +41,19 @@ def kinked_drift(coefficient: float = 0.1) -> Drift:
     def divergence(new, old, surrogate):
         return coefficient * jnp.abs(jnp.exp(new) - jnp.exp(old)).sum(-1)
 
-    def maximise(old, surrogate, temperature):
+    def maximize(old, surrogate, temperature):
         _check_no_entropy(temperature)
         old, q = jnp.exp(old), surrogate.action_value
         slopes = jnp.stack([q + coefficient, q - coefficient], -2)
         return solvers.fill(jnp.stack([old, 1 - old], -2), slopes, surrogate.mask)
 
-    return Drift(divergence, maximise)
+    return Drift(divergence, maximize)
 
 
 def _best_vertex(divergence):
-    """The maximiser for a concave `divergence`: the objective is convex, so a deterministic policy."""
+    """The maximizer for a concave `divergence`: the objective is convex, so a deterministic policy."""
 
-    def maximise(old: jax.Array, surrogate: Surrogate, temperature) -> jax.Array:
+    def maximize(old: jax.Array, surrogate: Surrogate, temperature) -> jax.Array:
         _check_no_entropy(temperature)
         num_actions = old.shape[-1]
         vertices = log_policy(jnp.eye(num_actions), surrogate.mask)
@@ -67,7 +67,7 @@ def _best_vertex(divergence):
         )
         return solvers.greedy(scores, surrogate.mask)
 
-    return maximise
+    return maximize
 
 
 def _check_no_entropy(temperature) -> None:

@@ -1,4 +1,4 @@
-"""Acting in vectorised environments: rollouts for learning, and the statistics of the episodes that they see."""
+"""Acting in vectorized environments: rollouts for learning, and the statistics of the episodes that they see."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def start(env: Environment, algo: Algorithm, key: jax.Array, num_envs: int) -> A
 
 
 def count_episodes(spec: EnvSpec, episodes: EpisodeStatistics, timestep: Timestep) -> EpisodeStatistics:
-    """Adds one vectorised step `[E]` to the statistics."""
+    """Adds one vectorized step `[E]` to the statistics."""
     done = timestep.terminated | timestep.truncated
     running_return = episodes.running_return + team_reward(spec, timestep.reward)
     running_length = episodes.running_length + 1

@@ -42,7 +42,7 @@ def stratified_bootstrap_interval(
 
     A resample draws, with replacement, as many runs of every task as the task has, so that no task gains or loses
     weight by chance; the interquartile mean is that of all drawn scores together. Scores of different tasks must be
-    on one scale, so normalise them first.
+    on one scale, so normalize them first.
 
     Args:
         scores: for every task, the scores `[num_runs]` of its runs; tasks may have different numbers of runs.

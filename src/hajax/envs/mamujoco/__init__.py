@@ -94,9 +94,9 @@ def share(
             no collisions of the robot with itself (see `hajax.envs.mamujoco.physics.fast`); or brax's, where brax has
             the robot: its own models, rewards, ends and observations.
         obs: `"full"`: every agent observes all that Gymnasium's single agent does and its own number, one-hot,
-            standardised as one vector, (x - mean) / standard deviation; this is what the papers' code feeds. `"khop"`:
-            what its own joints and their neighbours show, and what is common to all.
-        k: with `obs="khop"`, how many edges of the graph of joints away a neighbour may be.
+            standardized as one vector, (x - mean) / standard deviation; this is what the papers' code feeds. `"khop"`:
+            what its own joints and their neighbors show, and what is common to all.
+        k: with `obs="khop"`, how many edges of the graph of joints away a neighbor may be.
         categories: what is shown of the agent's own joints, of those one edge away, …, the last for all beyond; each a
             text such as `"qpos qvel"`. `None`: as in gymnasium-robotics.
         global_categories: what is shown of the joints that nobody drives.
@@ -184,7 +184,7 @@ def check_texts(categories: Any, global_categories: Any) -> None:
         listed = isinstance(categories, Sequence) and not isinstance(categories, str)
         if not listed or not categories or not all(isinstance(text, str) for text in categories):
             raise ValueError(
-                f"categories={categories!r}; allowed: a list of texts, of own joints, of neighbours, …, "
+                f"categories={categories!r}; allowed: a list of texts, of own joints, of neighbors, …, "
                 "each such as 'qpos qvel'"
             )
     if not isinstance(global_categories, str):

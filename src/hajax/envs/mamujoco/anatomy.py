@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hajax.envs.mamujoco.factorisation import Joint, Layout, by_distance, entries
+from hajax.envs.mamujoco.factorization import Joint, Layout, by_distance, entries
 from hajax.envs.mamujoco.robots import Robot
 
 SECTIONS = ("qpos", "qvel", "qfrc_actuator", "cinert", "cvel", "cfrc_ext")
@@ -40,7 +40,7 @@ class Anatomy:
 
     @functools.cached_property
     def edges(self) -> list[set[str]]:
-        """Neighbouring joints: the robot's, or driven ones of a body, of the jointed one above it, or beside it."""
+        """Neighboring joints: the robot's, or driven ones of a body, of the jointed one above it, or beside it."""
         if self.robot.edges is not None:
             return [set(edge.split()) for edge in self.robot.edges]
         on_body: dict[int, list[str]] = {}

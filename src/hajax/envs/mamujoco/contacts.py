@@ -30,10 +30,10 @@ def as_in_c(model: Any, data: Any) -> Any:
     kinds = jnp.asarray(model.geom_type)
     is_round = (kinds == SPHERE) | (kinds == CAPSULE)
     axis = data.geom_xmat[:, :, 2]
-    half = jnp.where(kinds == CAPSULE, model.geom_size[:, 1], 0)[:, None] * axis  # from the centre to the end
-    centre, radius = data.geom_xpos, model.geom_size[:, 0]
+    half = jnp.where(kinds == CAPSULE, model.geom_size[:, 1], 0)[:, None] * axis  # from the center to the end
+    center, radius = data.geom_xpos, model.geom_size[:, 0]
 
-    one, other = jax.vmap(nearest)(centre[first], half[first], centre[second], half[second])
+    one, other = jax.vmap(nearest)(center[first], half[first], center[second], half[second])
     across = jax.vmap(_unit, (0, None))(jnp.cross(axis[first], axis[second]), np.eye(3, dtype=axis.dtype)[0])
     normal = jax.vmap(_unit)(other - one, across)
     dist = jnp.linalg.norm(other - one, axis=1) - radius[first] - radius[second]
@@ -52,13 +52,13 @@ def as_in_c(model: Any, data: Any) -> Any:
 
 
 def nearest(
-    centre: jax.Array, half: jax.Array, other_centre: jax.Array, other_half: jax.Array
+    center: jax.Array, half: jax.Array, other_center: jax.Array, other_half: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The points of two segments, each from `centre - half` to `centre + half`, that are nearest to each other.
+    """The points of two segments, each from `center - half` to `center + half`, that are nearest to each other.
 
-    They minimise `|centre + x half - other_centre - y other_half|²` over x and y in [-1, 1].
+    They minimize `|center + x half - other_center - y other_half|²` over x and y in [-1, 1].
     """
-    between = centre - other_centre
+    between = center - other_center
     a, b, c = half @ half, half @ other_half, other_half @ other_half
     u, v = half @ between, other_half @ between
     determinant = a * c - b * b
@@ -66,7 +66,7 @@ def nearest(
     x = _clipped(b * v - c * u, jnp.where(parallel, 0, determinant))
     y = _clipped(v + b * x, c)
     x = _clipped(b * y - u, a)
-    return centre + x * half, other_centre + y * other_half
+    return center + x * half, other_center + y * other_half
 
 
 def _clipped(numerator: jax.Array, denominator: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Drawings of the robots, without a graphics driver: their capsules and spheres, in the colour of who drives them."""
+"""Drawings of the robots, without a graphics driver: their capsules and spheres, in the color of who drives them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 
-from hajax.colours import CYCLE
+from hajax.colors import CYCLE
 from hajax.envs.base import Scene
 from hajax.envs.drawing import Draw
 from hajax.envs.mamujoco.physics import meeting, moving
@@ -19,39 +19,39 @@ from hajax.spec import Timestep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GREY = "#999999"
+GRAY = "#999999"
 
 
-def body_colours(simulation: Simulation, partition: Sequence[Sequence[str]]) -> list[str]:
-    """Every body's colour: that of the agent which drives its joint; bodies without a driven one are grey."""
+def body_colors(simulation: Simulation, partition: Sequence[Sequence[str]]) -> list[str]:
+    """Every body's color: that of the agent which drives its joint; bodies without a driven one are gray."""
     model, names = simulation.model, list(simulation.anatomy.joints)
     owner = {joint: i for i, agent in enumerate(partition) for joint in agent}
-    colours = [GREY] * model.nbody
+    colors = [GRAY] * model.nbody
     for body in range(1, model.nbody):
         # A body without joints moves with its parent; of several joints the last one is nearest.
         first, count = model.body_jntadr[body], model.body_jntnum[body]
         owners = [owner[name] for name in names[first : first + count] if name in owner]
-        inherited = colours[model.body_parentid[body]] if not count else GREY
-        colours[body] = CYCLE[owners[-1] % len(CYCLE)] if owners else inherited
-    return colours
+        inherited = colors[model.body_parentid[body]] if not count else GRAY
+        colors[body] = CYCLE[owners[-1] % len(CYCLE)] if owners else inherited
+    return colors
 
 
-def robot_scene(simulation: Simulation, colours: Sequence[str]) -> Scene:
-    """The robot in those colours, for renderers of three dimensions."""
+def robot_scene(simulation: Simulation, colors: Sequence[str]) -> Scene:
+    """The robot in those colors, for renderers of three dimensions."""
     model = copy.copy(simulation.model)
     for geom in np.flatnonzero(model.geom_bodyid):
-        model.geom_rgba[geom] = [*bytes.fromhex(colours[model.geom_bodyid[geom]][1:]), 255]
+        model.geom_rgba[geom] = [*bytes.fromhex(colors[model.geom_bodyid[geom]][1:]), 255]
         model.geom_rgba[geom] /= 255
-        model.geom_matid[geom] = -1  # a material would hide the colour
+        model.geom_matid[geom] = -1  # a material would hide the color
     return Scene(
         model, lambda state: simulation.qpos(state.body), simulation.seconds, _reach(model, _solid(model)), _flat(model)
     )
 
 
-def robot_drawing(simulation: Simulation, colours: Sequence[str]) -> Draw:
+def robot_drawing(simulation: Simulation, colors: Sequence[str]) -> Draw:
     """The robot from its side, or from above if it moves in the plane; the view follows it.
 
-    Lines show the ground from the side, with a mark every metre.
+    Lines show the ground from the side, with a mark every meter.
     """
     model = simulation.model
     data = mujoco.MjData(model)
@@ -73,17 +73,17 @@ def robot_drawing(simulation: Simulation, colours: Sequence[str]) -> Draw:
             radius, length = _shape(model, geom)
             axis = data.geom_xmat[geom].reshape(3, 3)[:, 2] * length
             ends = np.stack([data.geom_xpos[geom] - axis, data.geom_xpos[geom] + axis]) - middle
-            _capsule(axes, ends[:, [across, up]], radius, colours[model.geom_bodyid[geom]])
+            _capsule(axes, ends[:, [across, up]], radius, colors[model.geom_bodyid[geom]])
         if not flat:
             axes.axhline(-middle[up], color="0.4", linewidth=1, zorder=0)
         half = 0.8 * reach
         axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
-        metres = np.arange(np.ceil(middle[across] - half), middle[across] + half)
-        axes.set_xticks(metres - middle[across], [f"{x:.0f}" for x in metres])
+        meters = np.arange(np.ceil(middle[across] - half), middle[across] + half)
+        axes.set_xticks(meters - middle[across], [f"{x:.0f}" for x in meters])
         axes.set_yticks([])
         axes.set_xlabel(f"reward {float(np.asarray(timestep.reward)[0]):+.2f}", loc="left")
-        axes.tick_params(labelsize=8, color=GREY, labelcolor="0.4")
-        axes.spines[:].set_color(GREY)
+        axes.tick_params(labelsize=8, color=GRAY, labelcolor="0.4")
+        axes.spines[:].set_color(GRAY)
 
     return draw
 
@@ -120,7 +120,7 @@ def _reach(model: Any, solid: Sequence[int]) -> float:
     return float(np.max((middles + radii).max(0) - (middles - radii).min(0)))
 
 
-def _capsule(axes: Axes, ends: np.ndarray, radius: float, colour: str) -> None:
+def _capsule(axes: Axes, ends: np.ndarray, radius: float, color: str) -> None:
     from matplotlib.patches import Circle, Polygon
 
     along = ends[1] - ends[0]
@@ -128,6 +128,6 @@ def _capsule(axes: Axes, ends: np.ndarray, radius: float, colour: str) -> None:
     if length > 1e-6:
         across = radius * np.array([-along[1], along[0]]) / length
         corners = [ends[0] + across, ends[1] + across, ends[1] - across, ends[0] - across]
-        axes.add_patch(Polygon(corners, closed=True, color=colour, linewidth=0, zorder=2))
+        axes.add_patch(Polygon(corners, closed=True, color=color, linewidth=0, zorder=2))
     for end in ends:
-        axes.add_patch(Circle(end, radius, color=colour, linewidth=0, zorder=2))
+        axes.add_patch(Circle(end, radius, color=color, linewidth=0, zorder=2))

@@ -11,8 +11,8 @@ import numpy as np
 
 from hajax.envs.base import Environment, clip_action, timestep
 from hajax.envs.mamujoco.anatomy import control_range
-from hajax.envs.mamujoco.drawing import body_colours, robot_drawing, robot_scene
-from hajax.envs.mamujoco.factorisation import check_partition, drivers
+from hajax.envs.mamujoco.drawing import body_colors, robot_drawing, robot_scene
+from hajax.envs.mamujoco.factorization import check_partition, drivers
 from hajax.envs.mamujoco.simulation import Simulation
 from hajax.spaces import Box
 from hajax.spec import AgentSpec, EnvSpec, RewardKind
@@ -27,7 +27,7 @@ class RobotState(NamedTuple):
     step: jax.Array  # int []
 
 
-def standardised(x: jax.Array) -> jax.Array:
+def standardized(x: jax.Array) -> jax.Array:
     """Each vector less its own mean, over its own standard deviation: `[…, O]`."""
     return (x - x.mean(-1, keepdims=True)) / jnp.maximum(x.std(-1, keepdims=True), 1e-8)
 
@@ -47,8 +47,8 @@ def shared_robot(
     """The environment in which each agent drives the joints that `partition` gives it.
 
     An agent's action holds the controls of its joints, in the partition's order. With `obs="full"` it observes all that
-    Gymnasium's single agent does and its own number, one-hot, standardised as one vector, and the critic's state is
-    Gymnasium's observation, standardised too; with `obs="khop"` it observes what its own joints and those up to `k`
+    Gymnasium's single agent does and its own number, one-hot, standardized as one vector, and the critic's state is
+    Gymnasium's observation, standardized too; with `obs="khop"` it observes what its own joints and those up to `k`
     edges away show, and the critic's state is Gymnasium's observation as it is.
     """
     anatomy = simulation.anatomy
@@ -75,12 +75,12 @@ def shared_robot(
         if state.shape != whole.shape:
             raise ValueError(f"state of {name} has {state.size} entries; allowed: {whole.size}")
         everything = jnp.broadcast_to(state, (count, whole.size))
-        return standardised(jnp.concatenate([everything, jnp.eye(count, dtype=state.dtype)], -1))
+        return standardized(jnp.concatenate([everything, jnp.eye(count, dtype=state.dtype)], -1))
 
     def observe(readings: jax.Array) -> tuple[jax.Array, jax.Array]:
         state = readings[whole]
         if obs == "full":
-            return all_of(state), standardised(state)
+            return all_of(state), standardized(state)
         return jnp.where(spec.observation_mask, readings[gather], 0), state
 
     def reset(key):
@@ -102,12 +102,12 @@ def shared_robot(
             truncated=~ended & (following.step >= max_steps),
         )
 
-    colours = body_colours(simulation, partition)
+    colors = body_colors(simulation, partition)
     return Environment(
         spec,
         reset,
         step,
-        draw=robot_drawing(simulation, colours),
+        draw=robot_drawing(simulation, colors),
         observe=all_of if obs == "full" else None,
-        scene=robot_scene(simulation, colours),
+        scene=robot_scene(simulation, colors),
     )

@@ -30,7 +30,7 @@ PARTITIONS: dict[str, dict[str, str]] = {
         "6x1": _one_each(_CHEETAH),
     },
     "ant": {
-        "2x4": f"{_LEGS[0]} {_LEGS[1]} | {_LEGS[2]} {_LEGS[3]}",  # neighbouring legs
+        "2x4": f"{_LEGS[0]} {_LEGS[1]} | {_LEGS[2]} {_LEGS[3]}",  # neighboring legs
         "2x4d": f"{_LEGS[0]} {_LEGS[2]} | {_LEGS[1]} {_LEGS[3]}",  # opposite legs
         "4x2": " | ".join(_LEGS),
         "8x1": _one_each(" ".join(_LEGS)),

@@ -103,7 +103,7 @@ class Physics:
             qvel=data.qvel,
             ctrl=data.ctrl,
             position=data.xpos,
-            centre=data.xipos,
+            center=data.xipos,
             mass=self.compiled.body_mass,
             cinert=derived.cinert,
             cvel=data.cvel,

@@ -32,8 +32,8 @@ class Robot:
     hidden: int
     common: str  # joints that nobody drives and everyone sees
     observation: Mapping[Version, str] = dataclasses.field(default_factory=lambda: _both("qpos qvel"))
-    categories: tuple[str, ...] = ("qpos qvel", "qpos")  # what is shown of an agent's own joints, of their neighbours
-    edges: tuple[str, ...] | None = None  # joints that are neighbours; None: those with no driven joint between them
+    categories: tuple[str, ...] = ("qpos qvel", "qpos")  # what is shown of an agent's own joints, of their neighbors
+    edges: tuple[str, ...] | None = None  # joints that are neighbors; None: those with no driven joint between them
     bodies: Mapping[str, tuple[str | int, ...]] = dataclasses.field(default_factory=dict)  # of a joint; see `Anatomy`
     clip: Mapping[str, float] = dataclasses.field(default_factory=dict)  # sections that are seen within ± that
     sections: Callable[[Readings], Mapping[str, jax.Array]] = lambda readings: {}  # of its own
@@ -192,7 +192,7 @@ def find_robot(name: str, partition: str) -> Robot:
 
 
 def _long_ant(segments: int) -> Robot:
-    """The ant's task; a hip's neighbours are its ankle and the hips of its own segment, of the last and of the next."""
+    """The ant's task; a hip's neighbors are its ankle and the hips of its own segment, of the last and of the next."""
     hips = [f"hip1_{i} hip2_{i}" for i in range(segments)]
     joints = [f"{side}_{i}" for i in range(segments) for side in (1, 2)]
     return dataclasses.replace(

@@ -23,7 +23,7 @@ class Readings(NamedTuple):
     qvel: jax.Array  # [nv]
     ctrl: jax.Array  # [nu]: the actuators' controls, within their ranges
     position: jax.Array  # [bodies, 3]: of the body frames (`xpos`)
-    centre: jax.Array  # [bodies, 3]: of mass (`xipos`)
+    center: jax.Array  # [bodies, 3]: of mass (`xipos`)
     mass: jax.Array  # [bodies]
     cinert: jax.Array  # [bodies, 10]
     cvel: jax.Array  # [bodies, 6]
@@ -63,8 +63,8 @@ def _torso(readings: Readings) -> jax.Array:
     return readings.position[1, 0]
 
 
-def _centre_of_mass(readings: Readings) -> jax.Array:
-    return readings.mass @ readings.centre[:, 0] / readings.mass.sum()
+def _center_of_mass(readings: Readings) -> jax.Array:
+    return readings.mass @ readings.center[:, 0] / readings.mass.sum()
 
 
 def _velocity(step: Step) -> jax.Array:
@@ -180,6 +180,6 @@ swimmer = Task(_first_coordinate, _swimmer, _noise(0.1))
 hopper = Task(_first_coordinate, _hopper, _noise(5e-3))
 walker2d = Task(_first_coordinate, _walker2d, _noise(5e-3))
 ant = Task(_torso, _ant, _noise(0.1, normal_velocities=True))
-humanoid = Task(_centre_of_mass, _humanoid, _noise(1e-2))
+humanoid = Task(_center_of_mass, _humanoid, _noise(1e-2))
 humanoid_standup = Task(_first_coordinate, _humanoid_standup, _noise(1e-2))
 reacher = Task(_to_target, _reacher, _reach)

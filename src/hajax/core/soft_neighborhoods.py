@@ -1,7 +1,7 @@
-"""How maximum-entropy mirror learning looks for the best policy of a neighbourhood: see `core/neighbourhoods.py`.
+"""How maximum-entropy mirror learning looks for the best policy of a neighborhood: see `core/neighborhoods.py`.
 
 There the objective is of samples of the old policy, weighted by ratios. Here it is of the new policy's own samples,
-reparametrised: a function of the parameters of its distributions and of a key.
+reparametrized: a function of the parameters of its distributions and of a key.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hajax.core.off_policy_settings import (
     SoftTrustRegionHyperparameters,
     SoftTrustRegionSettings,
 )
-from hajax.core.optimisation import Learner, adam_step, plain_step
-from hajax.core.trust_region import linearise, step_within_kl_ball
+from hajax.core.optimization import Learner, adam_step, plain_step
+from hajax.core.trust_region import linearize, step_within_kl_ball
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.spec import ActionLayout
@@ -33,7 +33,7 @@ Info = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class SoftMirrorObjective:
-    """What one group maximises on a minibatch, and the settings and numbers with which it does."""
+    """What one group maximizes on a minibatch, and the settings and numbers with which it does."""
 
     gain: Callable[[jax.Array, ActionParameters, ActionParameters], jax.Array]  # (key, old, new) -> Q − α log π − D
     distribution: Callable[[Any], ActionParameters]  # of the network's parameters, `[K, B, …]`
@@ -83,7 +83,7 @@ def _search_kl_ball(key: jax.Array, objective: SoftMirrorObjective, learner: Lea
     """A natural-gradient step and a line search; all candidates are judged with the same random numbers."""
     total = objective.weight.sum()
     share = objective.weight / jnp.where(total > 0, total, 1)
-    around = linearise(objective.distribution, learner.params, objective.layout, share)
+    around = linearize(objective.distribution, learner.params, objective.layout, share)
     old = around.distribution
     start, slope = jax.value_and_grad(lambda new: objective.gain(key, old, new))(old)
 

@@ -1,8 +1,8 @@
-"""Neighbourhood operators: which policies one update may reach, and how it looks for the best of them.
+"""Neighborhood operators: which policies one update may reach, and how it looks for the best of them.
 
 In heterogeneous-agent mirror learning (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Definition 2 and
-Algorithm Template 1: https://arxiv.org/abs/2208.01682) agent i_m takes, of all policies in a neighbourhood of its own,
-the one that maximises E[r · M − D]. With networks, that maximum is approached by gradients.
+Algorithm Template 1: https://arxiv.org/abs/2208.01682) agent i_m takes, of all policies in a neighborhood of its own,
+the one that maximizes E[r · M − D]. With networks, that maximum is approached by gradients.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hajax.core import soft_neighbourhoods
+from hajax.core import soft_neighborhoods
 from hajax.core.advantages import weighted_mean
 from hajax.core.batches import GroupBatch
 from hajax.core.compound_ratio import GroupPolicy
 from hajax.core.drifts import Drift, PolicyChange
-from hajax.core.optimisation import Learner, adam_step, init_learner, plain_step, train_epochs
+from hajax.core.optimization import Learner, adam_step, init_learner, plain_step, train_epochs
 from hajax.core.settings import (
     GradientHyperparameters,
     GradientSettings,
@@ -29,7 +29,7 @@ from hajax.core.settings import (
     TrustRegionHyperparameters,
     TrustRegionSettings,
 )
-from hajax.core.trust_region import linearise, step_within_kl_ball
+from hajax.core.trust_region import linearize, step_within_kl_ball
 from hajax.nn import distributions
 from hajax.validation import check_has
 
@@ -38,7 +38,7 @@ Info = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class MirrorObjective:
-    """What one group maximises, and the settings and numbers with which it does."""
+    """What one group maximizes, and the settings and numbers with which it does."""
 
     policy: GroupPolicy
     drift: Drift
@@ -52,7 +52,7 @@ class MirrorObjective:
         return change.ratio * change.advantage - self.drift(change, self.numbers)
 
 
-class Neighbourhood(NamedTuple):
+class Neighborhood(NamedTuple):
     """`init(params) -> learner`, and `improve(key, objective, learner, samples) -> (learner, info)`: one group's whole
     update on its samples `[K, B, …]`, whose `advantage` is M. With a memory they are the rollout's sequences
     `[K, E, T, …]`, from which `improve` cuts the chunks that it learns from. `soft` is the same for maximum-entropy
@@ -65,7 +65,7 @@ class Neighbourhood(NamedTuple):
     improve: Callable[[jax.Array, MirrorObjective, Learner, GroupBatch], tuple[Learner, Info]]
     settings: Settings
     numbers: Hyperparameters
-    soft: soft_neighbourhoods.SoftForm | None = None
+    soft: soft_neighborhoods.SoftForm | None = None
 
     def check(self, settings: Settings, numbers: Hyperparameters) -> None:
         """Raises ValueError, naming what is missing, unless both have all that the defaults' classes have."""
@@ -138,7 +138,7 @@ def _step_within_kl_ball(
     # With a memory, derivatives are truncated to chunks. What a step does is judged on whole rollouts, with the memory
     # that the new policy itself would have had.
     samples = policy.samples_of(learner.params, rollout)
-    around = linearise(lambda params: policy.distribution(params, samples), learner.params, layout, share(samples))
+    around = linearize(lambda params: policy.distribution(params, samples), learner.params, layout, share(samples))
     old = around.distribution if samples is rollout else policy.distribution(learner.params, rollout)
 
     def evaluate(params):
@@ -157,20 +157,18 @@ def _step_within_kl_ball(
     return learner._replace(params=params), info
 
 
-unrestricted = Neighbourhood(
-    init_learner, _ascend_by_adam, GradientSettings(), GradientHyperparameters(), soft_neighbourhoods.ascent
+unrestricted = Neighborhood(
+    init_learner, _ascend_by_adam, GradientSettings(), GradientHyperparameters(), soft_neighborhoods.ascent
 )
 """All policies: `epochs` of `minibatches` by Adam, as in HAPPO and HAA2C."""
 
-gradient_step = Neighbourhood(
-    Learner, _step_once, Settings(), GradientHyperparameters(), soft_neighbourhoods.single_step
-)
+gradient_step = Neighborhood(Learner, _step_once, Settings(), GradientHyperparameters(), soft_neighborhoods.single_step)
 """One step θ + α g on all samples, so that ‖Δθ‖ ≤ `actor_lr` · `max_grad_norm`.
 
 Drifts have no gradient at the old policy, where g is taken: this step is the same with all of them, and with none.
 """
 
-kl_ball = Neighbourhood(
-    Learner, _step_within_kl_ball, TrustRegionSettings(), TrustRegionHyperparameters(), soft_neighbourhoods.trust_region
+kl_ball = Neighborhood(
+    Learner, _step_within_kl_ball, TrustRegionSettings(), TrustRegionHyperparameters(), soft_neighborhoods.trust_region
 )
 """Mean KL(π_old ‖ π_new) ≤ `kl_radius`: a natural-gradient step and a line search, as in HATRPO."""

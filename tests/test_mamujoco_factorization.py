@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hajax.envs.mamujoco import PARTITIONS, partitions
-from hajax.envs.mamujoco.factorisation import by_distance, check_partition, drivers
+from hajax.envs.mamujoco.factorization import by_distance, check_partition, drivers
 from hajax.envs.mamujoco.physics import faithful
 from hajax.envs.mamujoco.robots import find_robot
 from hajax.envs.mamujoco.simulation import in_mujoco
@@ -19,9 +19,9 @@ import mujoco_oracle
 import transfer
 
 CASES = [(robot, name) for robot, partitions in PARTITIONS.items() for name in partitions]
-# gymnasium-robotics 1.4.2 lacks these. Its 2x4d gives agents legs 1, 4 and 2, 3, which are neighbours; its coupled
+# gymnasium-robotics 1.4.2 lacks these. Its 2x4d gives agents legs 1, 4 and 2, 3, which are neighbors; its coupled
 # cheetahs do not start with MuJoCo 4, and the first one sees the other's joints; in its ant of many segments an agent
-# sees other joints than its own but in the last one, hips drive each other, and neighbours across segments are copies.
+# sees other joints than its own but in the last one, hips drive each other, and neighbors across segments are copies.
 LACKING = [("half_cheetah", "3x2"), ("walker2d", "3x2"), ("walker2d", "6x1"), ("ant", "8x1")]
 LACKING += [("humanoid", "17x1"), ("humanoid_standup", "17x1")]
 WRONG = [("ant", "2x4d"), ("coupled_half_cheetah", "1p1"), ("many_agent_ant", "2x3")]
@@ -185,8 +185,8 @@ def test_each_of_the_coupled_cheetahs_sees_itself_and_the_tendon():
     assert own.observation.size == 40
 
 
-def test_neighbours_follow_from_the_bodies():
-    """Ant's hips hang on the torso, and are neighbours; an ankle's is its hip."""
+def test_neighbors_follow_from_the_bodies():
+    """Ant's hips hang on the torso, and are neighbors; an ankle's is its hip."""
     assert by_distance(["ankle_1"], anatomy("ant").edges, 3) == [
         ["ankle_1"],
         ["hip_1"],

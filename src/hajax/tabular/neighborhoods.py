@@ -1,7 +1,7 @@
-"""Neighbourhood operators: which policies an agent may choose from, and how the best of them is found.
+"""Neighborhood operators: which policies an agent may choose from, and how the best of them is found.
 
-A neighbourhood is a function `(drift, old, surrogate, α) -> new` of log-probabilities `[S, A]`. Where it has no exact
-maximiser for a drift, the best of a fixed number of candidates is taken in every state, the old policy among them: the
+A neighborhood is a function `(drift, old, surrogate, α) -> new` of log-probabilities `[S, A]`. Where it has no exact
+maximizer for a drift, the best of a fixed number of candidates is taken in every state, the old policy among them: the
 mirror operator then never decreases, which is all that inequality (5) of haml, and with it monotonic improvement,
 needs.
 
@@ -23,7 +23,7 @@ from hajax.tabular.solvers import project
 from hajax.tabular.surrogate import Surrogate, ascent_direction, linear_part
 from hajax.validation import check_number
 
-Neighbourhood = Callable[[Drift, jax.Array, Surrogate, Temperature], jax.Array]
+Neighborhood = Callable[[Drift, jax.Array, Surrogate, Temperature], jax.Array]
 
 CANDIDATES = 24  # step sizes that are tried, each half of the one before
 SOFTNESS = 1e-6
@@ -39,12 +39,12 @@ def mirror_operator(
     return linear_part(new, surrogate, temperature) - drift.divergence(new, old, surrogate)
 
 
-def no_neighbourhood() -> Neighbourhood:
-    """All policies: the drift's own maximiser, exact."""
-    return lambda drift, old, surrogate, temperature: drift.maximise(old, surrogate, temperature)
+def no_neighborhood() -> Neighborhood:
+    """All policies: the drift's own maximizer, exact."""
+    return lambda drift, old, surrogate, temperature: drift.maximize(old, surrogate, temperature)
 
 
-def kl_ball(radius: float = 0.05) -> Neighbourhood:
+def kl_ball(radius: float = 0.05) -> Neighborhood:
     """KL(old(·|s) ‖ new(·|s)) ≤ δ in every state: greedy within it, or the best of that step and its halvings.
 
     The greedy step is exact where there is neither a drift nor an entropy bonus. Else the candidates lie on the path of
@@ -66,7 +66,7 @@ def kl_ball(radius: float = 0.05) -> Neighbourhood:
     return improve
 
 
-def gradient_step(step_size: float = 1.0) -> Neighbourhood:
+def gradient_step(step_size: float = 1.0) -> Neighborhood:
     """One projected gradient step on the probabilities, η in units of 1/reward, or the best of it and its halvings.
 
     The drift's gradient is zero at the old policy, so that the step is along the surrogate's, and the drift decides its
@@ -88,8 +88,8 @@ def gradient_step(step_size: float = 1.0) -> Neighbourhood:
     return improve
 
 
-def trust_region(radius: float = 0.05) -> Neighbourhood:
-    """E_{s~ρ}[KL(old ‖ new)] ≤ δ, HATRPO's neighbourhood, and the exact greedy policy in it: no drift, no entropy
+def trust_region(radius: float = 0.05) -> Neighborhood:
+    """E_{s~ρ}[KL(old ‖ new)] ≤ δ, HATRPO's neighborhood, and the exact greedy policy in it: no drift, no entropy
     bonus.
 
     Raises:
@@ -104,8 +104,8 @@ def trust_region(radius: float = 0.05) -> Neighbourhood:
     return improve
 
 
-def max_penalty() -> Neighbourhood:
-    """The update of Algorithm 1 of hatrpo-happo: no neighbourhood, but −C max_s KL(old ‖ new) in the objective.
+def max_penalty() -> Neighborhood:
+    """The update of Algorithm 1 of hatrpo-happo: no neighborhood, but −C max_s KL(old ‖ new) in the objective.
 
     The maximum couples the states, which a drift in the sense of haml cannot; it stands here for its place in the
     update.
@@ -125,7 +125,7 @@ def max_penalty() -> Neighbourhood:
 
 def _check_alone(name: str, drift: Drift, temperature: Temperature) -> None:
     if not (drift.trivial and is_zero(temperature)):
-        raise ValueError(f"neighbourhood {name!r} with a drift or a temperature; allowed: no_drift(), temperature=0")
+        raise ValueError(f"neighborhood {name!r} with a drift or a temperature; allowed: no_drift(), temperature=0")
 
 
 def _best(

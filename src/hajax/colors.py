@@ -1,4 +1,4 @@
-"""Okabe and Ito's colours: told apart by readers who don't see every hue, and different in lightness too.
+"""Okabe and Ito's colors: told apart by readers who don't see every hue, and different in lightness too.
 
 Okabe and Ito, *Color Universal Design* (2008), https://jfly.uni-koeln.de/color/. Yellow is left out: lines of it can't
 be seen on white.

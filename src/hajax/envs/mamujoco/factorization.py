@@ -52,7 +52,7 @@ class Joint:
 def by_distance(own: Sequence[str], edges: Iterable[Iterable[str]], k: int) -> list[list[str]]:
     """The joints at distance 0, …, k of the agent's own ones over the graph, those of one distance in order of name.
 
-    The joints of one edge, which may be more than two, are all neighbours of each other.
+    The joints of one edge, which may be more than two, are all neighbors of each other.
     """
     groups = [set(edge) for edge in edges]
     seen = newest = set(own)

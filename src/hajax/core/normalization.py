@@ -1,4 +1,4 @@
-"""Running statistics: of value targets (value normalisation) and of observations."""
+"""Running statistics: of value targets (value normalization) and of observations."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def _location_and_scale(statistics: ValueStatistics) -> tuple[jax.Array, jax.Arr
     return mean, jnp.where(seen, jnp.sqrt(variance), 1)
 
 
-def normalise_value(statistics: ValueStatistics, value: jax.Array) -> jax.Array:
-    """From reward units to the critic's normalised units."""
+def normalize_value(statistics: ValueStatistics, value: jax.Array) -> jax.Array:
+    """From reward units to the critic's normalized units."""
     mean, scale = _location_and_scale(statistics)
     return (value - mean) / scale
 
 
-def denormalise_value(statistics: ValueStatistics, value: jax.Array) -> jax.Array:
-    """From the critic's normalised units to reward units."""
+def denormalize_value(statistics: ValueStatistics, value: jax.Array) -> jax.Array:
+    """From the critic's normalized units to reward units."""
     mean, scale = _location_and_scale(statistics)
     return value * scale + mean
 
@@ -93,9 +93,9 @@ def update_moments(moments: RunningMoments, x: jax.Array, weight: jax.Array) -> 
     )
 
 
-def normalise_moments(moments: RunningMoments, x: jax.Array, epsilon: float = 1e-8, limit: float = 10.0) -> jax.Array:
+def normalize_moments(moments: RunningMoments, x: jax.Array, epsilon: float = 1e-8, limit: float = 10.0) -> jax.Array:
     """(x − mean) / std, clipped to ±`limit`; `x` itself before anything was seen. An entry that never
     varied becomes 0, up to the rounding of its mean."""
     variance = moments.deviation / jnp.where(moments.weight > 0, moments.weight, 1)
-    normalised = (x - moments.mean) * jax.lax.rsqrt(variance + epsilon)
-    return jnp.where(moments.weight > 0, jnp.clip(normalised, -limit, limit), x)
+    normalized = (x - moments.mean) * jax.lax.rsqrt(variance + epsilon)
+    return jnp.where(moments.weight > 0, jnp.clip(normalized, -limit, limit), x)

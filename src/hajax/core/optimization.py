@@ -14,10 +14,10 @@ Params = TypeVar("Params")
 
 
 class Learner(NamedTuple):
-    """Parameters, the state of their optimiser (`None` if it keeps none), and the drift's coefficient if it adapts."""
+    """Parameters, the state of their optimizer (`None` if it keeps none), and the drift's coefficient if it adapts."""
 
     params: Any
-    optimiser: Any = None
+    optimizer: Any = None
     drift_coef: jax.Array | None = None
 
 
@@ -45,9 +45,9 @@ def adam_step(
     The rates may be traced: a changed value does not recompile and may differ per vmapped run.
     """
     gradient, norm = clip_to_norm(gradient, max_grad_norm)
-    direction, optimiser = optax.scale_by_adam(eps=adam_eps).update(gradient, learner.optimiser)
+    direction, optimizer = optax.scale_by_adam(eps=adam_eps).update(gradient, learner.optimizer)
     params = jax.tree.map(lambda p, d: p - (learning_rate * d).astype(p.dtype), learner.params, direction)
-    return learner._replace(params=params, optimiser=optimiser), norm
+    return learner._replace(params=params, optimizer=optimizer), norm
 
 
 def plain_step(
