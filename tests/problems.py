@@ -16,7 +16,9 @@ from flax.traverse_util import flatten_dict
 
 import hajax
 from hajax.core import optimization
+from hajax.core.advantages import weighted_mean
 from hajax.core.batches import OnPolicyBatch
+from hajax.nn import distributions
 from hajax.spaces import ActionSpace, Box, Discrete, MultiDiscrete
 from hajax.spec import AgentSpec, EnvSpec
 
@@ -55,6 +57,12 @@ def make_algorithm(name: str, spec: EnvSpec, **settings: Any) -> Any:
     """A tiny algorithm with `NUMBERS` unless `settings` say otherwise."""
     own = TRUST_REGION if name == "hatrpo" else ASCENT
     return hajax.make_algorithm(name, spec, **(TINY | NUMBERS | own | settings))
+
+
+def mean_kl(policy: Any, old: Any, new: Any, samples: Any) -> jax.Array:
+    """The mean of KL(π_old ‖ π_new) of a `GroupPolicy` over the samples that count."""
+    old, new = (policy.distribution(params, samples) for params in (old, new))
+    return weighted_mean(distributions.kl_divergence(old, new, policy.tables.layout), samples.weight)
 
 
 def zeros_of(shapes: Any) -> Any:

@@ -102,7 +102,7 @@ class Policy:
         log_p = [np.where(c > 0, x, 0).sum(-1) for c, x in zip(chosen, self.log_p(), strict=True)]
         return np.concatenate(chosen, -1), np.sum(log_p, 0)
 
-    def gradient(self, draw: Draw, by_action: np.ndarray, by_log_prob: np.ndarray, softness: float) -> Params:
+    def gradient(self, draw: Draw, by_action: np.ndarray, by_log_prob: np.ndarray, gumbel_temperature: float) -> Params:
         """Of Σ by_action · a + by_log_prob · log π(a), the noise held fixed."""
         g = by_log_prob[:, None]
         if self.space.box is not None:
@@ -118,11 +118,11 @@ class Policy:
             self.logits, draw.gumbel, self.log_p(), np.split(by_action, ends, -1), strict=True
         ):
             possible = np.isfinite(x)
-            noisy = (x + noise) / softness
+            noisy = (x + noise) / gumbel_temperature
             soft = np.exp(noisy - noisy.max(-1, keepdims=True))
             soft /= soft.sum(-1, keepdims=True)
             by_choice = by + g * np.where(possible, log_p, 0)
-            through = soft * (by_choice - (soft * by_choice).sum(-1, keepdims=True)) / softness
+            through = soft * (by_choice - (soft * by_choice).sum(-1, keepdims=True)) / gumbel_temperature
             chosen = np.eye(x.shape[-1])[(x + noise).argmax(-1)]
             rows.append(np.where(possible, through + g * (chosen - np.exp(log_p)), 0))
         return self.back({"logits": np.concatenate(rows, -1)})
@@ -219,7 +219,7 @@ def update(
                     share = counted / counted.sum()
                     slope = slope_of_smaller(critics, rows.state, acting, -share)[i] * rows.active[i][:, None]
                     entropy = alpha[i] * rows.active[i] * share
-                    own = policies[i].gradient(draws[i], slope, entropy, hp.softness)
+                    own = policies[i].gradient(draws[i], slope, entropy, hp.gumbel_temperature)
                 for name, x in own.items():
                     gradient[name] += x
             learner = learner.step(gradient, hp.actor_lr, hp)

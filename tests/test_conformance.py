@@ -160,7 +160,7 @@ def test_every_form_of_sharing(name, sharing):
         ("mad3qn", {"order": "random"}, r"order='random' of mad3qn; allowed: simultaneous"),
         ("id3qn", {"order": "fixed"}, r"order='fixed' of id3qn; allowed: simultaneous"),
         ("masac", {"order": "random"}, r"order='random' of masac; allowed: simultaneous"),
-        ("hasac", {"softness": 0.0}, r"softness=0\.0; allowed: a number > 0"),
+        ("hasac", {"gumbel_temperature": 0.0}, r"gumbel_temperature=0\.0; allowed: a number > 0"),
         ("hasac", {"expectation": "exact"}, r"expectation='exact' of hasac, but agent_2 has a Box; allowed: sampled"),
         ("maddpg", {"order": "random"}, r"order='random' of maddpg; allowed: simultaneous"),
     ],

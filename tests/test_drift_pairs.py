@@ -30,20 +30,20 @@ def float64():
         yield
 
 
-def negative(change, numbers):
+def negative(change, hyperparameters):
     """Axiom 1: a new policy earns."""
-    return -numbers.drift_coef * distributions.kl_divergence(change.new, change.old, change.layout)
+    return -hyperparameters.drift_coef * distributions.kl_divergence(change.new, change.old, change.layout)
 
 
-def offset(change, numbers):
+def offset(change, hyperparameters):
     """Axiom 2: staying costs most. For discrete actions."""
     new, old = (jax.nn.softmax(policy.logits) for policy in (change.new, change.old))
-    return numbers.drift_coef * (2 - jnp.square(new - old).sum(-1)).sum(-1) / 2
+    return hyperparameters.drift_coef * (2 - jnp.square(new - old).sum(-1)).sum(-1) / 2
 
 
-def kinked(change, numbers):
+def kinked(change, hyperparameters):
     """Axiom 3: Σ|new − old| = E_old|r − 1| has a kink at the old policy."""
-    return numbers.drift_coef * jnp.abs(change.ratio - 1)
+    return hyperparameters.drift_coef * jnp.abs(change.ratio - 1)
 
 
 NUMBERS = DriftHyperparameters(clip=0.2, drift_coef=0.3)

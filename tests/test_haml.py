@@ -16,7 +16,7 @@ from hajax.core import neighborhoods
 from hajax.core.batches import group_batches
 from hajax.core.compound_ratio import GroupPolicy
 from hajax.core.drift_axioms import check_drift
-from hajax.core.drifts import DRIFTS, PolicyChange, kl_new_old, kl_old_new, no_drift, ppo_clip, tsallis
+from hajax.core.drifts import DRIFTS, PolicyChange, kl_new_old, kl_old_new, no_drift, ppo_clip, reads, tsallis
 from hajax.core.haml import haml
 from hajax.core.on_policy import estimate, make_networks
 from hajax.core.settings import (
@@ -53,13 +53,13 @@ def test_every_shipped_drift_is_a_drift_functional(name):
 @pytest.mark.parametrize(
     ("wrong", "axiom"),
     [
-        (lambda change, numbers: -0.1 * jnp.square(change.log_ratio), "axiom 1, non-negativity"),
-        (lambda change, numbers: change.log_ratio * change.advantage, "axiom 1, non-negativity"),
-        (lambda change, numbers: 0.1 + jnp.square(change.log_ratio), "axiom 2, zero at the old policy"),
-        (lambda change, numbers: jnp.abs(change.log_ratio), "axiom 3, zero gradient at the old policy"),
-        (lambda change, numbers: jnp.abs(change.ratio - 1) ** 1.01, "axiom 3, zero gradient at the old policy"),
+        (lambda change, hyperparameters: -0.1 * jnp.square(change.log_ratio), "axiom 1, non-negativity"),
+        (lambda change, hyperparameters: change.log_ratio * change.advantage, "axiom 1, non-negativity"),
+        (lambda change, hyperparameters: 0.1 + jnp.square(change.log_ratio), "axiom 2, zero at the old policy"),
+        (lambda change, hyperparameters: jnp.abs(change.log_ratio), "axiom 3, zero gradient at the old policy"),
+        (lambda change, hyperparameters: jnp.abs(change.ratio - 1) ** 1.01, "axiom 3, zero gradient at the old policy"),
         # Right for one component with all its choices, and NaN where one is not available.
-        (lambda change, numbers: jnp.square(change.new.logits - change.old.logits).mean((-2, -1)), "axiom 1"),
+        (lambda change, hyperparameters: jnp.square(change.new.logits - change.old.logits).mean((-2, -1)), "axiom 1"),
     ],
 )
 def test_a_wrong_drift_fails_by_the_axiom_s_name(wrong, axiom):
@@ -76,12 +76,12 @@ def test_a_drift_of_components_is_refused():
         check_drift(kl_old_new, kinds=("gaussian",))
 
 
-def per_component(change, numbers):
+def per_component(change, hyperparameters):
     return jnp.square(jax.nn.softmax(change.new.logits) - jax.nn.softmax(change.old.logits)).sum(-1)
 
 
 def test_a_drift_for_choices_alone():
-    def moved(change, numbers):
+    def moved(change, hyperparameters):
         return jnp.square(jax.nn.softmax(change.new.logits) - jax.nn.softmax(change.old.logits)).sum((-2, -1))
 
     assert check_drift(moved, kinds=("categorical",)).smallest > 0
@@ -94,10 +94,10 @@ def test_sampled_drifts_estimate_their_divergences():
     layout = ActionLayout(np.ones(1, bool), np.zeros(1, bool), np.ones((1, 4), bool), np.zeros(1), np.ones(1))
     wide = [ActionParameters(jnp.broadcast_to(x, (1, 4, 1, 4)), None, None) for x in (old, new)]
     change = PolicyChange((new - old)[None], jnp.zeros((1, 4)), wide[1], layout, lambda: wide[0])
-    numbers = DriftHyperparameters(drift_coef=3.0)
+    hyperparameters = DriftHyperparameters(drift_coef=3.0)
 
     def mean(drift):
-        return float(jnp.sum(jnp.exp(old) * drift(change, numbers)))
+        return float(jnp.sum(jnp.exp(old) * drift(change, hyperparameters)))
 
     p, q = np.exp(old), np.exp(new)
     assert mean(tsallis(2.0)) == pytest.approx(3 * np.sum((q - p) ** 2 / p) / 2, rel=1e-12)
@@ -114,16 +114,16 @@ def test_the_clip_s_drift_makes_the_clipped_surrogate():
     rng = np.random.default_rng(1)
     log_ratio, advantage = jnp.asarray(rng.normal(size=(2, 1, 1000)))
     change = PolicyChange(log_ratio, advantage, None, None, None)  # type: ignore[arg-type]
-    numbers = DriftHyperparameters(clip=0.3)
+    hyperparameters = DriftHyperparameters(clip=0.3)
     ratio = jnp.exp(log_ratio)
     clipped_surrogate = jnp.minimum(ratio * advantage, jnp.clip(ratio, 0.7, 1.3) * advantage)
-    np.testing.assert_allclose(ratio * advantage - ppo_clip(change, numbers), clipped_surrogate, 0, 1e-13)
+    np.testing.assert_allclose(ratio * advantage - ppo_clip(change, hyperparameters), clipped_surrogate, 0, 1e-13)
 
 
 # Neighborhoods and coefficients, against plain loops over agents.
 
 
-def build(drift=no_drift, neighborhood=neighborhoods.unrestricted, *, order="fixed", adaptive=False, **numbers):
+def build(drift=no_drift, neighborhood=neighborhoods.unrestricted, *, order="fixed", adaptive=False, **hyperparameters):
     trust_region = neighborhood is neighborhoods.kl_ball
     common = {"hidden_sizes": (6,), "critic_epochs": 1, "order": order}
     settings = TrustRegionSettings(**common) if trust_region else GradientSettings(**common, epochs=3)
@@ -132,7 +132,7 @@ def build(drift=no_drift, neighborhood=neighborhoods.unrestricted, *, order="fix
         "mine",
         problems.make_spec(TEAM, (3, 2, 3)),
         settings,
-        kind(**numbers),
+        kind(**hyperparameters),
         drift=drift,
         neighborhood=neighborhood,
         adaptive=adaptive,
@@ -169,8 +169,8 @@ def each_agent(algo):
 
 
 def test_gradient_step_is_one_clipped_step_of_plain_gradient_ascent():
-    numbers = {"actor_lr": 0.3, "entropy_coef": 0.0, "max_grad_norm": 0.05}
-    algo = build(neighborhood=neighborhoods.gradient_step, **numbers)
+    chosen = {"actor_lr": 0.3, "entropy_coef": 0.0, "max_grad_norm": 0.05}
+    algo = build(neighborhood=neighborhoods.gradient_step, **chosen)
     _, new, info = updated(algo)
     compound, norms = 1.0, []
     for i, (policy, params, samples) in enumerate(each_agent(algo)):
@@ -199,7 +199,7 @@ def test_a_drift_with_its_coefficient_holds_agents_back(drift):
         algo = build(drift, drift_coef=coefficient, actor_lr=0.01, entropy_coef=0.0)
         _, new, _ = updated(algo)
         moved = [
-            float(policy.mean_kl(params, jax.tree.map(lambda x, i=i: x[i], new.actors.params), samples))
+            float(problems.mean_kl(policy, params, jax.tree.map(lambda x, i=i: x[i], new.actors.params), samples))
             for i, (policy, params, samples) in enumerate(each_agent(algo))
         ]
         distances.append(sum(moved))
@@ -213,18 +213,18 @@ def test_an_adaptive_coefficient_doubles_halves_or_stays():
     _, new, _ = updated(base)
     kl = np.array(
         [
-            float(policy.mean_kl(params, jax.tree.map(lambda x, i=i: x[i], new.actors.params), samples))
+            float(problems.mean_kl(policy, params, jax.tree.map(lambda x, i=i: x[i], new.actors.params), samples))
             for i, (policy, params, samples) in enumerate(each_agent(base))
         ]
     )
     target = float(np.median(kl))
     adaptive = build(kl_old_new, adaptive=True, actor_lr=0.02, drift_coef=0.5, kl_target=target)
     state, new, info = updated(adaptive)
-    np.testing.assert_array_equal(state.actors.drift_coef, 0.5)
+    np.testing.assert_array_equal(state.actors.extra.drift_coef, 0.5)
     np.testing.assert_allclose(info["kl"], kl, 1e-10)
     factor = np.where(kl > 1.5 * target, 2, np.where(kl < target / 1.5, 0.5, 1))
     assert len(set(factor)) > 1
-    np.testing.assert_allclose(new.actors.drift_coef, 0.5 * factor, 1e-12)
+    np.testing.assert_allclose(new.actors.extra.drift_coef, 0.5 * factor, 1e-12)
 
 
 def test_the_next_update_is_that_of_the_adapted_coefficient():
@@ -234,42 +234,43 @@ def test_the_next_update_is_that_of_the_adapted_coefficient():
         for adaptive in (False, True)
     )
     _, new, _ = updated(adaptive)
-    np.testing.assert_array_equal(new.actors.drift_coef, 25)
+    np.testing.assert_array_equal(new.actors.extra.drift_coef, 25)
     again, info = jax.jit(adaptive.update)(jax.random.key(1), new, rollout()[2])
     np.testing.assert_array_equal(info["drift_coef"], 25)
-    plain = new._replace(actors=new.actors._replace(drift_coef=None))
+    plain = new._replace(actors=new.actors._replace(extra=None))
     wanted = {}
     for coefficient in (25.0, 50.0):
-        numbers = plain.hyperparameters.replace(drift_coef=jnp.asarray(coefficient))
+        changed = plain.hyperparameters.replace(drift_coef=jnp.asarray(coefficient))
         wanted[coefficient] = jax.jit(fixed.update)(
-            jax.random.key(1), plain._replace(hyperparameters=numbers), rollout()[2]
+            jax.random.key(1), plain._replace(hyperparameters=changed), rollout()[2]
         )[0].actors.params
     expected.assert_trees_close(again.actors.params, wanted[25.0], 1e-12)
     with pytest.raises(AssertionError):
         expected.assert_trees_close(again.actors.params, wanted[50.0], 1e-6)
     for i in range(12):
         new, _ = jax.jit(adaptive.update)(jax.random.key(i), new, rollout()[2])
-    np.testing.assert_array_equal(new.actors.drift_coef, 50 / 1024)
+    np.testing.assert_array_equal(new.actors.extra.drift_coef, 50 / 1024)
 
 
 @pytest.mark.parametrize(
-    ("drift", "numbers", "message"),
+    ("drift", "hyperparameters", "message"),
     [
         (no_drift, {}, "adaptive=True with a drift that does not read drift_coef; allowed: one that does"),
         (ppo_clip, {}, "adaptive=True with a drift that does not read drift_coef; allowed: one that does"),
         (kl_old_new, {"drift_coef": 0.0}, "drift_coef=0.0; allowed: a number > 0"),
     ],
 )
-def test_a_coefficient_that_cannot_adapt_is_refused(drift, numbers, message):
+def test_a_coefficient_that_cannot_adapt_is_refused(drift, hyperparameters, message):
     with pytest.raises(ValueError, match=message):
-        build(drift, adaptive=True, **numbers)
+        build(drift, adaptive=True, **hyperparameters)
 
 
 def test_a_drift_inside_the_kl_ball_is_part_of_what_a_step_must_improve():
     free = build(no_drift, neighborhoods.kl_ball, kl_radius=0.05)
     _, _, info = updated(free)
 
-    def heavy(change, numbers):
+    @reads()
+    def heavy(change, hyperparameters):
         return 50 * distributions.kl_divergence(change.old, change.new, change.layout)
 
     _, _, held_info = updated(build(heavy, neighborhoods.kl_ball, kl_radius=0.05))
@@ -280,9 +281,9 @@ def test_a_drift_inside_the_kl_ball_is_part_of_what_a_step_must_improve():
 
 def test_settings_that_a_neighborhood_lacks_are_named():
     spec = problems.make_spec(TEAM, (3, 2, 3))
-    with pytest.raises(ValueError, match="GradientSettings has no cg_iterations, line_search_steps; allowed: a Trust"):
+    with pytest.raises(ValueError, match="GradientSettings has no cg_iterations, line_search_steps; allowed: any"):
         haml("mine", spec, GradientSettings(), neighborhood=neighborhoods.kl_ball)
-    with pytest.raises(ValueError, match="TrustRegionHyperparameters has no actor_lr, entropy_coef; allowed: a Grad"):
+    with pytest.raises(ValueError, match="TrustRegionHyperparameters has no actor_lr; allowed: any class"):
         haml("mine", spec, hyperparameters=TrustRegionHyperparameters())
 
 

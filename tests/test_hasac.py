@@ -22,21 +22,26 @@ from reference import Learner
 import hajax
 from hajax.core.actors import TeamActors
 from hajax.core.choices import Choices
-from hajax.core.drifts import DRIFTS
+from hajax.core.drifts import DRIFTS, no_drift, reads
 from hajax.core.groups import make_groups
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
+from hajax.core.joint_sequence import GroupSamples
 from hajax.core.mehaml import mehaml
 from hajax.core.neighborhoods import gradient_step, kl_ball
-from hajax.core.off_policy import GroupSamples
 from hajax.core.off_policy_settings import (
+    EntropyHyperparameters,
     SoftDriftHyperparameters,
     SoftHyperparameters,
     SoftSettings,
-    SoftTrustRegionHyperparameters,
-    SoftTrustRegionSettings,
 )
-from hajax.core.settings import DriftHyperparameters
+from hajax.core.settings import (
+    BallHyperparameters,
+    BallSettings,
+    CoefficientHyperparameters,
+    DriftHyperparameters,
+    combined,
+)
 from hajax.core.soft_objective import SoftObjective
 from hajax.envs.games import hasac_payoff
 from hajax.envs.regulator import linear_quadratic
@@ -54,7 +59,7 @@ MIXED = (PAIR, Discrete(4), MultiDiscrete((2, 3)), FREE)
 CHOICES = (Discrete(3), MultiDiscrete((2, 3)), Discrete(2))
 CASES: dict[str, dict[str, Any]] = {
     "hasac, one box agent": {"spaces": [PAIR]},
-    "hasac, one discrete agent": {"spaces": [Discrete(4)], "softness": 0.7},
+    "hasac, one discrete agent": {"spaces": [Discrete(4)], "gumbel_temperature": 0.7},
     "hasac, mixed team": {"spaces": MIXED, "sizes": (3, 2, 4, 3), "inactive": 0.3, "n_step": 3},
     "hasac, replayed actions": {"spaces": MIXED, "others": "replay", "inactive": 0.2},
     "hasac, current policies, epochs": {"spaces": MIXED, "others": "policy", "epochs": 2, "policy_delay": 2},
@@ -352,11 +357,11 @@ def test_with_an_exact_critic_policies_approach_the_paper_s_table(alpha, limit, 
 
     def improve(logits, agent, probs):
         samples = GroupSamples(None, None, jnp.ones((1, 1)), jnp.array([agent]), choices)
-        fixed = (probs[:, None], jnp.zeros(2), jnp.zeros((1, 0)), jnp.full((1, 1), alpha), 1.0)
-        objective = SoftObjective(actions, ExactCritic(), actor, samples, *fixed)
+        fixed = (jnp.zeros(2), jnp.zeros((1, 0)), probs[:, None], jnp.full((1, 1), alpha), no_drift)
+        objective = SoftObjective(None, SoftHyperparameters(), None, actions, ExactCritic(), actor, *fixed)
 
         def value(x):
-            return objective(jax.random.key(0), ActionParameters(x[None, None, None], None, None))
+            return objective.value(jax.random.key(0), ActionParameters(x[None, None, None], None, None), samples)
 
         def newton(x, _):
             # Of a softmax's value the natural gradient is that of its mean; with entropy α it leads to the maximum.
@@ -402,9 +407,9 @@ def test_a_drift_holds_policies_back(name):
     given = SoftDriftHyperparameters(**vars(algo.hyperparameters))
     update = jax.jit(mehaml("mine", algo.spec, settings, given, drift=DRIFTS[name]).update)
 
-    def changed(**numbers):
-        hp = jax.tree.map(lambda x: jnp.asarray(x, float), given.replace(**numbers))
-        new, info = update(jax.random.key(0), state._replace(hyperparameters=hp), batch)
+    def changed(**hyperparameters):
+        hyperparameters = jax.tree.map(lambda x: jnp.asarray(x, float), given.replace(**hyperparameters))
+        new, info = update(jax.random.key(0), state._replace(hyperparameters=hyperparameters), batch)
         assert all(np.isfinite(x).all() for x in info.values())
         return new.actors.params
 
@@ -428,18 +433,14 @@ def test_a_penalty_is_the_expected_drift(name):
     actor = types.SimpleNamespace(tables=types.SimpleNamespace(layout=layout))
     samples = GroupSamples(None, None, jnp.ones((1, plays)), jnp.array([0]))
     joint = jnp.broadcast_to(jnp.stack([jnp.zeros(3), jnp.asarray(other)])[:, None], (2, plays, 3))
-    given = (joint, jnp.zeros(2), jnp.zeros((plays, 0)), jnp.full((1, 1), alpha), 1.0)
-    objective = SoftObjective(JointActions(spec), ExactCritic(), actor, samples, *given)
+    hyperparameters = SoftDriftHyperparameters(drift_coef=1.0, clip=clip)
+    given = (jnp.zeros(2), jnp.zeros((plays, 0)), joint, jnp.full((1, 1), alpha), DRIFTS[name])
+    objective = SoftObjective(None, hyperparameters, None, JointActions(spec), ExactCritic(), actor, *given)
 
     def parameters(p):
         return ActionParameters(jnp.broadcast_to(jnp.log(jnp.asarray(p)), (1, plays, 1, 3)), None, None)
 
-    numbers = SoftDriftHyperparameters(drift_coef=1.0, clip=clip)
-    penalty = float(
-        jax.jit(objective.penalty, static_argnums=(1,))(
-            jax.random.key(0), DRIFTS[name], parameters(old), parameters(new), numbers
-        )
-    )
+    penalty = float(jax.jit(objective.penalty)(jax.random.key(0), parameters(new), parameters(old), samples))
     value = hasac_payoff() @ other - alpha * np.log(old)
     advantage, ratio = value[:, None] - value[None], (new / old)[:, None]
     expected = {
@@ -469,14 +470,17 @@ def test_a_gradient_step_is_a_step_along_hasac_s_gradient():
         np.testing.assert_allclose(one, other, 0, 1e-12)
 
 
+BallHyperparametersOfSoft = combined(EntropyHyperparameters, BallHyperparameters)
+
+
 def in_a_ball(radius, **settings):
     """A team of two with 4 and 3 choices in one state, exact expectations, and critics that stay as they are."""
     spec = problems.make_spec([Discrete(4), Discrete(3)])
-    numbers = SoftTrustRegionHyperparameters(kl_radius=radius, critic_lr=0.0, damping=0.0, temperature=0.3)
-    chosen = SoftTrustRegionSettings(
+    hyperparameters = BallHyperparametersOfSoft(kl_radius=radius, critic_lr=0.0, damping=0.0, temperature=0.3)
+    chosen = combined(SoftSettings, BallSettings)(
         hidden_sizes=(8,), batch_size=5, expectation="exact", auto_temperature=False, cg_iterations=50, **settings
     )
-    algo = mehaml("ball", spec, chosen, numbers, neighborhood=kl_ball)
+    algo = mehaml("ball", spec, chosen, hyperparameters, neighborhood=kl_ball)
     state, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0)
     everything = jnp.broadcast_to(jnp.asarray(spec.action_layout.choices), batch.action_mask.shape)
     same = jax.tree.map(lambda x: jnp.broadcast_to(x[:, :1], x.shape), batch._replace(action_mask=everything))
@@ -538,22 +542,20 @@ def test_no_step_leaves_its_kl_ball_and_each_one_taken_improves():
 
 
 def test_a_drift_may_be_for_boxes_only():
-    """It is looked at with policies of the team's own kind."""
+    """It declares what it reads, and is refused if it does not, or if that is missing."""
 
-    def of_means(change, numbers):
-        return numbers.drift_coef * jnp.square(change.new.mean - change.old.mean).sum(-1)
+    @reads("drift_coef")
+    def of_means(change, hyperparameters):
+        return hyperparameters.drift_coef * jnp.square(change.new.mean - change.old.mean).sum(-1)
 
-    spec, numbers = problems.make_spec([PAIR, FREE]), SoftDriftHyperparameters()
-    assert mehaml("mine", spec, None, numbers, drift=of_means).name == "mine"
+    spec, hyperparameters = problems.make_spec([PAIR, FREE]), SoftDriftHyperparameters()
+    assert mehaml("mine", spec, None, hyperparameters, drift=of_means).name == "mine"
     assert hajax.haml("mine", spec, None, DriftHyperparameters(), drift=of_means).name == "mine"
     with pytest.raises(ValueError, match="SoftHyperparameters has no drift_coef, which of_means reads"):
-        mehaml("mine", spec, drift=of_means)
-
-
-class BallWithDrift(SoftTrustRegionHyperparameters):
-    """What a drift in a KL ball reads."""
-
-    drift_coef: float = 1.0
+        mehaml("mine", spec, None, SoftHyperparameters(), drift=of_means)
+    for template in (mehaml, hajax.haml):
+        with pytest.raises(ValueError, match=r"drift <lambda> does not say what it reads; allowed: @reads"):
+            template("mine", spec, drift=lambda change, hyperparameters: jnp.zeros_like(change.log_ratio))
 
 
 @pytest.mark.usefixtures("float64")
@@ -561,11 +563,12 @@ def test_a_drift_in_a_kl_ball_on_a_mixed_team():
     """Boxes and choices, sampled, some agents dead: finite, within the ball, and shorter with a drift."""
     case = CASES["hasac, mixed team"]
     spec = problems.make_spec(case["spaces"], case["sizes"])
-    settings = SoftTrustRegionSettings(hidden_sizes=(6, 5), batch_size=7, others="policy")
+    settings = combined(SoftSettings, BallSettings)(hidden_sizes=(6, 5), batch_size=7, others="policy")
+    kind = combined(BallHyperparametersOfSoft, CoefficientHyperparameters)
     steps = []
     for coef in (0.0, 1e4):
-        numbers = BallWithDrift(kl_radius=0.02, drift_coef=coef)
-        algo = mehaml("mine", spec, settings, numbers, drift=DRIFTS["kl_old_new"], neighborhood=kl_ball)
+        hyperparameters = kind(kl_radius=0.02, drift_coef=coef)
+        algo = mehaml("mine", spec, settings, hyperparameters, drift=DRIFTS["kl_old_new"], neighborhood=kl_ball)
         state, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0, 0.3)
         new, info = jax.jit(algo.update)(jax.random.key(0), state, batch)
         assert all(np.isfinite(x).all() for x in info.values())
@@ -574,20 +577,16 @@ def test_a_drift_in_a_kl_ball_on_a_mixed_team():
     assert 0 <= steps[1] < steps[0]
 
 
-def test_a_neighborhood_needs_its_settings_and_a_soft_form():
+def test_a_neighborhood_needs_its_settings():
     spec = problems.make_spec([Discrete(2)])
-    with pytest.raises(ValueError, match="SoftSettings has no cg_iterations, line_search_steps; allowed: a SoftTrust"):
+    with pytest.raises(ValueError, match="SoftSettings has no cg_iterations, line_search_steps; allowed: any class"):
         mehaml("mine", spec, SoftSettings(), neighborhood=kl_ball)
-    with pytest.raises(
-        ValueError, match=r"SoftHyperparameters has no kl_radius, .*; allowed: a SoftTrustRegionHyperparam"
-    ):
+    with pytest.raises(ValueError, match=r"SoftHyperparameters has no kl_radius, .*; allowed: any class"):
         mehaml("mine", spec, None, SoftHyperparameters(), neighborhood=kl_ball)
     with pytest.raises(ValueError, match="SoftHyperparameters has no clip, which ppo_clip reads; allowed: any class"):
-        mehaml("mine", spec, drift=DRIFTS["ppo_clip"])
-    with pytest.raises(
-        ValueError, match="neighborhood has no soft form; allowed: unrestricted, gradient_step, kl_ball"
-    ):
-        mehaml("mine", spec, neighborhood=kl_ball._replace(soft=None))
+        mehaml("mine", spec, None, SoftHyperparameters(), drift=DRIFTS["ppo_clip"])
+    algo = mehaml("mine", spec, neighborhood=kl_ball)  # by default all that it reads
+    assert (algo.settings.cg_iterations, algo.hyperparameters.kl_radius) == (10, 0.01)
 
 
 def distance(a, b):

@@ -21,10 +21,10 @@ from jax.flatten_util import ravel_pytree
 import hajax
 from hajax.core.actors import GroupTables
 from hajax.core.batches import GroupBatch, group_batches
-from hajax.core.compound_ratio import GroupPolicy, improve_in_sequence
+from hajax.core.compound_ratio import GroupPolicy, MirrorObjective, improve_in_sequence
 from hajax.core.drifts import no_drift
 from hajax.core.groups import Groups
-from hajax.core.neighborhoods import MirrorObjective, kl_ball
+from hajax.core.neighborhoods import kl_ball
 from hajax.core.on_policy import estimate, make_networks
 from hajax.core.optimization import Learner
 from hajax.core.trust_region import Direction, line_search, linearize, natural_gradient_step
@@ -79,7 +79,7 @@ def test_fisher_product_is_that_of_the_explicit_hessian(kind, memory):
         around = linearize(lambda p: policy.distribution(p, samples), params, policy.tables.layout, share)
         return ravel_pytree(around.fisher_product(unravel(v)))[0]
 
-    matrix = jax.jit(jax.hessian(lambda x: policy.mean_kl(params, unravel(x), samples)))(flat)
+    matrix = jax.jit(jax.hessian(lambda x: problems.mean_kl(policy, params, unravel(x), samples)))(flat)
     rng = np.random.default_rng(0)
     for _ in range(3):
         v = rng.normal(size=flat.shape)
@@ -237,11 +237,11 @@ def test_figure_1(order):
         advantage=jnp.broadcast_to(advantage, (2, 1, first.size)),
         weight=jnp.broadcast_to(weight, (2, 1, first.size)),
     )
-    numbers = types.SimpleNamespace(kl_radius=0.5, damping=0.0, accept_ratio=0.5, backtrack=0.8)
+    hyperparameters = types.SimpleNamespace(kl_radius=0.5, damping=0.0, accept_ratio=0.5, backtrack=0.8)
     settings = types.SimpleNamespace(cg_iterations=10, line_search_steps=10)
 
     def improve(key, policy, learner, samples):
-        objective = MirrorObjective(policy, no_drift, lambda change, numbers: {}, settings, numbers, None)
+        objective = MirrorObjective(policy, no_drift, lambda *_: {}, settings, hyperparameters, None)
         return kl_ball.improve(key, objective, learner, samples)
 
     learners, info = improve_in_sequence(jax.random.key(3), actors, order, Learner(old), None, samples, improve)

@@ -18,7 +18,7 @@ from tiny import TINY_OFF_POLICY
 import hajax
 from hajax.cli import main, memory
 from hajax.cli.memory import memory_warning, shown_bytes
-from hajax.core import off_policy
+from hajax.core import deterministic
 from hajax.envs.base import timestep
 from hajax.envs.regulator import dynamics, linear_quadratic
 from hajax.spaces import Box, Discrete, MultiDiscrete
@@ -46,20 +46,20 @@ def test_the_joint_action_has_exactly_the_earlier_agents_new(name, others):
     spec = problems.make_spec(SPACES, SIZES)
     algo = off_policy_problems.make_algorithm(name, spec, others=others)
     state = off_policy_problems.random_state(algo, 0)
-    seen, judge = [], off_policy.judge
+    seen, score = [], deterministic.score
 
     def recording(critics, params, state, joint, samples, own):
         words = jax.lax.bitcast_convert_type(joint, jnp.uint32)
         jax.debug.callback(
-            lambda agent, x: seen.append((int(agent), np.array(x).view(float)[..., 0])), samples.place[0], words
+            lambda agent, x: seen.append((int(agent), np.array(x).view(float)[..., 0])), samples.slot[0], words
         )
-        return judge(critics, params, state, joint, samples, own)
+        return score(critics, params, state, joint, samples, own)
 
     orders = set()
     for seed in range(3):
         seen.clear()
         batch = off_policy_problems.random_batch(algo, seed)
-        with unittest.mock.patch.object(off_policy, "judge", recording):
+        with unittest.mock.patch.object(deterministic, "score", recording):
             new, _ = jax.jit(lambda *args: algo.update(*args))(jax.random.key(seed), state, batch)
         jax.effects_barrier()
         rows = off_policy_problems.transitions(algo, batch, 0)

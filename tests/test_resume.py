@@ -428,9 +428,16 @@ def largest(path):
     return max((file for file in (path / "arrays").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
 
 
-def raise_version(path):
+def set_format(path, version):
     text = (path / "manifest.json").read_text()
-    (path / "manifest.json").write_text(text.replace('"format": 1', '"format": 99'))
+    (path / "manifest.json").write_text(text.replace('"format": 2', f'"format": {version}'))
+
+
+def of_format_1(run, last):
+    """A run of before 2, whose settings had other names."""
+    set_format(last, 1)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("normalize_values", "normalise_values"))
 
 
 DAMAGE = {
@@ -443,7 +450,8 @@ DAMAGE = {
     "bit-flipped": (lambda run, last: flip(largest(last)), "damaged (its SHA-256 differs)", "as it was saved"),
     "manifest missing": (lambda run, last: (last / "manifest.json").unlink(), "is missing", "as it was saved"),
     "manifest flipped": (lambda run, last: flip(last / "manifest.json"), "damaged", "as it was saved"),
-    "future version": (lambda run, last: raise_version(last), "has format 99", "up to 1"),
+    "future version": (lambda run, last: set_format(last, 99), "has format 99", "allowed: 2, which hajax"),
+    "earlier version": (of_format_1, "has format 1, written by hajax", "allowed: 2, which hajax"),
     "rows missing": (lambda run, last: (run / "metrics.csv").unlink(), "has 0 rows up to step 160", "the 8"),
     "no configuration": (lambda run, last: (run / "config.yaml").unlink(), "holds no run", "the directory of a run"),
     "bad configuration": (lambda run, last: (run / "config.yaml").write_text("a: ["), "can't be read", "config.yaml"),

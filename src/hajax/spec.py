@@ -225,7 +225,7 @@ class Timestep(NamedTuple):
     observation: jax.Array  # [N, O], padded with zeros
     state: jax.Array  # [S], for the critic; [N, S] if the specification says `state_per_agent`
     action_mask: jax.Array  # bool [N, D, C]: the choices available now
-    active: jax.Array  # bool [N]: alive, so that the next action counts
+    active: jax.Array  # bool [N]: whether the next action counts; false for an agent that has died
     reward: jax.Array  # [N]
     terminated: jax.Array  # bool []: the episode ended for good
     truncated: jax.Array  # bool []: the episode was cut by the step limit

@@ -113,11 +113,8 @@ def _shown(value: Any) -> str:
     return str(value) if isinstance(value, int | float | np.number) else repr(value)
 
 
-def check_has(given: Any, needed: Any) -> None:
-    """Raises ValueError, naming what is missing, unless `given` has all fields of the dataclass instance `needed`."""
+def check_has(given: Any, needed: type) -> None:
+    """Raises ValueError, naming what is missing, unless `given` has all fields of the dataclass `needed`."""
     missing = [field.name for field in dataclasses.fields(needed) if not hasattr(given, field.name)]
     if missing:
-        raise ValueError(
-            f"{type(given).__name__} has no {', '.join(missing)}; allowed: a {type(needed).__name__}, or any class "
-            "that also has these"
-        )
+        raise ValueError(f"{type(given).__name__} has no {', '.join(missing)}; allowed: any class that also has these")

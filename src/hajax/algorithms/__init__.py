@@ -52,7 +52,7 @@ _BUILT_IN: dict[str, str] = {
 
 
 class Entry(NamedTuple):
-    """A registered algorithm: its function, default static settings, and the class of its numbers."""
+    """A registered algorithm: its function, default static settings, and the class of its hyperparameters."""
 
     function: Callable[..., Algorithm]
     defaults: Any
@@ -74,7 +74,7 @@ def register_algorithm(name: str, function: Callable[..., Algorithm], *, default
       name: the new name. Registering a name of one's own again replaces it.
       function: returns an `Algorithm`.
       defaults: its default static settings, an instance of a frozen dataclass.
-      hyperparameters: the class of its numbers (`core.settings.Hyperparameters` or one derived from it).
+      hyperparameters: the class of its hyperparameters (`core.settings.Hyperparameters` or one derived from it).
 
     Raises:
       ValueError: `name` belongs to an algorithm of the library.
@@ -114,8 +114,8 @@ def make_algorithm(name: str, env_or_spec: Any, *, actor: Any = None, critic: An
     if not isinstance(spec, EnvSpec):
         raise ValueError(f"env_or_spec={env_or_spec!r}; allowed: what make_env returns, or an EnvSpec")
     static = [field.name for field in dataclasses.fields(entry.defaults)]
-    numbers_of = [field.name for field in dataclasses.fields(entry.hyperparameters)]
-    check_settings(name, settings, [*static, *numbers_of])
+    traced = [field.name for field in dataclasses.fields(entry.hyperparameters)]
+    check_settings(name, settings, [*static, *traced])
     chosen = dataclasses.replace(entry.defaults, **{k: v for k, v in settings.items() if k in static})
-    numbers = entry.hyperparameters(**{k: v for k, v in settings.items() if k not in static})
-    return entry.function(spec, chosen, numbers, actor=actor, critic=critic)
+    hyperparameters = entry.hyperparameters(**{k: v for k, v in settings.items() if k not in static})
+    return entry.function(spec, chosen, hyperparameters, actor=actor, critic=critic)

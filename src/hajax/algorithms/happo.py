@@ -42,8 +42,8 @@ def happo(
     For arguments and errors see `core.haml.haml`, which is the algorithm.
     """
 
-    def clip_fraction(change: PolicyChange, numbers: Hyperparameters):
-        return {"clip_fraction": (jnp.abs(change.ratio - 1) > numbers.clip).astype(change.ratio.dtype)}
+    def clip_fraction(change: PolicyChange, hyperparameters: Hyperparameters):
+        return {"clip_fraction": (jnp.abs(change.ratio - 1) > hyperparameters.clip).astype(change.ratio.dtype)}
 
     return haml(
         name,

@@ -28,8 +28,8 @@ def ippo(
     """IPPO for the team that `spec` describes; arguments and errors as in `happo`.
 
     Every agent runs PPO on its own advantage Âⁱ, from Vⁱ(oⁱ) and its own reward (`reward="individual"`; a team reward
-    serves too, as every agent's own; once an agent is dead, the living agents' values stand for its own). Actors and
-    critics are shared alike: one of each per kind of agent by default.
+    serves too, as every agent's own; once an agent is inactive, the active agents' values stand for its own). Actors
+    and critics are shared alike: one of each per kind of agent by default.
     """
     settings.require("ippo", order="simultaneous", centralized=False)
     return happo(spec, settings, hyperparameters, actor=actor, critic=critic, name="ippo")

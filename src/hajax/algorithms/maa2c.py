@@ -1,4 +1,4 @@
-"""MAA2C: multi-agent advantage actor-critic, which is HAA2C with all agents at once and no compound ratio.
+"""MAA2C: multi-agent advantage actor-critic: HAA2C with all agents updated simultaneously and no compound ratio.
 
 Papoudakis et al., *Benchmarking Multi-Agent Deep Reinforcement Learning Algorithms in Cooperative Tasks* (2021):
 https://arxiv.org/abs/2006.07869; the baseline of *Heterogeneous-Agent Mirror Learning* (2022), Eq. 2.

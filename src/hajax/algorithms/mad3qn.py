@@ -1,4 +1,4 @@
-"""MAD3QN: dueling double Q-learning with a joint critic, which is HAD3QN with all agents at once."""
+"""MAD3QN: dueling double Q-learning with a joint critic, which is HAD3QN with all agents updated simultaneously."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MADDPG: multi-agent deep deterministic policy gradient, which is HADDPG with all agents at once.
+"""MADDPG: multi-agent deep deterministic policy gradient, which is HADDPG with all agents updated simultaneously.
 
 Lowe et al., *Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments* (NeurIPS 2017):
 https://arxiv.org/abs/1706.02275; the baseline of *Heterogeneous-Agent Mirror Learning* (2022), Eq. 3.

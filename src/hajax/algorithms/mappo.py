@@ -1,4 +1,4 @@
-"""MAPPO: multi-agent PPO, which is HAPPO with all agents at once and no compound ratio.
+"""MAPPO: multi-agent PPO, which is HAPPO with all agents updated simultaneously and no compound ratio.
 
 Yu et al., *The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games* (NeurIPS 2022):
 https://arxiv.org/abs/2103.01955.

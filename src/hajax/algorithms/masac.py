@@ -1,4 +1,4 @@
-"""MASAC: multi-agent soft actor-critic, which is HASAC with all agents at once."""
+"""MASAC: multi-agent soft actor-critic, which is HASAC with all agents updated simultaneously."""
 
 from __future__ import annotations
 

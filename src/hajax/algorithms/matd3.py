@@ -1,4 +1,4 @@
-"""MATD3: multi-agent TD3, which is HATD3 with all agents at once.
+"""MATD3: multi-agent TD3, which is HATD3 with all agents updated simultaneously.
 
 Ackermann et al., *Reducing Overestimation Bias in Multi-Agent Domains Using Double Centralized Critics* (2019):
 https://arxiv.org/abs/1910.01465.

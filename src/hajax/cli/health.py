@@ -26,7 +26,7 @@ class Failure(NamedTuple):
 
 
 def healthy(shape: tuple[int, ...] = ()) -> Health:
-    """Nothing done, nothing wrong; every zero an array of its own, for they are donated."""
+    """Nothing done, nothing wrong. Each zero is allocated separately, because buffers are donated."""
     return Health(jnp.zeros(shape, int), jnp.zeros(shape, int), jnp.zeros(shape, int))
 
 

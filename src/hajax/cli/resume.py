@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from hajax.cli import config
-from hajax.cli.errors import Refusal, shown, user_path
+from hajax.cli.errors import Refusal, refusing, shown, user_path
 from hajax.cli.settings import TrainSettings, as_dict, validate
+from hajax.training.checkpoints import check_format
 
 # Settings that don't touch what is computed, and the length of the run, which may grow.
 FREE = (
@@ -37,9 +38,8 @@ def read_settings(run_dir: Path) -> TrainSettings:
         raise Refusal(f"{file} can't be read; allowed: the config.yaml that `hajax train` wrote") from error
     if not isinstance(saved, dict):
         raise Refusal(f"{file} holds no settings; allowed: the config.yaml that `hajax train` wrote")
-    algo = saved.get("algo")
-    if isinstance(algo, dict) and "layer_norm" in algo:
-        algo.setdefault("layer_norm_min_inputs", 1)  # before this setting every input was normalized
+    with refusing():  # before its settings, which another format may have named otherwise
+        check_format(run_dir / "checkpoints")
     try:
         return validate(saved)
     except Refusal as refusal:

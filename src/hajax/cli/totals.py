@@ -18,7 +18,7 @@ class Totals(NamedTuple):
 
 
 def no_totals(names: tuple[str, ...], shape: tuple[int, ...] = ()) -> Totals:
-    """Nothing summed yet; every zero an array of its own, for they are donated."""
+    """Nothing summed yet. Each zero is allocated separately, because buffers are donated."""
     return Totals({name: jnp.zeros(shape) for name in names}, jnp.zeros(shape), jnp.zeros(shape))
 
 

@@ -66,7 +66,7 @@ class TeamActors:
 
     `torso` is any flax module from observations to features (see `haml`). With `action_scaling`, the Gaussian of a
     bounded Box component lives in units where its bounds are ±1; without, in native units (as in HARL). With a `gru`
-    every agent remembers `[H]`; the memory of one that is not alive stands still.
+    every agent remembers `[H]`; an inactive agent's memory stays as it was.
     """
 
     spec: EnvSpec

@@ -27,7 +27,7 @@ class OnPolicyBatch(NamedTuple):
     observation: jax.Array  # [T, E, N, O], padded with zeros
     state: jax.Array  # [T, E, S], or [T, E, N, S] if every agent has its own
     action_mask: jax.Array  # bool [T, E, N, D, C]
-    active: jax.Array  # bool [T, E, N]: the agent was alive when it acted
+    active: jax.Array  # bool [T, E, N]: the agent was active when it acted
     first: jax.Array  # bool [T, E]: step t opens an episode
     action: jax.Array  # [T, E, N, D], as sampled (not clipped)
     log_prob: jax.Array  # [T, E, N], under the policy that acted
@@ -60,11 +60,11 @@ def on_policy_batch(
 ) -> OnPolicyBatch:
     """One's own data as `update` takes it, checked against the specification; the fields are those of `OnPolicyBatch`.
 
-    What is left out has its usual value: no step ends an episode, every choice is available, every agent alive. Where a
-    step led (`final_active`), those are alive who are in the next row, or in its own if that is its episode's last. The
-    `reward` is `[T, E]`, the team's, if the specification says `reward="team"`, else `[T, E, N]`, each agent's own. A
-    step opens an episode (`first`) if it is step 0 or the one before it ended one. Policies with memory need to be told
-    both what they remembered before step 0 (`memory`) and whether it opens an episode.
+    What is left out has its usual value: no step ends an episode, every choice is available, every agent active. Where
+    a step led (`final_active`), agents are active that are in the next row, or in its own if that is its episode's
+    last. The `reward` is `[T, E]`, the team's, if the specification says `reward="team"`, else `[T, E, N]`, each
+    agent's own. A step opens an episode (`first`) if it is step 0 or the one before it ended one. Policies with memory
+    need to be told both what they remembered before step 0 (`memory`) and whether it opens an episode.
 
     Raises:
         ValueError: an array has another shape than the specification asks for, or there are action masks though it
@@ -128,7 +128,7 @@ class Estimates(NamedTuple):
     value: jax.Array  # in the critic's own (normalized) units
     advantage: jax.Array  # in reward units, not standardized
     target: jax.Array  # advantage + value, in reward units
-    active: jax.Array  # bool: the critic's agent (the team: any agent) was alive
+    active: jax.Array  # bool: the critic's agent (the team: any agent) was active
 
 
 class GroupBatch(NamedTuple):
@@ -143,7 +143,7 @@ class GroupBatch(NamedTuple):
     action: jax.Array  # [K, B, D]
     log_prob: jax.Array  # [K, B]
     advantage: jax.Array  # [K, B], standardized over the group's active samples
-    weight: jax.Array  # [K, B], 1 where a real member was alive, else 0
+    weight: jax.Array  # [K, B], 1 where a real member was active, else 0
     memory_input: MemoryInput | None = None  # memory [K, B, H] before a sequence, flags [K, B, L]; None: no memory
 
 
@@ -164,7 +164,7 @@ def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
 
 
 def sample_weight(groups: Groups, active: jax.Array, dtype: Any) -> jax.Array:
-    """1 where a real member of a group was alive, else 0, from samples `active` `[G, K, …]`."""
+    """1 where a real member of a group was active, else 0, from samples `active` `[G, K, …]`."""
     members = groups.member_mask[(..., *[None] * (active.ndim - 2))]
     return (active & members).astype(dtype)
 
@@ -227,7 +227,7 @@ def estimate(
         discount=discount,
         gae_lambda=critics.bootstrapped(gae_lambda, batch.final_active),
     )
-    active = critics.alive(batch.active)
+    active = critics.active(batch.active)
     return Estimates(value, advantage, advantage + baseline, active)
 
 

@@ -22,7 +22,7 @@ MOST_JOINT_CHOICES = 10_000
 
 
 class Choices(NamedTuple):
-    """All M choices of one agent, each of all its components at once (with leading axes for several agents)."""
+    """All M choices of one agent, each of all its components together (with leading axes for several agents)."""
 
     index: Any  # int [M, D]: the choice of each component
     exists: Any  # bool [M]

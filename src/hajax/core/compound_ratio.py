@@ -19,12 +19,13 @@ import jax.numpy as jnp
 from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.advantages import weighted_mean
 from hajax.core.batches import GroupBatch, in_chunks
-from hajax.core.drifts import PolicyChange
+from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.normalization import RunningMoments
 from hajax.core.optimization import Learner
 from hajax.core.sequential import draw_permutation, sequential_update
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
+from hajax.spec import ActionLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +62,8 @@ class GroupPolicy:
         return PolicyChange(self._log_ratio(new, samples), samples.advantage, new, self.tables.layout, old)
 
     def log_ratio(self, params: Any, samples: GroupBatch) -> jax.Array:
-        """log π_new/π_old of the group's joint action, `[B]` or `[B, L]`; dead members have no part in it."""
+        """log π_new/π_old of the group's joint action, `[B]` or `[B, L]`; inactive members have no part in it."""
         return self._log_ratio(self.distribution(params, samples), samples).sum(0)
-
-    def mean_kl(self, old_params: Any, new_params: Any, samples: GroupBatch) -> jax.Array:
-        """The mean of KL(π_old(·|o) ‖ π_new(·|o)) over the samples of living members."""
-        old, new = self.distribution(old_params, samples), self.distribution(new_params, samples)
-        return weighted_mean(distributions.kl_divergence(old, new, self.tables.layout), samples.weight)
 
     def _evaluate(self, params: Any, samples: GroupBatch) -> tuple[ActionParameters, Any]:
         inputs = (samples.observation, samples.action_mask, samples.memory_input)
@@ -77,6 +73,65 @@ class GroupPolicy:
         log_prob = distributions.log_prob(new, self.tables.layout, samples.action)
         # A sample without weight may be of an impossible action; 0 · ∞ would make the gradient NaN.
         return jnp.where(samples.weight > 0, log_prob - samples.log_prob, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class MirrorObjective:
+    """E[r · M − D] of one group on a rollout: the heterogeneous-agent mirror operator, sampled (haml, Definition 3).
+
+    A `PolicyObjective` of `core/neighborhoods.py`, whose samples are `GroupBatch`es with M as their `advantage`.
+    """
+
+    policy: GroupPolicy
+    drift: Drift
+    diagnostics: Callable[[PolicyChange, Any], dict[str, jax.Array]]  # elementwise, as a drift
+    settings: Any
+    hyperparameters: Any
+    learning_rate: Any
+
+    @property
+    def minibatches(self) -> int:
+        return self.settings.minibatches
+
+    @property
+    def layout(self) -> ActionLayout:
+        return self.policy.tables.layout
+
+    def samples_of(self, params: Any, rollout: GroupBatch) -> GroupBatch:
+        return self.policy.samples_of(params, rollout)
+
+    def distribution(self, params: Any, samples: GroupBatch) -> ActionParameters:
+        return self.policy.distribution(params, samples)
+
+    def at(self, change: PolicyChange) -> jax.Array:
+        """r · M − D at every sample."""
+        return change.ratio * change.advantage - self.drift(change, self.hyperparameters)
+
+    def gain(self, key: jax.Array, new: ActionParameters, old: ActionParameters, samples: GroupBatch) -> jax.Array:
+        return weighted_mean(self.at(self.policy.change_to(new, lambda: old, samples)), samples.weight)
+
+    def loss(
+        self, key: jax.Array, params: Any, old_params: Any, samples: GroupBatch
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """−E[r · M − D] − c · H.
+
+        The entropy bonus c · H (`entropy_coef`) is PPO's and no part of mirror learning, whose guarantees hold for
+        c = 0.
+        """
+        change = self.policy.change(old_params, params, samples)
+
+        def mean(x):
+            return weighted_mean(x, samples.weight)
+
+        surrogate = mean(self.at(change))
+        entropy = mean(distributions.entropy(change.new, change.layout))
+        info = {
+            "policy_loss": -surrogate,
+            "entropy": entropy,
+            "approx_kl": mean(change.ratio - 1 - change.log_ratio),
+        }
+        info |= {name: mean(x) for name, x in self.diagnostics(change, self.hyperparameters).items()}
+        return -surrogate - getattr(self.hyperparameters, "entropy_coef", 0) * entropy, info
 
 
 Improve = Callable[[jax.Array, GroupPolicy, Learner, GroupBatch], tuple[Learner, dict[str, jax.Array]]]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ValueFunctions:
-    """Static description of the critics. `V` of them judge a step: V = 1 if centralized, V = N if individual.
+    """Static description of the critics, with `V` values per step: V = 1 if centralized, V = N if individual.
 
     The centralized critic is a team of one "agent" that observes the state, so both kinds are one code path:
     parameters stacked over groups, values `[…, V]`. Where every agent has a state of its own
@@ -49,7 +49,7 @@ class ValueFunctions:
 
     @property
     def joint(self) -> bool:
-        """Whether one value judges the whole team, V = 1."""
+        """Whether there is one value for the whole team, V = 1."""
         return self.centralized and not self.spec.state_per_agent
 
     @functools.cached_property
@@ -104,16 +104,16 @@ class ValueFunctions:
         value, memory = self.module.apply({"params": params}, inputs, mask, memory_input)
         return value, memory
 
-    def alive(self, active: jax.Array) -> jax.Array:
-        """bool `[…, V]`: the critic's agent (the team: any agent) is alive, from `active` `[…, N]`."""
+    def active(self, active: jax.Array) -> jax.Array:
+        """bool `[…, V]`: the critic's agent (the team: any agent) is active, from `active` `[…, N]`."""
         return active.any(-1, keepdims=True) if self.joint else active
 
     def fill_inactive(self, value: jax.Array, active: jax.Array) -> jax.Array:
-        """`value` `[…, V]`, in reward units, with what stands for the values of dead agents, which no critic learns.
+        """`value` `[…, V]`, in reward units, with substitutes for inactive agents' values, which no critic learns.
 
-        They matter, because the step at which an agent dies is judged by what comes after. A team's reward goes on for
-        all alike: the mean of the living agents' values. Of an agent's own reward after its death nobody knows: 0, and
-        `bootstrapped` sees to it that rewards are summed there instead.
+        They matter, because the advantage of the step after which an agent is inactive contains the next value. A
+        team's reward goes on for all alike: the mean of the active agents' values. An agent's own reward is unknown
+        once it is inactive: 0, and `bootstrapped` sees to it that rewards are summed there instead.
         """
         if self.joint:
             return value
@@ -133,8 +133,8 @@ class ValueFunctions:
     ) -> tuple[jax.Array, jax.Array]:
         """Values `[T, E, V]` of a rollout's steps and of where each step led before any reset.
 
-        With a `gru`, steps are remembered where the critic's agent is alive. Where a step led is one step further in
-        the same episode, and so judged with what was remembered then, whatever began afterwards.
+        With a `gru`, steps are remembered where the critic's agent is active. Where a step led is one step further in
+        the same episode, and so evaluated with the memory of that step, whatever began afterwards.
         """
         axis = 2 if self.gru is None else 1  # of V; sequences are [E, V, T, …]
 
@@ -149,7 +149,7 @@ class ValueFunctions:
         if self.gru is None:
             value, _ = values(batch.observation, batch.state)
             return value, values(batch.final_observation, batch.final_state)[0]
-        active = jnp.moveaxis(self.alive(batch.active), 0, 2)
+        active = jnp.moveaxis(self.active(batch.active), 0, 2)
         first = jnp.broadcast_to(batch.first.T[:, None], active.shape)
         empty = jnp.zeros((*active.shape[:2], self.gru.size), batch.reward.dtype)
         value, memory = values(batch.observation, batch.state, MemoryInput(empty, first, active))

@@ -1,9 +1,8 @@
-"""Double Q-learning for teams: a dueling critic of the joint action, and every agent's own values of its part of it."""
+"""Double Q-learning for teams: every agent's own values, regressed on a joint critic or on targets of their own."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -17,12 +16,13 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.choices import MOST_CHOICES, MOST_JOINT_CHOICES, TeamChoices, unlisted
 from hajax.core.groups import make_groups
 from hajax.core.inactive import blank
-from hajax.core.observation_moments import with_running_moments
-from hajax.core.off_policy import GroupSamples, Info, OffPolicyState
-from hajax.core.off_policy_settings import DoubleQHyperparameters, DoubleQSettings
-from hajax.core.optimization import Learner, decayed, descend, init_learner
+from hajax.core.joint_sequence import GroupObjective, GroupSamples, Info, group_samples
+from hajax.core.neighborhoods import unrestricted
+from hajax.core.off_policy import ObjectiveOfGroup, OffPolicyState, Parts
+from hajax.core.off_policy_settings import DoubleQHyperparameters, DoubleQSettings, DuelingSettings
+from hajax.core.optimization import actor_rate
 from hajax.core.own_values import OwnValues, ValueTables, best, make_dueling
-from hajax.core.transitions import OffPolicyBatch
+from hajax.core.transitions import OffPolicyBatch, discounted
 from hajax.nn.dueling import Dueling, action_values
 from hajax.nn.networks import init_params
 from hajax.spec import EnvSpec, Timestep
@@ -54,6 +54,134 @@ class JointValues:
         return jnp.take_along_axis(self.table(params, state), number[:, None], -1, mode="clip")[:, 0]
 
 
+@dataclasses.dataclass(frozen=True)
+class RegressionObjective(GroupObjective):
+    """−E[mean over a of (q(o, a) − target)²] of one group's own values."""
+
+    own: OwnValues
+    tables: ValueTables
+    target: jax.Array  # [K, B, M]
+    available: jax.Array  # bool [K, B, M]
+
+    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: GroupSamples) -> tuple[jax.Array, Info]:
+        values = self.own.values(params, self.tables, samples.observation)
+        error = jnp.mean(jnp.square(self.target - values), -1, where=self.available)
+        loss = weighted_mean(error, samples.weight)
+        return loss, {"policy_loss": loss}
+
+
+@dataclasses.dataclass(frozen=True)
+class GreedyParts(Parts):
+    """Policies that take the best of their own values, and while exploring any choice with probability ε."""
+
+    policies: OwnValues
+    settings: DuelingSettings
+    neighborhood = unrestricted
+
+    @property
+    def choices(self) -> TeamChoices:
+        return self.policies.choices
+
+    def act(self, key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool) -> Any:
+        params = state.actors.params
+        if deterministic:
+            index = self.policies.greedy(params, timestep.observation, timestep.action_mask)
+        else:
+            index = self.policies.epsilon_greedy(key, params, state.hyperparameters.epsilon, timestep)
+        return self.choices.action(index), memory
+
+    def joint(self, batch: OffPolicyBatch) -> jax.Array:
+        """The indices of the agents' choices, `[…, N, 1]`."""
+        return blank(self.choices.number(batch.action), batch.active)[..., None]
+
+    def actions(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
+        index = self.policies.greedy(state.actors.params, minibatch.observation, minibatch.action_mask)
+        return blank(index, minibatch.active)[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class DoubleQParts(GreedyParts):
+    """See `double_q_learning`."""
+
+    critics: JointValues
+
+    def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
+        """Q′(s′, a′) `[1, B]` of where the transitions led."""
+        index = self.policies.greedy(state.actors.params, minibatch.final_observation, minibatch.final_action_mask)
+        joint = blank(index, minibatch.final_active)
+        params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
+        return self.critics.value(params, minibatch.final_state, joint.T[..., None])[None]
+
+    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
+        table = self.critics.table(jax.tree.map(lambda x: x[0, 0], state.critics.params), minibatch.state)
+        of_member = jax.vmap(self.choices.along, in_axes=(None, None, 0))
+        rates = (self.settings, state.hyperparameters, actor_rate(state))
+
+        def of_group(tables: ValueTables, joint: jax.Array, samples: GroupSamples) -> RegressionObjective:
+            target = of_member(table, joint[..., 0], samples.slot)  # [K, B, M]
+            available = jnp.broadcast_to(self.policies.available(tables, samples.action_mask), target.shape)
+            return RegressionObjective(*rates, self.policies, tables, target, available)
+
+        return of_group
+
+    def new_actions(
+        self, key: jax.Array, objective: RegressionObjective, params: Any, samples: GroupSamples
+    ) -> tuple[jax.Array, Info]:
+        values = self.policies.values(params, objective.tables, samples.observation)
+        return best(values, objective.available)[..., None], {}
+
+
+@dataclasses.dataclass(frozen=True)
+class IndependentObjective(GroupObjective):
+    """−E[(y − q(o, a))²] of one group's own values, at the choices that were taken."""
+
+    own: OwnValues
+    tables: ValueTables
+
+    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: GroupSamples) -> tuple[jax.Array, Info]:
+        target, taken = samples.extra
+        values = self.own.values(params, self.tables, samples.observation)
+        value = jnp.take_along_axis(values, taken, -1)[..., 0]
+        loss = weighted_mean(jnp.square(target - value), samples.weight)
+        return loss, {"value_loss": loss, "value": weighted_mean(value, samples.weight)}
+
+
+@dataclasses.dataclass(frozen=True)
+class IndependentParts(GreedyParts):
+    """See `algorithms/id3qn.py`: every agent learns from targets of its own, and there are no critics."""
+
+    critics = None
+    has_target_actors = True
+
+    def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
+        """The value of where the transitions led, for every agent, `[N, B]`."""
+        own, active = self.policies, minibatch.final_active
+        chosen = own.greedy(state.actors.params, minibatch.final_observation, minibatch.final_action_mask)
+        values = own.team_values(state.target_actors, minibatch.final_observation)
+        value = jnp.take_along_axis(values, chosen[..., None], -1)[..., 0]  # [B, N]
+        if own.spec.reward == "team":
+            mean = jax.vmap(weighted_mean)(value, active.astype(value.dtype))[:, None]
+            return jnp.where(active, value, mean).T
+        return jnp.where(active, value, 0).T
+
+    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> GroupSamples:
+        """With the targets `[G, K, B]` and the indices `[G, K, B, 1]` of the choices that were taken."""
+        groups = self.policies.groups
+        value = self.target_values(state, jax.random.key(0), minibatch)
+        target = discounted(minibatch, value, state.hyperparameters.discount)
+        taken = groups.gather(self.choices.number(minibatch.action), axis=1)[..., None]
+        return group_samples(self.policies, minibatch)._replace(extra=(groups.gather(target, axis=0), taken))
+
+    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
+        rates = (self.settings, state.hyperparameters, actor_rate(state))
+        return lambda tables, joint, samples: IndependentObjective(*rates, self.policies, tables)
+
+    def new_actions(
+        self, key: jax.Array, objective: IndependentObjective, params: Any, samples: GroupSamples
+    ) -> tuple[jax.Array, Info]:
+        return samples.extra[1], {}  # all update simultaneously: no agent sees them
+
+
 def double_q_learning(
     name: str,
     spec: EnvSpec,
@@ -82,13 +210,13 @@ def double_q_learning(
     Args:
       name: what the algorithm calls itself, in results and errors.
       spec: the environment's specification; all actions are discrete.
-      settings, hyperparameters: the static settings, and the default numbers, which `init` may replace.
+      settings, hyperparameters: the static settings, and the default hyperparameters, which `init` may replace.
       actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (the critic: the state, `[…, S]`)
         to features `[…, H]`; see `core.haml.haml`.
 
     Raises:
-      ValueError: a number is out of range, an agent has a Box or too many choices, the team has too many joint choices,
-        agents cannot share parameters, the reward is of the wrong kind, or every agent has a state of its own.
+      ValueError: a hyperparameter is out of range, an agent has a Box or too many choices, the team has too many joint
+        choices, agents cannot share parameters, the reward is of the wrong kind, or every agent has a state of its own.
     """
     off_policy.check_spec(name, spec, per_agent_critics=False)
     choices = team_choices(name, spec)
@@ -98,94 +226,10 @@ def double_q_learning(
             f"{name} has a value for each of the team's {counts} = {choices.num_joint} joint choices; allowed: at most "
             f"{MOST_JOINT_CHOICES} (algo=id3qn has none)"
         )
-    hyperparameters.validate()
     own = OwnValues(spec, make_groups(spec, settings.sharing), choices, policy_torso(spec, settings, actor), settings)
     critic = settings.torso("critic", critic, spec.state_size)
     critics = JointValues(spec, choices, make_dueling(settings, critic, choices.num_joint))
-    defaults = hyperparameters
-
-    def init(key: jax.Array, hyperparameters: Any = None) -> OffPolicyState:
-        numbers = defaults if hyperparameters is None else hyperparameters
-        numbers.validate()
-        actor_key, critic_key = jax.random.split(key)
-        values = critics.init(critic_key)
-        return OffPolicyState(
-            actors=jax.vmap(init_learner)(own.init(actor_key)),
-            critics=jax.vmap(jax.vmap(init_learner))(values),
-            target_actors=None,
-            target_critics=values,
-            updates=jnp.zeros((), int),
-            hyperparameters=jax.tree.map(lambda x: jnp.asarray(x, float), numbers),
-        )
-
-    def target_values(state: OffPolicyState, key: jax.Array, batch: OffPolicyBatch) -> jax.Array:
-        """Q′(s′, a′) `[1, B]` of where the transitions led."""
-        joint = own.greedy(state.actors.params, batch.final_observation, batch.final_action_mask)
-        joint = blank(joint, batch.final_active)
-        params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
-        return critics.value(params, batch.final_state, joint.T[..., None])[None]
-
-    def update(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
-        numbers = state.hyperparameters
-        actor_key, *critic_keys = jax.random.split(key, 1 + settings.policy_delay)
-        critic_rate, actor_rate = (
-            decayed(rate, state.updates, numbers.decay_updates) for rate in (numbers.critic_lr, numbers.actor_lr)
-        )
-        taken = choices.number(batch.action)  # [P, B, N]
-        learners, critic_info = off_policy.fit_critics(
-            critics,
-            state.critics,
-            batch,
-            jnp.moveaxis(taken, -1, 1)[..., None],
-            functools.partial(target_values, state),
-            jnp.stack(critic_keys),
-            critic_rate,
-            numbers,
-        )
-        last = jax.tree.map(lambda x: x[-1], batch)
-        table = critics.table(jax.tree.map(lambda x: x[0, 0], learners.params), last.state)
-
-        def improve(key: jax.Array, tables: ValueTables, learner: Learner, samples: GroupSamples, joint: jax.Array):
-            of_member = jax.vmap(choices.along, in_axes=(None, None, 0))
-            wanted = of_member(table, joint[..., 0], samples.place)  # [K, B, M]
-            available = jnp.broadcast_to(own.available(tables, samples.action_mask), wanted.shape)
-
-            def values(params):
-                return own.values(params, tables, samples.observation)
-
-            def loss(params):
-                error = jnp.mean(jnp.square(wanted - values(params)), -1, where=available)
-                return weighted_mean(error, samples.weight)
-
-            rates = (actor_rate, numbers.max_grad_norm, numbers.adam_eps)
-            learner, info = descend(learner, loss, settings.epochs, *rates)
-            return learner, best(values(learner.params), available)[..., None], info
-
-        if settings.others == "replay":
-            before = taken[-1]
-        else:
-            before = own.greedy(state.actors.params, last.observation, last.action_mask)
-        policies, actor_info = off_policy.improve_in_sequence(
-            actor_key,
-            own,
-            settings.order,
-            state.actors,
-            off_policy.group_samples(own, last),
-            blank(before, last.active).T[..., None],
-            improve,
-        )
-        state = state._replace(
-            actors=policies,
-            critics=learners,
-            target_critics=off_policy.polyak_average(state.target_critics, learners.params, numbers.target_rate),
-            updates=state.updates + 1,
-        )
-        return state, actor_info | critic_info
-
-    algorithm = Algorithm(
-        name, "off_policy", spec, settings, defaults, init, lambda shape: (), epsilon_greedy(own), update
-    )
-    return with_running_moments(algorithm, own.groups)
+    return off_policy.make_algorithm(name, spec, DoubleQParts(own, settings, critics), settings, hyperparameters)
 
 
 def team_choices(name: str, spec: EnvSpec) -> TeamChoices:
@@ -196,17 +240,3 @@ def team_choices(name: str, spec: EnvSpec) -> TeamChoices:
             f"{MOST_CHOICES} joint choices of an agent"
         )
     return TeamChoices(spec)
-
-
-def epsilon_greedy(own: OwnValues):
-    """`Algorithm.act` of policies that take the best of their own values, and in training any with probability ε."""
-
-    def act(key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool = False):
-        params = state.actors.params
-        if deterministic:
-            number = own.greedy(params, timestep.observation, timestep.action_mask)
-        else:
-            number = own.epsilon_greedy(key, params, state.hyperparameters.epsilon, timestep)
-        return own.choices.action(number), (), memory
-
-    return act

@@ -31,7 +31,7 @@ class DriftReport(NamedTuple):
 
 def check_drift(
     drift: Drift,
-    numbers: Any = None,
+    hyperparameters: Any = None,
     *,
     kinds: Sequence[str] = KINDS,
     num_policies: int = 200,
@@ -40,8 +40,8 @@ def check_drift(
     """Checks the axioms of a heterogeneous-agent drift functional (haml, Definition 1) on random policies.
 
     For categorical and Gaussian policies of two components (one has a choice less than the other, and some choices are
-    not available), D_π(π̂) = E over the *old* policy's actions of `drift(change, numbers)` is summed over all actions
-    (for Gaussians over the nodes of a quadrature), with random advantages, and must be
+    not available), D_π(π̂) = E over the *old* policy's actions of `drift(change, hyperparameters)` is summed over all
+    actions (for Gaussians over the nodes of a quadrature), with random advantages, and must be
 
     1. non-negative for every new policy π̂,
     2. zero at the old policy, and
@@ -50,8 +50,8 @@ def check_drift(
     It runs in float64. Axioms that hold on all policies tried may still fail on others.
 
     Args:
-      drift: `(change, numbers) -> [K, B]`, elementwise.
-      numbers: what the drift reads its coefficients from; `DriftHyperparameters()` if `None`.
+      drift: `(change, hyperparameters) -> [K, B]`, elementwise.
+      hyperparameters: what the drift reads; `DriftHyperparameters()` if `None`.
       kinds: of policies, for which the drift is meant: `categorical`, `Gaussian`, or both.
       num_policies: how many pairs of an old and a new policy to try, of each kind.
       seed: of the random policies.
@@ -59,12 +59,12 @@ def check_drift(
     Raises:
       ValueError: an axiom fails, and the message names it; a kind is unknown; or the drift has another shape.
     """
-    numbers = DriftHyperparameters() if numbers is None else numbers
+    hyperparameters = DriftHyperparameters() if hyperparameters is None else hyperparameters
     name = getattr(drift, "__name__", repr(drift))
     for kind in kinds:
         check_choice("kinds", kind, KINDS)
     with jax.enable_x64(True):
-        reports = [_check(drift, name, numbers, kind, PROBLEMS[kind](num_policies, seed)) for kind in kinds]
+        reports = [_check(drift, name, hyperparameters, kind, PROBLEMS[kind](num_policies, seed)) for kind in kinds]
     return DriftReport(
         min(report.smallest for report in reports),
         max(report.at_old for report in reports),
@@ -126,7 +126,7 @@ def _gaussian(size: int, seed: int) -> _Problem:
 PROBLEMS: dict[str, Callable[[int, int], _Problem]] = dict(zip(KINDS, (_categorical, _gaussian), strict=True))
 
 
-def _check(drift: Drift, name: str, numbers: Any, kind: str, problem: _Problem) -> DriftReport:
+def _check(drift: Drift, name: str, hyperparameters: Any, kind: str, problem: _Problem) -> DriftReport:
     old, new, direction, parameters, action, weight, advantage, layout = problem
 
     def distribution(policies):
@@ -139,7 +139,7 @@ def _check(drift: Drift, name: str, numbers: Any, kind: str, problem: _Problem) 
     def value(to):
         log_ratio = log_prob(to) - log_prob(old)
         change = PolicyChange(log_ratio, jnp.asarray(advantage), distribution(to), layout, lambda: distribution(old))
-        costs = drift(change, numbers)
+        costs = drift(change, hyperparameters)
         if jnp.shape(costs) != weight.shape:
             raise ValueError(
                 f"drift {name} has shape {jnp.shape(costs)} for changes at samples {weight.shape} of {kind} policies "

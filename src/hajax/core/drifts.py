@@ -1,13 +1,13 @@
-"""Drift functionals: what an agent pays for moving away from its old policy.
+"""Drift functionals: the penalty on an agent's step away from its old policy.
 
 A heterogeneous-agent drift functional (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Definition 1:
 https://arxiv.org/abs/2208.01682) is nowhere negative, and zero with zero gradient where the new policy is the old one.
 Agent i_m then maximizes E[r · M − D] (Definition 3), in any neighborhood of its policy, and the team's return cannot
 fall. `check_drift` tests a functional of one's own.
 
-A drift here is an elementwise function `(change, numbers) -> [K, B]` (for policies with memory `[K, B, L]`) whose mean
-over samples of the *old* policy estimates D_π(π̂ | s, π̄). Sampled forms such as f(r) with f convex and f(1) = f'(1) = 0
-are non-negative sample by sample.
+A drift here is an elementwise function `(change, hyperparameters) -> [K, B]` (for policies with memory `[K, B, L]`)
+whose mean over samples of the *old* policy estimates D_π(π̂ | s, π̄). It declares with `@reads(…)` which hyperparameters
+it reads. Sampled forms such as f(r) with f convex and f(1) = f'(1) = 0 are non-negative sample by sample.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
-from hajax.spec import ActionLayout, EnvSpec
+from hajax.spec import ActionLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PolicyChange:
     advantage: jax.Array  # [K, B], M: the advantage times the compound ratio of the agents before
     new: ActionParameters  # the distributions π_new(·|o)
     layout: ActionLayout
-    old_policy: Callable[[], ActionParameters]  # a forward pass, which only those pay for who read `old`
+    old_policy: Callable[[], ActionParameters]  # a forward pass, compiled only where `old` is read
 
     @functools.cached_property
     def old(self) -> ActionParameters:
@@ -46,36 +46,77 @@ class PolicyChange:
         return jnp.exp(self.log_ratio)
 
 
-Drift = Callable[[PolicyChange, Any], jax.Array]
+class Drift(Protocol):
+    """A drift functional: an elementwise function, with the names of the hyperparameters that it reads in `reads`."""
+
+    reads: tuple[str, ...]
+
+    def __call__(self, change: PolicyChange, hyperparameters: Any, /) -> jax.Array:
+        """D at every sample, `[K, B]`."""
 
 
-def no_drift(change: PolicyChange, numbers: Any) -> jax.Array:
+def reads(*names: str) -> Callable[[Callable[[PolicyChange, Any], jax.Array]], Drift]:
+    """Declares which hyperparameters a drift reads, none if none are named: `@reads("drift_coef")`."""
+
+    def declare(function: Callable[[PolicyChange, Any], jax.Array]) -> Drift:
+        @functools.wraps(function)
+        def drift(change: PolicyChange, hyperparameters: Any) -> jax.Array:
+            return function(change, hyperparameters)
+
+        declared: Any = drift
+        declared.reads = names
+        return declared
+
+    return declare
+
+
+def check_reads(drift: Drift, hyperparameters: Any) -> None:
+    """Raises ValueError unless the drift says what it reads, and the hyperparameters have it."""
+    name = getattr(drift, "__name__", repr(drift))
+    if not hasattr(drift, "reads"):
+        raise ValueError(
+            f'drift {name} does not say what it reads; allowed: @reads("drift_coef"), or @reads() for nothing'
+        )
+    missing = [read for read in drift.reads if not hasattr(hyperparameters, read)]
+    if missing:
+        raise ValueError(
+            f"{type(hyperparameters).__name__} has no {', '.join(missing)}, which {name} reads; allowed: any class "
+            "that also has it"
+        )
+
+
+@reads()
+def no_drift(change: PolicyChange, hyperparameters: Any) -> jax.Array:
     """D = 0, the trivial drift: HAA2C, and HATRPO inside its KL ball."""
     return jnp.zeros_like(change.log_ratio)
 
 
-def ppo_clip(change: PolicyChange, numbers: Any) -> jax.Array:
+@reads("clip")
+def ppo_clip(change: PolicyChange, hyperparameters: Any) -> jax.Array:
     """D = ReLU([r − clip(r, 1 ± ε)] · M), which makes r · M − D the clipped surrogate (haml, Section 4.3, Appendix D).
 
-    ε is `numbers.clip`.
+    ε is `hyperparameters.clip`.
     """
-    clipped = jnp.clip(change.ratio, 1 - numbers.clip, 1 + numbers.clip)
+    clipped = jnp.clip(change.ratio, 1 - hyperparameters.clip, 1 + hyperparameters.clip)
     return jax.nn.relu((change.ratio - clipped) * change.advantage)
 
 
-def kl_old_new(change: PolicyChange, numbers: Any) -> jax.Array:
-    """D = c · KL(π_old ‖ π_new), exact in the action; c is `numbers.drift_coef`."""
-    return numbers.drift_coef * distributions.kl_divergence(change.old, change.new, change.layout)
+@reads("drift_coef")
+def kl_old_new(change: PolicyChange, hyperparameters: Any) -> jax.Array:
+    """D = c · KL(π_old ‖ π_new), exact in the action; c is `hyperparameters.drift_coef`."""
+    return hyperparameters.drift_coef * distributions.kl_divergence(change.old, change.new, change.layout)
 
 
-def kl_new_old(change: PolicyChange, numbers: Any) -> jax.Array:
-    """D = c · KL(π_new ‖ π_old), exact in the action; c is `numbers.drift_coef`."""
-    return numbers.drift_coef * distributions.kl_divergence(change.new, change.old, change.layout)
+@reads("drift_coef")
+def kl_new_old(change: PolicyChange, hyperparameters: Any) -> jax.Array:
+    """D = c · KL(π_new ‖ π_old), exact in the action; c is `hyperparameters.drift_coef`."""
+    return hyperparameters.drift_coef * distributions.kl_divergence(change.new, change.old, change.layout)
 
 
-def squared_log_ratio(change: PolicyChange, numbers: Any) -> jax.Array:
-    """D = c · ½ (log r)², sampled; c is `numbers.drift_coef`. Near r = 1 it is the KL divergence."""
-    return numbers.drift_coef * jnp.square(change.log_ratio) / 2
+@reads("drift_coef")
+def squared_log_ratio(change: PolicyChange, hyperparameters: Any) -> jax.Array:
+    """D = c · ½ (log r)², sampled; c is `hyperparameters.drift_coef`. Near r = 1 it is the KL divergence."""
+    return hyperparameters.drift_coef * jnp.square(change.log_ratio) / 2
 
 
 def tsallis(q: float = 2.0) -> Drift:
@@ -90,12 +131,13 @@ def tsallis(q: float = 2.0) -> Drift:
     if q <= 0 or q == 1:
         raise ValueError(f"q={q}; allowed: a number > 0 other than 1, which is the KL divergence")
 
-    def drift(change: PolicyChange, numbers: Any) -> jax.Array:
+    @reads("drift_coef")
+    def drift(change: PolicyChange, hyperparameters: Any) -> jax.Array:
         # expm1 keeps the precision near r = 1, where the terms cancel.
         powers = jnp.expm1(q * change.log_ratio) - q * jnp.expm1(change.log_ratio)
-        return numbers.drift_coef * powers / (q * (q - 1))
+        return hyperparameters.drift_coef * powers / (q * (q - 1))
 
-    drift.__name__ = f"tsallis({q:g})"
+    cast(Any, drift).__name__ = f"tsallis({q:g})"
     return drift
 
 
@@ -107,35 +149,3 @@ DRIFTS: dict[str, Drift] = {
     "squared_log_ratio": squared_log_ratio,
     "tsallis": tsallis(),
 }
-
-
-class _Watched:
-    """`numbers`, and the names of those that were read."""
-
-    def __init__(self, numbers: Any):
-        self.numbers, self.names = numbers, set[str]()
-
-    def __getattr__(self, name: str) -> Any:
-        self.names.add(name)
-        return getattr(self.numbers, name)
-
-
-def numbers_read(drift: Drift, numbers: Any, spec: EnvSpec) -> set[str]:
-    """The names of what the drift, on policies of that team, reads of `numbers`; ValueError if it has one not."""
-    layout = ActionLayout(*(table[0] for table in spec.action_layout))
-    shape = (1, 1, spec.num_components)
-    logits = jnp.zeros((*shape, spec.num_choices)) if spec.has_discrete else None
-    mean, std = (jnp.zeros(shape), jnp.ones(shape)) if spec.has_continuous else (None, None)
-    policy = ActionParameters(logits, mean, std)
-    change = PolicyChange(jnp.zeros((1, 1)), jnp.zeros((1, 1)), policy, layout, lambda: policy)
-    watched = _Watched(numbers)
-    try:
-        jax.eval_shape(lambda: drift(change, watched))
-    except AttributeError as error:
-        if error.obj is not numbers:
-            raise
-        name = getattr(drift, "__name__", repr(drift))
-        raise ValueError(
-            f"{type(numbers).__name__} has no {error.name}, which {name} reads; allowed: any class that also has it"
-        ) from None
-    return watched.names

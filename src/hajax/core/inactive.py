@@ -1,6 +1,6 @@
 """Agents that are not active: what they observe and do takes no part in acting or learning, whatever it holds.
 
-An environment may show anything for an agent that has died, NaN included, and 0 · NaN is NaN in a sum or a gradient.
+An environment may show anything for an inactive agent, NaN included, and 0 · NaN is NaN in a sum or a gradient.
 """
 
 from __future__ import annotations

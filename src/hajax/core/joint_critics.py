@@ -1,16 +1,23 @@
-"""Action-value critics on the state and the joint action: one for the team, or one per agent; single or twin."""
+"""Action-value critics on the state and the joint action: one for the team, or one per agent; single or twin.
+
+And the regression that fits critics of any kind to their targets.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from hajax.core.joint_actions import JointActions
+from hajax.core.optimization import Learner, adam_step
+from hajax.core.transitions import OffPolicyBatch, discounted
 from hajax.nn.networks import Critic, init_params
 from hajax.spec import EnvSpec
 
@@ -56,3 +63,71 @@ class ActionValues:
         """All networks' values, `[V, copies, …]`."""
         of_copies = jax.vmap(self.value, in_axes=(0, None, None))
         return jax.vmap(of_copies, in_axes=(0, None, None))(params, state, joint)
+
+
+class Critics(Protocol):
+    """Networks on the state and the joint action, all of one shape."""
+
+    def value(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
+        """One network's values `[B]` of states `[B, S]` and joint actions `[N, B, F]`."""
+
+
+def check_minibatches(policy_delay: int, batch: OffPolicyBatch) -> None:
+    """Raises ValueError unless the batch has a minibatch for every critic step of an update."""
+    found = batch.observation.shape[0]
+    if found != policy_delay:
+        raise ValueError(
+            f"batch of {found} minibatches [P, B, …]; allowed with policy_delay={policy_delay}: {policy_delay}"
+        )
+
+
+def regress(
+    critics: Critics,
+    learners: Learner,
+    state: jax.Array,
+    joint: jax.Array,
+    target: jax.Array,
+    learning_rate: jax.Array,
+    hyperparameters: Any,
+) -> tuple[Learner, dict[str, jax.Array]]:
+    """One Adam step of every network on mean (y − Q(s, a))², for states `[B, S]`, actions `[N, B, F]`, y `[V, B]`."""
+
+    def step(learner, target):
+        def loss(params):
+            value = critics.value(params, state, joint)
+            return jnp.mean(jnp.square(target - value)), value.mean()
+
+        (value_loss, value), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
+        learner, norm = adam_step(
+            learner, gradient, learning_rate, hyperparameters.max_grad_norm, hyperparameters.adam_eps
+        )
+        return learner, {"value_loss": value_loss, "value": value, "critic_grad_norm": norm}
+
+    return jax.vmap(jax.vmap(step, in_axes=(0, None)))(learners, target)
+
+
+def fit_critics(
+    critics: Critics,
+    learners: Learner,
+    batch: OffPolicyBatch,
+    taken: jax.Array,
+    target_values: Callable[[jax.Array, OffPolicyBatch], jax.Array],
+    keys: jax.Array,
+    learning_rate: jax.Array,
+    hyperparameters: Any,
+) -> tuple[Learner, dict[str, jax.Array]]:
+    """A step of every network on each minibatch, one after another: to Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) · value.
+
+    Args:
+      taken: the joint actions of the minibatches, `[P, N, B, F]`.
+      target_values: `(key, minibatch) -> [V, B]`, the values of where the transitions led.
+      keys: one per minibatch, `[P]`.
+    """
+
+    def step(learners: Learner, inputs):
+        key, minibatch, taken = inputs
+        target = discounted(minibatch, target_values(key, minibatch), hyperparameters.discount)
+        return regress(critics, learners, minibatch.state, taken, target, learning_rate, hyperparameters)
+
+    learners, info = lax.scan(step, learners, (keys, batch, taken))
+    return learners, {name: x.mean() for name, x in info.items()}

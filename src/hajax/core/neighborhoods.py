@@ -2,153 +2,165 @@
 
 In heterogeneous-agent mirror learning (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Definition 2 and
 Algorithm Template 1: https://arxiv.org/abs/2208.01682) agent i_m takes, of all policies in a neighborhood of its own,
-the one that maximizes E[r · M − D]. With networks, that maximum is approached by gradients.
+the one that maximizes its objective. With networks, that maximum is approached by gradients. The objectives are those
+of `compound_ratio.py` (on-policy), `soft_objective.py` (maximum entropy), `deterministic.py` and `double_q.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from hajax.core import soft_neighborhoods
 from hajax.core.advantages import weighted_mean
-from hajax.core.batches import GroupBatch
-from hajax.core.compound_ratio import GroupPolicy
-from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.optimization import Learner, adam_step, init_learner, plain_step, train_epochs
 from hajax.core.settings import (
-    GradientHyperparameters,
-    GradientSettings,
-    Hyperparameters,
-    Settings,
-    TrustRegionHyperparameters,
-    TrustRegionSettings,
+    AdaptiveHyperparameters,
+    AscentHyperparameters,
+    AscentSettings,
+    BallHyperparameters,
+    BallSettings,
+    TeamSettings,
+    combined,
 )
 from hajax.core.trust_region import linearize, step_within_kl_ball
 from hajax.nn import distributions
-from hajax.validation import check_has
+from hajax.nn.distributions import ActionParameters
+from hajax.spec import ActionLayout
 
 Info = dict[str, jax.Array]
 
 
-@dataclasses.dataclass(frozen=True)
-class MirrorObjective:
-    """What one group maximizes, and the settings and numbers with which it does."""
+class Objective(Protocol):
+    """What one group of agents maximizes, and the settings with which it does.
 
-    policy: GroupPolicy
-    drift: Drift
-    diagnostics: Callable[[PolicyChange, Any], Info]  # elementwise, `[K, B]` each, or `[K, B, L]` with a memory
-    settings: Any
-    numbers: Any
-    learning_rate: Any  # `None` if the numbers have no `actor_lr`
+    `samples` are the group's, a NamedTuple of arrays `[K, B, …]` with their `weight` `[K, B]`.
+    """
 
-    def __call__(self, change: PolicyChange) -> jax.Array:
-        """r · M − D at every sample: the heterogeneous-agent mirror operator, sampled (haml, Definition 3)."""
-        return change.ratio * change.advantage - self.drift(change, self.numbers)
+    @property
+    def settings(self) -> Any: ...
+    @property
+    def hyperparameters(self) -> Any: ...
+    @property
+    def learning_rate(self) -> Any:
+        """The decayed `actor_lr`; `None` if there is none."""
+
+    @property
+    def minibatches(self) -> int:
+        """Into how many minibatches each of `epochs` divides the samples."""
+
+    def samples_of(self, params: Any, rollout: Any) -> Any:
+        """The samples to learn from; for policies with memory, chunks of the rollout's sequences."""
+
+    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: Any) -> tuple[jax.Array, Info]:
+        """What gradient steps minimize: minus the objective's mean over the samples, less any bonus; and its info."""
+
+
+class PolicyObjective(Objective, Protocol):
+    """An objective of distributions, for neighborhoods that measure how far apart two policies are."""
+
+    @property
+    def layout(self) -> ActionLayout: ...
+
+    def distribution(self, params: Any, samples: Any) -> ActionParameters:
+        """The policy's distributions at the samples."""
+
+    def gain(self, key: jax.Array, new: ActionParameters, old: ActionParameters, samples: Any) -> jax.Array:
+        """The objective's mean over the samples, of a step from the policies `old` to `new`."""
+
+
+class InitLearner(Protocol):
+    """Makes the learner of one group."""
+
+    def __call__(self, params: Any, hyperparameters: Any, /) -> Learner:
+        """The learner of these parameters, with what the neighborhood remembers of the group in `extra`."""
+
+
+class Improve(Protocol):
+    """One group's whole update."""
+
+    def __call__(self, key: jax.Array, objective: Any, learner: Learner, rollout: Any, /) -> tuple[Learner, Info]:
+        """The improved learner and diagnostics, scalars by name.
+
+        Args:
+          objective: an `Objective`, or a `PolicyObjective`.
+          rollout: the group's samples `[K, B, …]`; for policies with memory its sequences `[K, E, T, …]`, of which
+            `objective.samples_of` makes the chunks to learn from.
+        """
+
+
+class Prepare(Protocol):
+    """What needs the whole team: runs once, before the first group is updated."""
+
+    def __call__(self, key: jax.Array, hyperparameters: Any, learners: Learner, rollout: Any, /) -> Learner:
+        """The learners of all groups, `[G, …]`, with the `extra` that `improve` finds, from samples `[G, K, B, …]`."""
 
 
 class Neighborhood(NamedTuple):
-    """`init(params) -> learner`, and `improve(key, objective, learner, samples) -> (learner, info)`: one group's whole
-    update on its samples `[K, B, …]`, whose `advantage` is M. With a memory they are the rollout's sequences
-    `[K, E, T, …]`, from which `improve` cuts the chunks that it learns from. `soft` is the same for maximum-entropy
-    mirror learning.
+    """How one group of agents improves its policy.
 
-    `settings` and `numbers` are the defaults, of classes that have what `improve` reads.
+    `settings` and `hyperparameters` are the classes of what `improve` reads, with its defaults.
     """
 
-    init: Callable[[Any], Learner]
-    improve: Callable[[jax.Array, MirrorObjective, Learner, GroupBatch], tuple[Learner, Info]]
-    settings: Settings
-    numbers: Hyperparameters
-    soft: soft_neighborhoods.SoftForm | None = None
+    init: InitLearner
+    improve: Improve
+    settings: type
+    hyperparameters: type
+    prepare: Prepare | None = None
 
-    def check(self, settings: Settings, numbers: Hyperparameters) -> None:
-        """Raises ValueError, naming what is missing, unless both have all that the defaults' classes have."""
-        check_has(settings, self.settings)
-        check_has(numbers, self.numbers)
-
-
-def _gradient(objective: MirrorObjective, old_params: Any, params: Any, samples: GroupBatch) -> tuple[Any, Info]:
-    """The gradient of −E[r · M − D] − c · H at `params`.
-
-    The entropy bonus c · H is PPO's and no part of mirror learning, whose guarantees are those of c = 0.
-    """
-
-    def loss(params):
-        change = objective.policy.change(old_params, params, samples)
-
-        def mean(x):
-            return weighted_mean(x, samples.weight)
-
-        surrogate = mean(objective(change))
-        entropy = mean(distributions.entropy(change.new, change.layout))
-        info = {
-            "policy_loss": -surrogate,
-            "entropy": entropy,
-            "approx_kl": mean(change.ratio - 1 - change.log_ratio),
-        }
-        info |= {name: mean(x) for name, x in objective.diagnostics(change, objective.numbers).items()}
-        return -surrogate - objective.numbers.entropy_coef * entropy, info
-
-    return jax.grad(loss, has_aux=True)(params)
+    def prepared(self, key: jax.Array, hyperparameters: Any, learners: Learner, samples: Any) -> Learner:
+        """The learners after `prepare`, if there is one."""
+        return learners if self.prepare is None else self.prepare(key, hyperparameters, learners, samples)
 
 
-def _ascend_by_adam(
-    key: jax.Array, objective: MirrorObjective, learner: Learner, samples: GroupBatch
-) -> tuple[Learner, Info]:
-    old_params = learner.params
-    samples = objective.policy.samples_of(old_params, samples)
+def _ascend_by_adam(key: jax.Array, objective: Objective, learner: Learner, rollout: Any) -> tuple[Learner, Info]:
+    old_params, hyperparameters = learner.params, objective.hyperparameters
 
-    def step(learner, minibatch):
-        gradient, info = _gradient(objective, old_params, learner.params, minibatch)
-        numbers = objective.numbers
-        learner, norm = adam_step(learner, gradient, objective.learning_rate, numbers.max_grad_norm, numbers.adam_eps)
+    def step(key, learner, samples):
+        gradient, info = jax.grad(objective.loss, argnums=1, has_aux=True)(key, learner.params, old_params, samples)
+        rates = (objective.learning_rate, hyperparameters.max_grad_norm, hyperparameters.adam_eps)
+        learner, norm = adam_step(learner, gradient, *rates)
         return learner, info | {"actor_grad_norm": norm}
 
-    settings = objective.settings
-    return train_epochs(key, learner, samples, step, settings.epochs, settings.minibatches)
+    samples = objective.samples_of(old_params, rollout)
+    return train_epochs(key, learner, samples, step, objective.settings.epochs, objective.minibatches)
 
 
-def _step_once(
-    key: jax.Array, objective: MirrorObjective, learner: Learner, samples: GroupBatch
-) -> tuple[Learner, Info]:
-    samples = objective.policy.samples_of(learner.params, samples)
-    gradient, info = _gradient(objective, learner.params, learner.params, samples)
-    learner, norm = plain_step(learner, gradient, objective.learning_rate, objective.numbers.max_grad_norm)
+def _step_once(key: jax.Array, objective: Objective, learner: Learner, rollout: Any) -> tuple[Learner, Info]:
+    samples = objective.samples_of(learner.params, rollout)
+    gradient, info = jax.grad(objective.loss, argnums=1, has_aux=True)(key, learner.params, learner.params, samples)
+    learner, norm = plain_step(learner, gradient, objective.learning_rate, objective.hyperparameters.max_grad_norm)
     return learner, info | {"actor_grad_norm": norm}
 
 
 def _step_within_kl_ball(
-    key: jax.Array, objective: MirrorObjective, learner: Learner, rollout: GroupBatch
+    key: jax.Array, objective: PolicyObjective, learner: Learner, rollout: Any
 ) -> tuple[Learner, Info]:
-    policy, numbers, settings = objective.policy, objective.numbers, objective.settings
-    layout, total = policy.tables.layout, rollout.weight.sum()
+    """Every candidate of the line search is evaluated with the same `key`."""
+    layout, total = objective.layout, rollout.weight.sum()
 
     def share(samples):  # of each sample in a mean
         return samples.weight / jnp.where(total > 0, total, 1)
 
-    def gain(new, old, samples):
-        return jnp.sum(share(samples) * objective(policy.change_to(new, lambda: old, samples)))
-
-    # With a memory, derivatives are truncated to chunks. What a step does is judged on whole rollouts, with the memory
-    # that the new policy itself would have had.
-    samples = policy.samples_of(learner.params, rollout)
-    around = linearize(lambda params: policy.distribution(params, samples), learner.params, layout, share(samples))
-    old = around.distribution if samples is rollout else policy.distribution(learner.params, rollout)
+    # With a memory, derivatives are truncated to chunks. What a step does is measured on whole rollouts, with the
+    # memory that the new policy itself would have had.
+    samples = objective.samples_of(learner.params, rollout)
+    around = linearize(lambda params: objective.distribution(params, samples), learner.params, layout, share(samples))
+    old = around.distribution if samples is rollout else objective.distribution(learner.params, rollout)
 
     def evaluate(params):
-        new = policy.distribution(params, rollout)
+        new = objective.distribution(params, rollout)
         kl = jnp.sum(share(rollout) * distributions.kl_divergence(old, new, layout))
-        return gain(new, old, rollout) - start, kl
+        return objective.gain(key, new, old, rollout) - start, kl
 
-    start, slope = jax.value_and_grad(gain)(around.distribution, around.distribution, samples)
+    start, slope = jax.value_and_grad(objective.gain, argnums=1)(key, around.distribution, around.distribution, samples)
     gradient = around.pull(slope)
-    params, info = step_within_kl_ball(learner.params, gradient, around.fisher_product, evaluate, numbers, settings)
+    params, info = step_within_kl_ball(
+        learner.params, gradient, around.fisher_product, evaluate, objective.hyperparameters, objective.settings
+    )
     info |= {
         "policy_loss": -(start + info["improvement"]),
         "entropy": jnp.sum(share(rollout) * distributions.entropy(old, layout)),
@@ -158,17 +170,62 @@ def _step_within_kl_ball(
 
 
 unrestricted = Neighborhood(
-    init_learner, _ascend_by_adam, GradientSettings(), GradientHyperparameters(), soft_neighborhoods.ascent
+    lambda params, _: init_learner(params), _ascend_by_adam, AscentSettings, AscentHyperparameters
 )
-"""All policies: `epochs` of `minibatches` by Adam, as in HAPPO and HAA2C."""
+"""All policies: `epochs` of Adam (on-policy, of `minibatches`), as in HAPPO, HAA2C, HADDPG and HASAC."""
 
-gradient_step = Neighborhood(Learner, _step_once, Settings(), GradientHyperparameters(), soft_neighborhoods.single_step)
+gradient_step = Neighborhood(lambda params, _: Learner(params), _step_once, TeamSettings, AscentHyperparameters)
 """One step θ + α g on all samples, so that ‖Δθ‖ ≤ `actor_lr` · `max_grad_norm`.
 
 Drifts have no gradient at the old policy, where g is taken: this step is the same with all of them, and with none.
 """
 
-kl_ball = Neighborhood(
-    Learner, _step_within_kl_ball, TrustRegionSettings(), TrustRegionHyperparameters(), soft_neighborhoods.trust_region
-)
+kl_ball = Neighborhood(lambda params, _: Learner(params), _step_within_kl_ball, BallSettings, BallHyperparameters)
 """Mean KL(π_old ‖ π_new) ≤ `kl_radius`: a natural-gradient step and a line search, as in HATRPO."""
+
+
+def with_hyperparameters(objective: Any, **changed: Any) -> Any:
+    """The objective with other hyperparameters, such as those of one group in its `extra`."""
+    return dataclasses.replace(objective, hyperparameters=objective.hyperparameters.replace(**changed))
+
+
+# An adaptive coefficient stays within this factor of where it began. Without a bound, one that is halved after every
+# update, as while learning rates fall, would come to 0 and never be anything else.
+COEFFICIENT_RANGE = 2.0**10
+
+
+class Adaptive(NamedTuple):
+    """What `adaptive` remembers of one group."""
+
+    drift_coef: jax.Array
+    extra: Any  # the adapted neighborhood's own
+
+
+def adaptive(neighborhood: Neighborhood) -> Neighborhood:
+    """The neighborhood with a drift coefficient per group that follows the KL divergence of the group's updates.
+
+    After an update whose mean KL(π_old ‖ π_new) is less than `kl_target / 1.5` the coefficient is halved, after one of
+    more than `1.5 · kl_target` it is doubled (Schulman et al., 2017, Section 4).
+    """
+
+    def init(params: Any, hyperparameters: Any) -> Learner:
+        learner = neighborhood.init(params, hyperparameters)
+        return learner._replace(extra=Adaptive(hyperparameters.drift_coef, learner.extra))
+
+    def improve(key: jax.Array, objective: Any, learner: Learner, rollout: Any) -> tuple[Learner, Info]:
+        given, coefficient = objective.hyperparameters, learner.extra.drift_coef
+        adapted = with_hyperparameters(objective, drift_coef=coefficient)
+        new, info = neighborhood.improve(key, adapted, learner._replace(extra=learner.extra.extra), rollout)
+        old_policy, new_policy = (objective.distribution(params, rollout) for params in (learner.params, new.params))
+        kl = weighted_mean(distributions.kl_divergence(old_policy, new_policy, objective.layout), rollout.weight)
+        factor = jnp.where(kl > 1.5 * given.kl_target, 2.0, jnp.where(kl < given.kl_target / 1.5, 0.5, 1.0))
+        least, most = given.drift_coef / COEFFICIENT_RANGE, given.drift_coef * COEFFICIENT_RANGE
+        extra = Adaptive(jnp.clip(coefficient * factor, least, most), new.extra)
+        return new._replace(extra=extra), info | {"kl": kl, "drift_coef": coefficient}
+
+    def prepare(key: jax.Array, hyperparameters: Any, learners: Learner, samples: Any) -> Learner:
+        inner = neighborhood.prepared(key, hyperparameters, learners._replace(extra=learners.extra.extra), samples)
+        return inner._replace(extra=learners.extra._replace(extra=inner.extra))
+
+    read = combined(neighborhood.hyperparameters, AdaptiveHyperparameters)
+    return Neighborhood(init, improve, neighborhood.settings, read, prepare)

@@ -27,7 +27,7 @@ def with_running_moments(algorithm: Algorithm, groups: Groups) -> Algorithm:
 
     Either way, what is shown of inactive agents takes no part in it (`ignoring_inactive`).
 
-    An update first takes its minibatches into the statistics, whose every draw from the replay counts alike (living
+    An update first takes its minibatches into the statistics, whose every draw from the replay counts alike (active
     agents' observations only), and then sees observations and states, and where they led, by them. The replay itself
     keeps what the environment showed, so that old and new transitions are always read in the same units. In the rollout
     between the warm-up and the first update there are no statistics yet, and policies see observations as they are.
@@ -53,10 +53,10 @@ def with_running_moments(algorithm: Algorithm, groups: Groups) -> Algorithm:
 
     def update(key: jax.Array, state: Any, batch: OffPolicyBatch) -> tuple[Any, dict[str, jax.Array]]:
         seen = groups.gather(batch.observation, batch.observation.ndim - 2)
-        alive = groups.gather(batch.active, batch.active.ndim - 1)
-        alive &= jnp.asarray(groups.member_mask).reshape(*groups.members.shape, *[1] * (alive.ndim - 2))
+        active = groups.gather(batch.active, batch.active.ndim - 1)
+        active &= jnp.asarray(groups.member_mask).reshape(*groups.members.shape, *[1] * (active.ndim - 2))
         moments = ObservationMoments(
-            jax.vmap(update_moments)(state.moments.observation, seen, alive),
+            jax.vmap(update_moments)(state.moments.observation, seen, active),
             update_moments(state.moments.state, batch.state, jnp.ones(batch.state.shape[:-1])),
         )
         batch = batch._replace(

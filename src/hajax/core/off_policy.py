@@ -1,36 +1,29 @@
-"""What off-policy algorithms share: the critics' regression, targets, and policies improved in sequence.
+"""The off-policy template: critics fitted to targets, then policies improved one after another on a joint critic.
 
-The carry of the sequential update is the joint action. Agent i_m ascends a joint critic in which the agents before it
-already act by their *new* policies (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Eq. 7),
-
-    E[Q(s, a^{i_1:m-1}_new, a^{i_m}, a^{i_m+1:n})],
-
-and where its own fresh action then replaces the old one for the agents after it.
+An algorithm is its `Parts`: policies, critics with the values that they bootstrap from, an objective per group, and a
+neighborhood in which each group improves it. See `deterministic.py`, `mehaml.py`, `double_q.py`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hajax.core.actors import GroupTables, TeamActors, policy_input
-from hajax.core.advantages import weighted_mean
-from hajax.core.groups import Groups
-from hajax.core.inactive import blank
-from hajax.core.joint_critics import ActionValues
-from hajax.core.observation_moments import ObservationMoments
-from hajax.core.optimization import Learner, adam_step
-from hajax.core.sequential import draw_permutation, sequential_update
-from hajax.core.transitions import OffPolicyBatch, discounted
-from hajax.nn.distributions import ActionParameters
-from hajax.spec import EnvSpec
-
-Info = dict[str, jax.Array]
+from hajax.core.algorithm import Algorithm
+from hajax.core.joint_critics import check_minibatches, fit_critics
+from hajax.core.joint_sequence import GroupSamples, Info, group_samples, improve_in_sequence
+from hajax.core.neighborhoods import Objective
+from hajax.core.observation_moments import ObservationMoments, with_running_moments
+from hajax.core.optimization import Learner, decayed, init_learner, polyak_average
+from hajax.core.settings import as_arrays
+from hajax.core.transitions import OffPolicyBatch
+from hajax.spec import EnvSpec, Timestep
 
 
 class OffPolicyState(NamedTuple):
@@ -46,74 +39,164 @@ class OffPolicyState(NamedTuple):
     moments: ObservationMoments | None = None  # if observations are normalized
 
 
-class GroupSamples(NamedTuple):
-    """What one group sees of a minibatch, `[K, B, …]` each (with all groups in front: `[G, K, B, …]`)."""
-
-    observation: jax.Array  # [K, B, O]
-    action_mask: jax.Array | None  # bool [K, B, D, C]; None if the environment has none
-    weight: jax.Array  # [K, B]: 1 where a member was alive, else 0
-    place: jax.Array  # int [K]: each member's row in the joint action; N, which is none, for what only fills up
-    choices: Any = None  # `Choices` [M], if something goes through all of one agent's
+# From a group's own tables (of `policies.tables`), the joint action [N, B, F] that it sees, and its samples.
+ObjectiveOfGroup = Callable[[Any, jax.Array, GroupSamples], Objective]
 
 
-class Policies(Protocol):
-    """The team's policies, in groups: `TeamActors`, or the agents' `OwnValues`."""
+class Parts(ABC):
+    """What makes an off-policy algorithm. Subclasses are frozen dataclasses; a `minibatch` has rows `[B, …]`."""
 
-    @property
-    def spec(self) -> EnvSpec: ...
-    @property
-    def groups(self) -> Groups: ...
-    @property
-    def agent_id(self) -> bool: ...
-    @property
-    def tables(self) -> Any:
-        """What padding means for each group, `[G, …]`."""
+    policies: Any  # `Policies`: the team's actors, or the agents' own values
+    critics: Any  # `Critics`; `None` if there are none
+    settings: Any
+    neighborhood: Any  # a `Neighborhood`
+    has_target_actors: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False  # whether `actions` draws
+
+    def check(self, hyperparameters: Any) -> None:
+        """Raises ValueError unless the hyperparameters suit the settings."""
+        hyperparameters.validate()
+
+    def init_memory(self, batch_shape: tuple[int, ...]) -> Any:
+        """What acting remembers before the first step."""
+        return ()
+
+    @abstractmethod
+    def act(self, key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool) -> Any:
+        """`(action, memory)`, see `Algorithm.act`."""
+
+    def init_temperatures(self, hyperparameters: Any) -> Learner | None:
+        """The learner of the policies' temperatures, if they have any that adapt."""
+        return None
+
+    @abstractmethod
+    def joint(self, batch: OffPolicyBatch) -> jax.Array:
+        """The batch's own joint actions as critics see them, `[…, N, F]`, zeros for inactive agents."""
+
+    @abstractmethod
+    def actions(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
+        """The same of what the current policies do, `[B, N, F]`."""
+
+    @abstractmethod
+    def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
+        """The values `[V, B]` of where the transitions led."""
+
+    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> GroupSamples:
+        """The samples of all groups, `[G, K, B, …]`."""
+        return group_samples(self.policies, minibatch)
+
+    @abstractmethod
+    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
+        """The function that makes one group's objective; `state` has the new critics."""
+
+    @abstractmethod
+    def new_actions(
+        self, key: jax.Array, objective: Any, params: Any, samples: GroupSamples
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """What a group's new policy does, as critics see it, `[K, B, F]`; and what `finish` needs to know of it."""
+
+    def finish(self, state: OffPolicyState, minibatch: OffPolicyBatch, info: Info) -> tuple[OffPolicyState, Info]:
+        """The last of an update, given the groups' info stacked `[G]`."""
+        return state, info
 
 
-class Critics(Protocol):
-    """Networks on the state and the joint action, all of one shape."""
+def make_algorithm(name: str, spec: EnvSpec, parts: Parts, settings: Any, hyperparameters: Any) -> Algorithm:
+    """The algorithm with these parts.
 
-    def value(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
-        """One network's values `[B]` of states `[B, S]` and joint actions `[N, B, F]`."""
+    An update is `policy_delay` steps of the critics, each on a minibatch of its own, one improvement of every policy on
+    the last of these, in the settings' order, and one step of the targets φ′ ← τ φ + (1 − τ) φ′. Without critics the
+    policies improve on every minibatch.
 
+    Raises:
+      ValueError: a hyperparameter is out of range.
+    """
+    parts.check(hyperparameters)
+    defaults, critics, policies = hyperparameters, parts.critics, parts.policies
 
-@dataclasses.dataclass(frozen=True)
-class GroupActor:
-    """One group's actor as a function of its parameters and samples."""
-
-    actors: TeamActors
-    tables: GroupTables
-
-    def distribution(self, params: Any, samples: GroupSamples) -> ActionParameters:
-        """The parameters of the group's actions, `[K, B, …]`."""
-        return self.actors.distribution(params, self.tables, None, samples.observation, samples.action_mask)[0]
-
-
-def group_samples(policies: Policies, batch: OffPolicyBatch) -> GroupSamples:
-    """The samples of all groups, from a minibatch `[B, …]`."""
-    groups, spec = policies.groups, policies.spec
-    observation = groups.gather(policy_input(spec, batch.observation, policies.agent_id), axis=1)
-    alive = groups.gather(batch.active, axis=1) & jnp.asarray(groups.member_mask)[..., None]
-    return GroupSamples(
-        observation=observation,
-        action_mask=groups.gather(batch.action_mask, axis=1) if spec.masks_actions else None,
-        weight=alive.astype(observation.dtype),
-        place=jnp.where(groups.member_mask, groups.members, spec.num_agents),
-    )
-
-
-def check_minibatches(policy_delay: int, batch: OffPolicyBatch) -> None:
-    """Raises ValueError unless the batch has a minibatch for every critic step of an update."""
-    found = batch.observation.shape[0]
-    if found != policy_delay:
-        raise ValueError(
-            f"batch of {found} minibatches [P, B, …]; allowed with policy_delay={policy_delay}: {policy_delay}"
+    def init(key: jax.Array, hyperparameters: Any = None) -> OffPolicyState:
+        chosen = defaults if hyperparameters is None else hyperparameters
+        parts.check(chosen)
+        chosen = as_arrays(chosen)
+        actor_key, critic_key = jax.random.split(key) if critics is not None else (key, key)
+        actors = policies.init(actor_key)
+        values = None if critics is None else critics.init(critic_key)
+        return OffPolicyState(
+            actors=jax.vmap(parts.neighborhood.init, in_axes=(0, None))(actors, chosen),
+            critics=None if critics is None else jax.vmap(jax.vmap(init_learner))(values),
+            target_actors=actors if parts.has_target_actors else None,
+            target_critics=values,
+            updates=jnp.zeros((), int),
+            hyperparameters=chosen,
+            temperatures=parts.init_temperatures(chosen),
         )
 
+    def act(key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool = False):
+        action, memory = parts.act(key, state, timestep, memory, deterministic)
+        return action, (), memory
 
-def replaced(joint: jax.Array, place: jax.Array, own: jax.Array) -> jax.Array:
-    """The joint action `[N, B, F]` with a group's own features `[K, B, F]` in its members' rows."""
-    return joint.at[place].set(own.astype(joint.dtype), mode="drop")
+    def fit(keys: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
+        assert critics is not None
+        rate = decayed(state.hyperparameters.critic_lr, state.updates, state.hyperparameters.decay_updates)
+        target_values = functools.partial(parts.target_values, state)
+        joint = jnp.moveaxis(parts.joint(batch), -2, 1)
+        learners, info = fit_critics(
+            critics, state.critics, batch, joint, target_values, keys, rate, state.hyperparameters
+        )
+        return state._replace(critics=learners), info
+
+    def improve(
+        key: jax.Array, others_key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch
+    ) -> tuple[OffPolicyState, Info]:
+        neighborhood, samples = parts.neighborhood, parts.samples(state, minibatch)
+        objective_of = parts.objective(state, minibatch)
+        prepare_key = jax.random.fold_in(key, 2)  # 0 and 1 are what it is split into
+        learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
+
+        def improve_group(key: jax.Array, tables: Any, learner: Learner, samples: GroupSamples, joint: jax.Array):
+            objective = objective_of(tables, joint, samples)
+            improve_key, act_key = jax.random.split(key)
+            learner, info = neighborhood.improve(improve_key, objective, learner, samples)
+            features, told = parts.new_actions(act_key, objective, learner.params, samples)
+            return learner, features, info | told
+
+        replayed = getattr(settings, "others", "replay") == "replay"
+        joint = parts.joint(minibatch) if replayed else parts.actions(others_key, state, minibatch)
+        learners, info = improve_in_sequence(
+            key, policies, settings.order, learners, samples, jnp.moveaxis(joint, -2, 0), improve_group
+        )
+        return state._replace(actors=learners), info
+
+    def update(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
+        check_minibatches(settings.policy_delay, batch)
+        before = state
+        if critics is None:
+
+            def on_minibatch(state, inputs):
+                return improve(inputs[0], inputs[0], state, inputs[1])
+
+            state, info = lax.scan(on_minibatch, state, (jax.random.split(key, settings.policy_delay), batch))
+            info = jax.tree.map(lambda x: x.mean(0), info)
+            critic_info: Info = {}
+        else:
+            actor_key, *keys = jax.random.split(key, 1 + parts.stochastic + settings.policy_delay)
+            others_key = keys.pop(0) if parts.stochastic else actor_key
+            state, critic_info = fit(jnp.stack(keys), state, batch)
+            last = jax.tree.map(lambda x: x[-1], batch)
+            state, info = improve(actor_key, others_key, state, last)
+            state, info = parts.finish(state, last, info)
+        return follow(before, state), info | critic_info
+
+    def follow(before: OffPolicyState, state: OffPolicyState) -> OffPolicyState:
+        """The targets take their step towards the new parameters."""
+        rate = state.hyperparameters.target_rate
+        if before.target_actors is not None:
+            state = state._replace(target_actors=polyak_average(before.target_actors, state.actors.params, rate))
+        if critics is not None:
+            state = state._replace(target_critics=polyak_average(before.target_critics, state.critics.params, rate))
+        return state._replace(updates=state.updates + 1)
+
+    algorithm = Algorithm(name, "off_policy", spec, settings, defaults, init, parts.init_memory, act, update)
+    return with_running_moments(algorithm, policies.groups)
 
 
 def check_spec(name: str, spec: EnvSpec, per_agent_critics: bool) -> None:
@@ -121,7 +204,7 @@ def check_spec(name: str, spec: EnvSpec, per_agent_critics: bool) -> None:
     allowed = ("team", "individual") if per_agent_critics else ("team",)
     if spec.reward not in allowed:
         raise ValueError(
-            f"reward={spec.reward!r} of {spec.name} does not suit {name}, whose critic judges the whole team; "
+            f"reward={spec.reward!r} of {spec.name} does not suit {name}, whose critic is the whole team's; "
             f"allowed: {', '.join(allowed)}"
         )
     if spec.state_per_agent:
@@ -129,130 +212,3 @@ def check_spec(name: str, spec: EnvSpec, per_agent_critics: bool) -> None:
             f"state_per_agent=True of {spec.name} does not suit {name}, whose critics see one state of the "
             "environment; allowed: False"
         )
-
-
-Improve = Callable[[jax.Array, Any, Learner, GroupSamples, jax.Array], tuple[Learner, jax.Array, Info]]
-
-
-def improve_in_sequence(
-    key: jax.Array,
-    policies: Policies,
-    order: str,
-    learners: Learner,
-    samples: GroupSamples,
-    joint: jax.Array,
-    improve: Improve,
-) -> tuple[Learner, Info]:
-    """Improves every group's policy once, in `order`; its new actions replace the old ones for the groups after it.
-
-    Inactive agents have no actions: their rows of the joint action are zeros, before and after.
-
-    Args:
-      key: drawn from for the permutation and by `improve`.
-      order: `random`, `fixed`, or `simultaneous` (every group sees `joint` as it was).
-      learners: stacked `[G, …]`.
-      samples: of all groups, `[G, K, B, …]`.
-      joint: `[N, B, F]`, the joint action that the first group sees.
-      improve: `(key, tables, learner, samples, joint) -> (learner, features, info)`, one group's whole improvement,
-        given its tables of `policies.tables`, and the features `[K, B, F]` of what its new policy does.
-
-    Returns:
-      The new learners, and the groups' info stacked `[G]`.
-    """
-    order_key, improve_key = jax.random.split(key)
-    num_groups = policies.groups.num_groups
-
-    def update_group(learner, inputs, joint):
-        key, tables, samples = inputs
-        learner, features, info = improve(key, tables, learner, samples, joint)
-        return learner, replaced(joint, samples.place, blank(features, samples.weight)), info
-
-    learners, _, info = sequential_update(
-        update_group,
-        draw_permutation(order_key, num_groups, order),
-        learners,
-        (jax.random.split(improve_key, num_groups), policies.tables, samples),
-        joint,
-    )
-    return learners, info
-
-
-def regress(
-    critics: Critics,
-    learners: Learner,
-    state: jax.Array,
-    joint: jax.Array,
-    target: jax.Array,
-    learning_rate: jax.Array,
-    numbers: Any,
-) -> tuple[Learner, Info]:
-    """One Adam step of every network on mean (y − Q(s, a))², for states `[B, S]`, actions `[N, B, F]`, y `[V, B]`."""
-
-    def step(learner, target):
-        def loss(params):
-            value = critics.value(params, state, joint)
-            return jnp.mean(jnp.square(target - value)), value.mean()
-
-        (value_loss, value), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
-        learner, norm = adam_step(learner, gradient, learning_rate, numbers.max_grad_norm, numbers.adam_eps)
-        return learner, {"value_loss": value_loss, "value": value, "critic_grad_norm": norm}
-
-    return jax.vmap(jax.vmap(step, in_axes=(0, None)))(learners, target)
-
-
-def fit_critics(
-    critics: Critics,
-    learners: Learner,
-    batch: OffPolicyBatch,
-    taken: jax.Array,
-    target_values: Callable[[jax.Array, OffPolicyBatch], jax.Array],
-    keys: jax.Array,
-    learning_rate: jax.Array,
-    numbers: Any,
-) -> tuple[Learner, Info]:
-    """A step of every network on each minibatch in turn, towards Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) · value.
-
-    Args:
-      taken: the joint actions of the minibatches, `[P, N, B, F]`.
-      target_values: `(key, minibatch) -> [V, B]`, what the targets say of where the transitions led.
-      keys: one per minibatch, `[P]`.
-    """
-    check_minibatches(len(keys), batch)
-
-    def step(learners: Learner, inputs):
-        key, minibatch, taken = inputs
-        target = discounted(minibatch, target_values(key, minibatch), numbers.discount)
-        return regress(critics, learners, minibatch.state, taken, target, learning_rate, numbers)
-
-    learners, info = lax.scan(step, learners, (keys, batch, taken))
-    return learners, {name: x.mean() for name, x in info.items()}
-
-
-def polyak_average(target: Any, params: Any, rate: float | jax.Array) -> Any:
-    """φ′ ← τ φ + (1 − τ) φ′."""
-    return jax.tree.map(lambda old, new: old + (rate * (new - old)).astype(old.dtype), target, params)
-
-
-def judge(
-    critics: ActionValues, params: Any, state: jax.Array, joint: jax.Array, samples: GroupSamples, own: jax.Array
-) -> jax.Array:
-    """The mean over samples of what the critics say of a group's own actions `[K, B, F]` in the joint action.
-
-    The team's critic judges all members' actions at once. With a critic per agent, each judges its own agent's action
-    beside those that the other members' policies take now: no agent learns for another's reward.
-
-    Args:
-      params: one network's per critic, `[V, …]`.
-      samples: where no member was alive, nothing counts.
-    """
-    own = blank(own, samples.weight)
-    if not critics.per_agent:
-        value = critics.value(jax.tree.map(lambda x: x[0], params), state, replaced(joint, samples.place, own))
-        return weighted_mean(value, samples.weight.max(0))
-    others = replaced(joint, samples.place, lax.stop_gradient(own))
-
-    def of_member(place, own):
-        critic = jax.tree.map(lambda x: jnp.take(x, place, axis=0, mode="clip"), params)
-        return critics.value(critic, state, others.at[place].set(own, mode="drop"))
-
-    return weighted_mean(jax.vmap(of_member)(samples.place, own), samples.weight)

@@ -1,4 +1,4 @@
-"""Settings of off-policy algorithms: static ones, which shape the program, and numbers, which may be traced."""
+"""Settings of off-policy algorithms: static ones, which shape the program, and hyperparameters, which may be traced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import math
 
 import jax
 
-from hajax.core.settings import Numbers, TeamSettings
+from hajax.core.settings import (
+    AscentHyperparameters,
+    BaseHyperparameters,
+    CoefficientHyperparameters,
+    TeamSettings,
+)
 from hajax.validation import check_choice, check_number, check_numbers
 
 EXPECTATIONS = ("sampled", "exact")
@@ -15,8 +20,8 @@ OTHERS = ("replay", "policy")
 EXPLORATIONS = ("gaussian", "ou")
 
 
-class OffPolicyHyperparameters(Numbers):
-    """Numbers of every off-policy algorithm. Defaults: HARL's."""
+class OffPolicyHyperparameters(BaseHyperparameters):
+    """Hyperparameters of every off-policy algorithm. Defaults: HARL's."""
 
     discount: float | jax.Array = 0.99
     target_rate: float | jax.Array = 0.005  # τ: targets move this share of the way after every update
@@ -26,76 +31,61 @@ class OffPolicyHyperparameters(Numbers):
 
 
 class CriticHyperparameters(OffPolicyHyperparameters):
-    """Numbers of those with critics beside the actors."""
+    """Hyperparameters of those with critics beside the actors."""
 
     critic_lr: float | jax.Array = 1e-3
 
 
-class DeterministicHyperparameters(CriticHyperparameters):
-    """Numbers of HADDPG and MADDPG. Noise is in units in which an action's bounds are ±1."""
+class DeterministicHyperparameters(AscentHyperparameters, CriticHyperparameters):
+    """Hyperparameters of HADDPG and MADDPG. Noise is in units in which an action's bounds are ±1."""
 
-    actor_lr: float | jax.Array = 5e-4
     exploration_noise: float | jax.Array = 0.1  # σ of what is added to actions in training
     ou_rate: float | jax.Array = 0.15  # with `exploration=ou`: the share of the noise that is gone after a step
 
 
 class TwinHyperparameters(DeterministicHyperparameters):
-    """Numbers of HATD3 and MATD3."""
+    """Hyperparameters of HATD3 and MATD3."""
 
     target_noise: float | jax.Array = 0.2  # σ of what is added to the target policies' actions
     target_noise_clip: float | jax.Array = 0.5  # its bound
 
 
-class IndependentQHyperparameters(OffPolicyHyperparameters):
-    """Numbers of ID3QN."""
+class IndependentQHyperparameters(AscentHyperparameters, OffPolicyHyperparameters):
+    """Hyperparameters of ID3QN."""
 
-    actor_lr: float | jax.Array = 5e-4
     discount: float | jax.Array = 0.95
     epsilon: float | jax.Array = 0.05  # the probability that an agent's action is random in training
 
 
-class DoubleQHyperparameters(CriticHyperparameters):
-    """Numbers of HAD3QN and MAD3QN."""
+class DoubleQHyperparameters(AscentHyperparameters, CriticHyperparameters):
+    """Hyperparameters of HAD3QN and MAD3QN."""
 
-    actor_lr: float | jax.Array = 5e-4
     discount: float | jax.Array = 0.95
     epsilon: float | jax.Array = 0.05  # the probability that an agent's action is random in training
 
 
 class EntropyHyperparameters(CriticHyperparameters):
-    """Numbers of every maximum-entropy algorithm, however its actors look for better policies."""
+    """Hyperparameters of every maximum-entropy algorithm.
+
+    `max_grad_norm` and `adam_eps` are the critics', the temperatures' and, where they follow a gradient, the actors'.
+    """
 
     critic_lr: float | jax.Array = 5e-4
     temperature: float | jax.Array = 0.2  # α, or its first value if it adapts
     temperature_lr: float | jax.Array = 3e-4
     target_entropy: float | jax.Array = -1.0  # of a real component, in units in which its bounds are ±1
     target_entropy_share: float | jax.Array = 0.98  # of a choice: this share of log n, n the choices available
-    softness: float | jax.Array = 1.0  # the temperature of the Gumbel softmax
+    gumbel_temperature: float | jax.Array = 1.0  # of the Gumbel softmax by which choices are sampled
 
 
-class SoftHyperparameters(EntropyHyperparameters):
-    """Numbers of HASAC and MASAC, whose actors follow a gradient."""
-
-    actor_lr: float | jax.Array = 5e-4
+class SoftHyperparameters(AscentHyperparameters, EntropyHyperparameters):
+    """Hyperparameters of HASAC and MASAC, whose actors follow a gradient."""
 
 
-class SoftDriftHyperparameters(SoftHyperparameters):
-    """Numbers for maximum-entropy mirror learning with a drift."""
+class SoftDriftHyperparameters(CoefficientHyperparameters, SoftHyperparameters):
+    """Hyperparameters of maximum-entropy mirror learning with a drift."""
 
-    drift_coef: float | jax.Array = 1.0  # c of drifts `c · D`
     clip: float | jax.Array = 0.2  # ε of `ppo_clip`
-
-
-class SoftTrustRegionHyperparameters(EntropyHyperparameters):
-    """Numbers for maximum-entropy mirror learning within a KL ball; see `TrustRegionHyperparameters`.
-
-    `max_grad_norm` and `adam_eps` are the critics' and the temperatures'.
-    """
-
-    kl_radius: float | jax.Array = 0.01
-    accept_ratio: float | jax.Array = 0.5
-    backtrack: float | jax.Array = 0.8
-    damping: float | jax.Array = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +164,7 @@ class SoftSettings(JointSettings):
 
     - `auto_temperature`: every agent's α follows its entropy's distance from the target; otherwise it stays.
     - `expectation`: over an agent's own actions, `sampled` (one action each, reparametrized), or `exact`, for discrete
-      actions: the critic judges every one of them.
+      actions: the critic evaluates every one of them.
     """
 
     hidden_sizes: tuple[int, ...] = (256, 256)
@@ -184,14 +174,6 @@ class SoftSettings(JointSettings):
     def __post_init__(self):
         super().__post_init__()
         check_choice("expectation", self.expectation, EXPECTATIONS)
-
-
-@dataclasses.dataclass(frozen=True)
-class SoftTrustRegionSettings(SoftSettings):
-    """Static settings of maximum-entropy mirror learning within a KL ball; see `TrustRegionSettings`."""
-
-    cg_iterations: int = 10
-    line_search_steps: int = 10
 
 
 @dataclasses.dataclass(frozen=True)

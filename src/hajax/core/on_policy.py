@@ -28,7 +28,7 @@ from hajax.core.normalization import (
     update_value_statistics,
 )
 from hajax.core.optimization import Learner, adam_step, decayed, init_learner, train_epochs
-from hajax.core.settings import Hyperparameters, Settings
+from hajax.core.settings import Hyperparameters, Settings, as_arrays
 from hajax.nn.recurrence import GRU
 from hajax.spec import EnvSpec
 
@@ -89,20 +89,18 @@ def make_algorithm(
     actors: TeamActors,
     critics: ValueFunctions,
     update: Callable[[jax.Array, OnPolicyState, OnPolicyBatch], tuple[OnPolicyState, dict[str, jax.Array]]],
-    init_actor: Callable[[Any, Hyperparameters], Learner] = lambda params, numbers: init_learner(params),
+    init_actor: Callable[[Any, Hyperparameters], Learner] = lambda params, hyperparameters: init_learner(params),
 ) -> Algorithm:
     """The algorithm whose policy update is `update`; `init` and `act` are common to all.
 
-    `init_actor(params, numbers)` makes the learner of one group's actor: with Adam's moments by default.
+    `init_actor(params, hyperparameters)` makes the learner of one group's actor: with Adam's moments by default.
     """
     defaults = hyperparameters
     defaults.validate()
 
     def init(key: jax.Array, hyperparameters: Hyperparameters | None = None) -> OnPolicyState:
-        numbers = defaults if hyperparameters is None else hyperparameters
-        numbers.validate()
-        numbers = jax.tree.map(lambda x: jnp.asarray(x, float), numbers)
-        return init_state(key, actors, critics, settings, numbers, init_actor)
+        chosen = as_arrays(defaults if hyperparameters is None else hyperparameters)
+        return init_state(key, actors, critics, settings, chosen, init_actor)
 
     def act(key, state, timestep, memory, deterministic=False):
         learned = (state.actors.params, state.actor_moments)
@@ -153,15 +151,15 @@ def init_state(
 
 def estimate(critics: ValueFunctions, state: OnPolicyState, batch: OnPolicyBatch) -> Estimates:
     """Values, GAE advantages and value targets, by the critics as they are."""
-    hp = state.hyperparameters
+    hyperparameters = state.hyperparameters
     return batches.estimate(
         critics,
         state.critics.params,
         state.critic_moments,
         state.value_statistics,
         batch,
-        hp.discount,
-        hp.gae_lambda,
+        hyperparameters.discount,
+        hyperparameters.gae_lambda,
     )
 
 
@@ -177,14 +175,16 @@ def update_critics(
 
     The statistics take in the new targets first, so that the critic learns in the units in which it is read next.
     """
-    hp = state.hyperparameters
-    learning_rate = decayed(hp.critic_lr, state.updates, hp.decay_updates)
+    hyperparameters = state.hyperparameters
+    learning_rate = decayed(hyperparameters.critic_lr, state.updates, hyperparameters.decay_updates)
     samples = batches.critic_batches(critics, batch, estimates)
 
     def update_critic(group):
         key, learner, statistics, mask, moments, samples = group
         if statistics is not None:
-            statistics = update_value_statistics(statistics, samples.target, samples.weight, hp.value_decay)
+            statistics = update_value_statistics(
+                statistics, samples.target, samples.weight, hyperparameters.value_decay
+            )
             samples = samples._replace(target=normalize_value(statistics, samples.target))
         if samples.memory_input is not None:
             _, memory = critics.group_value(learner.params, mask, moments, samples.inputs, samples.memory_input)
@@ -192,13 +192,17 @@ def update_critics(
 
         def loss(params, samples):
             value, _ = critics.group_value(params, mask, moments, samples.inputs, samples.memory_input)
-            clip = hp.clip if settings.clip_value else None
-            error = value_error(value, samples.target, samples.old_value, settings.value_loss, hp.huber_delta, clip)
+            clip = hyperparameters.clip if settings.clip_value else None
+            error = value_error(
+                value, samples.target, samples.old_value, settings.value_loss, hyperparameters.huber_delta, clip
+            )
             return weighted_mean(error, samples.weight)
 
-        def step(learner, minibatch):
+        def step(key, learner, minibatch):
             value_loss, gradient = jax.value_and_grad(loss)(learner.params, minibatch)
-            learner, norm = adam_step(learner, gradient, learning_rate, hp.max_grad_norm, hp.adam_eps)
+            learner, norm = adam_step(
+                learner, gradient, learning_rate, hyperparameters.max_grad_norm, hyperparameters.adam_eps
+            )
             return learner, {"value_loss": value_loss, "critic_grad_norm": norm}
 
         learner, info = train_epochs(key, learner, samples, step, settings.critic_epochs, settings.minibatches)

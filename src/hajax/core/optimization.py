@@ -14,11 +14,14 @@ Params = TypeVar("Params")
 
 
 class Learner(NamedTuple):
-    """Parameters, the state of their optimizer (`None` if it keeps none), and the drift's coefficient if it adapts."""
+    """Parameters, the state of their optimizer (`None` if it keeps none), and what else their neighborhood remembers.
+
+    `extra` is any tree, which only the neighborhood reads: an adaptive coefficient, a radius.
+    """
 
     params: Any
     optimizer: Any = None
-    drift_coef: jax.Array | None = None
+    extra: Any = None
 
 
 def init_learner(params: Any) -> Learner:
@@ -59,28 +62,15 @@ def plain_step(
     return learner._replace(params=params), norm
 
 
-def descend(
-    learner: Learner,
-    loss: Callable[[Any], jax.Array],
-    epochs: int,
-    learning_rate: float | jax.Array,
-    max_grad_norm: float | jax.Array,
-    adam_eps: float | jax.Array,
-) -> tuple[Learner, dict[str, jax.Array]]:
-    """`epochs` of `adam_step` on one `loss(params)`; reports the means of the loss and of the gradient's norm."""
-
-    def step(learner, _):
-        policy_loss, gradient = jax.value_and_grad(loss)(learner.params)
-        learner, norm = adam_step(learner, gradient, learning_rate, max_grad_norm, adam_eps)
-        return learner, {"policy_loss": policy_loss, "actor_grad_norm": norm}
-
-    learner, info = lax.scan(step, learner, None, epochs)
-    return learner, jax.tree.map(jnp.mean, info)
-
-
 def decayed(learning_rate: float | jax.Array, updates: jax.Array, decay_updates: float | jax.Array) -> jax.Array:
     """Linear decay to 0 over `decay_updates` updates; constant if that is infinite."""
     return learning_rate * jnp.maximum(1 - updates / decay_updates, 0)
+
+
+def actor_rate(state: Any) -> jax.Array | None:
+    """The decayed learning rate of the actors in an algorithm's state; `None` if there is none, as in a KL ball."""
+    rate = getattr(state.hyperparameters, "actor_lr", None)
+    return None if rate is None else decayed(rate, state.updates, state.hyperparameters.decay_updates)
 
 
 def shuffle(key: jax.Array, size: int) -> jax.Array:
@@ -101,11 +91,11 @@ def train_epochs(
     key: jax.Array,
     learner: Learner,
     batch: Any,
-    step: Callable[[Learner, Any], tuple[Learner, Any]],
+    step: Callable[[jax.Array, Learner, Any], tuple[Learner, Any]],
     epochs: int,
     minibatches: int,
 ) -> tuple[Learner, Any]:
-    """Runs `step(learner, minibatch) -> (learner, info)` over `epochs` passes, each newly shuffled, of `minibatches`.
+    """Runs `step(key, learner, minibatch) -> (learner, info)` over `epochs` passes of `minibatches`, shuffled anew.
 
     Leaves of `batch` are `[K, B, …]`; a minibatch takes some samples of all members, as each mean is over both. With
     one minibatch nothing is shuffled, for a mean does not depend on the order. `info` is averaged over all steps.
@@ -118,14 +108,21 @@ def train_epochs(
 
     def epoch(learner, key):
         if minibatches == 1:
-            return step(learner, batch)
+            return step(key, learner, batch)
         index = shuffle(key, size).reshape(minibatches, -1)
 
-        def on_minibatch(learner, rows):
+        def on_minibatch(learner, inputs):
+            key, rows = inputs
             # The indices are in range; the default would compare each with the bounds again wherever a row is used.
-            return step(learner, jax.tree.map(lambda x: jnp.take(x, rows, axis=1, mode="clip"), batch))
+            return step(key, learner, jax.tree.map(lambda x: jnp.take(x, rows, axis=1, mode="clip"), batch))
 
-        return lax.scan(on_minibatch, learner, index)
+        keys = jax.random.split(jax.random.fold_in(key, size), minibatches)
+        return lax.scan(on_minibatch, learner, (keys, index))
 
     learner, info = lax.scan(epoch, learner, jax.random.split(key, epochs))
     return learner, jax.tree.map(jnp.mean, info)
+
+
+def polyak_average(target: Any, params: Any, rate: float | jax.Array) -> Any:
+    """φ′ ← τ φ + (1 − τ) φ′."""
+    return jax.tree.map(lambda old, new: old + (rate * (new - old)).astype(old.dtype), target, params)

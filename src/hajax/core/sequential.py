@@ -17,7 +17,7 @@ ORDERS: tuple[str, ...] = ("random", "fixed", "simultaneous")
 
 
 def draw_permutation(key: jax.Array, num_groups: int, order: str) -> jax.Array | None:
-    """The permutation `[G]` in which groups update: fresh for `random`, 0 … G−1 for `fixed`, `None` if all at once."""
+    """The permutation `[G]` in which groups update: fresh (`random`) or 0 … G−1 (`fixed`); `None` if `simultaneous`."""
     if order == "simultaneous":
         return None
     if order == "fixed" or num_groups == 1:
@@ -32,7 +32,7 @@ def sequential_update(
     inputs: Any,
     carry: Any,
 ) -> tuple[Any, Any, Any]:
-    """Updates G groups in the order of `permutation`, or all at once.
+    """Updates G groups in the order of `permutation`, or simultaneously.
 
     Args:
       update_group: `(state, inputs, carry) -> (state, carry, info)`, the update of one group.

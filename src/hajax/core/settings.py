@@ -1,4 +1,4 @@
-"""Settings of algorithms: static ones, which shape the program, and numbers, which may be traced.
+"""Settings of algorithms: static ones, which shape the program, and hyperparameters, which may be traced.
 
 Here are those that all algorithms have and those of on-policy algorithms.
 """
@@ -6,12 +6,14 @@ Here are those that all algorithms have and those of on-policy algorithms.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -24,10 +26,10 @@ from hajax.spec import RewardKind
 from hajax.validation import MOST, check_choice, check_flag, check_number, check_numbers
 
 
-class Numbers(struct.PyTreeNode):
+class BaseHyperparameters(struct.PyTreeNode):
     """Numbers of an algorithm, which may be traced, and so differ per vmapped run.
 
-    `numbers.replace(name=value)` returns a changed copy.
+    `hyperparameters.replace(name=value)` returns a changed copy.
     """
 
     def validate(self) -> None:
@@ -38,8 +40,14 @@ class Numbers(struct.PyTreeNode):
                 check_number(field.name, value, **({"low": 0} | _RANGES.get(field.name, {})))
 
 
-class Hyperparameters(Numbers):
-    """Numbers of every on-policy algorithm. Defaults: HARL's, but for `value_decay`."""
+def as_arrays(hyperparameters: Any) -> Any:
+    """The hyperparameters, validated, as floating-point arrays."""
+    hyperparameters.validate()
+    return jax.tree.map(lambda x: jnp.asarray(x, float), hyperparameters)
+
+
+class Hyperparameters(BaseHyperparameters):
+    """Hyperparameters of every on-policy algorithm. Defaults: HARL's, but for `value_decay`."""
 
     critic_lr: float | jax.Array = 5e-4
     clip: float | jax.Array = 0.2  # ε of the value if `clip_value`; PPO's of the ratio too
@@ -52,22 +60,14 @@ class Hyperparameters(Numbers):
     decay_updates: float | jax.Array = math.inf  # updates over which learning rates fall linearly to 0
 
 
-class GradientHyperparameters(Hyperparameters):
-    """Numbers of algorithms whose actors follow a gradient: HAPPO, HAA2C and their baselines."""
+class AscentHyperparameters(BaseHyperparameters):
+    """What gradient steps read (`neighborhoods.unrestricted`, `gradient_step`)."""
 
     actor_lr: float | jax.Array = 5e-4
-    entropy_coef: float | jax.Array = 0.01
 
 
-class DriftHyperparameters(GradientHyperparameters):
-    """Numbers for drifts with a coefficient, `c · D`, which may adapt to the KL divergence of the last update."""
-
-    drift_coef: float | jax.Array = 1.0  # c, or its first value if it adapts
-    kl_target: float | jax.Array = 0.01  # the mean KL(π_old ‖ π_new) of an update at which c stays as it is
-
-
-class TrustRegionHyperparameters(Hyperparameters):
-    """Numbers of HATRPO. Defaults: HARL's."""
+class BallHyperparameters(BaseHyperparameters):
+    """What a step within a KL ball reads (`neighborhoods.kl_ball`). Defaults: HARL's."""
 
     kl_radius: float | jax.Array = 0.01  # δ, which the mean KL(π_old ‖ π_new) of an update does not exceed (by √eps)
     accept_ratio: float | jax.Array = 0.5  # κ: a step must gain this share of what the gradient promises
@@ -75,11 +75,37 @@ class TrustRegionHyperparameters(Hyperparameters):
     damping: float | jax.Array = 0.1  # added to the Fisher matrix when solving for the direction
 
 
+class CoefficientHyperparameters(BaseHyperparameters):
+    """What drifts `c · D` read."""
+
+    drift_coef: float | jax.Array = 1.0  # c, or its first value if it adapts
+
+
+class AdaptiveHyperparameters(CoefficientHyperparameters):
+    """What `neighborhoods.adaptive` reads."""
+
+    kl_target: float | jax.Array = 0.01  # the mean KL(π_old ‖ π_new) of an update at which c stays as it is
+
+
+class GradientHyperparameters(AscentHyperparameters, Hyperparameters):
+    """Hyperparameters of HAPPO, HAA2C and their baselines."""
+
+    entropy_coef: float | jax.Array = 0.01
+
+
+class DriftHyperparameters(AdaptiveHyperparameters, GradientHyperparameters):
+    """Hyperparameters of algorithms with a drift `c · D`, whose coefficient may adapt."""
+
+
+class TrustRegionHyperparameters(BallHyperparameters, Hyperparameters):
+    """Hyperparameters of HATRPO."""
+
+
 # Ranges other than "a finite number ≥ 0".
 _POSITIVE: dict[str, Any] = {"low": 0, "open_low": True}
 _SHARE: dict[str, Any] = {"low": 0, "high": 1}
 _RANGES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("clip", "huber_delta", "kl_radius", "kl_target", "softness"), _POSITIVE),
+    **dict.fromkeys(("clip", "huber_delta", "kl_radius", "kl_target", "gumbel_temperature"), _POSITIVE),
     **dict.fromkeys(
         ("discount", "gae_lambda", "value_decay", "accept_ratio", "target_entropy_share", "epsilon"), _SHARE
     ),
@@ -128,6 +154,7 @@ class TeamSettings:
                 object.__setattr__(self, field.name, int(value))
         check_choice("order", self.order, ORDERS)
         check_choice("activation", self.activation, ACTIVATIONS)
+        getattr(super(), "__post_init__", lambda: None)()  # that of a part which settings are combined with
 
     def torso(self, role: str, own: nn.Module | None, width: int, masked: bool = False) -> nn.Module:
         """The torso of an actor or a critic (its `role`) with `width` inputs: a user's own, checked, or the MLP."""
@@ -193,22 +220,25 @@ class Settings(TeamSettings):
         """The kinds of reward to learn from.
 
         One joint advantage needs the team's; so does a compound ratio, which is of the joint action. Agents that learn
-        at once, each with a critic of its own, take either kind.
+        simultaneously, each with a critic of its own, take either kind.
         """
         independent = not self.centralized and self.order == "simultaneous"
         return ("team", "individual") if independent else ("team",)
 
 
 @dataclasses.dataclass(frozen=True)
-class GradientSettings(Settings):
-    """Static settings of algorithms whose actors follow a gradient: `epochs`, the actors' passes over a rollout."""
+class AscentSettings:
+    """What gradient ascent reads (`neighborhoods.unrestricted`).
+
+    - `epochs`: the actors' passes over a rollout.
+    """
 
     epochs: int = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class TrustRegionSettings(Settings):
-    """Static settings of HATRPO.
+class BallSettings:
+    """What a step within a KL ball reads (`neighborhoods.kl_ball`).
 
     - `cg_iterations`: of the conjugate gradient method, at most.
     - `line_search_steps`: how often a step is shortened, at most, before the update is given up.
@@ -216,3 +246,28 @@ class TrustRegionSettings(Settings):
 
     cg_iterations: int = 10
     line_search_steps: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientSettings(AscentSettings, Settings):
+    """Static settings of HAPPO, HAA2C and their baselines."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrustRegionSettings(BallSettings, Settings):
+    """Static settings of HATRPO."""
+
+
+@functools.cache
+def combined(base: Any, *parts: Any) -> Any:
+    """A class with all that `base` and the `parts` have; where they disagree on a default, the first one's counts."""
+    for part in parts:
+        if issubclass(part, base):
+            base = part
+            continue
+        missing = {field.name for field in dataclasses.fields(part)} - {f.name for f in dataclasses.fields(base)}
+        if missing:
+            base = type(f"{base.__name__}And{part.__name__}", (base, part), {})
+            if not issubclass(base, BaseHyperparameters):
+                base = dataclasses.dataclass(frozen=True)(base)
+    return base

@@ -10,79 +10,99 @@ import jax.numpy as jnp
 
 from hajax.core.advantages import weighted_mean
 from hajax.core.choices import MOST_CHOICES, Choices, choices_of, unlisted
-from hajax.core.drifts import Drift, PolicyChange
+from hajax.core.drifts import Drift, PolicyChange, no_drift
 from hajax.core.groups import Groups
 from hajax.core.inactive import blank
 from hajax.core.joint_actions import JointActions
 from hajax.core.joint_critics import ActionValues
-from hajax.core.off_policy import GroupActor, GroupSamples, replaced
+from hajax.core.joint_sequence import GroupActor, GroupObjective, GroupSamples, Info, replaced
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.squashing import Drawn, action_of, draw
-from hajax.spec import EnvSpec
+from hajax.spec import ActionLayout, EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftObjective:
-    """E[min_j Q_j(s, a) − α log π(a|o)] of one group's policies, the other agents' actions given.
+class SoftObjective(GroupObjective):
+    """E[min_j Q_j(s, a) − α log π(a|o) − D] of one group's policies, the other agents' actions given.
 
-    Samples are `[K, B]`; a state at which no member is alive does not count, and a member that is not alive has no
-    entropy.
+    Samples are `[K, B]`; a state at which no member is active does not count, and an inactive member has no entropy.
+    It is a `PolicyObjective` of `core/neighborhoods.py`.
     """
 
     actions: JointActions
     critics: ActionValues
     actor: GroupActor
-    samples: GroupSamples
-    joint: jax.Array  # [N, B, F], the joint action that the group sees
     params: Any  # the critics', [2, …]
-    state: jax.Array  # [B, S]
+    critic_input: jax.Array  # the state, [B, S]
+    joint: jax.Array  # [N, B, F], the joint action that the group sees
     temperature: jax.Array  # [K, 1], α
-    softness: jax.Array | float
+    drift: Drift
 
     @property
-    def layout(self):
+    def layout(self) -> ActionLayout:
         return self.actor.tables.layout
 
-    @property
-    def counted(self) -> jax.Array:
-        """`[B]`, 1 where a member is alive."""
-        return self.samples.weight.max(0)
+    def distribution(self, params: Any, samples: GroupSamples) -> ActionParameters:
+        return self.actor.distribution(params, samples)
 
-    def mean(self, x: jax.Array) -> jax.Array:
-        """The mean of `[B]` over the states that count."""
-        return weighted_mean(x, self.counted)
+    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: GroupSamples) -> tuple[jax.Array, Info]:
+        old = None if self.drift is no_drift else self.distribution(old_params, samples)
+        loss = -self.gain(key, self.distribution(params, samples), old, samples)
+        return loss, {"policy_loss": loss}
 
-    def living(self, x: jax.Array) -> jax.Array:
-        """The sum of `[K, B]` over the members that are alive, `[B]`."""
-        return jnp.sum(jnp.where(self.samples.weight > 0, x, 0), 0)
+    def gain(
+        self, key: jax.Array, new: ActionParameters, old: ActionParameters | None, samples: GroupSamples
+    ) -> jax.Array:
+        value_key, drift_key = jax.random.split(key)
+        value = self.value(value_key, new, samples)
+        return value if old is None or self.drift is no_drift else value - self.penalty(drift_key, new, old, samples)
+
+    def value(self, key: jax.Array, parameters: ActionParameters, samples: GroupSamples) -> jax.Array:
+        """E[min_j Q_j − α log π] of policies with these parameters `[K, B, …]`."""
+        drawn, features = self.drawn(key, parameters, samples)
+        if samples.extra is None:  # the expectation is sampled
+            return mean_of_states(samples, self.soft_value(drawn, features, samples))
+        expected = self.expected(parameters, jax.lax.stop_gradient(features), samples)
+        return mean_of_states(samples, sum_of_active(samples, expected))
+
+    def penalty(self, key: jax.Array, new: ActionParameters, old: ActionParameters, samples: GroupSamples) -> jax.Array:
+        """The mean drift Σ D over the members, from the policies of `old` to those of `new`."""
+        one, other = jax.random.split(key)
+        drawn, features = self.drawn(one, old, samples)
+        baseline = self.soft_value(*self.drawn(other, old, samples), samples)
+        advantage = self.soft_value(drawn, features, samples) - baseline
+        # Before they are squashed, as `nn/distributions.py` has them: squashing is one-to-one and leaves ratios alone.
+        action = jax.lax.stop_gradient(action_of(self.layout, drawn.choice, drawn.raw))
+        log_ratio = distributions.log_prob(new, self.layout, action) - distributions.log_prob(old, self.layout, action)
+        change = PolicyChange(
+            log_ratio=jnp.where(samples.weight > 0, log_ratio, 0),
+            advantage=jnp.broadcast_to(jax.lax.stop_gradient(advantage), log_ratio.shape),
+            new=new,
+            layout=self.layout,
+            old_policy=lambda: old,
+        )
+        return mean_of_states(samples, sum_of_active(samples, self.drift(change, self.hyperparameters)))
+
+    def drawn(self, key: jax.Array, parameters: ActionParameters, samples: GroupSamples) -> tuple[Drawn, jax.Array]:
+        """Actions of all members, and their features `[K, B, F]`, zeros for inactive ones."""
+        drawn = draw(key, parameters, self.layout, self.hyperparameters.gumbel_temperature)
+        features = self.actions.join(self.layout, drawn.choice, drawn.unit)
+        return drawn, blank(features, samples.weight)
+
+    def soft_value(self, drawn: Drawn, features: jax.Array, samples: GroupSamples) -> jax.Array:
+        """min_j Q_j − Σ α log π over the members, `[B]`."""
+        value = self.smaller(replaced(self.joint, samples.slot, features))
+        return value - sum_of_active(samples, self.temperature * drawn.log_prob)
 
     def smaller(self, joint: jax.Array) -> jax.Array:
         """min_j Q_j `[B]`."""
-        return jax.vmap(self.critics.value, in_axes=(0, None, None))(self.params, self.state, joint).min(0)
+        return jax.vmap(self.critics.value, in_axes=(0, None, None))(self.params, self.critic_input, joint).min(0)
 
-    def drawn(self, key: jax.Array, parameters: ActionParameters) -> tuple[Drawn, jax.Array]:
-        """Actions of all members, and their features `[K, B, F]`, zeros for inactive ones."""
-        drawn = draw(key, parameters, self.layout, self.softness)
-        features = self.actions.join(self.layout, drawn.choice, drawn.unit)
-        return drawn, blank(features, self.samples.weight)
-
-    def soft_value(self, drawn: Drawn, features: jax.Array) -> jax.Array:
-        """min_j Q_j − Σ α log π over the members, `[B]`."""
-        value = self.smaller(replaced(self.joint, self.samples.place, features))
-        return value - self.living(self.temperature * drawn.log_prob)
-
-    def __call__(self, key: jax.Array, parameters: ActionParameters) -> jax.Array:
-        """The objective of policies with these parameters `[K, B, …]`."""
-        drawn, features = self.drawn(key, parameters)
-        if self.samples.choices is None:  # the expectation is sampled
-            return self.mean(self.soft_value(drawn, features))
-        return self.mean(self.living(self._expected(parameters, jax.lax.stop_gradient(features))))
-
-    def _expected(self, parameters: ActionParameters, features: jax.Array) -> jax.Array:
+    def expected(self, parameters: ActionParameters, features: jax.Array, samples: GroupSamples) -> jax.Array:
         """Each member's Σ_a π(a|o) (min_j Q_j(s, a) − α log π(a|o)), `[K, B]`, the other members acting as drawn."""
         assert parameters.logits is not None
-        index, exists = (jnp.asarray(x) for x in self.samples.choices)
+        index, exists = (jnp.asarray(x) for x in samples.extra)
         scores = jax.nn.log_softmax(parameters.logits)[..., jnp.arange(index.shape[-1]), index]  # [K, B, M, D]
         scores = jnp.where(self.layout.discrete, scores, 0).sum(-1)
         possible = exists & jnp.isfinite(scores)
@@ -90,35 +110,24 @@ class SoftObjective:
         prob = jnp.where(possible, jnp.exp(log_prob), 0)
         one_hot = jax.nn.one_hot(index, self.actions.spec.num_choices, dtype=prob.dtype)
         own = self.actions.join(self.layout, one_hot, jnp.zeros(index.shape, prob.dtype))  # [M, F]
-        joint = replaced(self.joint, self.samples.place, features)
+        joint = replaced(self.joint, samples.slot, features)
 
-        def value(place, own):
-            return self.smaller(joint.at[place].set(own.astype(joint.dtype), mode="drop"))
+        def value(slot, own):
+            return self.smaller(joint.at[slot].set(own.astype(joint.dtype), mode="drop"))
 
         of_choices = jax.vmap(value, in_axes=(None, 0), out_axes=-1)
-        values = jax.vmap(of_choices, in_axes=(0, None))(self.samples.place, own)  # [K, B, M]
+        values = jax.vmap(of_choices, in_axes=(0, None))(samples.slot, own)  # [K, B, M]
         return jnp.sum(prob * (values - self.temperature[..., None] * log_prob), -1)
 
-    def penalty(
-        self, key: jax.Array, drift: Drift, old: ActionParameters, parameters: ActionParameters, numbers: Any
-    ) -> jax.Array:
-        """The mean drift Σ D from the policies of `old` to those of `parameters`."""
-        one, other = jax.random.split(key)
-        drawn, features = self.drawn(one, old)
-        advantage = self.soft_value(drawn, features) - self.soft_value(*self.drawn(other, old))
-        # Before they are squashed, as `nn/distributions.py` has them: squashing is one-to-one and leaves ratios alone.
-        action = jax.lax.stop_gradient(action_of(self.layout, drawn.choice, drawn.raw))
-        log_ratio = distributions.log_prob(parameters, self.layout, action) - distributions.log_prob(
-            old, self.layout, action
-        )
-        change = PolicyChange(
-            log_ratio=jnp.where(self.samples.weight > 0, log_ratio, 0),
-            advantage=jnp.broadcast_to(jax.lax.stop_gradient(advantage), log_ratio.shape),
-            new=parameters,
-            layout=self.layout,
-            old_policy=lambda: old,
-        )
-        return self.mean(self.living(drift(change, numbers)))
+
+def mean_of_states(samples: GroupSamples, x: jax.Array) -> jax.Array:
+    """The mean of `[B]` over the states at which a member is active."""
+    return weighted_mean(x, samples.weight.max(0))
+
+
+def sum_of_active(samples: GroupSamples, x: jax.Array) -> jax.Array:
+    """The sum of `[K, B]` over the active members, `[B]`."""
+    return jnp.sum(jnp.where(samples.weight > 0, x, 0), 0)
 
 
 def own_choices(name: str, spec: EnvSpec, groups: Groups) -> Choices:

@@ -20,7 +20,7 @@ class OffPolicyBatch(NamedTuple):
 
     observation: jax.Array  # [P, B, N, O], padded with zeros
     state: jax.Array  # [P, B, S]
-    active: jax.Array  # bool [P, B, N]: the agent was alive when it acted
+    active: jax.Array  # bool [P, B, N]: the agent was active when it acted
     action_mask: jax.Array  # bool [P, B, N, D, C]
     action: jax.Array  # [P, B, N, D]
     reward: jax.Array  # [P, B, n, N], 0 beyond `steps`
@@ -51,8 +51,8 @@ def off_policy_batch(
     """One's own transitions as `update` takes them, checked against the specification.
 
     The fields are those of `OffPolicyBatch`. What is left out has its usual value: all n steps count, none ends the
-    episode, every choice is available, every agent alive. The `reward` is `[P, B, n]`, the team's, if the specification
-    says `reward="team"`, else `[P, B, n, N]`, each agent's own.
+    episode, every choice is available, every agent active. The `reward` is `[P, B, n]`, the team's, if the
+    specification says `reward="team"`, else `[P, B, n, N]`, each agent's own.
 
     Raises:
         ValueError: an array has another shape than the specification asks for, or there are action masks though it

@@ -136,25 +136,25 @@ def step_within_kl_ball(
     gradient: Any,
     fisher_product: Product,
     evaluate: Callable[[Any], tuple[jax.Array, jax.Array]],
-    numbers: Any,
+    hyperparameters: Any,
     settings: Any,
 ) -> tuple[Any, dict[str, jax.Array]]:
     """The parameters that a line search accepts along the natural gradient, or `params`; and what it did.
 
     Args:
       params, gradient, fisher_product, evaluate: as above.
-      numbers, settings: a trust region's (`TrustRegionHyperparameters`, `TrustRegionSettings`).
+      hyperparameters, settings: with all that `BallHyperparameters` and `BallSettings` have.
     """
     direction = natural_gradient_step(
-        fisher_product, gradient, numbers.kl_radius, numbers.damping, settings.cg_iterations
+        fisher_product, gradient, hyperparameters.kl_radius, hyperparameters.damping, settings.cg_iterations
     )
     found = line_search(
         evaluate,
         params,
         direction,
-        numbers.kl_radius,
-        numbers.accept_ratio,
-        numbers.backtrack,
+        hyperparameters.kl_radius,
+        hyperparameters.accept_ratio,
+        hyperparameters.backtrack,
         settings.line_search_steps,
     )
     return found.params, {

@@ -113,7 +113,7 @@ def _find(name: str) -> Factory:
 
 
 def _segmented(name: str) -> str | None:
-    """Where `mamujoco/many_agent_swimmer_5x3` is made, and its like with other numbers."""
+    """Where `mamujoco/many_agent_swimmer_5x3` is made, and similar ones with other numbers."""
     group, _, robot = name.partition("/")
     return f"hajax.envs.mamujoco:{robot}" if group == "mamujoco" and SEGMENTED.fullmatch(robot) else None
 

@@ -2,10 +2,11 @@
 
 An episode has `delay + 1` steps. At its first step agent i observes one of `num_cues` cues, drawn uniformly and for
 each agent alone; then nothing; and at the last step that it is asked. What it does there is its answer, what it does
-before counts for nothing. The team earns the share of right answers, agent i its own 1/N, and the episode terminates.
+before has no effect. The team's reward is the share of right answers (agent i's own is 1/N for a right one), and the
+episode terminates.
 
-Who remembers the cue earns 1, which is the optimum. When asked, every agent sees the same whatever its cue was, so a
-policy without memory earns 1/`num_cues` on average, whatever it does: no more and no less.
+A policy that remembers the cue has return 1, the optimum. When asked, every agent sees the same whatever its cue was,
+so that a policy without memory has return 1/`num_cues` on average, whatever it does: no more and no less.
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ class Actor(nn.Module):
 def available_choices(layout: ActionLayout, action_mask: jax.Array | None) -> jax.Array:
     """The choices that exist and that the environment allows, `[…, D, C]`.
 
-    Components that are not discrete ignore the environment's mask; a component left without any choice (a dead
+    Components that are not discrete ignore the environment's mask; a component left without any choice (an inactive
     agent in some environments) gets all of its own back, because an empty categorical is NaN.
     """
     choices = jnp.asarray(layout.choices)

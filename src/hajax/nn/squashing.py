@@ -56,9 +56,9 @@ def log_squash_slope(layout: ActionLayout, x: jax.Array) -> jax.Array:
 
 
 def draw(
-    key: jax.Array, parameters: ActionParameters, layout: ActionLayout, softness: float | jax.Array = 1.0
+    key: jax.Array, parameters: ActionParameters, layout: ActionLayout, gumbel_temperature: float | jax.Array = 1.0
 ) -> Drawn:
-    """One action, by reparametrization: `softness` is the Gumbel softmax's temperature.
+    """One action, by reparametrization: `gumbel_temperature` is that of the Gumbel softmax.
 
     The log-probability of reals is log N(x; mean, std) − log da/dx, the full change of variables; that of a choice goes
     through the one-hot vector as the choice's effect on a critic does.
@@ -70,7 +70,7 @@ def draw(
         logits = parameters.logits
         noisy = logits + jax.random.gumbel(choice_key, logits.shape, logits.dtype)
         hard = jax.nn.one_hot(jnp.argmax(noisy, -1), logits.shape[-1], dtype=logits.dtype)
-        soft = jax.nn.softmax(noisy / softness)
+        soft = jax.nn.softmax(noisy / gumbel_temperature)
         choice = hard + soft - jax.lax.stop_gradient(soft)
         available = jnp.isfinite(logits)
         scores = jnp.sum(choice * jnp.where(available, jax.nn.log_softmax(logits), 0), -1)

@@ -23,7 +23,7 @@ import numpy as np
 from hajax import __version__
 from hajax.training.array_files import read_arrays, write_arrays
 
-FORMAT = 1  # raised whenever older code could not read what newer code writes
+FORMAT = 2  # raised whenever what is written changes; only this one is read
 MANIFEST = "manifest.json"
 ARRAYS = "arrays"
 UNFINISHED = ".unfinished-"
@@ -32,7 +32,7 @@ KEY_KINDS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, of a newer format, or of another configuration."""
+    """A checkpoint that is missing, damaged, of another format, or of another configuration."""
 
 
 class Checkpoint(NamedTuple):
@@ -91,7 +91,7 @@ def read_checkpoint(directory: Path, step: int | str = "last") -> Checkpoint:
     """The checkpoint of `step`, or the last one, its files compared with its manifest.
 
     Raises:
-        CheckpointError: there is none, or it is damaged or of a newer format.
+        CheckpointError: there is none, or it is damaged or of another format.
     """
     steps = list_checkpoints(directory)
     if not steps:
@@ -106,6 +106,17 @@ def read_checkpoint(directory: Path, step: int | str = "last") -> Checkpoint:
     for name, entry in checkpoint.files.items():
         _check_file(path, name, entry)
     return checkpoint
+
+
+def check_format(directory: Path) -> None:
+    """Raises CheckpointError if the last checkpoint in `directory` is of another format."""
+    for path in _step_directories(directory)[-1:]:
+        try:
+            manifest = json.loads((path / MANIFEST).read_bytes())
+        except (OSError, ValueError):
+            return  # damaged, which who reads the checkpoint is told
+        if isinstance(manifest, dict):
+            _check_format(path, manifest)
 
 
 def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: bool = False) -> Any:
@@ -243,19 +254,24 @@ def _read_manifest(path: Path) -> Checkpoint:
     file = path / MANIFEST
     try:
         manifest = json.loads(file.read_bytes())
-        version, intact = manifest["format"], manifest["sha256"] == _digest(manifest)
+        intact = manifest["sha256"] == _digest(manifest)
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} is missing; {_ADVICE}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is damaged (it can't be read); {_ADVICE}") from error
-    if isinstance(version, int) and version > FORMAT:  # before the digest, which a newer format may take otherwise
-        raise CheckpointError(
-            f"{path} has format {version}, written by hajax {manifest.get('hajax')}; "
-            f"allowed: up to {FORMAT}, which hajax {__version__} reads"
-        )
+    _check_format(path, manifest)  # before the digest, which another format may take otherwise
     if not intact:
         raise CheckpointError(f"{file} is damaged (its SHA-256 differs); {_ADVICE}")
     return Checkpoint(path, manifest["step"], manifest["facts"], manifest["arrays"], manifest["files"])
+
+
+def _check_format(path: Path, manifest: Mapping[str, Any]) -> None:
+    version = manifest.get("format")
+    if isinstance(version, int) and version != FORMAT:  # anything else is damage, which the digest shows
+        raise CheckpointError(
+            f"{path} has format {version}, written by hajax {manifest.get('hajax')}; "
+            f"allowed: {FORMAT}, which hajax {__version__} reads"
+        )
 
 
 def _check_file(path: Path, name: str, entry: Mapping[str, Any]) -> None:

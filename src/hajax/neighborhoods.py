@@ -1,0 +1,26 @@
+"""Neighborhoods for `hajax.haml` and `hajax.mehaml`, and how to write one: see `hajax/core/neighborhoods.py`."""
+
+from hajax.core.neighborhoods import (
+    Neighborhood,
+    Objective,
+    PolicyObjective,
+    adaptive,
+    gradient_step,
+    kl_ball,
+    unrestricted,
+    with_hyperparameters,
+)
+from hajax.core.optimization import Learner, init_learner
+
+__all__ = [
+    "Learner",
+    "Neighborhood",
+    "Objective",
+    "PolicyObjective",
+    "adaptive",
+    "gradient_step",
+    "init_learner",
+    "kl_ball",
+    "unrestricted",
+    "with_hyperparameters",
+]
