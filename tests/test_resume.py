@@ -79,7 +79,7 @@ import os, signal, sys, time
 from hajax.cli import main, runner
 from hajax.training import checkpoints
 arguments, deadly_write = sys.argv[2:], int(sys.argv[1])
-write_manifest, writes = checkpoints._write_manifest, 0
+write_manifest, writes = checkpoints.write_manifest, 0
 def killed(*args):
     global writes
     writes += 1
@@ -87,7 +87,7 @@ def killed(*args):
     if writes == deadly_write:
         os.kill(os.getpid(), signal.SIGKILL)
     return write_manifest(*args)
-checkpoints._write_manifest = killed
+checkpoints.write_manifest = killed
 sys.exit(main(["train", *arguments]))
 """
 LONG = ["total_steps=64000", "eval_interval=6400", "checkpoint.keep=2"]
@@ -450,8 +450,8 @@ DAMAGE = {
     "bit-flipped": (lambda run, last: flip(largest(last)), "damaged (its SHA-256 differs)", "as it was saved"),
     "manifest missing": (lambda run, last: (last / "manifest.json").unlink(), "is missing", "as it was saved"),
     "manifest flipped": (lambda run, last: flip(last / "manifest.json"), "damaged", "as it was saved"),
-    "future version": (lambda run, last: set_format(last, 99), "has format 99", "allowed: 2, which hajax"),
-    "earlier version": (of_format_1, "has format 1, written by hajax", "allowed: 2, which hajax"),
+    "future version": (lambda run, last: set_format(last, 99), "has format 99", "allowed: 2, which this hajax"),
+    "earlier version": (of_format_1, "has format 1, written by hajax", "allowed: 2, which this hajax"),
     "rows missing": (lambda run, last: (run / "metrics.csv").unlink(), "has 0 rows up to step 160", "the 8"),
     "no configuration": (lambda run, last: (run / "config.yaml").unlink(), "holds no run", "the directory of a run"),
     "bad configuration": (lambda run, last: (run / "config.yaml").write_text("a: ["), "can't be read", "config.yaml"),

@@ -52,4 +52,4 @@ def id3qn(
         raise ValueError(f"critic={type(critic).__name__} of {name}, which has none; allowed: None")
     torso = policy_torso(spec, settings, actor)
     own = OwnValues(spec, make_groups(spec, settings.sharing), team_choices(name, spec), torso, settings)
-    return make_algorithm(name, spec, IndependentParts(own, settings), settings, hyperparameters or Hyperparameters())
+    return make_algorithm(name, IndependentParts(own, settings), hyperparameters or Hyperparameters())

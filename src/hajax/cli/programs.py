@@ -191,5 +191,5 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
 
 
 def hyperparameters(team: Team) -> Any:
-    """The algorithm's numbers as arrays, to be passed to programs instead of being compiled into them."""
+    """The default hyperparameters as arrays, to be passed to programs instead of being compiled into them."""
     return jax.tree.map(lambda x: jnp.asarray(x, float), team.algorithm.hyperparameters)

@@ -55,7 +55,7 @@ class Act(Protocol):
 class Update(Protocol):
     """Learns from one batch."""
 
-    def __call__(self, key: jax.Array, state: Any, batch: Any, /) -> tuple[Any, dict[str, jax.Array]]:
+    def __call__(self, key: jax.Array, state: Any, batch: Any) -> tuple[Any, dict[str, jax.Array]]:
         """The new state, and what happened: diagnostics by name, of the team, per group or per critic.
 
         `batch` is an `OnPolicyBatch` `[T, E, …]` or an `OffPolicyBatch` `[policy_delay, B, …]`, as `Algorithm.kind`

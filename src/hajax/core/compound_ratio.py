@@ -77,7 +77,7 @@ class GroupPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class MirrorObjective:
-    """E[r · M − D] of one group on a rollout: the heterogeneous-agent mirror operator, sampled (haml, Definition 3).
+    """E[r · M − D] of one group on a rollout: the sampled mirror operator (Kuba et al., 2022b, Definition 3).
 
     A `PolicyObjective` of `core/neighborhoods.py`, whose samples are `GroupBatch`es with M as their `advantage`.
     """

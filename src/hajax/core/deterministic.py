@@ -20,7 +20,6 @@ from hajax.core.joint_sequence import GroupActor, GroupObjective, GroupSamples, 
 from hajax.core.neighborhoods import unrestricted
 from hajax.core.off_policy import ObjectiveOfGroup, OffPolicyState, Parts
 from hajax.core.off_policy_settings import DeterministicHyperparameters, DeterministicSettings
-from hajax.core.optimization import actor_rate
 from hajax.core.transitions import OffPolicyBatch
 from hajax.nn.squashing import clip_to_bounds, native, squashed_mean
 from hajax.spaces import Box
@@ -94,7 +93,7 @@ class DeterministicParts(Parts):
         return blank(self.team_actions.join(self.policies.layout, None, u), minibatch.active)
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
-        """Q′(s′, μ′(o′)) `[V, B]` of where the transitions led."""
+        """Q′(s′, μ′(o′)) `[V, B]`."""
         layout, hyperparameters = self.policies.layout, state.hyperparameters
         u = self.units(state.target_actors, minibatch.final_observation)
         if self.twin:
@@ -107,12 +106,18 @@ class DeterministicParts(Parts):
 
     def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
         first_copy = jax.tree.map(lambda x: x[:, 0], state.critics.params)
-        rates = (self.settings, state.hyperparameters, actor_rate(state))
+        common = self.common(state)
 
         def of_group(tables: GroupTables, joint: jax.Array, samples: GroupSamples) -> ActionValueObjective:
-            actor = GroupActor(self.policies, tables)
-            seen = (first_copy, minibatch.state, joint)
-            return ActionValueObjective(*rates, self.team_actions, self.critics, actor, *seen)
+            return ActionValueObjective(
+                **common,
+                actions=self.team_actions,
+                critics=self.critics,
+                actor=GroupActor(self.policies, tables),
+                params=first_copy,
+                critic_input=minibatch.state,
+                joint=joint,
+            )
 
         return of_group
 
@@ -167,4 +172,4 @@ def deterministic_policy_gradient(
     actors = TeamActors(spec, groups, actor, settings.agent_id, True, settings.output_gain, std="none")
     critics = ActionValues(spec, actions, critic, settings.per_agent_critics, copies=2 if twin else 1)
     parts = DeterministicParts(actors, critics, actions, settings, twin)
-    return off_policy.make_algorithm(name, spec, parts, settings, hyperparameters)
+    return off_policy.make_algorithm(name, parts, hyperparameters)

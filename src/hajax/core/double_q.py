@@ -20,7 +20,6 @@ from hajax.core.joint_sequence import GroupObjective, GroupSamples, Info, group_
 from hajax.core.neighborhoods import unrestricted
 from hajax.core.off_policy import ObjectiveOfGroup, OffPolicyState, Parts
 from hajax.core.off_policy_settings import DoubleQHyperparameters, DoubleQSettings, DuelingSettings
-from hajax.core.optimization import actor_rate
 from hajax.core.own_values import OwnValues, ValueTables, best, make_dueling
 from hajax.core.transitions import OffPolicyBatch, discounted
 from hajax.nn.dueling import Dueling, action_values
@@ -106,7 +105,7 @@ class DoubleQParts(GreedyParts):
     critics: JointValues
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
-        """Q′(s′, a′) `[1, B]` of where the transitions led."""
+        """Q′(s′, a′) `[1, B]`."""
         index = self.policies.greedy(state.actors.params, minibatch.final_observation, minibatch.final_action_mask)
         joint = blank(index, minibatch.final_active)
         params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
@@ -115,12 +114,12 @@ class DoubleQParts(GreedyParts):
     def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
         table = self.critics.table(jax.tree.map(lambda x: x[0, 0], state.critics.params), minibatch.state)
         of_member = jax.vmap(self.choices.along, in_axes=(None, None, 0))
-        rates = (self.settings, state.hyperparameters, actor_rate(state))
+        common = self.common(state)
 
         def of_group(tables: ValueTables, joint: jax.Array, samples: GroupSamples) -> RegressionObjective:
             target = of_member(table, joint[..., 0], samples.slot)  # [K, B, M]
             available = jnp.broadcast_to(self.policies.available(tables, samples.action_mask), target.shape)
-            return RegressionObjective(*rates, self.policies, tables, target, available)
+            return RegressionObjective(**common, own=self.policies, tables=tables, target=target, available=available)
 
         return of_group
 
@@ -154,7 +153,7 @@ class IndependentParts(GreedyParts):
     has_target_actors = True
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
-        """The value of where the transitions led, for every agent, `[N, B]`."""
+        """q′ⁱ(o′ⁱ, argmax qⁱ) `[N, B]`; the key is not used."""
         own, active = self.policies, minibatch.final_active
         chosen = own.greedy(state.actors.params, minibatch.final_observation, minibatch.final_action_mask)
         values = own.team_values(state.target_actors, minibatch.final_observation)
@@ -163,6 +162,9 @@ class IndependentParts(GreedyParts):
             mean = jax.vmap(weighted_mean)(value, active.astype(value.dtype))[:, None]
             return jnp.where(active, value, mean).T
         return jnp.where(active, value, 0).T
+
+    def first_joint(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
+        return self.joint(minibatch)  # which no agent's objective looks at
 
     def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> GroupSamples:
         """With the targets `[G, K, B]` and the indices `[G, K, B, 1]` of the choices that were taken."""
@@ -173,8 +175,8 @@ class IndependentParts(GreedyParts):
         return group_samples(self.policies, minibatch)._replace(extra=(groups.gather(target, axis=0), taken))
 
     def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
-        rates = (self.settings, state.hyperparameters, actor_rate(state))
-        return lambda tables, joint, samples: IndependentObjective(*rates, self.policies, tables)
+        common = self.common(state)
+        return lambda tables, joint, samples: IndependentObjective(**common, own=self.policies, tables=tables)
 
     def new_actions(
         self, key: jax.Array, objective: IndependentObjective, params: Any, samples: GroupSamples
@@ -229,7 +231,7 @@ def double_q_learning(
     own = OwnValues(spec, make_groups(spec, settings.sharing), choices, policy_torso(spec, settings, actor), settings)
     critic = settings.torso("critic", critic, spec.state_size)
     critics = JointValues(spec, choices, make_dueling(settings, critic, choices.num_joint))
-    return off_policy.make_algorithm(name, spec, DoubleQParts(own, settings, critics), settings, hyperparameters)
+    return off_policy.make_algorithm(name, DoubleQParts(own, settings, critics), hyperparameters)
 
 
 def team_choices(name: str, spec: EnvSpec) -> TeamChoices:

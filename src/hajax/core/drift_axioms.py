@@ -37,7 +37,7 @@ def check_drift(
     num_policies: int = 200,
     seed: int = 0,
 ) -> DriftReport:
-    """Checks the axioms of a heterogeneous-agent drift functional (haml, Definition 1) on random policies.
+    """Checks the axioms of a drift functional (Kuba et al., 2022b, Definition 1) on random policies.
 
     For categorical and Gaussian policies of two components (one has a choice less than the other, and some choices are
     not available), D_π(π̂) = E over the *old* policy's actions of `drift(change, hyperparameters)` is summed over all

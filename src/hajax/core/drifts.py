@@ -93,7 +93,8 @@ def no_drift(change: PolicyChange, hyperparameters: Any) -> jax.Array:
 
 @reads("clip")
 def ppo_clip(change: PolicyChange, hyperparameters: Any) -> jax.Array:
-    """D = ReLU([r − clip(r, 1 ± ε)] · M), which makes r · M − D the clipped surrogate (haml, Section 4.3, Appendix D).
+    """D = ReLU([r − clip(r, 1 ± ε)] · M), which makes r · M − D the clipped surrogate (Kuba
+    et al., 2022b, Section 4.3, Appendix D).
 
     ε is `hyperparameters.clip`.
     """

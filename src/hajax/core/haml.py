@@ -47,7 +47,7 @@ def haml(
 
     in which M is the standardized advantage times the compound ratio of the agents before it, and D the drift. If D is
     a drift functional (`check_drift`), and were the maximum and the advantage exact, no update could lower the team's
-    return, and the policies would approach a Nash equilibrium (haml, Theorem 1).
+    return, and the policies would approach a Nash equilibrium (Kuba et al., 2022b, Theorem 1).
 
     Args:
       name: what the algorithm calls itself, in results and errors.

@@ -28,7 +28,7 @@ from hajax.core.joint_sequence import GroupActor, GroupSamples, Info, group_samp
 from hajax.core.neighborhoods import Neighborhood, unrestricted
 from hajax.core.off_policy import ObjectiveOfGroup, OffPolicyState, Parts
 from hajax.core.off_policy_settings import EntropyHyperparameters, SoftSettings
-from hajax.core.optimization import Learner, actor_rate, adam_step, decayed, init_learner
+from hajax.core.optimization import Learner, adam_step, decayed, init_learner
 from hajax.core.settings import combined
 from hajax.core.soft_objective import SoftObjective, own_choices
 from hajax.core.transitions import OffPolicyBatch
@@ -97,7 +97,7 @@ class SoftParts(Parts):
         return drawn, self.team_actions.join(self.policies.layout, drawn.choice, drawn.unit)
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
-        """The soft value `[1, B]` of where the transitions led."""
+        """The soft value `[1, B]` of the final states."""
         drawn, features = self.drawn(key, state, minibatch.final_observation, minibatch.final_action_mask)
         joint = jnp.moveaxis(blank(features, minibatch.final_active), -2, 0)
         value = self.critics.values(state.target_critics, minibatch.final_state, joint).min(1)
@@ -109,13 +109,20 @@ class SoftParts(Parts):
 
     def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
         params = jax.tree.map(lambda x: x[0], state.critics.params)
-        alpha, rates = self.temperatures(state), (self.settings, state.hyperparameters, actor_rate(state))
+        alpha, common = self.temperatures(state), self.common(state)
 
         def of_group(tables: GroupTables, joint: jax.Array, samples: GroupSamples) -> SoftObjective:
-            actor = GroupActor(self.policies, tables)
-            own_alpha = jnp.take(alpha, samples.slot, mode="clip")[:, None]
-            seen = (params, minibatch.state, joint, own_alpha)
-            return SoftObjective(*rates, self.team_actions, self.critics, actor, *seen, self.drift)
+            return SoftObjective(
+                **common,
+                actions=self.team_actions,
+                critics=self.critics,
+                actor=GroupActor(self.policies, tables),
+                params=params,
+                critic_input=minibatch.state,
+                joint=joint,
+                temperature=jnp.take(alpha, samples.slot, mode="clip")[:, None],
+                drift=self.drift,
+            )
 
         return of_group
 
@@ -206,4 +213,4 @@ def mehaml(
     critics = ActionValues(spec, actions, critic, per_agent=False, copies=2)
     choices = own_choices(name, spec, groups) if settings.expectation == "exact" else None
     parts = SoftParts(actors, critics, actions, settings, drift, neighborhood, choices)
-    return off_policy.make_algorithm(name, spec, parts, settings, hyperparameters)
+    return off_policy.make_algorithm(name, parts, hyperparameters)

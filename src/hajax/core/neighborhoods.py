@@ -185,7 +185,14 @@ kl_ball = Neighborhood(lambda params, _: Learner(params), _step_within_kl_ball, 
 
 
 def with_hyperparameters(objective: Any, **changed: Any) -> Any:
-    """The objective with other hyperparameters, such as those of one group in its `extra`."""
+    """The objective with other hyperparameters, such as those of one group in its `extra`.
+
+    Raises ValueError for `actor_lr`, of which `learning_rate` has been made.
+    """
+    if "actor_lr" in changed:
+        raise ValueError(
+            "actor_lr; allowed: other hyperparameters (its decayed value is the objective's learning_rate)"
+        )
     return dataclasses.replace(objective, hyperparameters=objective.hyperparameters.replace(**changed))
 
 

@@ -20,7 +20,7 @@ from hajax.core.joint_critics import check_minibatches, fit_critics
 from hajax.core.joint_sequence import GroupSamples, Info, group_samples, improve_in_sequence
 from hajax.core.neighborhoods import Objective
 from hajax.core.observation_moments import ObservationMoments, with_running_moments
-from hajax.core.optimization import Learner, decayed, init_learner, polyak_average
+from hajax.core.optimization import Learner, actor_rate, decayed, init_learner, polyak_average
 from hajax.core.settings import as_arrays
 from hajax.core.transitions import OffPolicyBatch
 from hajax.spec import EnvSpec, Timestep
@@ -51,19 +51,27 @@ class Parts(ABC):
     settings: Any
     neighborhood: Any  # a `Neighborhood`
     has_target_actors: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False  # whether `actions` draws
+    stochastic: ClassVar[bool] = False  # whether `actions` samples, and so needs a key
 
     def check(self, hyperparameters: Any) -> None:
         """Raises ValueError unless the hyperparameters suit the settings."""
         hyperparameters.validate()
 
     def init_memory(self, batch_shape: tuple[int, ...]) -> Any:
-        """What acting remembers before the first step."""
+        """The initial memory of acting, such as exploration noise."""
         return ()
 
     @abstractmethod
     def act(self, key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool) -> Any:
         """`(action, memory)`, see `Algorithm.act`."""
+
+    def common(self, state: OffPolicyState) -> dict[str, Any]:
+        """The first fields of every `GroupObjective`."""
+        return {
+            "settings": self.settings,
+            "hyperparameters": state.hyperparameters,
+            "learning_rate": actor_rate(state),
+        }
 
     def init_temperatures(self, hyperparameters: Any) -> Learner | None:
         """The learner of the policies' temperatures, if they have any that adapt."""
@@ -75,11 +83,17 @@ class Parts(ABC):
 
     @abstractmethod
     def actions(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
-        """The same of what the current policies do, `[B, N, F]`."""
+        """Joint actions `[B, N, F]` of the current policies, in the same form."""
+
+    def first_joint(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
+        """The joint actions `[B, N, F]` that the first group sees: the replay's or the current policies'."""
+        if self.settings.others == "replay":
+            return self.joint(minibatch)
+        return self.actions(key, state, minibatch)
 
     @abstractmethod
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
-        """The values `[V, B]` of where the transitions led."""
+        """The values `[V, B]` of the transitions' final states, from which targets bootstrap."""
 
     def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> GroupSamples:
         """The samples of all groups, `[G, K, B, …]`."""
@@ -93,14 +107,14 @@ class Parts(ABC):
     def new_actions(
         self, key: jax.Array, objective: Any, params: Any, samples: GroupSamples
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """What a group's new policy does, as critics see it, `[K, B, F]`; and what `finish` needs to know of it."""
+        """What a group's new policy does, as critics see it, `[K, B, F]`; and further info for `finish`."""
 
     def finish(self, state: OffPolicyState, minibatch: OffPolicyBatch, info: Info) -> tuple[OffPolicyState, Info]:
         """The last of an update, given the groups' info stacked `[G]`."""
         return state, info
 
 
-def make_algorithm(name: str, spec: EnvSpec, parts: Parts, settings: Any, hyperparameters: Any) -> Algorithm:
+def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
     """The algorithm with these parts.
 
     An update is `policy_delay` steps of the critics, each on a minibatch of its own, one improvement of every policy on
@@ -111,7 +125,7 @@ def make_algorithm(name: str, spec: EnvSpec, parts: Parts, settings: Any, hyperp
       ValueError: a hyperparameter is out of range.
     """
     parts.check(hyperparameters)
-    defaults, critics, policies = hyperparameters, parts.critics, parts.policies
+    defaults, settings, critics, policies = hyperparameters, parts.settings, parts.critics, parts.policies
 
     def init(key: jax.Array, hyperparameters: Any = None) -> OffPolicyState:
         chosen = defaults if hyperparameters is None else hyperparameters
@@ -156,11 +170,10 @@ def make_algorithm(name: str, spec: EnvSpec, parts: Parts, settings: Any, hyperp
             objective = objective_of(tables, joint, samples)
             improve_key, act_key = jax.random.split(key)
             learner, info = neighborhood.improve(improve_key, objective, learner, samples)
-            features, told = parts.new_actions(act_key, objective, learner.params, samples)
-            return learner, features, info | told
+            features, further = parts.new_actions(act_key, objective, learner.params, samples)
+            return learner, features, info | further
 
-        replayed = getattr(settings, "others", "replay") == "replay"
-        joint = parts.joint(minibatch) if replayed else parts.actions(others_key, state, minibatch)
+        joint = parts.first_joint(others_key, state, minibatch)
         learners, info = improve_in_sequence(
             key, policies, settings.order, learners, samples, jnp.moveaxis(joint, -2, 0), improve_group
         )
@@ -168,7 +181,7 @@ def make_algorithm(name: str, spec: EnvSpec, parts: Parts, settings: Any, hyperp
 
     def update(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
         check_minibatches(settings.policy_delay, batch)
-        before = state
+        last = jax.tree.map(lambda x: x[-1], batch)
         if critics is None:
 
             def on_minibatch(state, inputs):
@@ -181,21 +194,20 @@ def make_algorithm(name: str, spec: EnvSpec, parts: Parts, settings: Any, hyperp
             actor_key, *keys = jax.random.split(key, 1 + parts.stochastic + settings.policy_delay)
             others_key = keys.pop(0) if parts.stochastic else actor_key
             state, critic_info = fit(jnp.stack(keys), state, batch)
-            last = jax.tree.map(lambda x: x[-1], batch)
             state, info = improve(actor_key, others_key, state, last)
-            state, info = parts.finish(state, last, info)
-        return follow(before, state), info | critic_info
+        state, info = parts.finish(state, last, info)
+        return follow(state), info | critic_info
 
-    def follow(before: OffPolicyState, state: OffPolicyState) -> OffPolicyState:
-        """The targets take their step towards the new parameters."""
+    def follow(state: OffPolicyState) -> OffPolicyState:
+        """The targets take their step toward the new parameters."""
         rate = state.hyperparameters.target_rate
-        if before.target_actors is not None:
-            state = state._replace(target_actors=polyak_average(before.target_actors, state.actors.params, rate))
+        if parts.has_target_actors:
+            state = state._replace(target_actors=polyak_average(state.target_actors, state.actors.params, rate))
         if critics is not None:
-            state = state._replace(target_critics=polyak_average(before.target_critics, state.critics.params, rate))
+            state = state._replace(target_critics=polyak_average(state.target_critics, state.critics.params, rate))
         return state._replace(updates=state.updates + 1)
 
-    algorithm = Algorithm(name, "off_policy", spec, settings, defaults, init, parts.init_memory, act, update)
+    algorithm = Algorithm(name, "off_policy", policies.spec, settings, defaults, init, parts.init_memory, act, update)
     return with_running_moments(algorithm, policies.groups)
 
 

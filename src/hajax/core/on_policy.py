@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from hajax.core import batches
 from hajax.core.actors import TeamActors, policy_input_mask, policy_torso
 from hajax.core.advantages import weighted_mean
-from hajax.core.algorithm import Algorithm
+from hajax.core.algorithm import Algorithm, Update
 from hajax.core.batches import Estimates, GroupBatch, OnPolicyBatch
 from hajax.core.critics import ValueFunctions
 from hajax.core.groups import Groups, make_groups
@@ -88,7 +88,7 @@ def make_algorithm(
     hyperparameters: Hyperparameters,
     actors: TeamActors,
     critics: ValueFunctions,
-    update: Callable[[jax.Array, OnPolicyState, OnPolicyBatch], tuple[OnPolicyState, dict[str, jax.Array]]],
+    update: Update,
     init_actor: Callable[[Any, Hyperparameters], Learner] = lambda params, hyperparameters: init_learner(params),
 ) -> Algorithm:
     """The algorithm whose policy update is `update`; `init` and `act` are common to all.

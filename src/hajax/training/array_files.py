@@ -9,12 +9,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-
-# orbax writes the arrays into a part per process, and makes one of these at last.
-PART, MERGED = "ocdbt.process_0", "manifest.ocdbt"
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -39,24 +35,10 @@ def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     """The arrays of these names, as they lie in the directory `path`; whether they are intact is not looked at."""
     import orbax.checkpoint as ocp
 
-    if (path / PART).is_dir() and not (path / MERGED).exists():
-        return _read_part(path / PART, names)
     how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     wanted = ocp.args.PyTreeRestore(dict.fromkeys(names, 0), restore_args=how, partial_restore=True)
     with _plain(path) as plain, ocp.PyTreeCheckpointer() as checkpointer:
         return dict(checkpointer.restore(plain, args=wanted))
-
-
-def _read_part(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Arrays of a checkpoint that orbax never merged, because of its path: hajax 0.1.0 left such ones."""
-    import tensorstore  # which orbax stands on
-
-    def spec(name: str) -> dict[str, Any]:
-        base = {"driver": "file", "path": f"{path.absolute()}/"}
-        return {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"}}
-
-    reads = {name: tensorstore.open(spec(name), read=True).result().read() for name in names}
-    return {name: np.asarray(read.result()) for name, read in reads.items()}
 
 
 @contextmanager

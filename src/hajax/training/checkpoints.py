@@ -1,20 +1,18 @@
 """Checkpoints: a pytree of arrays on disk, whole or not there at all, and never restored if it is not what was saved.
 
-A checkpoint is a directory named after its step, with the arrays (`array_files`) and `manifest.json`: the format's
-version, the shape, dtype and SHA-256 of every array, the size and SHA-256 of every file, and the SHA-256 of all that.
-It is written beside its place, flushed to the disk, read back, and then renamed, so that a process killed at any
-moment leaves the checkpoints that there were.
+A checkpoint is a directory named after its step, with the arrays (`array_files`) and `manifest.json` (`manifest`): the
+format's version, the shape, dtype and SHA-256 of every array, the size and SHA-256 of every file, and the SHA-256 of
+all that. It is written beside its place, flushed to the disk, read back, and then renamed, so that a process killed at
+any moment leaves the checkpoints that there were.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,27 +20,21 @@ import numpy as np
 
 from hajax import __version__
 from hajax.training.array_files import read_arrays, write_arrays
+from hajax.training.manifest import (
+    ADVICE,
+    Checkpoint,
+    CheckpointError,
+    FormatError,
+    check_file,
+    read_manifest,
+    sha256,
+    write_manifest,
+)
 
-FORMAT = 2  # raised whenever what is written changes; only this one is read
-MANIFEST = "manifest.json"
 ARRAYS = "arrays"
 UNFINISHED = ".unfinished-"
 READ_BACK = 2**26  # bytes, or a single array if it is larger: what is read back of a new checkpoint at a time
 KEY_KINDS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, of another format, or of another configuration."""
-
-
-class Checkpoint(NamedTuple):
-    """A checkpoint whose manifest was read and found intact; its arrays are not read yet."""
-
-    path: Path
-    step: int
-    facts: dict[str, Any]  # what was saved beside the arrays
-    arrays: dict[str, dict[str, Any]]  # name -> shape, dtype, sha256
-    files: dict[str, dict[str, Any]]  # path under the checkpoint -> bytes, sha256
 
 
 def save_checkpoint(directory: Path, step: int, tree: Any, facts: Mapping[str, Any], *, keep: int) -> Path:
@@ -63,7 +55,7 @@ def save_checkpoint(directory: Path, step: int, tree: Any, facts: Mapping[str, A
         arrays = _named_arrays(tree)
         try:
             write_arrays(unfinished / ARRAYS, {name: x for name, (x, _) in arrays.items()})
-            _write_manifest(unfinished, step, dict(facts), arrays)
+            write_manifest(unfinished, step, dict(facts), arrays)
             _flush(unfinished)
             _verify(unfinished)
         except Exception:
@@ -100,23 +92,23 @@ def read_checkpoint(directory: Path, step: int | str = "last") -> Checkpoint:
         raise CheckpointError(f"checkpoint={step} is not in {directory}; allowed: last, {', '.join(map(str, steps))}")
     chosen = steps[-1] if step == "last" else int(step)
     path = directory / f"{chosen:012d}"
-    checkpoint = _read_manifest(path)
+    checkpoint = read_manifest(path)
     if checkpoint.step != chosen:
         raise CheckpointError(f"{path} was saved at step {checkpoint.step}; allowed: the name that it was given")
     for name, entry in checkpoint.files.items():
-        _check_file(path, name, entry)
+        check_file(path, name, entry)
     return checkpoint
 
 
 def check_format(directory: Path) -> None:
-    """Raises CheckpointError if the last checkpoint in `directory` is of another format."""
+    """Raises CheckpointError if the last checkpoint in `directory` is of another format; damage is not looked for."""
     for path in _step_directories(directory)[-1:]:
         try:
-            manifest = json.loads((path / MANIFEST).read_bytes())
-        except (OSError, ValueError):
-            return  # damaged, which who reads the checkpoint is told
-        if isinstance(manifest, dict):
-            _check_format(path, manifest)
+            read_manifest(path)
+        except FormatError:
+            raise
+        except CheckpointError:
+            pass  # told when it is read
 
 
 def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: bool = False) -> Any:
@@ -194,14 +186,14 @@ def _read_arrays(checkpoint: Checkpoint, entries: Mapping[str, Mapping[str, Any]
     stored = [name for name, array in arrays.items() if array.size]
     arrays |= read_arrays(checkpoint.path / ARRAYS, stored)
     for name in stored:
-        if _sha256(arrays[name]) != entries[name]["sha256"]:
-            raise CheckpointError(f"{checkpoint.path}: {name} is damaged (its SHA-256 differs); {_ADVICE}")
+        if sha256(arrays[name]) != entries[name]["sha256"]:
+            raise CheckpointError(f"{checkpoint.path}: {name} is damaged (its SHA-256 differs); {ADVICE}")
     return arrays
 
 
 def _verify(path: Path) -> None:
     """Reads a new checkpoint's arrays back, some at a time; CheckpointError unless they are those of its manifest."""
-    checkpoint = _read_manifest(path)
+    checkpoint = read_manifest(path)
     together: dict[str, Any] = {}
     size = 0
     for name, entry in checkpoint.arrays.items():
@@ -211,77 +203,6 @@ def _verify(path: Path) -> None:
             _read_arrays(checkpoint, together)
             together, size = {}, 0
     _read_arrays(checkpoint, together)
-
-
-_ADVICE = "allowed: a checkpoint as it was saved; remove this one to fall back on the one before it"
-
-
-def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
-
-
-def _file_sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _write_manifest(path: Path, step: int, facts: dict[str, Any], arrays: Mapping[str, tuple[np.ndarray, str]]) -> None:
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    manifest = {
-        "format": FORMAT,
-        "hajax": __version__,
-        "step": step,
-        "facts": facts,
-        "arrays": {
-            name: {"shape": list(x.shape), "dtype": dtype, "sha256": _sha256(x)} for name, (x, dtype) in arrays.items()
-        },
-        "files": {
-            file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "sha256": _file_sha256(file)}
-            for file in files
-        },
-    }
-    text = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1)
-    (path / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-def _digest(manifest: Mapping[str, Any]) -> str:
-    """The SHA-256 of a manifest's canonical JSON, without the digest itself."""
-    content = {name: value for name, value in manifest.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _read_manifest(path: Path) -> Checkpoint:
-    file = path / MANIFEST
-    try:
-        manifest = json.loads(file.read_bytes())
-        intact = manifest["sha256"] == _digest(manifest)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing; {_ADVICE}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged (it can't be read); {_ADVICE}") from error
-    _check_format(path, manifest)  # before the digest, which another format may take otherwise
-    if not intact:
-        raise CheckpointError(f"{file} is damaged (its SHA-256 differs); {_ADVICE}")
-    return Checkpoint(path, manifest["step"], manifest["facts"], manifest["arrays"], manifest["files"])
-
-
-def _check_format(path: Path, manifest: Mapping[str, Any]) -> None:
-    version = manifest.get("format")
-    if isinstance(version, int) and version != FORMAT:  # anything else is damage, which the digest shows
-        raise CheckpointError(
-            f"{path} has format {version}, written by hajax {manifest.get('hajax')}; "
-            f"allowed: {FORMAT}, which hajax {__version__} reads"
-        )
-
-
-def _check_file(path: Path, name: str, entry: Mapping[str, Any]) -> None:
-    file = path / name
-    if not file.is_file():
-        raise CheckpointError(f"{file} is missing; {_ADVICE}")
-    if (size := file.stat().st_size) != entry["bytes"]:
-        raise CheckpointError(f"{file} is damaged ({size} bytes of {entry['bytes']}); {_ADVICE}")
-    if _file_sha256(file) != entry["sha256"]:
-        raise CheckpointError(f"{file} is damaged (its SHA-256 differs); {_ADVICE}")
 
 
 def _shown(description: tuple[tuple[int, ...], str] | None) -> str:
