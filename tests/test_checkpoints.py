@@ -196,7 +196,7 @@ checkpoints.save_checkpoint(directory, 2, {"x": jnp.arange(5.0) + 1}, {}, keep=1
 """
 
 
-@pytest.mark.parametrize("moment", ["_write_manifest", "_flush", "_remove"])
+@pytest.mark.parametrize("moment", ["write_manifest", "_flush", "_remove"])
 def test_killed_while_writing(tmp_path, moment):
     """Before the manifest, before the rename, and before the old checkpoint is removed."""
     process = subprocess.run([sys.executable, "-c", KILLED_WRITE, str(tmp_path), moment], check=False)
