@@ -12,6 +12,7 @@ differ by several percent on a shared machine; in one process, slices in random 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import random
 import sys
@@ -44,8 +45,10 @@ def build(label: str, checkout: Path, overrides: list[str]) -> Compiled:
         del sys.modules[name]
     sys.path.insert(0, str(checkout / "src"))
     import hajax.cli
-    from hajax.cli import runner
 
+    # Commits before `runs/` had it in `cli/`.
+    room = "runs" if importlib.util.find_spec("hajax.runs") else "cli"
+    runner = importlib.import_module(f"hajax.{room}.runner")
     assert hajax.__file__.startswith(str(checkout)), hajax.__file__
     compile_programs, found = runner.compile_programs, []
 

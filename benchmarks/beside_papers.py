@@ -16,7 +16,7 @@ from kept_runs import RESULTS
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from hajax.cli.curve import style
+from hajax.viewing.curve import style
 
 PAPERS_STEPS = 10_000_000
 # In thousands.

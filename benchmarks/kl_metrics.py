@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import hajax
-from hajax.cli import config
-from hajax.core.advantages import weighted_mean
-from hajax.core.on_policy import make_networks
+from hajax.core.losses import weighted_mean
+from hajax.core.on_policy.template import make_networks
 from hajax.nn import distributions
 from hajax.nn.networks import available_choices
+from hajax.runs import config
 from hajax.training.rollout import playable, rollout
 
 # The trainings: the preset, and the environment if it is another one than the preset's.

@@ -28,7 +28,7 @@ from rows import Iteration
 from timing import Timed, peak_memory, program_bytes, reset_peak, spread
 
 import hajax
-from hajax.cli import config
+from hajax.runs import config
 from hajax.training.iteration import in_turn_on_cpu
 from hajax.training.replay import init_replay, replay_bytes, sample
 

@@ -22,7 +22,7 @@ from ippo import Config, from_hajax, make_ippo
 from jax import lax
 
 import hajax
-from hajax.cli import config
+from hajax.runs import config
 from hajax.training.rollout import rollout, start
 
 ROWS = ("random", "policy", "happo", "hatrpo", "haa2c", "mappo", "ippo")

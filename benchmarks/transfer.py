@@ -24,8 +24,8 @@ import numpy as np
 from rich.progress import track
 
 import hajax
-from hajax.cli.loading import LoadedRun, load_run
 from hajax.envs import mamujoco
+from hajax.runs.loading import LoadedRun, load_run
 from hajax.training.policy import Policy
 
 MPE2 = {

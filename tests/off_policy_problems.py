@@ -15,7 +15,7 @@ import reference_off_policy as reference
 from flax.traverse_util import flatten_dict
 
 import hajax
-from hajax.core.transitions import OffPolicyBatch
+from hajax.core.batches import OffPolicyBatch
 
 # Far from every default, and such that gradients and target noise are clipped.
 NUMBERS = {

@@ -16,8 +16,8 @@ from flax.traverse_util import flatten_dict
 
 import hajax
 from hajax.core import optimization
-from hajax.core.advantages import weighted_mean
 from hajax.core.batches import OnPolicyBatch
+from hajax.core.losses import weighted_mean
 from hajax.nn import distributions
 from hajax.spaces import ActionSpace, Box, Discrete, MultiDiscrete
 from hajax.spec import AgentSpec, EnvSpec

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hajax.core import advantages, normalization
+from hajax.core import normalization
+from hajax.core.on_policy import advantages
 
 T, E = 6, 3
 FLOATS = hnp.arrays(float, (T, E), elements=st.floats(-10, 10))

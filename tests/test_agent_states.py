@@ -9,7 +9,7 @@ import problems
 import pytest
 
 import hajax
-from hajax.core import on_policy
+from hajax.core.on_policy import template
 from hajax.envs.base import Environment, timestep
 from hajax.spaces import Discrete
 
@@ -53,7 +53,7 @@ def test_where_all_have_the_same_state_the_update_is_that_of_one_state(name, sha
 
 def test_each_agent_is_judged_on_its_own_state():
     algo = problems.make_algorithm("happo", OWN)
-    _, critics = on_policy.make_networks("happo", OWN, algo.settings, None, None)
+    _, critics = template.make_networks("happo", OWN, algo.settings, None, None)
     state = problems.random_state(algo, 0)
     one = problems.make_algorithm("happo", ONE)
     batch, deadly = (
@@ -61,9 +61,9 @@ def test_each_agent_is_judged_on_its_own_state():
         for share in (0, 0.4)
     )
     other = batch._replace(state=batch.state.at[:, :, 1].set(jnp.arange(4.0) ** 2))
-    before, after = (on_policy.estimate(critics, state, x) for x in (batch, other))
+    before, after = (template.estimate(critics, state, x) for x in (batch, other))
     assert before.value.shape == (4, 3, 3)
-    np.testing.assert_array_equal(on_policy.estimate(critics, state, deadly).active, deadly.active)
+    np.testing.assert_array_equal(template.estimate(critics, state, deadly).active, deadly.active)
     for name in ("value", "advantage"):
         changed = np.abs(getattr(before, name) - getattr(after, name)) > 1e-6
         assert changed[..., 1].mean() > 0.9
@@ -97,7 +97,7 @@ def test_the_step_of_a_death_is_judged_without_the_dead_agent_s_value(reward):
     """Nothing trains it. A team's: by the living, here at λ = 0. An agent's own: by what it still earned, at any λ."""
     spec = dataclasses.replace(OWN, reward=reward)
     algo = problems.make_algorithm("ippo", spec, normalize_values=False)
-    _, critics = on_policy.make_networks("ippo", spec, algo.settings, None, None)
+    _, critics = template.make_networks("ippo", spec, algo.settings, None, None)
     state = problems.random_state(algo, 0)
     gae_lambda = 0.0 if reward == "team" else 0.6
     state = state._replace(hyperparameters=state.hyperparameters.replace(gae_lambda=gae_lambda, discount=0.9))
@@ -109,7 +109,7 @@ def test_the_step_of_a_death_is_judged_without_the_dead_agent_s_value(reward):
         active=alive.at[1:, :, 2].set(False),
         final_active=alive.at[:, :, 2].set(False),
     )
-    value, advantage, *_ = on_policy.estimate(critics, state, batch)
+    value, advantage, *_ = template.estimate(critics, state, batch)
     _, final = critics.of_rollout(state.critics.params, None, batch)
     if reward == "team":
         later = 0.9 * np.mean(final[0, :, :2], -1)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hajax.cli import config
+from hajax.runs import config
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts that import each other

@@ -14,7 +14,8 @@ import yaml
 from tiny import TINY, TINY_OFF_POLICY
 
 import hajax
-from hajax.cli import main, run_directory, sweep
+from hajax.cli import main, sweep
+from hajax.runs import directory
 
 
 def train(*arguments: str) -> int:
@@ -167,7 +168,7 @@ def test_crashed_job_of_a_sweep_leaves_its_traceback(working_directory, capsys, 
     def crash(*args, **kwargs):
         raise RuntimeError("the disk is full")
 
-    monkeypatch.setattr("hajax.cli.run_directory.claim", crash)
+    monkeypatch.setattr("hajax.runs.directory.claim", crash)
     assert train("-m", "seed=0,1", "total_steps=32", "out_dir=sweep") == 1
     out = capsys.readouterr().out
     assert "2 of 2 runs failed:" in out
@@ -271,9 +272,9 @@ def test_runs_of_a_sweep_over_anything_are_whole(working_directory, capsys, monk
 def test_two_sweeps_at_once_and_a_run_beside_them(working_directory, monkeypatch):
     """All in the same second; a directory is claimed by creating it."""
     stopped = datetime(2030, 1, 2, 3, 4, 5)
-    monkeypatch.setattr(run_directory, "datetime", types.SimpleNamespace(now=lambda: stopped))
+    monkeypatch.setattr(directory, "datetime", types.SimpleNamespace(now=lambda: stopped))
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: run_directory.new_directory("sweep"), range(24)))
+        made = list(pool.map(lambda _: directory.new_directory("sweep"), range(24)))
     assert len(set(made)) == 24
     assert all(path.is_dir() for path in made)
     for seed in (0, 1):

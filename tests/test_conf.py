@@ -12,9 +12,9 @@ import yaml
 
 import hajax
 import hajax.envs
-from hajax.cli import config
-from hajax.cli.errors import Refusal
 from hajax.envs.base import Environment, timestep
+from hajax.runs import config
+from hajax.runs.errors import Refusal
 from hajax.spaces import Box, Discrete
 from hajax.spec import AgentSpec, EnvSpec
 

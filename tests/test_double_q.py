@@ -16,10 +16,10 @@ import reference_double_q as reference
 from flax.traverse_util import flatten_dict
 
 import hajax
-from hajax.core.choices import TeamChoices, choices_of
+from hajax.core.off_policy.choices import TeamChoices, choices_of
 from hajax.envs.games import hasac_payoff, trap_of_heterogeneity_payoff
 from hajax.nn.dueling import Dueling
-from hajax.nn.networks import MLP
+from hajax.nn.layers import MLP
 from hajax.spaces import Discrete, MultiDiscrete
 
 TRIO = (Discrete(3), MultiDiscrete((2, 2)), Discrete(2))

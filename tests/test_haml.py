@@ -13,12 +13,12 @@ import pytest
 
 import hajax
 from hajax.core import neighborhoods
-from hajax.core.batches import group_batches
-from hajax.core.compound_ratio import GroupPolicy
 from hajax.core.drift_axioms import check_drift
 from hajax.core.drifts import DRIFTS, PolicyChange, kl_new_old, kl_old_new, no_drift, ppo_clip, reads, tsallis
-from hajax.core.haml import haml
-from hajax.core.on_policy import estimate, make_networks
+from hajax.core.on_policy.compound_ratio import GroupPolicy
+from hajax.core.on_policy.haml import haml
+from hajax.core.on_policy.samples import group_batches
+from hajax.core.on_policy.template import estimate, make_networks
 from hajax.core.settings import (
     DriftHyperparameters,
     GradientSettings,

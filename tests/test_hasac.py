@@ -21,20 +21,21 @@ from reference import Learner
 
 import hajax
 from hajax.core.actors import TeamActors
-from hajax.core.choices import Choices
 from hajax.core.drifts import DRIFTS, no_drift, reads
 from hajax.core.groups import make_groups
-from hajax.core.joint_actions import JointActions
-from hajax.core.joint_critics import ActionValues
-from hajax.core.joint_sequence import GroupSamples
-from hajax.core.mehaml import mehaml
 from hajax.core.neighborhoods import gradient_step, kl_ball
-from hajax.core.off_policy_settings import (
+from hajax.core.off_policy.choices import Choices
+from hajax.core.off_policy.joint_actions import JointActions
+from hajax.core.off_policy.joint_critics import ActionValues
+from hajax.core.off_policy.joint_sequence import GroupSamples
+from hajax.core.off_policy.mehaml import mehaml
+from hajax.core.off_policy.settings import (
     EntropyHyperparameters,
     SoftDriftHyperparameters,
     SoftHyperparameters,
     SoftSettings,
 )
+from hajax.core.off_policy.soft_objective import SoftObjective
 from hajax.core.settings import (
     BallHyperparameters,
     BallSettings,
@@ -42,11 +43,10 @@ from hajax.core.settings import (
     DriftHyperparameters,
     combined,
 )
-from hajax.core.soft_objective import SoftObjective
 from hajax.envs.games import hasac_payoff
 from hajax.envs.regulator import linear_quadratic
 from hajax.nn.distributions import ActionParameters
-from hajax.nn.networks import MLP
+from hajax.nn.layers import MLP
 from hajax.nn.squashing import action_of, draw
 from hajax.spaces import Box, Discrete, MultiDiscrete
 from hajax.spec import AgentSpec, EnvSpec

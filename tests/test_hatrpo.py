@@ -20,12 +20,12 @@ from jax.flatten_util import ravel_pytree
 
 import hajax
 from hajax.core.actors import GroupTables
-from hajax.core.batches import GroupBatch, group_batches
-from hajax.core.compound_ratio import GroupPolicy, MirrorObjective, improve_in_sequence
 from hajax.core.drifts import no_drift
 from hajax.core.groups import Groups
 from hajax.core.neighborhoods import kl_ball
-from hajax.core.on_policy import estimate, make_networks
+from hajax.core.on_policy.compound_ratio import GroupPolicy, MirrorObjective, improve_in_sequence
+from hajax.core.on_policy.samples import GroupBatch, group_batches
+from hajax.core.on_policy.template import estimate, make_networks
 from hajax.core.optimization import Learner
 from hajax.core.trust_region import Direction, line_search, linearize, natural_gradient_step
 from hajax.envs.base import Environment

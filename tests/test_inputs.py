@@ -16,7 +16,7 @@ import hajax
 from hajax.core.inactive import blank_state
 from hajax.envs.base import Environment, state_from_observations, timestep
 from hajax.nn.dueling import Dueling
-from hajax.nn.networks import MLP
+from hajax.nn.layers import MLP
 from hajax.spaces import Box, Discrete, MultiDiscrete
 from hajax.spec import AgentSpec, EnvSpec
 

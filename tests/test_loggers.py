@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 from wandb.proto.wandb_internal_pb2 import Record
 
-from hajax.cli.loggers import check_loggers, make_loggers, series
+from hajax.runs.loggers import check_loggers, make_loggers, series
 
 SEEDS = (3, 4)
 CONFIG = {"algo": {"name": "happo", "clip": 0.2}, "seed": 3}
@@ -251,7 +251,7 @@ def test_checking_imports_neither_package():
     import subprocess
 
     code = (
-        "import sys; from hajax.cli.loggers import check_loggers; check_loggers(['tensorboard', 'wandb']); "
+        "import sys; from hajax.runs.loggers import check_loggers; check_loggers(['tensorboard', 'wandb']); "
         "print({'tensorboardX', 'wandb', 'jax'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -17,7 +17,8 @@ import pytest
 from tiny import TINY, TINY_OFF_POLICY
 
 import hajax
-from hajax.cli import errors, machine, main, run_directory, runner
+from hajax.cli import main
+from hajax.runs import directory, errors, machine, runner
 from hajax.training import checkpoints
 
 
@@ -156,9 +157,9 @@ def test_a_file_system_without_locks_is_warned_of(working_directory, monkeypatch
     def unsupported(file):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(run_directory, "_flock", unsupported)
+    monkeypatch.setattr(directory, "_flock", unsupported)
     (working_directory / "run").mkdir()
-    with run_directory.lock(working_directory / "run"):
+    with directory.lock(working_directory / "run"):
         pass
     assert "can't be locked (No locks available); no other process may run there" in one_line(capsys)
 
@@ -178,7 +179,7 @@ def test_a_directory_that_may_not_be_made_is_refused(monkeypatch, capsys):
     def denied(self, *args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
-    monkeypatch.setattr(run_directory.Path, "mkdir", denied)
+    monkeypatch.setattr(directory.Path, "mkdir", denied)
     for arguments, named in ((["out_dir=theirs"], "out_dir=theirs"), ([], "out_dir=null"), (["-m", "seed=0"], "null")):
         assert train(*arguments) == 2
         err = one_line(capsys)
@@ -191,7 +192,7 @@ def test_a_directory_that_may_not_be_made_is_refused(monkeypatch, capsys):
 NOISY = """
 import sys
 import jax
-from hajax.cli import machine
+from hajax.runs import machine
 machine.use_compilation_cache(sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

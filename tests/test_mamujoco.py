@@ -18,12 +18,13 @@ import yaml
 from PIL import Image
 
 import hajax
-from hajax.cli import config, main
-from hajax.cli.loading import load_run
+from hajax.cli import main
 from hajax.envs import mamujoco
 from hajax.envs.mamujoco import from_file, tasks
 from hajax.envs.mamujoco.robots import ROBOTS
 from hajax.envs.mamujoco.tasks import Readings, Step
+from hajax.runs import config
+from hajax.runs.loading import load_run
 from hajax.spaces import Box
 from hajax.training.checkpoints import save_checkpoint
 from hajax.training.policy import Policy

@@ -5,8 +5,9 @@ import json
 import pytest
 import yaml
 
-from hajax.cli import marl_eval
-from hajax.cli.errors import Refusal
+from hajax.cli.export import export
+from hajax.runs import marl_eval
+from hajax.runs.errors import Refusal
 
 ENV = {"name": "mpe/simple_spread", "num_agents": 3}
 ALGO = {"name": "happo", "clip": 0.2}
@@ -88,7 +89,7 @@ def test_export_merges_seeds_algorithms_and_tasks(tmp_path, capsys):
         make_run(tmp_path / "e", env=matrix, steps=(0, 50)),
     ]
     output = tmp_path / "all.json"
-    assert marl_eval.export([*map(str, paths), "--output", str(output)]) == 0
+    assert export([*map(str, paths), "--output", str(output)]) == 0
     document = json.loads(output.read_text())
     runs = {
         (environment, task, algorithm): list(seeds)
@@ -120,7 +121,7 @@ def test_export_merges_seeds_algorithms_and_tasks(tmp_path, capsys):
 def test_what_does_not_belong_together_is_refused(tmp_path, second, message):
     paths = [make_run(tmp_path / "a"), make_run(tmp_path / "b", **second)]
     with pytest.raises(Refusal, match=f"^{paths[0]} and {paths[1]} {message}"):
-        marl_eval.export([*map(str, paths), "--output", str(tmp_path / "all.json")])
+        export([*map(str, paths), "--output", str(tmp_path / "all.json")])
     assert not (tmp_path / "all.json").exists()
 
 
@@ -140,5 +141,5 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch, arguments, me
     make_run(tmp_path / "a")
     make_run(tmp_path / "begun", steps=())
     with pytest.raises(Refusal, match=message):
-        marl_eval.export(arguments)
+        export(arguments)
     assert not list(tmp_path.glob("*.json"))

@@ -16,11 +16,12 @@ import reference_off_policy as reference
 from tiny import TINY_OFF_POLICY
 
 import hajax
-from hajax.cli import main, memory
-from hajax.cli.memory import memory_warning, shown_bytes
-from hajax.core import deterministic
+from hajax.cli import main
+from hajax.core.off_policy import deterministic
 from hajax.envs.base import timestep
 from hajax.envs.regulator import dynamics, linear_quadratic
+from hajax.runs import memory
+from hajax.runs.memory import memory_warning, shown_bytes
 from hajax.spaces import Box, Discrete, MultiDiscrete
 from hajax.training.off_policy import plan_updates, random_action
 

@@ -1,5 +1,6 @@
 """The package as it is installed and imported: lazy names, import time, constraints, the wheel."""
 
+import ast
 import itertools
 import re
 import statistics
@@ -27,15 +28,7 @@ def test_every_public_name_resolves():
     assert set(hajax.__all__) == {"__version__", *hajax._HOME_OF}
     for name in hajax.__all__:
         assert getattr(hajax, name) is not None
-    assert set(hajax.__all__) <= set(dir(hajax))
-
-
-def test_lazy_names_are_those_that_type_checkers_see():
-    block = Path(hajax.__file__).read_text().split("if TYPE_CHECKING:")[1].split("_HOMES")[0]
-    seen = {}
-    for module, names in re.findall(r"from (\S+) import ([^\n]+)", block):
-        seen[module] = tuple(name.strip() for name in names.split(","))
-    assert seen == hajax._HOMES
+    assert dir(hajax) == hajax.__all__
 
 
 def test_unknown_name_is_an_attribute_error():
@@ -90,5 +83,64 @@ def test_wheel_carries_the_configurations(tmp_path):
     configurations = {path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
     assert {f"hajax/{name}" for name in configurations} <= names
     assert "hajax/conf/train.yaml" in names
+    assert {"hajax/__init__.pyi", "hajax/py.typed"} <= names
     assert f"hajax-{hajax.__version__}.dist-info/licenses/LICENSE" in names
     assert all(name.startswith(("hajax/", f"hajax-{hajax.__version__}.dist-info/")) for name in names)
+
+
+# What each part of the package may import; `hajax` itself only names what is imported on first use.
+BELOW = {
+    "validation": (),
+    "colors": (),
+    "spaces": ("validation",),
+    "spec": ("spaces", "validation"),
+    "nn": ("spec", "spaces", "validation"),
+    "core": ("nn", "spec", "spaces", "validation"),
+    "tabular": ("core", "validation"),
+    "drifts": ("core",),
+    "neighborhoods": ("core",),
+    "settings": ("core",),
+    "algorithms": ("core", "spec", "validation"),
+    "envs": ("spec", "spaces", "validation", "colors"),
+    "training": ("core", "envs", "spec", "spaces", "validation"),
+    "runs": ("training", "algorithms", "envs", "spec", "validation"),
+    "viewing": ("runs", "training", "envs", "spec", "colors"),
+    "cli": ("runs", "viewing", "training", "validation"),
+    "__main__": ("cli",),
+}
+
+
+def imports() -> dict[str, set[str]]:
+    """Every module of the package, and those of the package that it imports anywhere, if only for its types."""
+    source = ROOT / "src"
+    paths = {".".join(path.relative_to(source).with_suffix("").parts): path for path in source.rglob("*.py")}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    found = {}
+    for module, path in paths.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= inner & set(paths) or {node.module or ""}
+        found[module] = (names & set(paths)) - {module, "hajax"}
+    del found["hajax"]
+    return found
+
+
+def test_imports_point_one_way():
+    for module, names in imports().items():
+        part = module.split(".")[1]
+        for name in names:
+            other = name.split(".")[1]
+            assert other == part or other in BELOW[part], f"{module} imports {name}"
+
+
+def test_no_imports_go_in_a_circle():
+    left = imports()
+    while left:
+        last = [module for module, names in left.items() if not names & set(left)]
+        assert last, f"a circle among {sorted(left)}"
+        for module in last:
+            del left[module]

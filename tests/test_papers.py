@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hajax.algorithms import make_algorithm
-from hajax.core.advantages import weighted_mean
 from hajax.core.drifts import PolicyChange, ppo_clip
+from hajax.core.losses import weighted_mean
 from hajax.core.sequential import sequential_update
 from hajax.core.settings import DriftHyperparameters
 from hajax.envs import make_env

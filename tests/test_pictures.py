@@ -19,11 +19,11 @@ from PIL import Image
 from test_envs import NAMES, OPTIONS, random_action
 
 import hajax
-from hajax.cli import film
-from hajax.cli.film import Frame, each_frame, frame_figure, render_film
 from hajax.envs import make_env
 from hajax.envs.drawing import round_levels, window
 from hajax.training.recording import record_episode
+from hajax.viewing import film
+from hajax.viewing.film import Frame, each_frame, frame_figure, render_film
 
 SMALL = {"hidden_sizes": (8,), "epochs": 1, "critic_epochs": 1}
 MANY = {

@@ -11,12 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import trim_mean
 
-from hajax.cli.curve import draw_curve, time_unit
-from hajax.cli.errors import Refusal
 from hajax.cli.plot import plot
-from hajax.cli.run_files import find_runs, read_run
-from hajax.cli.run_groups import group_runs, make_panels, seconds_line, steps_line
+from hajax.runs.errors import Refusal
+from hajax.runs.files import find_runs, read_run
 from hajax.training.statistics import bootstrap_interval, stratified_bootstrap_interval
+from hajax.viewing.curve import draw_curve, time_unit
+from hajax.viewing.groups import group_runs, make_panels, seconds_line, steps_line
 
 STEPS = (0, 100, 200, 300)
 NUMBER_COLUMNS = ("x", "iqm", "ci95_low", "ci95_high")
@@ -316,17 +316,11 @@ class TestPicture:
         assert {"plot.png", "plot.csv"} < {path.name for path in tmp_path.iterdir()}
 
     def test_the_curve_of_one_run_is_the_same_picture(self, tmp_path, figures):
-        """From rows in memory, with wall time and without."""
+        """With wall time and without."""
         run = read_run(write_run(tmp_path / "run"))
-        rows = [
-            {"step": int(step), "seed": seed, "eval_return_mean": float(value)}
-            for step, values in zip(run.steps, run.returns, strict=True)
-            for seed, value in zip(run.seeds, values, strict=True)
-        ]
-        timing = [{"step": int(a), "wall_seconds": b} for a, b in zip(run.steps, run.seconds, strict=True)]
         assert plot([str(run.path)]) == 0
-        draw_curve(tmp_path / "with.png", rows, "happo on mpe/simple_spread", timing)
-        draw_curve(tmp_path / "without.png", rows, "happo on mpe/simple_spread")
+        draw_curve(tmp_path / "with.png", run)
+        draw_curve(tmp_path / "without.png", run._replace(seconds=np.full(len(run.steps), np.nan)))
         lines = [[line.get_xydata() for axes in figure.axes for line in axes.lines] for figure in figures]
         assert [len(x) for x in lines] == [6, 6, 3]
         for one, other in zip(lines[0], lines[1], strict=True):

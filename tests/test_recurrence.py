@@ -18,9 +18,9 @@ from tiny import TINY_TRAINING
 
 import hajax
 from hajax.cli import main
-from hajax.core.batches import group_batches
-from hajax.core.compound_ratio import GroupPolicy
-from hajax.core.on_policy import estimate, make_networks
+from hajax.core.on_policy.compound_ratio import GroupPolicy
+from hajax.core.on_policy.samples import group_batches
+from hajax.core.on_policy.template import estimate, make_networks
 from hajax.envs.base import Environment, auto_reset, timestep
 from hajax.nn.recurrence import GRU, MemoryInput
 from hajax.spaces import Box, Discrete

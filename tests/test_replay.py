@@ -11,7 +11,7 @@ import numpy as np
 import problems
 import pytest
 
-from hajax.core.transitions import discounted
+from hajax.core.off_policy.joint_critics import discounted
 from hajax.envs.base import concatenate_observations, timestep
 from hajax.spaces import Box, Discrete
 from hajax.training import replay as replays

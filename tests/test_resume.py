@@ -21,13 +21,14 @@ import yaml
 from tiny import TINY, TINY_OFF_POLICY
 
 import hajax
-from hajax.cli import main, runner
-from hajax.cli.interrupt import stop_on_interrupt
-from hajax.cli.loading import load_run
-from hajax.cli.programs import seed_keys
-from hajax.cli.run_directory import lock
+from hajax.cli import main
 from hajax.envs.base import Environment, timestep
 from hajax.envs.regulator import dynamics
+from hajax.runs import runner
+from hajax.runs.directory import lock
+from hajax.runs.interrupt import stop_on_interrupt
+from hajax.runs.loading import load_run
+from hajax.runs.programs import seed_keys
 from hajax.training.checkpoints import list_checkpoints, read_checkpoint, restore
 
 
@@ -76,7 +77,8 @@ def run(short, working_directory):
 # Slows a run down, so that there is something to kill, and dies in the middle of a checkpoint if told to.
 VICTIM = """
 import os, signal, sys, time
-from hajax.cli import main, runner
+from hajax.cli import main
+from hajax.runs import runner
 from hajax.training import checkpoints
 arguments, deadly_write = sys.argv[2:], int(sys.argv[1])
 write_manifest, writes = checkpoints.write_manifest, 0
@@ -294,7 +296,7 @@ def test_more_steps_of_an_off_policy_run(settings, working_directory):
 
 
 def test_a_finished_run_is_left_as_it_is(run, monkeypatch, capsys):
-    monkeypatch.setattr("hajax.cli.runner.compile_programs", None)
+    monkeypatch.setattr("hajax.runs.runner.compile_programs", None)
     before = contents(run)
     assert main(["train", f"out_dir={run}", "resume=true"]) == 0
     assert "160 steps per seed" in capsys.readouterr().out
@@ -357,7 +359,7 @@ def test_a_run_that_goes_on_has_no_summary_yet(run, monkeypatch):
     def crash(*args):
         raise RuntimeError
 
-    monkeypatch.setattr("hajax.cli.runner.compile_programs", crash)
+    monkeypatch.setattr("hajax.runs.runner.compile_programs", crash)
     with pytest.raises(RuntimeError):
         main(["train", f"out_dir={run}", "resume=true", "total_steps=320", "progress=false"])
     assert not (run / "summary.json").exists()
@@ -367,7 +369,7 @@ def test_a_run_that_goes_on_has_no_summary_yet(run, monkeypatch):
 def test_a_missing_logger_matters_to_training_only(run, monkeypatch, capsys):
     settings = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump(settings | {"logger": ["csv", "wandb"]}))
-    monkeypatch.setattr("hajax.cli.loggers._is_installed", lambda package: False)
+    monkeypatch.setattr("hajax.runs.loggers._is_installed", lambda package: False)
     assert main(["evaluate", str(run), "--episodes=2"]) == 0
     assert main(["train", f"out_dir={run}", "resume=true", "total_steps=320", "progress=false"]) == 2
     assert "logger=wandb needs wandb, which is not installed" in capsys.readouterr().err
@@ -571,7 +573,7 @@ class TestNonFinite:
         once = [*self.SETTINGS, "eval_interval=160", "env.after=40", "total_steps=1600"]
         metrics = []
         for name, seconds in (("long", 1e9), ("short", 0.0)):
-            monkeypatch.setattr("hajax.cli.runner.SLICE_SECONDS", seconds)
+            monkeypatch.setattr("hajax.runs.runner.SLICE_SECONDS", seconds)
             assert main(["train", *arguments, *once, f"out_dir={name}"]) == 1
             summary = json.loads((working_directory / name / "summary.json").read_text())
             assert {failure["step"] for failure in summary["non_finite"]} == {summary["total_steps"]}

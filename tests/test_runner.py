@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hajax.cli import config, report
+from hajax.cli import report
 from hajax.cli.evaluate import results_table
-from hajax.cli.programs import build, evaluation_keys, seed_keys
 from hajax.cli.report import print_sweep
-from hajax.cli.run_directory import summarize_returns
-from hajax.cli.schedule import make_schedule
-from hajax.cli.settings import validate
+from hajax.runs import config
+from hajax.runs.directory import summarize_returns
+from hajax.runs.programs import build, evaluation_keys, seed_keys
+from hajax.runs.schedule import make_schedule
+from hajax.runs.settings import validate
 
 
 def test_a_single_seed_has_no_interval():

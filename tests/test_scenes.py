@@ -13,7 +13,6 @@ import pytest
 from matplotlib.figure import Figure
 
 import hajax
-from hajax.cli import scenes
 from hajax.colors import CYCLE
 from hajax.envs.mamujoco import from_file, share, tasks
 from hajax.envs.mamujoco.drawing import body_colors, robot_scene
@@ -21,6 +20,7 @@ from hajax.envs.mamujoco.environment import RobotState
 from hajax.envs.mamujoco.physics import PhysicsState, faithful, fast
 from hajax.envs.mamujoco.robots import ROBOTS
 from hajax.envs.mamujoco.simulation import MujocoState, in_mujoco
+from hajax.viewing import scenes
 
 
 def at(qpos):

@@ -13,7 +13,7 @@ import problems
 import pytest
 from cases import problem, update
 
-from hajax.core import compound_ratio
+from hajax.core.on_policy import compound_ratio
 from hajax.core.sequential import sequential_update
 
 

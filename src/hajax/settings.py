@@ -1,6 +1,6 @@
 """Settings and hyperparameters of algorithms, to be used as they are or derived from: see `hajax/core/settings.py`."""
 
-from hajax.core.off_policy_settings import (
+from hajax.core.off_policy.settings import (
     DeterministicHyperparameters,
     DeterministicSettings,
     DoubleQHyperparameters,

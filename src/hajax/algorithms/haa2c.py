@@ -9,8 +9,8 @@ import flax.linen as nn
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import no_drift
-from hajax.core.haml import haml
 from hajax.core.neighborhoods import unrestricted
+from hajax.core.on_policy.haml import haml
 from hajax.core.settings import GradientHyperparameters as Hyperparameters
 from hajax.core.settings import GradientSettings
 from hajax.spec import EnvSpec

@@ -10,9 +10,9 @@ from __future__ import annotations
 import flax.linen as nn
 
 from hajax.core.algorithm import Algorithm
-from hajax.core.double_q import double_q_learning
-from hajax.core.off_policy_settings import DoubleQHyperparameters as Hyperparameters
-from hajax.core.off_policy_settings import DoubleQSettings
+from hajax.core.off_policy.double_q import double_q_learning
+from hajax.core.off_policy.settings import DoubleQHyperparameters as Hyperparameters
+from hajax.core.off_policy.settings import DoubleQSettings
 from hajax.spec import EnvSpec
 
 DEFAULTS = DoubleQSettings(order="random", others="policy")

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import PolicyChange, ppo_clip
-from hajax.core.haml import haml
 from hajax.core.neighborhoods import unrestricted
+from hajax.core.on_policy.haml import haml
 from hajax.core.settings import GradientHyperparameters as Hyperparameters
 from hajax.core.settings import GradientSettings
 from hajax.spec import EnvSpec

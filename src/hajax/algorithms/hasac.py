@@ -10,9 +10,9 @@ import flax.linen as nn
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import no_drift
-from hajax.core.mehaml import mehaml
-from hajax.core.off_policy_settings import SoftHyperparameters as Hyperparameters
-from hajax.core.off_policy_settings import SoftSettings
+from hajax.core.off_policy.mehaml import mehaml
+from hajax.core.off_policy.settings import SoftHyperparameters as Hyperparameters
+from hajax.core.off_policy.settings import SoftSettings
 from hajax.spec import EnvSpec
 
 DEFAULTS = SoftSettings(order="random", others="policy")

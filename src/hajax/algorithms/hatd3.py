@@ -9,9 +9,9 @@ from __future__ import annotations
 import flax.linen as nn
 
 from hajax.core.algorithm import Algorithm
-from hajax.core.deterministic import deterministic_policy_gradient
-from hajax.core.off_policy_settings import DeterministicSettings
-from hajax.core.off_policy_settings import TwinHyperparameters as Hyperparameters
+from hajax.core.off_policy.deterministic import deterministic_policy_gradient
+from hajax.core.off_policy.settings import DeterministicSettings
+from hajax.core.off_policy.settings import TwinHyperparameters as Hyperparameters
 from hajax.spec import EnvSpec
 
 DEFAULTS = DeterministicSettings(order="random", others="replay", policy_delay=2)

@@ -10,8 +10,8 @@ import flax.linen as nn
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import no_drift
-from hajax.core.haml import haml
 from hajax.core.neighborhoods import kl_ball
+from hajax.core.on_policy.haml import haml
 from hajax.core.settings import TrustRegionHyperparameters as Hyperparameters
 from hajax.core.settings import TrustRegionSettings
 from hajax.spec import EnvSpec

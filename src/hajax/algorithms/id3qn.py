@@ -11,12 +11,12 @@ import flax.linen as nn
 
 from hajax.core.actors import policy_torso
 from hajax.core.algorithm import Algorithm
-from hajax.core.double_q import IndependentParts, team_choices
 from hajax.core.groups import make_groups
-from hajax.core.off_policy import make_algorithm
-from hajax.core.off_policy_settings import DuelingSettings
-from hajax.core.off_policy_settings import IndependentQHyperparameters as Hyperparameters
-from hajax.core.own_values import OwnValues
+from hajax.core.off_policy.double_q import IndependentParts, team_choices
+from hajax.core.off_policy.own_values import OwnValues
+from hajax.core.off_policy.settings import DuelingSettings
+from hajax.core.off_policy.settings import IndependentQHyperparameters as Hyperparameters
+from hajax.core.off_policy.template import make_algorithm
 from hajax.spec import EnvSpec
 
 DEFAULTS = DuelingSettings(order="simultaneous")

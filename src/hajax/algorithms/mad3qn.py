@@ -6,7 +6,7 @@ import flax.linen as nn
 
 from hajax.algorithms.had3qn import Hyperparameters, had3qn
 from hajax.core.algorithm import Algorithm
-from hajax.core.off_policy_settings import DoubleQSettings
+from hajax.core.off_policy.settings import DoubleQSettings
 from hajax.spec import EnvSpec
 
 DEFAULTS = DoubleQSettings(order="simultaneous", others="policy")

@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from hajax.algorithms.haddpg import Hyperparameters, haddpg
 from hajax.core.algorithm import Algorithm
-from hajax.core.off_policy_settings import DeterministicSettings
+from hajax.core.off_policy.settings import DeterministicSettings
 from hajax.spec import EnvSpec
 
 DEFAULTS = DeterministicSettings(order="simultaneous", others="policy")

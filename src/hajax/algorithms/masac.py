@@ -6,7 +6,7 @@ import flax.linen as nn
 
 from hajax.algorithms.hasac import Hyperparameters, hasac
 from hajax.core.algorithm import Algorithm
-from hajax.core.off_policy_settings import SoftSettings
+from hajax.core.off_policy.settings import SoftSettings
 from hajax.spec import EnvSpec
 
 DEFAULTS = SoftSettings(order="simultaneous", others="policy")

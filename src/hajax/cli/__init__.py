@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from hajax import __version__
-from hajax.cli.errors import Refusal, RunError, hide_echoes, machine_limit, one_of
+from hajax.runs.errors import Refusal, RunError, hide_echoes, machine_limit, one_of
 
 USAGE = """\
 hajax: heterogeneous-agent reinforcement learning in JAX
@@ -39,7 +39,7 @@ COMMANDS = {
     "evaluate": "hajax.cli.evaluate:evaluate",
     "render": "hajax.cli.render:render",
     "plot": "hajax.cli.plot:plot",
-    "export": "hajax.cli.marl_eval:export",
+    "export": "hajax.cli.export:export",
     "list": "hajax.cli.listing:list_everything",
 }
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hajax.cli.errors import Refusal, user_path
-from hajax.cli.settings import checked
+from hajax.runs.errors import Refusal, user_path
+from hajax.runs.settings import checked
 from hajax.validation import nearest
 
 
@@ -64,14 +64,6 @@ def parse_arguments(
         count = "one or more directories" if directories is None else f"{directories} directory"
         raise Refusal(f"{len(found)} directories given to `hajax {command}`; allowed: {count}, as `hajax train` wrote")
     return Arguments(found, values)
-
-
-def run_directory(name: str) -> Path:
-    """A directory that was given to a command, checked to hold a run."""
-    path = user_path(name)
-    if not (path / "config.yaml").is_file():
-        raise Refusal(f"{path} holds no run (no config.yaml); allowed: a directory that `hajax train` wrote")
-    return path
 
 
 def writable(output: str | None, default: Path) -> Path:

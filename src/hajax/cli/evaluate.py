@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from hajax.cli.arguments import Option, parse_arguments, run_directory, typed_options, writable
-from hajax.cli.console import console
-from hajax.cli.errors import refusing
+from hajax.cli.arguments import Option, parse_arguments, typed_options, writable
+from hajax.runs.console import console
+from hajax.runs.errors import refusing
+from hajax.runs.files import run_directory
 
 USAGE = """\
 usage: hajax evaluate DIR [--episodes 100] [--seed K] [--stochastic] [--checkpoint STEP] [--max-steps N] [--output FILE]
@@ -41,8 +42,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         return 0
     import numpy as np
 
-    from hajax.cli.run_directory import summarize_returns
-    from hajax.cli.tables import write_json
+    from hajax.runs.directory import summarize_returns
+    from hajax.runs.tables import write_json
 
     path = run_directory(given.directories[0])
     output = writable(given.values["--output"], path / "evaluation.json")
@@ -74,9 +75,9 @@ def play(path: Path, options: dict[str, Any]) -> tuple[int, tuple[int, ...], dic
     """The step of the checkpoint, the seeds, and results `[num_seeds, episodes]`."""
     import jax
 
-    from hajax.cli.loading import load_run
-    from hajax.cli.machine import check_device, use_compilation_cache
-    from hajax.cli.programs import check_finished, fresh_keys
+    from hajax.runs.loading import load_run
+    from hajax.runs.machine import check_device, use_compilation_cache
+    from hajax.runs.programs import check_finished, fresh_keys
     from hajax.training import make_evaluate
 
     checkpoint = "last" if options["--checkpoint"] is None else options["--checkpoint"]

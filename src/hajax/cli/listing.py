@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from hajax.cli import config
-from hajax.cli.console import console
-from hajax.cli.errors import Refusal
+from hajax.runs import config
+from hajax.runs.console import console
+from hajax.runs.errors import Refusal
 
 TITLES = {"algo": "algorithms", "env": "environments", "preset": "presets"}
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hajax.cli.arguments import Option, parse_arguments
-from hajax.cli.errors import Refusal, user_path
-from hajax.cli.run_files import find_runs, read_run
+from hajax.runs.errors import Refusal, user_path
+from hajax.runs.files import find_runs, read_run
 
 if TYPE_CHECKING:
-    from hajax.cli.run_groups import Panel
+    from hajax.viewing.groups import Panel
 
 SUFFIXES = (".png", ".pdf", ".svg")
 OPTIONS = {"--output": Option("str?", None), "--metric": Option("str?", None)}
@@ -51,8 +51,8 @@ def plot(arguments: Sequence[str]) -> int:
     output = default if given.values["--output"] is None else checked_output(given.values["--output"])
     runs = [read_run(path, metric) for path in find_runs(directories)]
     # These import JAX, which refusals don't need.
-    from hajax.cli.curve import draw_panels
-    from hajax.cli.run_groups import group_runs, make_panels
+    from hajax.viewing.curve import draw_panels
+    from hajax.viewing.groups import group_runs, make_panels
 
     panels = make_panels(group_runs(runs))
     numbers = output.with_suffix(".csv")

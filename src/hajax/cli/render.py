@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hajax.cli.arguments import Option, parse_arguments, run_directory, typed_options, writable
-from hajax.cli.console import console
-from hajax.cli.errors import Refusal, refusing
+from hajax.cli.arguments import Option, parse_arguments, typed_options, writable
+from hajax.runs.console import console
+from hajax.runs.errors import Refusal, refusing
+from hajax.runs.files import run_directory
 
 USAGE = """\
 usage: hajax render DIR [--seed K] [--episodes N] [--stochastic] [--checkpoint STEP] [--max-steps N]
@@ -71,12 +72,12 @@ def render_run(path: Path, options: dict[str, Any]) -> tuple[Path, int]:
     """Writes the animation that the options ask for; where it is, and how many frames it lacks at the end."""
     import jax
 
-    from hajax.cli.film import encoder, render_film
-    from hajax.cli.loading import load_run
-    from hajax.cli.machine import check_device, use_compilation_cache
-    from hajax.cli.programs import fresh_keys
-    from hajax.cli.scenes import check_viewer, drawn, positions, prefer_headless_rendering, viewer
+    from hajax.runs.loading import load_run
+    from hajax.runs.machine import check_device, use_compilation_cache
+    from hajax.runs.programs import fresh_keys
     from hajax.training.recording import record_episode
+    from hajax.viewing.film import encoder, render_film
+    from hajax.viewing.scenes import check_viewer, drawn, positions, prefer_headless_rendering, viewer
 
     output = writable(options["--output"], path / "episode.gif")
     prefer_headless_rendering()

@@ -16,12 +16,12 @@ from typing import Any
 import jax
 from rich.table import Table
 
-from hajax.cli.console import console
-from hajax.cli.machine import slow_jax
-from hajax.cli.memory import memory_warning, shown_bytes
-from hajax.cli.programs import Team
-from hajax.cli.schedule import Schedule
-from hajax.cli.settings import TrainSettings
+from hajax.runs.console import console
+from hajax.runs.machine import slow_jax
+from hajax.runs.memory import memory_warning, shown_bytes
+from hajax.runs.programs import Team
+from hajax.runs.schedule import Schedule
+from hajax.runs.settings import TrainSettings
 from hajax.training.checkpoints import Checkpoint
 
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from hajax.cli import config
-from hajax.cli.errors import Refusal, RunError, machine_limit, shown, user_path
-from hajax.cli.settings import TrainSettings, validate
+from hajax.runs import config
+from hajax.runs.errors import Refusal, RunError, machine_limit, shown, user_path
+from hajax.runs.settings import TrainSettings, validate
 
 # Of a directory's name, in characters: a value, and all of it. File systems allow 255 bytes.
 LONGEST_VALUE, LONGEST_NAME = 40, 120
@@ -35,7 +35,7 @@ def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[
     import hydra
 
     from hajax.cli.report import print_sweep
-    from hajax.cli.run_directory import new_directory
+    from hajax.runs.directory import new_directory
 
     first = check_combinations(overrides)
     out_dir = new_directory("sweep") if first.out_dir is None else user_path(first.out_dir)

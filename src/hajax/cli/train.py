@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from hajax.cli import config
-from hajax.cli.errors import Refusal, refusing
-from hajax.cli.interrupt import raise_if_set, stop_on_interrupt
-from hajax.cli.resume import settings_to_resume
-from hajax.cli.settings import TrainSettings, as_dict, describe, validate
 from hajax.cli.sweep import sweep
+from hajax.runs import config
+from hajax.runs.errors import Refusal, refusing
+from hajax.runs.interrupt import raise_if_set, stop_on_interrupt
+from hajax.runs.resume import settings_to_resume
+from hajax.runs.settings import TrainSettings, as_dict, describe, validate
 
 EXIT_CODES = {"finished": 0, "interrupted": 130, "diverged": 1}
 
@@ -56,15 +56,17 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
     """One run from checked settings: refuses what can't work, then trains and reports; returns the summary."""
     with stop_on_interrupt() as stop:
         # JAX is slow to import, and none of what was refused so far needs it.
-        from hajax.cli.film import check_drawing
-        from hajax.cli.loggers import check_loggers
-        from hajax.cli.machine import check_device, use_compilation_cache
-        from hajax.cli.programs import build
         from hajax.cli.report import print_start, print_summary, printing_warnings
-        from hajax.cli.run_directory import claim, finished_summary, last_checkpoint
-        from hajax.cli.runner import run
-        from hajax.cli.scenes import prefer_headless_rendering
-        from hajax.cli.schedule import make_schedule
+        from hajax.runs.directory import claim, finished_summary, last_checkpoint
+        from hajax.runs.files import read_run
+        from hajax.runs.loggers import check_loggers
+        from hajax.runs.machine import check_device, use_compilation_cache
+        from hajax.runs.programs import build
+        from hajax.runs.runner import run
+        from hajax.runs.schedule import make_schedule
+        from hajax.viewing.curve import draw_curve
+        from hajax.viewing.film import check_drawing
+        from hajax.viewing.scenes import prefer_headless_rendering
 
         raise_if_set(stop)
         check_device()
@@ -96,6 +98,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
                 summary = finished_summary(path, schedule.total_steps)  # nothing is left to do, nor to compile
             if summary is None:
                 summary = run(settings, team, schedule, path, checkpoint, stop)
+                draw_curve(path / "curve.png", read_run(path))
     print_summary(summary, path)
     if drawn and summary["status"] == "finished":
         from hajax.cli.render import render

@@ -17,7 +17,8 @@ from hajax.core.normalization import RunningMoments, normalize_moments
 from hajax.core.settings import TeamSettings
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
-from hajax.nn.networks import LAYER_NORM_MIN_INPUTS, Actor, StdKind, init_params
+from hajax.nn.layers import LAYER_NORM_MIN_INPUTS
+from hajax.nn.networks import Actor, StdKind, init_params
 from hajax.nn.recurrence import GRU, MemoryInput, empty_memory_input
 from hajax.spec import ActionLayout, EnvSpec, Timestep
 

@@ -1,19 +1,12 @@
-"""On-policy data: the rollout as `update` takes it, advantages, and the samples of each group and critic."""
+"""What `update` takes: rollouts, sampled transitions, and one's own data as either."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hajax.core.actors import TeamActors, policy_input
-from hajax.core.advantages import generalized_advantages, standardize
-from hajax.core.critics import ValueFunctions
-from hajax.core.groups import Groups
-from hajax.core.inactive import blank
-from hajax.core.normalization import RunningMoments, ValueStatistics, denormalize_value
-from hajax.nn.recurrence import MemoryInput
 from hajax.spec import EnvSpec
 
 
@@ -122,160 +115,94 @@ def on_policy_batch(
     return batch
 
 
-class Estimates(NamedTuple):
-    """Per step and critic, `[T, E, V]`."""
+class OffPolicyBatch(NamedTuple):
+    """P minibatches of B transitions of up to n steps, as `update` takes them; P is the `policy_delay`.
 
-    value: jax.Array  # in the critic's own (normalized) units
-    advantage: jax.Array  # in reward units, not standardized
-    target: jax.Array  # advantage + value, in reward units
-    active: jax.Array  # bool: the critic's agent (the team: any agent) was active
-
-
-class GroupBatch(NamedTuple):
-    """One group's samples (all groups' with a further leading axis G).
-
-    For policies with memory a sample is a sequence of L steps, `[K, B, L, …]`: first each environment's whole rollout
-    (B = E, L = T), then its chunks.
+    What the agents saw and did at a step, the rewards of that step and of those after it, and where the last of these
+    led *before* any automatic reset. A transition ends where its episode does, so that it may have fewer than n steps;
+    the step that ended the episode, if one did, is then the last.
     """
 
-    observation: jax.Array  # [K, B, O]
-    action_mask: jax.Array | None  # bool [K, B, D, C]; None if the environment masks no actions
-    action: jax.Array  # [K, B, D]
-    log_prob: jax.Array  # [K, B]
-    advantage: jax.Array  # [K, B], standardized over the group's active samples
-    weight: jax.Array  # [K, B], 1 where a real member was active, else 0
-    memory_input: MemoryInput | None = None  # memory [K, B, H] before a sequence, flags [K, B, L]; None: no memory
+    observation: jax.Array  # [P, B, N, O], padded with zeros
+    state: jax.Array  # [P, B, S]
+    active: jax.Array  # bool [P, B, N]: the agent was active when it acted
+    action_mask: jax.Array  # bool [P, B, N, D, C]
+    action: jax.Array  # [P, B, N, D]
+    reward: jax.Array  # [P, B, n, N], 0 beyond `steps`
+    steps: jax.Array  # int [P, B], k from 1 to n
+    terminated: jax.Array  # bool [P, B]: the k-th step ended the episode for good, so that nothing is to come
+    final_observation: jax.Array  # [P, B, N, O]: where the k-th step led
+    final_state: jax.Array  # [P, B, S]
+    final_active: jax.Array  # bool [P, B, N]
+    final_action_mask: jax.Array  # bool [P, B, N, D, C]
 
 
-class CriticBatch(NamedTuple):
-    """One critic's samples (all critics' with a further leading axis G), or sequences as in `GroupBatch`."""
+def off_policy_batch(
+    spec: EnvSpec,
+    *,
+    observation: jax.Array,
+    state: jax.Array,
+    action: jax.Array,
+    reward: jax.Array,
+    final_observation: jax.Array,
+    final_state: jax.Array,
+    steps: jax.Array | None = None,
+    terminated: jax.Array | None = None,
+    action_mask: jax.Array | None = None,
+    active: jax.Array | None = None,
+    final_action_mask: jax.Array | None = None,
+    final_active: jax.Array | None = None,
+) -> OffPolicyBatch:
+    """One's own transitions as `update` takes them, checked against the specification.
 
-    inputs: jax.Array  # [K, B, S]
-    old_value: jax.Array  # [K, B], in the critic's units
-    target: jax.Array  # [K, B], in reward units
-    weight: jax.Array  # [K, B]
-    memory_input: MemoryInput | None = None  # as of `GroupBatch`
+    The fields are those of `OffPolicyBatch`. What is left out has its usual value: all n steps count, none ends the
+    episode, every choice is available, every agent active. The `reward` is `[P, B, n]`, the team's, if the
+    specification says `reward="team"`, else `[P, B, n, N]`, each agent's own.
 
-
-def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
-    """`[T, E, N, …]` as samples of every group, `[G, K, T·E, …]`, or as sequences, `[G, K, E, T, …]`."""
-    x = groups.gather(x, axis=2)
-    return x.swapaxes(2, 3) if sequences else x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], *x.shape[4:])
-
-
-def sample_weight(groups: Groups, active: jax.Array, dtype: Any) -> jax.Array:
-    """1 where a real member of a group was active, else 0, from samples `active` `[G, K, …]`."""
-    members = groups.member_mask[(..., *[None] * (active.ndim - 2))]
-    return (active & members).astype(dtype)
-
-
-Sequences = TypeVar("Sequences", GroupBatch, CriticBatch)
-
-
-def in_chunks(samples: Sequences, memory: jax.Array, length: int) -> Sequences:
-    """One group's sequences `[K, E, T, …]` cut into chunks `[K, E · T/L, L, …]` of `length` L, for truncated
-    back-propagation through time.
-
-    Each begins with the memory that the sequence had there, of which `memory` `[K, E, T, H]` tells after every step.
-
-    Raises ValueError if T is not divisible by L.
+    Raises:
+        ValueError: an array has another shape than the specification asks for, or there are action masks though it
+            says that there are none.
     """
-    memory_input = samples.memory_input
-    assert memory_input is not None
-    steps = memory_input.first.shape[-1]
-    if steps % length:
-        raise ValueError(f"chunk_length={length}; allowed: a divisor of the {steps} steps of the rollout")
-    if steps == length:
-        return samples
-
-    def cut(x):
-        return x.reshape(x.shape[0], x.shape[1] * steps // length, length, *x.shape[3:])
-
-    before = jnp.concatenate([memory_input.memory[:, :, None], memory[:, :, length - 1 : -1 : length]], axis=2)
-    memory_input = MemoryInput(
-        before.reshape(before.shape[0], -1, before.shape[-1]), cut(memory_input.first), cut(memory_input.active)
-    )
-    return jax.tree.map(cut, samples._replace(memory_input=None))._replace(memory_input=memory_input)
-
-
-def estimate(
-    critics: ValueFunctions,
-    params: Any,
-    moments: RunningMoments | None,
-    statistics: ValueStatistics | None,
-    batch: OnPolicyBatch,
-    discount: float | jax.Array,
-    gae_lambda: float | jax.Array,
-) -> Estimates:
-    """Values by the critics as they are, and from them GAE advantages and value targets."""
-
-    def in_reward_units(value):
-        if statistics is None:
-            return value
-        per_value = jax.tree.map(lambda x: x[jnp.array(critics.groups.assignment)], statistics)
-        return denormalize_value(per_value, value)
-
-    value, final_value = critics.of_rollout(params, moments, batch)
-    final_value = critics.fill_inactive(in_reward_units(final_value), batch.final_active)
-    baseline = critics.fill_inactive(in_reward_units(value), batch.active)
-    advantage = generalized_advantages(
-        reward=batch.reward[..., : value.shape[-1]],
-        value=baseline,
-        next_value=final_value,
-        terminated=jnp.broadcast_to(batch.terminated[..., None], value.shape),
-        truncated=jnp.broadcast_to(batch.truncated[..., None], value.shape),
-        discount=discount,
-        gae_lambda=critics.bootstrapped(gae_lambda, batch.final_active),
-    )
-    active = critics.active(batch.active)
-    return Estimates(value, advantage, advantage + baseline, active)
-
-
-def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> GroupBatch:
-    """The policy's samples of every group, `[G, K, B, …]`, with standardized advantages."""
-    groups = actors.groups
-
-    def grouped(x):
-        return as_samples(groups, x, sequences=actors.gru is not None)
-
-    advantage = grouped(jnp.broadcast_to(estimates.advantage, batch.log_prob.shape))
-    weight = sample_weight(groups, grouped(batch.active), advantage.dtype)
-    memory_input = None
-    if actors.gru is not None:
-        wanted = (*batch.log_prob.shape[1:], actors.gru.size)
-        given = jnp.asarray(batch.memory).shape
-        if given != wanted:
-            raise ValueError(f"memory has shape {given}; allowed: {wanted}, before step 0")
-        first = grouped(jnp.broadcast_to(batch.first[..., None], batch.active.shape))
-        memory_input = MemoryInput(groups.gather(batch.memory, axis=1), first, weight > 0)
-    return GroupBatch(
-        observation=blank(grouped(policy_input(actors.spec, batch.observation, actors.agent_id)), weight),
-        action_mask=grouped(batch.action_mask) if actors.spec.masks_actions else None,
-        action=blank(grouped(batch.action), weight),
-        log_prob=blank(grouped(batch.log_prob), weight),
-        advantage=blank(jax.vmap(standardize)(advantage, weight), weight),
-        weight=weight,
-        memory_input=memory_input,
-    )
-
-
-def critic_batches(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Estimates) -> CriticBatch:
-    """The critics' samples, `[G, K, B, …]`."""
-
-    groups = critics.groups
-
-    def grouped(x):
-        return as_samples(groups, x, sequences=critics.gru is not None)
-
-    weight = sample_weight(groups, grouped(estimates.active), estimates.value.dtype)
-    memory_input = None
-    if critics.gru is not None:
-        first = grouped(jnp.broadcast_to(batch.first[..., None], estimates.active.shape))
-        memory_input = MemoryInput(jnp.zeros((*weight.shape[:3], critics.gru.size), weight.dtype), first, weight > 0)
-    return CriticBatch(
-        inputs=blank(grouped(critics.inputs(batch.observation, batch.state)), weight),
-        old_value=blank(grouped(estimates.value), weight),
-        target=blank(grouped(estimates.target), weight),
-        weight=weight,
-        memory_input=memory_input,
+    if observation.ndim != 4:
+        raise ValueError(f"observation has shape {observation.shape}; allowed: [P, B, N, O]")
+    rows = observation.shape[:2]
+    agents = (*rows, spec.num_agents)
+    choices = (*agents, *spec.action_layout.choices.shape[1:])
+    shown = (*agents, spec.observation_size)
+    if spec.reward == "team" and reward.ndim == 3:
+        reward = jnp.broadcast_to(reward[..., None], (*reward.shape, spec.num_agents))
+    given = {
+        "observation": (observation, shown),
+        "state": (state, (*rows, *spec.state_shape)),
+        "action": (action, (*agents, spec.num_components)),
+        "reward": (reward, (*rows, *reward.shape[2:3], spec.num_agents)),
+        "final_observation": (final_observation, shown),
+        "final_state": (final_state, (*rows, *spec.state_shape)),
+        "steps": (steps, rows),
+        "terminated": (terminated, rows),
+        "action_mask": (action_mask, choices),
+        "active": (active, agents),
+        "final_action_mask": (final_action_mask, choices),
+        "final_active": (final_active, agents),
+    }
+    for name, (array, shape) in given.items():
+        if array is not None and array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}; allowed: {shape}, as {spec.name} says")
+    for name in ("action_mask", "final_action_mask"):
+        if given[name][0] is not None and not spec.masks_actions:
+            raise ValueError(f"{name} is given, but {spec.name} has masks_actions=False; allowed: None")
+    everything = jnp.broadcast_to(jnp.asarray(spec.action_layout.choices), choices)
+    return OffPolicyBatch(
+        observation=observation,
+        state=state,
+        active=jnp.ones(agents, bool) if active is None else active,
+        action_mask=everything if action_mask is None else action_mask,
+        action=action,
+        reward=reward,
+        steps=jnp.full(rows, reward.shape[2]) if steps is None else steps,
+        terminated=jnp.zeros(rows, bool) if terminated is None else terminated,
+        final_observation=final_observation,
+        final_state=final_state,
+        final_active=jnp.ones(agents, bool) if final_active is None else final_active,
+        final_action_mask=everything if final_action_mask is None else final_action_mask,
     )

@@ -1,4 +1,4 @@
-"""The critic's loss, as a function of arrays: no network, no optimizer."""
+"""Means over samples, and the loss of state-value critics, as functions of arrays."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import jax.numpy as jnp
 import optax
 
 VALUE_LOSSES = ("huber", "squared")
+
+
+def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """Σ w·x / Σ w over all axes; 0 where nothing has weight."""
+    total = weight.sum()
+    return jnp.sum(jnp.where(weight > 0, x, 0) * weight) / jnp.where(total > 0, total, 1)
 
 
 def value_error(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hajax.core.advantages import weighted_mean
+from hajax.core.losses import weighted_mean
 from hajax.core.optimization import Learner, adam_step, init_learner, plain_step, train_epochs
 from hajax.core.settings import (
     AdaptiveHyperparameters,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hajax.core.advantages import weighted_mean
+from hajax.core.losses import weighted_mean
 
 
 class ValueStatistics(NamedTuple):

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from hajax.core.algorithm import Algorithm
+from hajax.core.batches import OffPolicyBatch
 from hajax.core.groups import Groups
 from hajax.core.inactive import ignoring_inactive
 from hajax.core.normalization import RunningMoments, init_moments, normalize_moments, update_moments
-from hajax.core.transitions import OffPolicyBatch
 from hajax.spec import Timestep
 
 

@@ -19,7 +19,7 @@ from flax import struct
 
 from hajax.core.losses import VALUE_LOSSES
 from hajax.core.sequential import ORDERS
-from hajax.nn.networks import ACTIVATIONS, LAYER_NORM_MIN_INPUTS, MLP
+from hajax.nn.layers import ACTIVATIONS, LAYER_NORM_MIN_INPUTS, MLP
 from hajax.nn.recurrence import MEMORIES
 from hajax.nn.torsos import check_torso
 from hajax.spec import RewardKind

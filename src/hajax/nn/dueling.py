@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from hajax.nn.initializers import orthogonal
-from hajax.nn.networks import MLP, apply_torso, dense
+from hajax.nn.layers import MLP, dense
+from hajax.nn.networks import apply_torso
 
 
 class Dueling(nn.Module):

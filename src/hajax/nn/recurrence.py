@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hajax.nn.initializers import orthogonal
-from hajax.nn.networks import MaskedLayerNorm, dense
+from hajax.nn.layers import MaskedLayerNorm, dense
 
 MEMORIES = ("none", "gru")
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hajax.core.transitions import OffPolicyBatch
+from hajax.core.batches import OffPolicyBatch
 from hajax.envs.base import concatenate_observations
 from hajax.spec import EnvSpec, FinalStep, Timestep
 

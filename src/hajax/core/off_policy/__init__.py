@@ -1,0 +1,1 @@
+"""What only off-policy algorithms need."""

@@ -1,0 +1,245 @@
+"""Double Q-learning for teams: every agent's own values, regressed on a joint critic or on targets of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hajax.core.actors import policy_torso
+from hajax.core.algorithm import Algorithm
+from hajax.core.batches import OffPolicyBatch
+from hajax.core.groups import make_groups
+from hajax.core.inactive import blank
+from hajax.core.losses import weighted_mean
+from hajax.core.neighborhoods import unrestricted
+from hajax.core.off_policy import template
+from hajax.core.off_policy.choices import MOST_CHOICES, MOST_JOINT_CHOICES, TeamChoices, unlisted
+from hajax.core.off_policy.joint_critics import discounted
+from hajax.core.off_policy.joint_sequence import GroupObjective, GroupSamples, Info, group_samples
+from hajax.core.off_policy.own_values import OwnValues, ValueTables, best, make_dueling
+from hajax.core.off_policy.settings import DoubleQHyperparameters, DoubleQSettings, DuelingSettings
+from hajax.core.off_policy.template import ObjectiveOfGroup, OffPolicyState, Parts
+from hajax.nn.dueling import Dueling, action_values
+from hajax.nn.networks import init_params
+from hajax.spec import EnvSpec, Timestep
+
+
+@dataclasses.dataclass(frozen=True)
+class JointValues:
+    """Static description of the critic: a dueling network from the state to the values of all J joint choices.
+
+    Parameters are stacked `[1, 1, …]`, one critic of one copy. The numbers of a team's choices, `[N, B, 1]`, are its
+    joint action.
+    """
+
+    spec: EnvSpec
+    choices: TeamChoices
+    module: Dueling
+
+    def init(self, key: jax.Array) -> Any:
+        params = init_params(self.module, key, jnp.zeros(self.spec.state_size))
+        return jax.tree.map(lambda x: x[None, None], params)
+
+    def table(self, params: Any, state: jax.Array) -> jax.Array:
+        """Q(s, ·) `[B, J]`."""
+        return action_values(self.module, params, state)
+
+    def value(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
+        """Q(s, a) `[B]`."""
+        number = self.choices.joint(joint[..., 0])
+        return jnp.take_along_axis(self.table(params, state), number[:, None], -1, mode="clip")[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressionObjective(GroupObjective):
+    """−E[mean over a of (q(o, a) − target)²] of one group's own values."""
+
+    own: OwnValues
+    tables: ValueTables
+    target: jax.Array  # [K, B, M]
+    available: jax.Array  # bool [K, B, M]
+
+    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: GroupSamples) -> tuple[jax.Array, Info]:
+        values = self.own.values(params, self.tables, samples.observation)
+        error = jnp.mean(jnp.square(self.target - values), -1, where=self.available)
+        loss = weighted_mean(error, samples.weight)
+        return loss, {"policy_loss": loss}
+
+
+@dataclasses.dataclass(frozen=True)
+class GreedyParts(Parts):
+    """Policies that take the best of their own values, and while exploring any choice with probability ε."""
+
+    policies: OwnValues
+    settings: DuelingSettings
+    neighborhood = unrestricted
+
+    @property
+    def choices(self) -> TeamChoices:
+        return self.policies.choices
+
+    def act(self, key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool) -> Any:
+        params = state.actors.params
+        if deterministic:
+            index = self.policies.greedy(params, timestep.observation, timestep.action_mask)
+        else:
+            index = self.policies.epsilon_greedy(key, params, state.hyperparameters.epsilon, timestep)
+        return self.choices.action(index), memory
+
+    def joint(self, batch: OffPolicyBatch) -> jax.Array:
+        """The indices of the agents' choices, `[…, N, 1]`."""
+        return blank(self.choices.number(batch.action), batch.active)[..., None]
+
+    def actions(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
+        index = self.policies.greedy(state.actors.params, minibatch.observation, minibatch.action_mask)
+        return blank(index, minibatch.active)[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class DoubleQParts(GreedyParts):
+    """See `double_q_learning`."""
+
+    critics: JointValues
+
+    def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
+        """Q′(s′, a′) `[1, B]`."""
+        index = self.policies.greedy(state.actors.params, minibatch.final_observation, minibatch.final_action_mask)
+        joint = blank(index, minibatch.final_active)
+        params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
+        return self.critics.value(params, minibatch.final_state, joint.T[..., None])[None]
+
+    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
+        table = self.critics.table(jax.tree.map(lambda x: x[0, 0], state.critics.params), minibatch.state)
+        of_member = jax.vmap(self.choices.along, in_axes=(None, None, 0))
+        common = self.common(state)
+
+        def of_group(tables: ValueTables, joint: jax.Array, samples: GroupSamples) -> RegressionObjective:
+            target = of_member(table, joint[..., 0], samples.slot)  # [K, B, M]
+            available = jnp.broadcast_to(self.policies.available(tables, samples.action_mask), target.shape)
+            return RegressionObjective(**common, own=self.policies, tables=tables, target=target, available=available)
+
+        return of_group
+
+    def new_actions(
+        self, key: jax.Array, objective: RegressionObjective, params: Any, samples: GroupSamples
+    ) -> tuple[jax.Array, Info]:
+        values = self.policies.values(params, objective.tables, samples.observation)
+        return best(values, objective.available)[..., None], {}
+
+
+@dataclasses.dataclass(frozen=True)
+class IndependentObjective(GroupObjective):
+    """−E[(y − q(o, a))²] of one group's own values, at the choices that were taken."""
+
+    own: OwnValues
+    tables: ValueTables
+
+    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: GroupSamples) -> tuple[jax.Array, Info]:
+        target, taken = samples.extra
+        values = self.own.values(params, self.tables, samples.observation)
+        value = jnp.take_along_axis(values, taken, -1)[..., 0]
+        loss = weighted_mean(jnp.square(target - value), samples.weight)
+        return loss, {"value_loss": loss, "value": weighted_mean(value, samples.weight)}
+
+
+@dataclasses.dataclass(frozen=True)
+class IndependentParts(GreedyParts):
+    """See `algorithms/id3qn.py`: every agent learns from targets of its own, and there are no critics."""
+
+    critics = None
+    has_target_actors = True
+
+    def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
+        """q′ⁱ(o′ⁱ, argmax qⁱ) `[N, B]`; the key is not used."""
+        own, active = self.policies, minibatch.final_active
+        chosen = own.greedy(state.actors.params, minibatch.final_observation, minibatch.final_action_mask)
+        values = own.team_values(state.target_actors, minibatch.final_observation)
+        value = jnp.take_along_axis(values, chosen[..., None], -1)[..., 0]  # [B, N]
+        if own.spec.reward == "team":
+            mean = jax.vmap(weighted_mean)(value, active.astype(value.dtype))[:, None]
+            return jnp.where(active, value, mean).T
+        return jnp.where(active, value, 0).T
+
+    def first_joint(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
+        return self.joint(minibatch)  # which no agent's objective looks at
+
+    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> GroupSamples:
+        """With the targets `[G, K, B]` and the indices `[G, K, B, 1]` of the choices that were taken."""
+        groups = self.policies.groups
+        value = self.target_values(state, jax.random.key(0), minibatch)
+        target = discounted(minibatch, value, state.hyperparameters.discount)
+        taken = groups.gather(self.choices.number(minibatch.action), axis=1)[..., None]
+        return group_samples(self.policies, minibatch)._replace(extra=(groups.gather(target, axis=0), taken))
+
+    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
+        common = self.common(state)
+        return lambda tables, joint, samples: IndependentObjective(**common, own=self.policies, tables=tables)
+
+    def new_actions(
+        self, key: jax.Array, objective: IndependentObjective, params: Any, samples: GroupSamples
+    ) -> tuple[jax.Array, Info]:
+        return samples.extra[1], {}  # all update simultaneously: no agent sees them
+
+
+def double_q_learning(
+    name: str,
+    spec: EnvSpec,
+    settings: DoubleQSettings,
+    hyperparameters: DoubleQHyperparameters,
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+) -> Algorithm:
+    """The algorithm for a team whose joint choices are few enough for a value each.
+
+    The joint critic regresses on the double-Q target: the agents' own values say what they would do, the critic's
+    target what that is worth,
+
+        y = Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) Q′(s′, a′),   a′ⁱ = argmax_a qⁱ(o′ⁱ, a),
+
+    with target φ′ ← τ φ + (1 − τ) φ′. Agents update one after another, in the settings' order, by `epochs` gradient
+    steps. Agent i_m regresses its own values of all its choices on the critic's,
+
+        E[mean over a of (q^{i_m}(o^{i_m}, a) − Q(s, a_new^{i_1:m-1}, a, a^{i_m+1:n}))²],
+
+    in which the agents before it already take their new best choices, and those after it their current best
+    (`others="policy"`) or the replay's (`others="replay"`). What cannot be seen averages out, so that the best of its
+    own values is its best reply given what it sees. Choices that are not available have no part in any of this.
+
+    Args:
+      name: what the algorithm calls itself, in results and errors.
+      spec: the environment's specification; all actions are discrete.
+      settings, hyperparameters: the static settings, and the default hyperparameters, which `init` may replace.
+      actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (the critic: the state, `[…, S]`)
+        to features `[…, H]`; see `core.haml.haml`.
+
+    Raises:
+      ValueError: a hyperparameter is out of range, an agent has a Box or too many choices, the team has too many joint
+        choices, agents cannot share parameters, the reward is of the wrong kind, or every agent has a state of its own.
+    """
+    template.check_spec(name, spec, per_agent_critics=False)
+    choices = team_choices(name, spec)
+    if choices.num_joint > MOST_JOINT_CHOICES:
+        counts = " x ".join(map(str, choices.counts))
+        raise ValueError(
+            f"{name} has a value for each of the team's {counts} = {choices.num_joint} joint choices; allowed: at most "
+            f"{MOST_JOINT_CHOICES} (algo=id3qn has none)"
+        )
+    own = OwnValues(spec, make_groups(spec, settings.sharing), choices, policy_torso(spec, settings, actor), settings)
+    critic = settings.torso("critic", critic, spec.state_size)
+    critics = JointValues(spec, choices, make_dueling(settings, critic, choices.num_joint))
+    return template.make_algorithm(name, DoubleQParts(own, settings, critics), hyperparameters)
+
+
+def team_choices(name: str, spec: EnvSpec) -> TeamChoices:
+    """The team's choices; ValueError if they do not suit an algorithm with values for all of them."""
+    if reason := unlisted(spec, range(spec.num_agents)):
+        raise ValueError(
+            f"{name} has a value for every choice of an agent, but {reason}; allowed: discrete actions, at most "
+            f"{MOST_CHOICES} joint choices of an agent"
+        )
+    return TeamChoices(spec)

@@ -1,0 +1,144 @@
+"""Action-value critics on the state and the joint action: one for the team, or one per agent; single or twin.
+
+And the regression that fits critics of any kind to their targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.core.batches import OffPolicyBatch
+from hajax.core.off_policy.joint_actions import JointActions
+from hajax.core.optimization import Learner, adam_step
+from hajax.nn.networks import Critic, init_params
+from hajax.spec import EnvSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionValues:
+    """Static description of V critics of `copies` networks each: V = 1 for the team's reward, V = N for agents' own.
+
+    Parameters are stacked `[V, copies, …]`. Every network sees the state and the actions of all agents.
+    """
+
+    spec: EnvSpec
+    actions: JointActions
+    torso: nn.Module
+    per_agent: bool
+    copies: int
+
+    @functools.cached_property
+    def module(self) -> Critic:
+        return Critic(self.torso)
+
+    @property
+    def num_critics(self) -> int:
+        """V."""
+        return self.spec.num_agents if self.per_agent else 1
+
+    @property
+    def input_size(self) -> int:
+        return self.spec.state_size + self.actions.size
+
+    def init(self, key: jax.Array) -> Any:
+        """Parameters stacked `[V, copies, …]`, each network from a key of its own."""
+        keys = jax.random.split(key, (self.num_critics, self.copies))
+        init = functools.partial(init_params, self.module)
+        return jax.vmap(jax.vmap(init, in_axes=(0, None)), in_axes=(0, None))(keys, jnp.zeros(self.input_size))
+
+    def value(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
+        """One network's values `[…]` of states `[…, S]` and joint actions `[N, …, F]`."""
+        x = jnp.concatenate([state, self.actions.flat(joint).astype(state.dtype)], -1)
+        return self.module.apply({"params": params}, x)[0]
+
+    def values(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
+        """All networks' values, `[V, copies, …]`."""
+        of_copies = jax.vmap(self.value, in_axes=(0, None, None))
+        return jax.vmap(of_copies, in_axes=(0, None, None))(params, state, joint)
+
+
+class Critics(Protocol):
+    """Networks on the state and the joint action, all of one shape."""
+
+    def value(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
+        """One network's values `[B]` of states `[B, S]` and joint actions `[N, B, F]`."""
+
+
+def check_minibatches(policy_delay: int, batch: OffPolicyBatch) -> None:
+    """Raises ValueError unless the batch has a minibatch for every critic step of an update."""
+    found = batch.observation.shape[0]
+    if found != policy_delay:
+        raise ValueError(
+            f"batch of {found} minibatches [P, B, …]; allowed with policy_delay={policy_delay}: {policy_delay}"
+        )
+
+
+def regress(
+    critics: Critics,
+    learners: Learner,
+    state: jax.Array,
+    joint: jax.Array,
+    target: jax.Array,
+    learning_rate: jax.Array,
+    hyperparameters: Any,
+) -> tuple[Learner, dict[str, jax.Array]]:
+    """One Adam step of every network on mean (y − Q(s, a))², for states `[B, S]`, actions `[N, B, F]`, y `[V, B]`."""
+
+    def step(learner, target):
+        def loss(params):
+            value = critics.value(params, state, joint)
+            return jnp.mean(jnp.square(target - value)), value.mean()
+
+        (value_loss, value), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
+        learner, norm = adam_step(
+            learner, gradient, learning_rate, hyperparameters.max_grad_norm, hyperparameters.adam_eps
+        )
+        return learner, {"value_loss": value_loss, "value": value, "critic_grad_norm": norm}
+
+    return jax.vmap(jax.vmap(step, in_axes=(0, None)))(learners, target)
+
+
+def fit_critics(
+    critics: Critics,
+    learners: Learner,
+    batch: OffPolicyBatch,
+    taken: jax.Array,
+    target_values: Callable[[jax.Array, OffPolicyBatch], jax.Array],
+    keys: jax.Array,
+    learning_rate: jax.Array,
+    hyperparameters: Any,
+) -> tuple[Learner, dict[str, jax.Array]]:
+    """A step of every network on each minibatch, one after another: to Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) · value.
+
+    Args:
+      taken: the joint actions of the minibatches, `[P, N, B, F]`.
+      target_values: `(key, minibatch) -> [V, B]`, the values of where the transitions led.
+      keys: one per minibatch, `[P]`.
+    """
+
+    def step(learners: Learner, inputs):
+        key, minibatch, taken = inputs
+        target = discounted(minibatch, target_values(key, minibatch), hyperparameters.discount)
+        return regress(critics, learners, minibatch.state, taken, target, learning_rate, hyperparameters)
+
+    learners, info = lax.scan(step, learners, (keys, batch, taken))
+    return learners, {name: x.mean() for name, x in info.items()}
+
+
+def discounted(batch: OffPolicyBatch, value: jax.Array, discount: float | jax.Array) -> jax.Array:
+    """The n-step targets Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) · `value`, `[V, B]`, of one minibatch `[B, …]`.
+
+    `value` `[V, B]` is of where the k-th step led. V = N takes each agent's own reward, V = 1 the team's, which every
+    agent has been given.
+    """
+    powers = jnp.power(discount, jnp.arange(batch.reward.shape[-2]))
+    reward = jnp.einsum("bkv,k->vb", batch.reward[..., : len(value)], powers)
+    return reward + jnp.power(discount, batch.steps) * jnp.where(batch.terminated, 0, value)

@@ -1,0 +1,170 @@
+"""Sequential policy improvement with the joint action, the core of every off-policy heterogeneous-agent algorithm.
+
+The carry of the sequential update is the joint action. Agent i_m ascends a joint critic in which the agents before it
+already act by their *new* policies (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Eq. 7),
+
+    E[Q(s, a^{i_1:m-1}_new, a^{i_m}, a^{i_m+1:n})],
+
+and its own new action then replaces the old one for the agents after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.core.actors import GroupTables, TeamActors, policy_input
+from hajax.core.batches import OffPolicyBatch
+from hajax.core.groups import Groups
+from hajax.core.inactive import blank
+from hajax.core.losses import weighted_mean
+from hajax.core.off_policy.joint_critics import ActionValues
+from hajax.core.optimization import Learner
+from hajax.core.sequential import draw_permutation, sequential_update
+from hajax.nn.distributions import ActionParameters
+from hajax.spec import EnvSpec
+
+Info = dict[str, jax.Array]
+
+
+class GroupSamples(NamedTuple):
+    """One group's part of a minibatch, `[K, B, …]` each (with all groups in front: `[G, K, B, …]`)."""
+
+    observation: jax.Array  # [K, B, O]
+    action_mask: jax.Array | None  # bool [K, B, D, C]; None if the environment has none
+    weight: jax.Array  # [K, B]: 1 where a member was active, else 0
+    slot: jax.Array  # int [K]: each member's row in the joint action; N, which is none, for padding
+    extra: Any = None  # what else the objective needs, a tree of [G, …]
+
+
+class Policies(Protocol):
+    """The team's policies, in groups: `TeamActors`, or the agents' `OwnValues`."""
+
+    @property
+    def spec(self) -> EnvSpec: ...
+    @property
+    def groups(self) -> Groups: ...
+    @property
+    def agent_id(self) -> bool: ...
+    @property
+    def tables(self) -> Any:
+        """What padding means for each group, `[G, …]`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupActor:
+    """One group's actor as a function of its parameters and samples."""
+
+    actors: TeamActors
+    tables: GroupTables
+
+    def distribution(self, params: Any, samples: GroupSamples) -> ActionParameters:
+        """The parameters of the group's actions, `[K, B, …]`."""
+        return self.actors.distribution(params, self.tables, None, samples.observation, samples.action_mask)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupObjective:
+    """One group's objective on a minibatch: the base of the off-policy `Objective`s (`core/neighborhoods.py`)."""
+
+    settings: Any
+    hyperparameters: Any
+    learning_rate: Any
+    minibatches: ClassVar[int] = 1
+
+    def samples_of(self, params: Any, samples: GroupSamples) -> GroupSamples:
+        return samples
+
+
+def group_samples(policies: Policies, batch: OffPolicyBatch) -> GroupSamples:
+    """The samples of all groups, from a minibatch `[B, …]`."""
+    groups, spec = policies.groups, policies.spec
+    observation = groups.gather(policy_input(spec, batch.observation, policies.agent_id), axis=1)
+    active = groups.gather(batch.active, axis=1) & jnp.asarray(groups.member_mask)[..., None]
+    return GroupSamples(
+        observation=observation,
+        action_mask=groups.gather(batch.action_mask, axis=1) if spec.masks_actions else None,
+        weight=active.astype(observation.dtype),
+        slot=jnp.where(groups.member_mask, groups.members, spec.num_agents),
+    )
+
+
+def replaced(joint: jax.Array, slot: jax.Array, own: jax.Array) -> jax.Array:
+    """The joint action `[N, B, F]` with a group's own features `[K, B, F]` in its members' rows."""
+    return joint.at[slot].set(own.astype(joint.dtype), mode="drop")
+
+
+Improve = Callable[[jax.Array, Any, Learner, GroupSamples, jax.Array], tuple[Learner, jax.Array, Info]]
+
+
+def improve_in_sequence(
+    key: jax.Array,
+    policies: Policies,
+    order: str,
+    learners: Learner,
+    samples: GroupSamples,
+    joint: jax.Array,
+    improve: Improve,
+) -> tuple[Learner, Info]:
+    """Improves every group's policy once, in `order`; its new actions replace the old ones for the groups after it.
+
+    Inactive agents have no actions: their rows of the joint action are zeros, before and after.
+
+    Args:
+      key: drawn from for the permutation and by `improve`.
+      order: `random`, `fixed`, or `simultaneous` (every group sees `joint` as it was).
+      learners: stacked `[G, …]`.
+      samples: of all groups, `[G, K, B, …]`.
+      joint: `[N, B, F]`, the joint action that the first group sees.
+      improve: `(key, tables, learner, samples, joint) -> (learner, features, info)`, one group's whole improvement,
+        given its tables of `policies.tables`, and the features `[K, B, F]` of what its new policy does.
+
+    Returns:
+      The new learners, and the groups' info stacked `[G]`.
+    """
+    order_key, improve_key = jax.random.split(key)
+    num_groups = policies.groups.num_groups
+
+    def update_group(learner, inputs, joint):
+        key, tables, samples = inputs
+        learner, features, info = improve(key, tables, learner, samples, joint)
+        return learner, replaced(joint, samples.slot, blank(features, samples.weight)), info
+
+    learners, _, info = sequential_update(
+        update_group,
+        draw_permutation(order_key, num_groups, order),
+        learners,
+        (jax.random.split(improve_key, num_groups), policies.tables, samples),
+        joint,
+    )
+    return learners, info
+
+
+def score(
+    critics: ActionValues, params: Any, state: jax.Array, joint: jax.Array, samples: GroupSamples, own: jax.Array
+) -> jax.Array:
+    """The mean over samples of the critics' values of a group's own actions `[K, B, F]` in the joint action.
+
+    The team's critic evaluates all members' actions together. With a critic per agent, each evaluates its own agent's
+    action beside the current policies' actions of the other members: no agent learns from another's reward.
+
+    Args:
+      params: one network's per critic, `[V, …]`.
+      samples: samples at which no member was active do not count.
+    """
+    own = blank(own, samples.weight)
+    if not critics.per_agent:
+        value = critics.value(jax.tree.map(lambda x: x[0], params), state, replaced(joint, samples.slot, own))
+        return weighted_mean(value, samples.weight.max(0))
+    others = replaced(joint, samples.slot, lax.stop_gradient(own))
+
+    def of_member(slot, own):
+        critic = jax.tree.map(lambda x: jnp.take(x, slot, axis=0, mode="clip"), params)
+        return critics.value(critic, state, others.at[slot].set(own, mode="drop"))
+
+    return weighted_mean(jax.vmap(of_member)(samples.slot, own), samples.weight)

@@ -1,0 +1,226 @@
+"""The off-policy template: critics fitted to targets, then policies improved one after another on a joint critic.
+
+An algorithm is its `Parts`: policies, critics with the values that they bootstrap from, an objective per group, and a
+neighborhood in which each group improves it. See `deterministic.py`, `mehaml.py`, `double_q.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.core.algorithm import Algorithm
+from hajax.core.batches import OffPolicyBatch
+from hajax.core.neighborhoods import Objective
+from hajax.core.observation_moments import ObservationMoments, with_running_moments
+from hajax.core.off_policy.joint_critics import check_minibatches, fit_critics
+from hajax.core.off_policy.joint_sequence import GroupSamples, Info, group_samples, improve_in_sequence
+from hajax.core.optimization import Learner, actor_rate, decayed, init_learner, polyak_average
+from hajax.core.settings import as_arrays
+from hajax.spec import EnvSpec, Timestep
+
+
+class OffPolicyState(NamedTuple):
+    """All that the next update needs. `hyperparameters` are numbers inside the state, so a sweep is a `vmap`."""
+
+    actors: Learner  # stacked [G, …]
+    critics: Any  # a `Learner`, stacked [V, copies, …]; `None` if there are none
+    target_actors: Any  # parameters, stacked [G, …]; `None` if targets use the actors themselves
+    target_critics: Any  # parameters, stacked [V, copies, …]; `None` if there are none
+    updates: jax.Array  # int []: updates done so far
+    hyperparameters: Any
+    temperatures: Learner | None = None  # log α of every agent, [N], if it adapts
+    moments: ObservationMoments | None = None  # if observations are normalized
+
+
+# From a group's own tables (of `policies.tables`), the joint action [N, B, F] that it sees, and its samples.
+ObjectiveOfGroup = Callable[[Any, jax.Array, GroupSamples], Objective]
+
+
+class Parts(ABC):
+    """What makes an off-policy algorithm. Subclasses are frozen dataclasses; a `minibatch` has rows `[B, …]`."""
+
+    policies: Any  # `Policies`: the team's actors, or the agents' own values
+    critics: Any  # `Critics`; `None` if there are none
+    settings: Any
+    neighborhood: Any  # a `Neighborhood`
+    has_target_actors: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False  # whether `actions` samples, and so needs a key
+
+    def check(self, hyperparameters: Any) -> None:
+        """Raises ValueError unless the hyperparameters suit the settings."""
+        hyperparameters.validate()
+
+    def init_memory(self, batch_shape: tuple[int, ...]) -> Any:
+        """The initial memory of acting, such as exploration noise."""
+        return ()
+
+    @abstractmethod
+    def act(self, key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool) -> Any:
+        """`(action, memory)`, see `Algorithm.act`."""
+
+    def common(self, state: OffPolicyState) -> dict[str, Any]:
+        """The first fields of every `GroupObjective`."""
+        return {
+            "settings": self.settings,
+            "hyperparameters": state.hyperparameters,
+            "learning_rate": actor_rate(state),
+        }
+
+    def init_temperatures(self, hyperparameters: Any) -> Learner | None:
+        """The learner of the policies' temperatures, if they have any that adapt."""
+        return None
+
+    @abstractmethod
+    def joint(self, batch: OffPolicyBatch) -> jax.Array:
+        """The batch's own joint actions as critics see them, `[…, N, F]`, zeros for inactive agents."""
+
+    @abstractmethod
+    def actions(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
+        """Joint actions `[B, N, F]` of the current policies, in the same form."""
+
+    def first_joint(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
+        """The joint actions `[B, N, F]` that the first group sees: the replay's or the current policies'."""
+        if self.settings.others == "replay":
+            return self.joint(minibatch)
+        return self.actions(key, state, minibatch)
+
+    @abstractmethod
+    def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
+        """The values `[V, B]` of the transitions' final states, from which targets bootstrap."""
+
+    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> GroupSamples:
+        """The samples of all groups, `[G, K, B, …]`."""
+        return group_samples(self.policies, minibatch)
+
+    @abstractmethod
+    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
+        """The function that makes one group's objective; `state` has the new critics."""
+
+    @abstractmethod
+    def new_actions(
+        self, key: jax.Array, objective: Any, params: Any, samples: GroupSamples
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """What a group's new policy does, as critics see it, `[K, B, F]`; and further info for `finish`."""
+
+    def finish(self, state: OffPolicyState, minibatch: OffPolicyBatch, info: Info) -> tuple[OffPolicyState, Info]:
+        """The last of an update, given the groups' info stacked `[G]`."""
+        return state, info
+
+
+def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
+    """The algorithm with these parts.
+
+    An update is `policy_delay` steps of the critics, each on a minibatch of its own, one improvement of every policy on
+    the last of these, in the settings' order, and one step of the targets φ′ ← τ φ + (1 − τ) φ′. Without critics the
+    policies improve on every minibatch.
+
+    Raises:
+      ValueError: a hyperparameter is out of range.
+    """
+    parts.check(hyperparameters)
+    defaults, settings, critics, policies = hyperparameters, parts.settings, parts.critics, parts.policies
+
+    def init(key: jax.Array, hyperparameters: Any = None) -> OffPolicyState:
+        chosen = defaults if hyperparameters is None else hyperparameters
+        parts.check(chosen)
+        chosen = as_arrays(chosen)
+        actor_key, critic_key = jax.random.split(key) if critics is not None else (key, key)
+        actors = policies.init(actor_key)
+        values = None if critics is None else critics.init(critic_key)
+        return OffPolicyState(
+            actors=jax.vmap(parts.neighborhood.init, in_axes=(0, None))(actors, chosen),
+            critics=None if critics is None else jax.vmap(jax.vmap(init_learner))(values),
+            target_actors=actors if parts.has_target_actors else None,
+            target_critics=values,
+            updates=jnp.zeros((), int),
+            hyperparameters=chosen,
+            temperatures=parts.init_temperatures(chosen),
+        )
+
+    def act(key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool = False):
+        action, memory = parts.act(key, state, timestep, memory, deterministic)
+        return action, (), memory
+
+    def fit(keys: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
+        assert critics is not None
+        rate = decayed(state.hyperparameters.critic_lr, state.updates, state.hyperparameters.decay_updates)
+        target_values = functools.partial(parts.target_values, state)
+        joint = jnp.moveaxis(parts.joint(batch), -2, 1)
+        learners, info = fit_critics(
+            critics, state.critics, batch, joint, target_values, keys, rate, state.hyperparameters
+        )
+        return state._replace(critics=learners), info
+
+    def improve(
+        key: jax.Array, others_key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch
+    ) -> tuple[OffPolicyState, Info]:
+        neighborhood, samples = parts.neighborhood, parts.samples(state, minibatch)
+        objective_of = parts.objective(state, minibatch)
+        prepare_key = jax.random.fold_in(key, 2)  # 0 and 1 are what it is split into
+        learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
+
+        def improve_group(key: jax.Array, tables: Any, learner: Learner, samples: GroupSamples, joint: jax.Array):
+            objective = objective_of(tables, joint, samples)
+            improve_key, act_key = jax.random.split(key)
+            learner, info = neighborhood.improve(improve_key, objective, learner, samples)
+            features, further = parts.new_actions(act_key, objective, learner.params, samples)
+            return learner, features, info | further
+
+        joint = parts.first_joint(others_key, state, minibatch)
+        learners, info = improve_in_sequence(
+            key, policies, settings.order, learners, samples, jnp.moveaxis(joint, -2, 0), improve_group
+        )
+        return state._replace(actors=learners), info
+
+    def update(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
+        check_minibatches(settings.policy_delay, batch)
+        last = jax.tree.map(lambda x: x[-1], batch)
+        if critics is None:
+
+            def on_minibatch(state, inputs):
+                return improve(inputs[0], inputs[0], state, inputs[1])
+
+            state, info = lax.scan(on_minibatch, state, (jax.random.split(key, settings.policy_delay), batch))
+            info = jax.tree.map(lambda x: x.mean(0), info)
+            critic_info: Info = {}
+        else:
+            actor_key, *keys = jax.random.split(key, 1 + parts.stochastic + settings.policy_delay)
+            others_key = keys.pop(0) if parts.stochastic else actor_key
+            state, critic_info = fit(jnp.stack(keys), state, batch)
+            state, info = improve(actor_key, others_key, state, last)
+        state, info = parts.finish(state, last, info)
+        return follow(state), info | critic_info
+
+    def follow(state: OffPolicyState) -> OffPolicyState:
+        """The targets take their step toward the new parameters."""
+        rate = state.hyperparameters.target_rate
+        if parts.has_target_actors:
+            state = state._replace(target_actors=polyak_average(state.target_actors, state.actors.params, rate))
+        if critics is not None:
+            state = state._replace(target_critics=polyak_average(state.target_critics, state.critics.params, rate))
+        return state._replace(updates=state.updates + 1)
+
+    algorithm = Algorithm(name, "off_policy", policies.spec, settings, defaults, init, parts.init_memory, act, update)
+    return with_running_moments(algorithm, policies.groups)
+
+
+def check_spec(name: str, spec: EnvSpec, per_agent_critics: bool) -> None:
+    """Raises ValueError unless a joint critic suits the environment: its kind of reward, and one state for the team."""
+    allowed = ("team", "individual") if per_agent_critics else ("team",)
+    if spec.reward not in allowed:
+        raise ValueError(
+            f"reward={spec.reward!r} of {spec.name} does not suit {name}, whose critic is the whole team's; "
+            f"allowed: {', '.join(allowed)}"
+        )
+    if spec.state_per_agent:
+        raise ValueError(
+            f"state_per_agent=True of {spec.name} does not suit {name}, whose critics see one state of the "
+            "environment; allowed: False"
+        )

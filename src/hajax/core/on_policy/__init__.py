@@ -1,0 +1,1 @@
+"""What only on-policy algorithms need."""

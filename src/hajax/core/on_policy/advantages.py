@@ -1,0 +1,46 @@
+"""Generalized advantage estimation, telling truncation from termination."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.core.losses import weighted_mean
+
+
+def generalized_advantages(
+    reward: jax.Array,
+    value: jax.Array,
+    next_value: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    discount: float | jax.Array,
+    gae_lambda: float | jax.Array,
+) -> jax.Array:
+    """GAE(λ) (Schulman et al., 2016, Eq. 16) over sequences `[T, …]` that may hold several episodes.
+
+        δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t)
+        Â_t = δ_t + γ λ (1 − terminated_t)(1 − truncated_t) Â_{t+1}
+
+    `next_value` is V of the state that step t led to *before* any automatic reset. So a truncated step bootstraps from
+    its episode's final state, a terminated one from nothing, and neither looks into the next episode. (HARL gives a
+    truncated step no bootstrap.) All arguments but the last two have the shape of the result; λ may have it, too.
+    """
+    delta = reward + discount * jnp.where(terminated, 0, next_value) - value
+    decay = discount * gae_lambda * jnp.where(terminated | truncated, 0, jnp.ones_like(delta))
+
+    def step(advantage, inputs):
+        delta, decay = inputs
+        advantage = delta + decay * advantage
+        return advantage, advantage
+
+    _, advantages = lax.scan(step, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)
+    return advantages
+
+
+def standardize(x: jax.Array, weight: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+    """(x − mean) / (std + ε) with mean and standard deviation weighted by `weight`."""
+    mean = weighted_mean(x, weight)
+    std = jnp.sqrt(weighted_mean(jnp.square(x - mean), weight))
+    return (x - mean) / (std + epsilon)

@@ -1,0 +1,156 @@
+"""State-value critics: one for the team on the state, or one per group on the agents' own observations."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.core.actors import policy_input, policy_input_mask
+from hajax.core.batches import OnPolicyBatch
+from hajax.core.groups import Groups
+from hajax.core.normalization import RunningMoments, normalize_moments
+from hajax.nn.networks import Critic, init_params
+from hajax.nn.recurrence import GRU, MemoryInput, empty_memory_input
+from hajax.spec import EnvSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueFunctions:
+    """Static description of the critics, with `V` values per step: V = 1 if centralized, V = N if individual.
+
+    The centralized critic is a team of one "agent" that observes the state, so both kinds are one code path:
+    parameters stacked over groups, values `[…, V]`. Where every agent has a state of its own
+    (`EnvSpec.state_per_agent`), it is a team of N that share their parameters: one critic, V = N values.
+
+    With a `gru` a critic remembers what it saw since the episode or the rollout began, whichever is later. It is no
+    part of acting, so that nothing carries its memory from one rollout to the next; and since it learns as it is used,
+    with an empty memory at every rollout's step 0, its values there are those of what little it has seen.
+    """
+
+    spec: EnvSpec
+    agent_groups: Groups
+    torso: nn.Module
+    centralized: bool
+    agent_id: bool
+    gru: GRU | None = None
+    chunk_length: int = 1  # steps of a sample, if there is a memory
+
+    @functools.cached_property
+    def module(self) -> Critic:
+        return Critic(self.torso, self.gru)
+
+    @property
+    def joint(self) -> bool:
+        """Whether there is one value for the whole team, V = 1."""
+        return self.centralized and not self.spec.state_per_agent
+
+    @functools.cached_property
+    def groups(self) -> Groups:
+        if not self.centralized:
+            return self.agent_groups
+        return Groups((0,) if self.joint else (0,) * self.spec.num_agents)
+
+    @functools.cached_property
+    def mask(self) -> np.ndarray | None:
+        """bool `[G, S]`, or `None` if nothing is padded."""
+        if self.centralized:
+            return None
+        mask = policy_input_mask(self.spec, self.agent_id)
+        return None if mask.all() else mask[self.groups.first_member]
+
+    @property
+    def input_size(self) -> int:
+        if self.centralized:
+            return self.spec.state_size
+        return self.spec.observation_size + (self.spec.num_agents if self.agent_id else 0)
+
+    def inputs(self, observation: jax.Array, state: jax.Array) -> jax.Array:
+        """What the critics see, `[…, V, S]`, from observations `[…, N, O]` and states `[…, S]` or `[…, N, S]`."""
+        if self.centralized:
+            return state[..., None, :] if self.joint else state
+        return policy_input(self.spec, observation, self.agent_id)
+
+    def init(self, key: jax.Array) -> Any:
+        """Parameters stacked `[G, …]`."""
+
+        def init_group(key, mask):
+            return init_params(self.module, key, jnp.zeros(self.input_size), mask, empty_memory_input(self.gru))
+
+        return jax.vmap(init_group)(jax.random.split(key, self.groups.num_groups), self.mask)
+
+    def group_value(
+        self,
+        params: Any,
+        mask: jax.Array | np.ndarray | None,
+        moments: RunningMoments | None,
+        inputs: jax.Array,
+        memory_input: MemoryInput | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """One group's values `[…]` for inputs `[…, S]`, in normalized units if values are normalized.
+
+        Also its memory after every step, `()` without a `gru`; with one, inputs are single steps or sequences, as the
+        shape of `memory_input` says.
+        """
+        if moments is not None:
+            inputs = normalize_moments(moments, inputs)
+        value, memory = self.module.apply({"params": params}, inputs, mask, memory_input)
+        return value, memory
+
+    def active(self, active: jax.Array) -> jax.Array:
+        """bool `[…, V]`: the critic's agent (the team: any agent) is active, from `active` `[…, N]`."""
+        return active.any(-1, keepdims=True) if self.joint else active
+
+    def fill_inactive(self, value: jax.Array, active: jax.Array) -> jax.Array:
+        """`value` `[…, V]`, in reward units, with substitutes for inactive agents' values, which no critic learns.
+
+        They matter, because the advantage of the step after which an agent is inactive contains the next value. A
+        team's reward goes on for all alike: the mean of the active agents' values. An agent's own reward is unknown
+        once it is inactive: 0, and `bootstrapped` sees to it that rewards are summed there instead.
+        """
+        if self.joint:
+            return value
+        mean = jnp.zeros(())
+        if self.spec.reward == "team":
+            mean = jnp.where(active, value, 0).sum(-1, keepdims=True) / jnp.maximum(active.sum(-1, keepdims=True), 1)
+        return jnp.where(active, value, mean)
+
+    def bootstrapped(self, gae_lambda: float | jax.Array, final_active: jax.Array) -> float | jax.Array:
+        """GAE's λ, but 1 where a step led to an agent's death and its reward is its own: there is no value to use."""
+        if self.joint or self.spec.reward == "team":
+            return gae_lambda
+        return jnp.where(final_active, gae_lambda, 1)
+
+    def of_rollout(
+        self, params: Any, moments: RunningMoments | None, batch: OnPolicyBatch
+    ) -> tuple[jax.Array, jax.Array]:
+        """Values `[T, E, V]` of a rollout's steps and of where each step led before any reset.
+
+        With a `gru`, steps are remembered where the critic's agent is active. Where a step led is one step further in
+        the same episode, and so evaluated with the memory of that step, whatever began afterwards.
+        """
+        axis = 2 if self.gru is None else 1  # of V; sequences are [E, V, T, …]
+
+        def values(observation, state, memory_input=None):
+            inputs = self.inputs(observation, state)
+            if memory_input is not None:
+                inputs = jnp.moveaxis(inputs, 0, 2)
+            grouped = jax.tree.map(lambda x: self.groups.gather(x, axis), (inputs, memory_input))
+            results = jax.vmap(self.group_value)(params, self.mask, moments, *grouped)
+            return jax.tree.map(lambda x: self.groups.scatter(x, axis), results)
+
+        if self.gru is None:
+            value, _ = values(batch.observation, batch.state)
+            return value, values(batch.final_observation, batch.final_state)[0]
+        active = jnp.moveaxis(self.active(batch.active), 0, 2)
+        first = jnp.broadcast_to(batch.first.T[:, None], active.shape)
+        empty = jnp.zeros((*active.shape[:2], self.gru.size), batch.reward.dtype)
+        value, memory = values(batch.observation, batch.state, MemoryInput(empty, first, active))
+        same_episode = MemoryInput(memory, jnp.zeros_like(first), active)
+        final_value, _ = values(batch.final_observation, batch.final_state, same_episode)
+        return jnp.moveaxis(value, 2, 0), jnp.moveaxis(final_value, 2, 0)

@@ -1,0 +1,229 @@
+"""What on-policy algorithms share around the policies' update, which is that of `haml.py` or their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hajax.core.actors import TeamActors, policy_input_mask, policy_torso
+from hajax.core.algorithm import Algorithm, Update
+from hajax.core.batches import OnPolicyBatch
+from hajax.core.groups import Groups, make_groups
+from hajax.core.inactive import ignoring_inactive
+from hajax.core.losses import value_error, weighted_mean
+from hajax.core.normalization import (
+    RunningMoments,
+    ValueStatistics,
+    init_moments,
+    init_value_statistics,
+    normalize_value,
+    update_moments,
+    update_value_statistics,
+)
+from hajax.core.on_policy.critics import ValueFunctions
+from hajax.core.on_policy.samples import Estimates, GroupBatch, critic_batches, in_chunks
+from hajax.core.on_policy.samples import estimate as estimate_with
+from hajax.core.optimization import Learner, adam_step, decayed, init_learner, train_epochs
+from hajax.core.settings import Hyperparameters, Settings, as_arrays
+from hajax.nn.recurrence import GRU
+from hajax.spec import EnvSpec
+
+
+class OnPolicyState(NamedTuple):
+    """All that the next update needs. `hyperparameters` are numbers inside the state, so a sweep is a `vmap`."""
+
+    actors: Learner  # stacked [G, …]
+    critics: Learner  # stacked [1, …] if centralized, else [G, …]
+    value_statistics: ValueStatistics | None
+    actor_moments: RunningMoments | None
+    critic_moments: RunningMoments | None
+    updates: jax.Array  # int []: updates done so far
+    hyperparameters: Any  # a `Hyperparameters` of the algorithm's own
+
+
+class ActExtras(NamedTuple):
+    """What `act` returns beside the action, for the batch."""
+
+    log_prob: jax.Array  # [..., N]
+
+
+def make_networks(
+    name: str, spec: EnvSpec, settings: Settings, actor: nn.Module | None, critic: nn.Module | None
+) -> tuple[TeamActors, ValueFunctions]:
+    """The team's actors and critics, with the settings' MLP where no torso is given, and the settings' memory."""
+    if spec.reward not in settings.rewards:
+        raise ValueError(
+            f"reward={spec.reward!r} of {spec.name} does not suit {name}, which learns from one advantage for the "
+            f"whole team; allowed: {', '.join(settings.rewards)}"
+        )
+    groups = make_groups(spec, settings.sharing)
+    gru = GRU(settings.hidden_sizes[-1], settings.layer_norm) if settings.memory == "gru" else None
+    actors = TeamActors(
+        spec,
+        groups,
+        policy_torso(spec, settings, actor),
+        agent_id=settings.agent_id,
+        action_scaling=settings.action_scaling,
+        output_gain=settings.output_gain,
+        std_scale=settings.std_scale,
+        gru=gru,
+        chunk_length=settings.chunk_length,
+    )
+    if settings.centralized:
+        critic = settings.torso("critic", critic, spec.state_size)
+    else:
+        mask = policy_input_mask(spec, settings.agent_id)
+        critic = settings.torso("critic", critic, mask.shape[-1], not mask.all())
+    critics = ValueFunctions(spec, groups, critic, settings.centralized, settings.agent_id, gru, settings.chunk_length)
+    return actors, critics
+
+
+def make_algorithm(
+    name: str,
+    settings: Settings,
+    hyperparameters: Hyperparameters,
+    actors: TeamActors,
+    critics: ValueFunctions,
+    update: Update,
+    init_actor: Callable[[Any, Hyperparameters], Learner] = lambda params, hyperparameters: init_learner(params),
+) -> Algorithm:
+    """The algorithm whose policy update is `update`; `init` and `act` are common to all.
+
+    `init_actor(params, hyperparameters)` makes the learner of one group's actor: with Adam's moments by default.
+    """
+    defaults = hyperparameters
+    defaults.validate()
+
+    def init(key: jax.Array, hyperparameters: Hyperparameters | None = None) -> OnPolicyState:
+        chosen = as_arrays(defaults if hyperparameters is None else hyperparameters)
+        return init_state(key, actors, critics, settings, chosen, init_actor)
+
+    def act(key, state, timestep, memory, deterministic=False):
+        learned = (state.actors.params, state.actor_moments)
+        action, log_prob, memory = actors.act(key, *learned, timestep, memory, deterministic)
+        return action, ActExtras(log_prob), memory
+
+    algorithm = Algorithm(
+        name=name,
+        kind="on_policy",
+        spec=actors.spec,
+        settings=settings,
+        hyperparameters=defaults,
+        init=init,
+        initial_memory=actors.initial_memory,
+        act=act,
+        update=update,
+    )
+    return ignoring_inactive(algorithm)
+
+
+def init_state(
+    key: jax.Array,
+    actors: TeamActors,
+    critics: ValueFunctions,
+    settings: Settings,
+    hyperparameters: Hyperparameters,
+    init_actor: Callable[[Any, Hyperparameters], Learner],
+) -> OnPolicyState:
+    """Fresh parameters, optimizers and statistics."""
+    actor_key, critic_key = jax.random.split(key)
+
+    def stacked(make, groups: Groups, *args):
+        return jax.tree.map(lambda x: jnp.stack([x] * groups.num_groups), make(*args))
+
+    def moments(groups: Groups, size: int):
+        return stacked(init_moments, groups, size) if settings.normalize_observations else None
+
+    return OnPolicyState(
+        actors=jax.vmap(init_actor, in_axes=(0, None))(actors.init(actor_key), hyperparameters),
+        critics=jax.vmap(init_learner)(critics.init(critic_key)),
+        value_statistics=stacked(init_value_statistics, critics.groups) if settings.normalize_values else None,
+        actor_moments=moments(actors.groups, policy_input_mask(actors.spec, actors.agent_id).shape[-1]),
+        critic_moments=moments(critics.groups, critics.input_size),
+        updates=jnp.zeros((), int),
+        hyperparameters=hyperparameters,
+    )
+
+
+def estimate(critics: ValueFunctions, state: OnPolicyState, batch: OnPolicyBatch) -> Estimates:
+    """Values, GAE advantages and value targets, by the critics as they are."""
+    hyperparameters = state.hyperparameters
+    return estimate_with(
+        critics,
+        state.critics.params,
+        state.critic_moments,
+        state.value_statistics,
+        batch,
+        hyperparameters.discount,
+        hyperparameters.gae_lambda,
+    )
+
+
+def update_critics(
+    key: jax.Array,
+    critics: ValueFunctions,
+    settings: Settings,
+    state: OnPolicyState,
+    batch: OnPolicyBatch,
+    estimates: Estimates,
+) -> tuple[OnPolicyState, dict[str, jax.Array]]:
+    """Regresses every critic on its targets, in normalized units if values are normalized.
+
+    The statistics take in the new targets first, so that the critic learns in the units in which it is read next.
+    """
+    hyperparameters = state.hyperparameters
+    learning_rate = decayed(hyperparameters.critic_lr, state.updates, hyperparameters.decay_updates)
+    samples = critic_batches(critics, batch, estimates)
+
+    def update_critic(group):
+        key, learner, statistics, mask, moments, samples = group
+        if statistics is not None:
+            statistics = update_value_statistics(
+                statistics, samples.target, samples.weight, hyperparameters.value_decay
+            )
+            samples = samples._replace(target=normalize_value(statistics, samples.target))
+        if samples.memory_input is not None:
+            _, memory = critics.group_value(learner.params, mask, moments, samples.inputs, samples.memory_input)
+            samples = in_chunks(samples, memory, critics.chunk_length)
+
+        def loss(params, samples):
+            value, _ = critics.group_value(params, mask, moments, samples.inputs, samples.memory_input)
+            clip = hyperparameters.clip if settings.clip_value else None
+            error = value_error(
+                value, samples.target, samples.old_value, settings.value_loss, hyperparameters.huber_delta, clip
+            )
+            return weighted_mean(error, samples.weight)
+
+        def step(key, learner, minibatch):
+            value_loss, gradient = jax.value_and_grad(loss)(learner.params, minibatch)
+            learner, norm = adam_step(
+                learner, gradient, learning_rate, hyperparameters.max_grad_norm, hyperparameters.adam_eps
+            )
+            return learner, {"value_loss": value_loss, "critic_grad_norm": norm}
+
+        learner, info = train_epochs(key, learner, samples, step, settings.critic_epochs, settings.minibatches)
+        return learner, statistics, info
+
+    keys = jax.random.split(key, critics.groups.num_groups)
+    learners, statistics, info = jax.lax.map(
+        update_critic, (keys, state.critics, state.value_statistics, critics.mask, state.critic_moments, samples)
+    )
+    moments = state.critic_moments
+    if moments is not None:
+        moments = jax.vmap(update_moments)(moments, samples.inputs, samples.weight)
+    return state._replace(critics=learners, value_statistics=statistics, critic_moments=moments), info
+
+
+def update_actor_moments(state: OnPolicyState, samples: GroupBatch) -> OnPolicyState:
+    """Observation statistics after this rollout, for the next one.
+
+    This update still sees the old ones, so that the ratio of new to old policy starts at exactly 1.
+    """
+    if state.actor_moments is None:
+        return state
+    moments = jax.vmap(update_moments)(state.actor_moments, samples.observation, samples.weight)
+    return state._replace(actor_moments=moments)

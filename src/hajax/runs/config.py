@@ -1,0 +1,185 @@
+"""Hydra's side of the command line: where conf/ is, what it offers, composing it, and its errors in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import hajax
+from hajax.runs.errors import Refusal, one_of, refusing, unknown_key
+
+CONFIG_NAME = "train"
+GROUPS = ("algo", "env", "preset")
+FITS = "fits"  # in presets: the algorithms and environments that each is for
+VERSION_BASE = "1.3"
+
+
+def conf_dir() -> Path:
+    """conf/ as the wheel carries it (`hajax/conf`), or beside `src/` in a checkout."""
+    package = Path(hajax.__file__).resolve().parent
+    for candidate in (package / "conf", package.parents[1] / "conf"):
+        if (candidate / f"{CONFIG_NAME}.yaml").is_file():
+            return candidate
+    raise Refusal(f"conf/{CONFIG_NAME}.yaml is missing from {package}; reinstall hajax")
+
+
+def options(group: str) -> list[str]:
+    """The configurations that a group offers, such as `mpe/simple_spread` of `env`."""
+    root = conf_dir() / group
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def description(group: str, option: str) -> str:
+    """The first comment of a configuration file."""
+    for line in (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines():
+        if line.startswith("# ") and not line.startswith("# @package"):
+            return line[2:].strip()
+    return ""
+
+
+def quoted(override: str) -> str:
+    """A directory's name as Hydra's grammar takes it, whatever its characters; other overrides as they are."""
+    name, equals, value = override.partition("=")
+    plain_value = value in ("", "null", "true", "false") or value[0] in "'\"" or "${" in value
+    if name not in ("out_dir", "compilation_cache") or not equals or plain_value:
+        return override
+    # In quotes a backslash stands for itself, unless a quote or the end follows.
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'")
+    return f"{name}='{escaped}'"
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Parsed overrides; anything that isn't one (a stray word, an unknown flag) is refused."""
+    for text in overrides:
+        if text.startswith("-"):
+            hint = f" did you mean {text.lstrip('-')}=…?" if text.startswith("--") else ""
+            raise Refusal(f"{text} is no flag of `hajax train`;{hint} allowed: -m, --multirun, --print-config, --help")
+        if "=" not in text and not text.startswith("~"):
+            raise Refusal(f"{text} is not an override; allowed: name=value, such as num_seeds=8")
+    with refusing_errors(overrides):
+        parsed = list(OverridesParser.create().parse_overrides(list(overrides)))
+    for override in parsed:
+        group, value = override.key_or_group, override.value()
+        one_name = isinstance(value, str) or (value is None and group == "preset")
+        if group in GROUPS and not override.is_sweep_override() and not one_name:
+            raise Refusal(one_of(group, override.get_value_element_as_str(), options(group)))
+    return parsed
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration as plain dictionaries and lists."""
+    store_registered_envs(overrides)
+    with refusing_errors(overrides), hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        return plain(hydra.compose(CONFIG_NAME, overrides=list(overrides)))
+
+
+def store_registered_envs(overrides: Sequence[str]) -> None:
+    """Gives an environment that has no file in conf/env a configuration: its factory's own defaults.
+
+    That is one that was registered, `module:function`, where the module may lie in the working directory, or a robot of
+    many segments.
+    """
+    values = [override.value() for override in parse(overrides) if override.key_or_group == "env"]
+    unlisted = {value for value in values if isinstance(value, str)}.difference(options("env"))
+    if not unlisted:
+        return
+    from hajax.envs import env_options, has_env  # imports JAX, and so only where it is needed
+
+    for name in unlisted:
+        if not has_env(name):
+            continue
+        with refusing():
+            own = {key: "???" if value is ... else value for key, value in env_options(name).items()}
+        own = {key: value for key, value in own.items() if _fits_yaml(value)}  # the factory keeps its other defaults
+        if "reward" in own:
+            own["reward"] = "${algo.reward}"
+        group, _, last = f"env/{name}".rpartition("/")
+        ConfigStore.instance().store(name=last, node={"name": name, **own}, group=group)
+
+
+def _fits_yaml(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_fits_yaml(entry) for entry in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _fits_yaml(entry) for key, entry in value.items())
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A resolved copy as plain dictionaries and lists; `Refusal` if the preset is for something else."""
+    with refusing_errors(()):
+        for key in sorted(OmegaConf.missing_keys(config)):
+            if not key.startswith("hydra."):
+                raise Refusal(f"{key} is missing; allowed: {key}=VALUE, for it has no default")
+        container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    settings = {str(key): value for key, value in container.items() if key != "hydra"}
+    check_fit(settings, settings.pop(FITS, None) or {})
+    return settings
+
+
+def check_fit(settings: Mapping[str, Any], fits: Mapping[str, Sequence[str]]) -> None:
+    """Raises `Refusal` unless the preset is for the algorithm and the environment.
+
+    `fits` has the names and patterns of each. Algorithms and environments that are not hajax's own pass.
+    """
+    for group, patterns in fits.items():
+        name = settings[group]["name"]
+        if name in options(group) and not any(fnmatchcase(name, pattern) for pattern in patterns):
+            meant = " and ".join(f"{key}={' or '.join(names)}" for key, names in fits.items())
+            raise Refusal(f"preset={settings['preset']} with {group}={name}; allowed: {meant}, which it is for")
+
+
+def flat_keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """`a.b.c` for every entry of nested dictionaries."""
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from flat_keys(value, f"{prefix}{key}.")
+
+
+@contextmanager
+def refusing_errors(overrides: Iterable[str]) -> Iterator[None]:
+    """Turns Hydra's and OmegaConf's errors into a `Refusal`."""
+    try:
+        yield
+    except OverrideParseException as error:
+        raise Refusal(f"{error.override} is not an override; allowed: name=value, such as num_seeds=8") from error
+    except MissingConfigException as error:
+        raise Refusal(_missing_option(error)) from error
+    except ConfigCompositionException as error:
+        raise Refusal(_composition_error(error, list(overrides))) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise Refusal(_first_line(error)) from error
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, value = (error.missing_cfg_file or "").partition("/")
+    return one_of(group, value, options(group)) if group in GROUPS else _first_line(error)
+
+
+def _composition_error(error: ConfigCompositionException, overrides: list[str]) -> str:
+    key = getattr(error.__cause__, "full_key", None)
+    named = re.search(r"Could not override '([^']+)'", str(error))
+    if named and (key or "not in struct" in str(error)):
+        key = named.group(1)
+        value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
+        kept = [text for text in overrides if text.partition("=")[0] in GROUPS]
+        return unknown_key(key, value, list(dict.fromkeys([*GROUPS, *flat_keys(compose(kept))])))
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,225 @@
+"""What a run leaves behind: `config.yaml`, `metrics.csv`, `timing.csv`, `summary.json`, `curve.png`, `checkpoints/`.
+
+`metrics.csv` holds nothing that depends on the machine's speed, so that the same run gives the same file, byte for
+byte, however often it was interrupted; `timing.csv` holds the seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import yaml
+
+from hajax import __version__
+from hajax.runs.errors import Refusal, user_path
+from hajax.runs.settings import TrainSettings, as_dict
+from hajax.runs.tables import Row, Table, replacing
+from hajax.training.checkpoints import Checkpoint, list_checkpoints, read_checkpoint, remove_unfinished
+from hajax.training.statistics import bootstrap_interval, interquartile_mean
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "jaxmarl")
+
+
+class RunDirectory:
+    """A run's files, written as the run goes on, so that an interrupted run keeps what it has."""
+
+    def __init__(self, path: Path, resumed: Checkpoint | None = None):
+        """Reads what there is at `path` for a run that goes on from `resumed`; nothing for one that starts.
+
+        Raises:
+            Refusal: rows that were there when the checkpoint was saved are missing.
+        """
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics, self.timing = Table(path / "metrics.csv"), Table(path / "timing.csv")
+        if resumed is not None:
+            # Not by the checkpoint's own step: an evaluation there may have come after it, and is done again.
+            self.timing.read(lambda step: step <= resumed.facts["evaluated"])
+            complete = {row["step"] for row in self.timing.rows}
+            self.metrics.read(complete.__contains__)
+            if len(self.metrics.rows) != resumed.facts["rows"]:
+                raise Refusal(
+                    f"{self.metrics.path} has {len(self.metrics.rows)} rows up to step {resumed.step}; "
+                    f"allowed: the {resumed.facts['rows']} that were there when {resumed.path} was saved"
+                )
+
+    def open(self, settings: TrainSettings) -> None:
+        """Writes the settings, and drops what a run that goes on had written after its checkpoint."""
+        remove_unfinished(self.checkpoints)
+        (self.path / "summary.json").unlink(missing_ok=True)  # it would tell of another end than the one to come
+        self.metrics.write()
+        self.timing.write()
+        with replacing(self.path / "config.yaml") as file:
+            config = as_dict(dataclasses.replace(settings, out_dir=str(self.path), resume=False))
+            yaml.safe_dump(config, file, sort_keys=False, allow_unicode=True)
+
+    def evaluated(self, step: int) -> bool:
+        """Whether the results of that step's evaluation are there."""
+        return any(row["step"] == step for row in self.timing.rows)
+
+    def append(self, rows: Sequence[Row], seconds: Row) -> None:
+        """Adds an evaluation's rows, one per seed, and when it was."""
+        self.metrics.append(rows)
+        self.timing.append([seconds])  # last, for it says that the evaluation is there
+
+
+@contextmanager
+def claim(out_dir: str | None, default: Sequence[str], *, resume: bool) -> Iterator[Path]:
+    """The run's directory, this process's alone for as long as the context lasts.
+
+    It is created unless a run is to go on in it; if none is given it is a new one in `runs`, named by `default`.
+
+    Raises:
+        Refusal: it can't be made, holds a run already, or another process runs there.
+    """
+    if out_dir is None:
+        path = new_directory(*default)
+    else:
+        path = user_path(out_dir)
+        try:
+            if not resume:
+                _refuse_run(path)
+                path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refusal(
+                f"out_dir={path} can't be created ({error.strerror}); allowed: a new or an empty directory"
+            ) from error
+        if not os.access(path, os.W_OK):
+            raise Refusal(f"out_dir={path} can't be written to; allowed: a new or an empty directory")
+    with lock(path):
+        if not resume:
+            _refuse_run(path)  # another process may have been faster
+        yield path
+
+
+def _refuse_run(path: Path) -> None:
+    for name in ("config.yaml", "metrics.csv", "summary.json"):
+        if (path / name).exists():
+            raise Refusal(
+                f"out_dir={path} already holds a run ({name}); allowed: a new or an empty directory, "
+                "or resume=true to go on with that run"
+            )
+
+
+def new_directory(*parts: str) -> Path:
+    """Creates `runs/<parts>_<time>`, with a number appended if another process or run has that.
+
+    Raises:
+        Refusal: it can't be created.
+    """
+    stem = "_".join([*(re.sub(r"[/:]", "-", part) for part in parts), datetime.now().strftime("%Y%m%d-%H%M%S")])
+    for number in itertools.count(1):
+        path = Path("runs") / (stem if number == 1 else f"{stem}_{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not path.parent.is_dir():
+                raise Refusal("out_dir=null: runs is no directory; allowed: out_dir=DIR") from None
+        except OSError as error:
+            raise Refusal(f"out_dir=null: {path} can't be created ({error.strerror}); allowed: out_dir=DIR") from error
+        else:
+            return path
+    raise AssertionError
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Keeps other processes from running in the directory; the system lets go of it however this one ends.
+
+    Where the file system has no locks, one line says that nothing is kept out.
+
+    Raises:
+        Refusal: another process runs there.
+    """
+    file = path / ".lock"
+    while True:
+        try:
+            opened = open(file, "w")  # noqa: SIM115
+        except OSError as error:
+            raise Refusal(f"out_dir={path} can't be written to ({error.strerror}); allowed: one of your own") from error
+        with opened:
+            try:
+                _flock(opened)
+            except BlockingIOError as error:
+                raise Refusal(f"out_dir={path} is in use by another process; allowed: one at a time") from error
+            except (OSError, ImportError) as error:
+                reason = getattr(error, "strerror", None) or error
+                print(
+                    f"hajax train: warning: {path} can't be locked ({reason}); no other process may run there",
+                    file=sys.stderr,
+                )
+            else:
+                if not _is_file(opened, file):  # the one that had it before has removed it meanwhile
+                    continue
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
+            return
+
+
+def _flock(file: TextIO) -> None:
+    import fcntl  # which Windows lacks
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_file(opened: TextIO, path: Path) -> bool:
+    """Whether the open file is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(opened.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def last_checkpoint(path: Path, warmup_steps: int = 0) -> Checkpoint | None:
+    """The checkpoint to go on from; `None` for a run that was killed before it had trained, beyond its warm-up.
+
+    Raises:
+        CheckpointError: the last checkpoint is missing, damaged or of a newer format.
+    """
+    timing = Table(path / "timing.csv")
+    timing.read(lambda step: step > warmup_steps)
+    if not timing.rows and not list_checkpoints(path / "checkpoints"):
+        return None
+    return read_checkpoint(path / "checkpoints")
+
+
+def finished_summary(path: Path, total_steps: int) -> dict[str, Any] | None:
+    """The summary of a run that has done all its steps already."""
+    try:
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if summary.get("total_steps") == total_steps else None
+
+
+def summarize_returns(returns: np.ndarray) -> dict[str, Any]:
+    """The summary of `[num_seeds]` mean returns.
+
+    `ci95` is the 95% bootstrap interval of the interquartile mean over seeds, `null` for a single seed.
+    """
+    interval = bootstrap_interval(returns)
+    return {
+        "mean": float(returns.mean()),
+        "iqm": float(interquartile_mean(returns)),
+        "ci95": None if interval is None else list(interval),
+        "per_seed": [float(x) for x in returns],
+    }
+
+
+def versions() -> dict[str, str]:
+    """What the run was computed with."""
+    return {"hajax": __version__, "python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}

@@ -1,0 +1,106 @@
+"""Reading run directories back: settings, evaluations and wall times of finished or running runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from hajax.runs.errors import Refusal, user_path
+from hajax.runs.tables import RUN, read_rows, read_text
+
+
+class RunCurve(NamedTuple):
+    """The evaluations of one run: K steps, S seeds."""
+
+    path: Path
+    settings: dict[str, Any]  # config.yaml
+    seeds: tuple[int, ...]
+    steps: np.ndarray  # [K], ascending
+    seconds: np.ndarray  # [K] since the first evaluation, after compilation; NaN where timing.csv has no row (yet)
+    returns: np.ndarray  # [K, S], or another metric; NaN for an evaluation that a seed lacks, or that gave no number
+
+
+def run_directory(name: str | Path) -> Path:
+    """A directory that was named, checked to hold a run."""
+    path = user_path(name)
+    if not (path / "config.yaml").is_file():
+        raise Refusal(f"{path} holds no run (no config.yaml); allowed: a directory that `hajax train` wrote")
+    return path
+
+
+def find_runs(directories: Iterable[Path]) -> list[Path]:
+    """The run directories that these are or hold, each once, in the order given; `Refusal` for one without a run."""
+    found: dict[Path, Path] = {}
+    for directory in directories:
+        if not directory.is_dir():
+            raise Refusal(f"{directory} is no directory; allowed: {RUN}")
+        runs = [file.parent for file in sorted(directory.rglob("metrics.csv"))]
+        if not runs:
+            raise Refusal(f"{directory} holds no run; allowed: {RUN}")
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def read_run(path: Path, metric: str = "return") -> RunCurve:
+    """Reads one run, its returns or another metric of its evaluations, such as `win`.
+
+    Raises:
+        Refusal: a file can't be read (it is named, with the line if there is one), or has no such metric.
+    """
+    settings = _read_settings(path / "config.yaml")
+    columns, rows = read_rows(path / "metrics.csv", ("step", "seed", "eval_return_mean"))
+    if not rows:
+        raise Refusal(f"{path / 'metrics.csv'} holds no evaluation yet; allowed: {RUN}")
+    metrics = evaluated_metrics(columns)
+    if metric not in metrics:
+        raise Refusal(f"--metric={metric} is nothing that {path} was evaluated for; allowed: {', '.join(metrics)}")
+    _, timing = read_rows(path / "timing.csv", ("step", "wall_seconds"))
+    return run_curve(path, settings, rows, timing, metrics[metric])
+
+
+def evaluated_metrics(columns: Iterable[str]) -> dict[str, str]:
+    """The metrics of deterministic evaluations among the columns of `metrics.csv`: name -> column."""
+    found = {"return": "eval_return_mean"}
+    for column in columns:
+        name = column.removeprefix("eval_")
+        if name != column and name not in ("return_mean", "return_std") and not name.startswith("stochastic_"):
+            found[name] = column
+    return found
+
+
+def run_curve(
+    path: Path,
+    settings: dict[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    timing: Sequence[Mapping[str, Any]],
+    column: str = "eval_return_mean",
+) -> RunCurve:
+    """The run with these rows of `metrics.csv` and `timing.csv`."""
+    seeds = sorted({int(row["seed"]) for row in rows})
+    steps = sorted({int(row["step"]) for row in rows})
+    returns = np.full((len(steps), len(seeds)), math.nan)
+    for row in rows:
+        returns[steps.index(int(row["step"])), seeds.index(int(row["seed"]))] = row[column]
+    seconds_at = {int(row["step"]): row["wall_seconds"] for row in timing}
+    first = min(seconds_at.values(), default=0.0)
+    seconds = np.array([seconds_at.get(step, math.nan) - first for step in steps])
+    return RunCurve(path, settings, tuple(seeds), np.array(steps), seconds, returns)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise Refusal(f"{path}{place} is not YAML; allowed: the file that `hajax train` wrote") from error
+    names = [settings.get(group, {}) for group in ("algo", "env")] if isinstance(settings, dict) else []
+    if not names or not all(isinstance(group, dict) and isinstance(group.get("name"), str) for group in names):
+        raise Refusal(f"{path} has no algo.name and env.name; allowed: the file that `hajax train` wrote")
+    return settings

@@ -1,0 +1,77 @@
+"""A run directory read back: its team and the trained state of one seed, or a policy to act with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from hajax.runs.errors import Refusal, refusing
+from hajax.runs.files import run_directory
+from hajax.runs.programs import Team, build, hyperparameters, seed_keys
+from hajax.runs.resume import read_settings
+from hajax.runs.settings import TrainSettings
+from hajax.training.checkpoints import read_checkpoint, restore
+from hajax.training.policy import Policy
+
+
+class LoadedRun(NamedTuple):
+    """A trained run. `states` is the algorithm's state with a leading axis over `seeds`."""
+
+    settings: TrainSettings
+    team: Team
+    states: Any
+    seeds: tuple[int, ...]
+    step: int  # environment steps per seed that had been trained when the checkpoint was saved
+
+    def state(self, seed: int) -> Any:
+        """The algorithm's state of one seed.
+
+        Raises:
+            ValueError: the run has no such seed.
+        """
+        if seed not in self.seeds:
+            raise Refusal(f"seed={seed}; allowed: the run's seeds, {', '.join(map(str, self.seeds))}")
+        return jax.tree.map(lambda x: x[self.seeds.index(seed)], self.states)
+
+
+def load_run(run_dir: str | Path, checkpoint: int | str = "last") -> LoadedRun:
+    """The run in `run_dir`, its parameters those of the checkpoint at that step, or of the last one.
+
+    They are in this program's precision: what was trained in float32 also acts where `jax_enable_x64` is on.
+
+    Raises:
+        ValueError: there is no run, or no such checkpoint, or it is damaged or of a newer version.
+    """
+    path = run_directory(run_dir)
+    settings = read_settings(path)
+    with refusing():
+        found = read_checkpoint(path / "checkpoints", checkpoint)
+        team = build(settings)
+        keys = seed_keys(settings.seed, settings.num_seeds)
+        shapes = jax.eval_shape(jax.vmap(team.algorithm.init, in_axes=(0, None)), keys, hyperparameters(team))
+        states = restore(found, shapes, under="train/algorithm/", cast=True)
+    return LoadedRun(
+        settings, team, states, tuple(range(settings.seed, settings.seed + settings.num_seeds)), found.step
+    )
+
+
+def load_policy(run_dir: str | Path, seed: int | None = None, checkpoint: int | str = "last") -> Policy:
+    """The policy that a run trained, to act with outside hajax.
+
+        policy = hajax.load_policy("runs/spread")
+        memory = policy.initial_memory()
+        actions, memory = policy(observations, memory)
+
+    Args:
+        run_dir: the run's directory.
+        seed: one of the run's seeds; its first by default.
+        checkpoint: the step of a checkpoint in `run_dir/checkpoints`, or `"last"`.
+
+    Raises:
+        ValueError: there is no run, or no such seed or checkpoint, or the checkpoint is damaged or of a newer version.
+    """
+    loaded = load_run(run_dir, checkpoint)
+    state = loaded.state(loaded.seeds[0] if seed is None else seed)
+    return Policy(loaded.team.algorithm, state, loaded.team.env.observe)

@@ -1,0 +1,195 @@
+"""The compiled programs of a run: start, train for some iterations, evaluate; each over all seeds at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hajax.algorithms import Algorithm, make_algorithm
+from hajax.envs import Environment, make_env
+from hajax.runs.errors import RunError, refusing
+from hajax.runs.health import Health, healthy, quantities, watch
+from hajax.runs.settings import TrainSettings
+from hajax.runs.totals import Totals, add, no_totals
+from hajax.spec import EnvSpec
+from hajax.training import Loop, TrainState, make_evaluate, make_loop
+
+# Far from the small numbers that a training loop folds into its own keys.
+EVALUATION_STREAM = 0x_E7A1
+
+
+class Team(NamedTuple):
+    """What a run is made of: pure functions for one seed."""
+
+    algorithm: Algorithm
+    loop: Loop
+    env: Environment
+    evaluators: dict[str, Callable]  # column prefix -> evaluate(key, algorithm_state)
+    episode_metrics: tuple[str, ...]  # names of training metrics that are means over the episodes that ended
+
+
+class RunState(NamedTuple):
+    """All that a run carries from one iteration to the next, and a checkpoint holds."""
+
+    train: TrainState
+    totals: Totals
+    health: Health
+
+
+class Traced(NamedTuple):
+    """Traced and not compiled: enough to know what a run's state looks like."""
+
+    init: Any  # jitted (keys, hyperparameters) -> run state
+    iterate: Any  # jitted, of one seed
+    run_state: RunState  # shapes and dtypes, with a leading seed axis
+
+
+class Programs(NamedTuple):
+    """Compiled for `num_seeds` at once; every array has a leading seed axis."""
+
+    init: Callable  # (keys, hyperparameters) -> run state
+    advance: Callable  # (run state, iterations, stop at a failure) -> run state; the old one is donated
+    evaluate: Callable  # (keys, algorithm state) -> {prefix: results}
+    quantities: tuple[str, ...]  # what `Health.quantity` counts
+    compile_seconds: float
+
+
+def build(settings: TrainSettings) -> Team:
+    """The environment, the algorithm and the functions made of them; `Refusal` if they don't accept their settings."""
+    # `reward` in algo/*.yaml is what environments take as their default; it is no setting of the algorithm.
+    options = {name: value for name, value in settings.algo.items() if name not in ("name", "reward")}
+    env_options = {name: value for name, value in settings.env.items() if name != "name"}
+    typed = typed_settings(settings)
+    with refusing((ValueError, TypeError), {name: (f"env.{name}", value) for name, value in env_options.items()}):
+        env = make_env(settings.env.get("name", ""), **env_options)
+    with refusing(typed=typed):
+        algo = make_algorithm(settings.algo.get("name", ""), env, **options)
+        loop = make_loop(env, algo, num_envs=settings.num_envs, rollout_length=settings.rollout_length)
+        updates = loop.iterations(settings.total_steps) * loop.updates_per_iteration
+        if settings.lr_decay:
+            numbers = algo.hyperparameters.replace(decay_updates=updates)
+            algo = algo._replace(hyperparameters=numbers)  # which the programs get as an argument
+        evaluators = {"eval_": _evaluator(env, algo, settings, deterministic=True)}
+        if settings.eval.stochastic:
+            evaluators["eval_stochastic_"] = _evaluator(env, algo, settings, deterministic=False)
+    _, timestep = jax.eval_shape(env.reset, jax.random.key(0))
+    return Team(algo, loop, env, evaluators, ("episode_return", "episode_length", *timestep.metrics))
+
+
+def typed_settings(settings: TrainSettings) -> dict[str, tuple[str, Any]]:
+    """What the settings that the library speaks of are called at the command line, and their values."""
+    typed = {name: (f"algo.{name}", value) for name, value in settings.algo.items() if name != "name"}
+    typed |= {name: (name, getattr(settings, name)) for name in ("total_steps", "num_envs", "rollout_length")}
+    typed |= {name: (f"eval.{name}", value) for name, value in vars(settings.eval).items()}
+    # An environment's reward follows the algorithm's, unless it was given one of its own.
+    reward = settings.env.get("reward")
+    if reward is not None and reward != settings.algo.get("reward"):
+        typed["reward"] = ("env.reward", reward)
+    return typed
+
+
+def _evaluator(env: Environment, algo: Algorithm, settings: TrainSettings, deterministic: bool) -> Callable:
+    return make_evaluate(
+        env,
+        algo,
+        num_episodes=settings.eval.episodes,
+        max_steps=settings.eval.max_steps,
+        deterministic=deterministic,
+    )
+
+
+def seed_keys(seed: int, num_seeds: int) -> jax.Array:
+    """`[num_seeds]` keys; seed k of a run has `jax.random.key(seed + k)`, whatever the other seeds are."""
+    return jnp.stack([jax.random.key(seed + k) for k in range(num_seeds)])
+
+
+def evaluation_keys(keys: jax.Array, steps: int) -> jax.Array:
+    """Keys for the evaluation after `steps` environment steps: fresh episodes every time, and none of training's."""
+    words = [steps % 2**32, *([steps // 2**32] if steps >= 2**32 else [])]  # a key takes 32 bits at a time
+
+    def of_seed(key: jax.Array) -> jax.Array:
+        for word in (EVALUATION_STREAM, *words):
+            key = jax.random.fold_in(key, word)
+        return key
+
+    return jax.vmap(of_seed)(keys)
+
+
+def fresh_keys(seeds: Sequence[int], steps: int) -> jax.Array:
+    """Keys for an evaluation after training: other episodes than the run's own evaluations saw."""
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    return jax.vmap(lambda key: jax.random.fold_in(key, 1))(evaluation_keys(keys, steps))
+
+
+def check_finished(spec: EnvSpec, finished: Any) -> None:
+    """Raises `RunError` if episodes went on after the environment's own step limit, at which they are cut."""
+    if not finished.all():
+        raise RunError(
+            f"{(~finished).sum()} of {finished.size} episodes of {spec.name} went on after max_steps={spec.max_steps}, "
+            "the limit in its EnvSpec; allowed: `truncated` or `terminated` by then (eval.max_steps cuts them earlier)"
+        )
+
+
+def trace(team: Team, keys: jax.Array) -> Traced:
+    """Traces a run's start and its iteration for as many seeds as there are keys."""
+    numbers = hyperparameters(team)
+    iterate = jax.jit(team.loop.iterate)  # traced once, though used twice
+    _, metrics = jax.eval_shape(iterate, jax.eval_shape(team.loop.init, keys[0], numbers))
+
+    def init(key: jax.Array, numbers: Any) -> RunState:
+        return RunState(team.loop.init(key, numbers), no_totals(tuple(metrics)), healthy())
+
+    init_all = jax.jit(jax.vmap(init, in_axes=(0, None)))
+    return Traced(init_all, iterate, jax.eval_shape(init_all, keys, numbers))
+
+
+def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
+    """Compiles for as many seeds as there are keys.
+
+    The number of iterations and the hyperparameters are arguments, so that neither an evaluation at another moment nor
+    another learning rate needs another program.
+    """
+    started = time.perf_counter()
+    names: list[str] = []
+
+    @jax.vmap
+    def iterate(state: RunState) -> RunState:
+        train_state, metrics = traced.iterate(state.train)
+        found = quantities(train_state.algorithm, metrics, team.episode_metrics)
+        names[:] = found
+        totals = add(state.totals, metrics, team.episode_metrics)
+        return RunState(train_state, totals, watch(state.health, found))
+
+    def advance(run_state: RunState, iterations: jax.Array, stop_at_failure: jax.Array) -> RunState:
+        """All seeds stop after the iteration in which the first of them fails, so that it is the same in every run."""
+
+        def going_on(carry):
+            done, state = carry
+            return (done < iterations) & ~(stop_at_failure & (state.health.failed_at > 0).any())
+
+        return lax.while_loop(going_on, lambda carry: (carry[0] + 1, iterate(carry[1])), (0, run_state))[1]
+
+    def evaluate(key: jax.Array, algorithm_state: Any) -> dict[str, dict[str, jax.Array]]:
+        return {prefix: evaluator(key, algorithm_state) for prefix, evaluator in team.evaluators.items()}
+
+    advance_all = jax.jit(advance, donate_argnums=0)
+    evaluate_all = jax.jit(jax.vmap(evaluate))
+    # What runs rarely isn't worth LLVM's last optimizations.
+    quick: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile beside it
+        advancing = threads.submit(advance_all.lower(traced.run_state, jnp.zeros((), int), jnp.zeros((), bool)).compile)
+        starting = threads.submit(traced.init.lower(keys, hyperparameters(team)).compile, quick)
+        evaluating = threads.submit(evaluate_all.lower(keys, traced.run_state.train.algorithm).compile, quick)
+    programs = (starting.result(), advancing.result(), evaluating.result())
+    return Programs(*programs, tuple(names), time.perf_counter() - started)
+
+
+def hyperparameters(team: Team) -> Any:
+    """The default hyperparameters as arrays, to be passed to programs instead of being compiled into them."""
+    return jax.tree.map(lambda x: jnp.asarray(x, float), team.algorithm.hyperparameters)

@@ -1,0 +1,70 @@
+"""Progress while training: a bar on a terminal, a line per evaluation elsewhere, or nothing."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hajax.runs.console import console as make_console
+
+
+class TrainingProgress(AbstractContextManager):
+    """Shows steps per seed, steps/s over all seeds, the latest return and the time that is left.
+
+    `advance` is called between compiled slices, `evaluated` after an evaluation. Nothing of it reaches standard
+    output, which is for results.
+    """
+
+    def __init__(
+        self, total_steps: int, num_seeds: int, show: bool, console: Console | None = None, warmup_steps: int = 0
+    ):
+        self.warmup_steps = warmup_steps  # which no seconds of training are counted for
+        self.total_steps, self.num_seeds, self.show = total_steps, num_seeds, show
+        self.console = console or make_console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[status]}", markup=False),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not (show and self.console.is_terminal),
+        )
+        self.task = self.bar.add_task("compiling", total=total_steps, status="")
+        self.latest_return = float("nan")
+        self.steps = warmup_steps
+        self.seconds = 0.0
+
+    def __enter__(self) -> TrainingProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def advance(self, steps: int, seconds: float) -> None:
+        """`steps` per seed have been done in `seconds` of training."""
+        self.steps, self.seconds = steps, seconds
+        self.bar.update(self.task, description="training", completed=steps, status=self.status())
+
+    def evaluated(self, mean_return: float) -> None:
+        """The latest evaluation's mean return over seeds."""
+        self.latest_return = mean_return
+        self.bar.update(self.task, status=self.status())
+        if self.show and not self.console.is_terminal:
+            self.console.print(f"{self.steps:,} / {self.total_steps:,} steps  {self.status()}", soft_wrap=True)
+
+    def status(self) -> str:
+        """`steps/s`, return and remaining time, in words."""
+        parts = [f"return {self.latest_return:.2f}"]
+        if self.seconds > 0:
+            rate = (self.steps - self.warmup_steps) / self.seconds
+            left = (self.total_steps - self.steps) / rate
+            parts = [f"{rate * self.num_seeds:,.0f} steps/s", *parts, f"ETA {timedelta(seconds=round(left))}"]
+        return "  ".join(parts)

@@ -1,0 +1,111 @@
+"""Going on with a run: its own settings, the few that may differ, and its last checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hajax.runs import config
+from hajax.runs.errors import Refusal, refusing, shown, user_path
+from hajax.runs.settings import TrainSettings, as_dict, validate
+from hajax.training.checkpoints import check_format
+
+# Settings that don't touch what is computed, and the length of the run, which may grow.
+FREE = (
+    "checkpoint",
+    "compilation_cache",
+    "logger",
+    "on_non_finite",
+    "out_dir",
+    "progress",
+    "render",
+    "resume",
+    "total_steps",
+)
+MISSING = object()
+
+
+def read_settings(run_dir: Path) -> TrainSettings:
+    """The settings that a run was started with, from its `config.yaml`."""
+    file = run_dir / "config.yaml"
+    try:
+        saved = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Refusal(f"{file} can't be read; allowed: the config.yaml that `hajax train` wrote") from error
+    if not isinstance(saved, dict):
+        raise Refusal(f"{file} holds no settings; allowed: the config.yaml that `hajax train` wrote")
+    with refusing():  # before its settings, which another format may have named otherwise
+        check_format(run_dir / "checkpoints")
+    try:
+        return validate(saved)
+    except Refusal as refusal:
+        raise Refusal(f"{file}: {refusal}") from refusal
+
+
+def settings_to_resume(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
+    """The settings of the run in `out_dir`, with what `overrides` may change; `settings` themselves if it is new.
+
+    What isn't given stands as the run was started with it; what is given must agree with it, or be free.
+
+    Raises:
+        Refusal: `resume=true` without a run to go on with, or a setting that may not change.
+    """
+    if settings.resume is False:
+        return settings
+    directory = None if settings.out_dir is None else user_path(settings.out_dir)
+    if directory is None:
+        raise Refusal(f"resume={shown(settings.resume)} with out_dir=null; allowed: out_dir=DIR, a run's directory")
+    if not (directory / "config.yaml").exists():
+        if settings.resume == "auto":
+            return dataclasses.replace(settings, resume=False)
+        raise Refusal(f"out_dir={directory} holds no run; allowed with resume=true: the directory of a run")
+    saved = read_settings(directory)
+    before, given = as_dict(saved), as_dict(settings)
+    for key in given_keys(overrides):
+        if key.split(".")[0] in FREE:
+            continue
+        old, new = look_up(before, key), look_up(given, key)
+        if old != new:
+            raise Refusal(
+                f"{key}={_value(new)}, but the run in {directory} was started with {key}={_value(old)}; "
+                f"allowed with resume=true: the same value, or another out_dir"
+            )
+    return dataclasses.replace(saved, **free_values(settings, saved, overrides))
+
+
+def free_values(settings: TrainSettings, saved: TrainSettings, overrides: Sequence[str]) -> dict[str, Any]:
+    """What may differ from the run as it was started, checked."""
+    given = [key for key in given_keys(overrides) if key.split(".")[0] in FREE]
+    free = {name: getattr(settings, name) for name in given if "." not in name}
+    parts = [name.removeprefix("checkpoint.") for name in given if name.startswith("checkpoint.")]
+    changed = {part: getattr(settings.checkpoint, part) for part in parts}
+    before, after = saved.total_steps, free.get("total_steps", saved.total_steps)
+    if after < before:
+        raise Refusal(f"total_steps={after}; allowed with resume=true: at least {before}, the run's own")
+    if after > before and saved.lr_decay:
+        raise Refusal(f"total_steps={after}; allowed with lr_decay=true: {before}, over which learning rates decay")
+    checkpoint = dataclasses.replace(saved.checkpoint, **changed)
+    return free | {"checkpoint": checkpoint, "resume": True, "out_dir": settings.out_dir}
+
+
+def given_keys(overrides: Sequence[str]) -> list[str]:
+    """The settings that overrides name; a group's choice is named by `algo.name` or `env.name`."""
+    keys = [override.key_or_group for override in config.parse(overrides)]
+    return [f"{key}.name" if key in ("algo", "env") else key for key in keys]
+
+
+def look_up(values: Mapping[str, Any], key: str) -> Any:
+    """The entry `a.b.c` of nested dictionaries, or `MISSING`."""
+    for part in key.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return MISSING
+        values = values[part]
+    return values
+
+
+def _value(value: Any) -> str:
+    return "nothing" if value is MISSING else shown(value)

@@ -1,0 +1,292 @@
+"""One training run: compile, then train, evaluate and save in turn, with progress, files and a clean Ctrl-C."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hajax.runs.directory import RunDirectory, summarize_returns, versions
+from hajax.runs.errors import RunError, refusing
+from hajax.runs.files import evaluated_metrics
+from hajax.runs.health import Failure, failures
+from hajax.runs.loggers import Logger, make_loggers
+from hajax.runs.marl_eval import write_marl_eval
+from hajax.runs.programs import (
+    Programs,
+    RunState,
+    Team,
+    Traced,
+    check_finished,
+    compile_programs,
+    evaluation_keys,
+    hyperparameters,
+    seed_keys,
+    trace,
+)
+from hajax.runs.progress import TrainingProgress
+from hajax.runs.schedule import Schedule
+from hajax.runs.settings import TrainSettings, as_dict
+from hajax.runs.tables import write_json
+from hajax.runs.totals import means, no_totals
+from hajax.training.checkpoints import Checkpoint, CheckpointError, list_checkpoints, restore, save_checkpoint
+
+# How long the host lets the device work between looks at Ctrl-C and the progress bar.
+SLICE_SECONDS = 1.0
+
+
+@dataclass
+class Clock:
+    """Seconds since the run began, over all its sessions, and those of them spent in training and in evaluation."""
+
+    began: float = field(default_factory=time.perf_counter)
+    training: float = 0.0
+    evaluation: float = 0.0
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.began
+
+    def seconds(self) -> dict[str, float]:
+        return {
+            "wall_seconds": round(self.elapsed(), 3),
+            "train_seconds": round(self.training, 3),
+            "eval_seconds": round(self.evaluation, 3),
+        }
+
+    @classmethod
+    def resumed(cls, wall_seconds: float, train_seconds: float, eval_seconds: float) -> Clock:
+        return cls(time.perf_counter() - wall_seconds, train_seconds, eval_seconds)
+
+
+class Run(NamedTuple):
+    """What a run needs on the host."""
+
+    settings: TrainSettings
+    team: Team
+    schedule: Schedule
+    directory: RunDirectory
+    clock: Clock
+    keys: jax.Array  # [num_seeds]
+    bar: TrainingProgress
+    loggers: list[Logger]
+
+
+class Outcome(NamedTuple):
+    """Where a run stands when it stops."""
+
+    iterations: int
+    failures: list[Failure]
+    diverged: bool  # whether it stopped because of them
+
+
+def run(
+    settings: TrainSettings,
+    team: Team,
+    schedule: Schedule,
+    path: Path,
+    checkpoint: Checkpoint | None,
+    stop: threading.Event,
+) -> dict[str, Any]:
+    """Trains from the checkpoint, or from the start, and writes the run directory at `path`; returns the summary.
+
+    `stop` ends it early, in good order.
+
+    Raises:
+        Refusal: the checkpoint isn't one of this run, or is damaged.
+    """
+    keys = seed_keys(settings.seed, settings.num_seeds)
+    traced = trace(team, keys)
+    with refusing():
+        run_state = None if checkpoint is None else restore(checkpoint, saved_part(checkpoint, traced.run_state))
+    clock = Clock() if checkpoint is None else Clock.resumed(**checkpoint.facts["seconds"])
+    directory = RunDirectory(path, checkpoint)
+    seeds = range(settings.seed, settings.seed + settings.num_seeds)
+    with refusing():
+        loggers = make_loggers(settings.logger, path, as_dict(settings), seeds, checkpoint and checkpoint.step)
+    directory.open(settings)
+    summary = None
+    try:
+        with TrainingProgress(
+            schedule.total_steps, settings.num_seeds, settings.progress, warmup_steps=schedule.warmup_steps
+        ) as bar:
+            this = Run(settings, team, schedule, directory, clock, keys, bar, loggers)
+            programs, outcome = train(this, traced, run_state, stop)
+        summary = summarize(this, programs, outcome)
+        write_json(path / "summary.json", summary)  # first, since it is what one least wants to lose
+    finally:
+        for logger in loggers:
+            logger.close(summary)
+    write_marl_eval(path)
+    return summary
+
+
+def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading.Event) -> tuple[Programs, Outcome]:
+    """Trains, evaluates and saves as scheduled until the end, until `stop` is set, or until a seed diverges."""
+    schedule, directory = this.schedule, this.directory
+    programs = compile_programs(this.team, this.keys, traced)
+    if run_state is None or run_state.train.replay is None:
+        # A new replay is of other random steps than those that filled the first.
+        done = 0 if run_state is None else int(run_state.health.iterations[0])
+        keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, done) if done else this.keys
+        fresh = programs.init(keys, hyperparameters(this.team))
+        run_state = fresh if run_state is None else with_episodes(run_state, fresh)
+    done, failed, diverged = int(run_state.health.iterations[0]), [], False
+    for target in schedule.pauses(done):
+        run_state, done = advance(this, programs, run_state, done, target, stop)
+        failed = failures(run_state.health, programs.quantities, this.settings.seed)
+        diverged = bool(failed) and this.settings.on_non_finite == "stop"
+        step = schedule.step(done)
+        if (diverged or done in schedule.evaluate_after) and not directory.evaluated(step):
+            run_state = evaluate(this, programs, run_state, step, failed)
+        if not diverged and (stop.is_set() or done in schedule.save_after):
+            save(this, run_state, step)
+        if diverged or stop.is_set():
+            break
+    return programs, Outcome(done, failed, diverged)
+
+
+def advance(
+    this: Run, programs: Programs, run_state: RunState, done: int, target: int, stop: threading.Event
+) -> tuple[RunState, int]:
+    """Trains up to `target` iterations, or a failure that ends the run; it looks at `stop` between slices."""
+    iterations, stop_at_failure = 1, jnp.asarray(this.settings.on_non_finite == "stop")
+    while done < target and not stop.is_set():
+        iterations = min(iterations, target - done)
+        began = time.perf_counter()
+        run_state = jax.block_until_ready(programs.advance(run_state, jnp.asarray(iterations), stop_at_failure))
+        seconds = time.perf_counter() - began
+        before, done = done, int(run_state.health.iterations[0])
+        this.clock.training += seconds
+        this.bar.advance(this.schedule.step(done), this.clock.training)
+        if done < before + iterations:
+            break
+        iterations = max(1, int(SLICE_SECONDS * iterations / seconds))
+    return run_state, done
+
+
+def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, failed: list[Failure]) -> RunState:
+    """Evaluates after `step` steps and writes a row per seed that has not failed; training metrics start anew."""
+    began = time.perf_counter()
+    results = jax.device_get(programs.evaluate(evaluation_keys(this.keys, step), run_state.train.algorithm))
+    for arrays in results.values():
+        finished = arrays.pop("finished")
+        if this.settings.eval.max_steps is None and not failed:
+            check_finished(this.team.env.spec, finished)
+    this.clock.evaluation += time.perf_counter() - began
+    trained = step > this.schedule.warmup_steps
+    training_means = means(run_state.totals, this.team.episode_metrics) if trained else {}
+    rows = evaluation_rows(this.settings, step, results, training_means)
+    healthy = [row for row in rows if row["seed"] not in {failure.seed for failure in failed}]
+    this.directory.append(healthy, {"step": step, **this.clock.seconds()})
+    for logger in this.loggers:
+        logger.log(healthy)
+    if healthy:
+        this.bar.evaluated(float(np.mean([row["eval_return_mean"] for row in healthy])))
+    return run_state._replace(totals=no_totals(tuple(run_state.totals.metrics), this.keys.shape))
+
+
+def save(this: Run, run_state: RunState, step: int) -> None:
+    """Writes the checkpoint of `step`."""
+    metrics, timing = this.directory.metrics.rows, this.directory.timing.rows
+    evaluated = timing[-1]["step"] if timing else -1
+    facts = {"rows": len(metrics), "evaluated": evaluated, "seconds": this.clock.seconds()}
+    if this.team.loop.replay_bytes and not this.settings.checkpoint.replay:
+        run_state, facts = with_replay(run_state, None), facts | {"replay": False}
+    try:
+        save_checkpoint(this.directory.checkpoints, step, run_state, facts, keep=this.settings.checkpoint.keep)
+    except CheckpointError as error:
+        raise RunError(f"the checkpoint of step {step:,} was not saved: {error}") from error
+
+
+def with_replay(run_state: RunState, replay: Any) -> RunState:
+    """The state with another replay; `None` leaves it out."""
+    return run_state._replace(train=run_state.train._replace(replay=replay))
+
+
+def with_episodes(run_state: RunState, fresh: RunState) -> RunState:
+    """What was learned, with a new replay and the environments whose last steps it holds."""
+    return run_state._replace(train=run_state.train._replace(replay=fresh.train.replay, actors=fresh.train.actors))
+
+
+def saved_part(checkpoint: Checkpoint, run_state: RunState) -> RunState:
+    """What of a run's state the checkpoint holds."""
+    return run_state if checkpoint.facts.get("replay", True) else with_replay(run_state, None)
+
+
+def evaluation_rows(
+    settings: TrainSettings,
+    step: int,
+    results: dict[str, dict[str, np.ndarray]],
+    training_means: dict[str, np.ndarray],
+) -> list[dict[str, Any]]:
+    """One row of `metrics.csv` per seed, from evaluation results `[num_seeds, num_episodes]` and training means."""
+    rows = []
+    for k in range(settings.num_seeds):
+        row: dict[str, Any] = {"step": step, "seed": settings.seed + k}
+        for prefix, arrays in results.items():
+            row[f"{prefix}return_mean"] = float(arrays["episode_return"][k].mean())
+            row[f"{prefix}return_std"] = float(arrays["episode_return"][k].std())
+            row[f"{prefix}length"] = float(arrays["episode_length"][k].mean())
+            others = [name for name in arrays if name not in ("episode_return", "episode_length")]
+            row |= {f"{prefix}{name}": float(arrays[name][k].mean()) for name in others}
+        row |= {f"train_{name}": float(value[k]) for name, value in training_means.items()}
+        rows.append(row)
+    return rows
+
+
+def summarize(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]:
+    """The contents of `summary.json`; returns are those of the last evaluation, NaN for a seed that failed."""
+    settings, schedule, clock = this.settings, this.schedule, this.clock
+    steps = schedule.step(outcome.iterations)
+    evaluated_at = this.directory.timing.rows[-1]["step"] if this.directory.timing.rows else None
+    stopped_early = outcome.iterations < schedule.iterations and not outcome.diverged
+    status = "interrupted" if stopped_early else "diverged" if outcome.failures else "finished"
+    summary: dict[str, Any] = {
+        "algo": settings.algo["name"],
+        "env": settings.env["name"],
+        "preset": settings.preset,
+        "status": status,
+        "total_steps": steps,
+        "num_seeds": settings.num_seeds,
+        "seeds": [settings.seed + k for k in range(settings.num_seeds)],
+        "eval_step": evaluated_at,
+        "eval_episodes": settings.eval.episodes,
+        "eval_return": summarize_returns(_returns(this, "eval_return_mean", evaluated_at)),
+    }
+    summary["eval_metrics"] = {
+        name: summarize_returns(_returns(this, column, evaluated_at))
+        for name, column in evaluated_metrics(this.directory.metrics.columns).items()
+        if name != "return"
+    }
+    if settings.eval.stochastic:
+        summary["eval_stochastic_return"] = summarize_returns(
+            _returns(this, "eval_stochastic_return_mean", evaluated_at)
+        )
+    if outcome.failures:
+        summary["non_finite"] = [
+            failure._asdict() | {"step": schedule.step(failure.iteration)} for failure in outcome.failures
+        ]
+        first = schedule.step(min(failure.iteration for failure in outcome.failures))
+        good = [saved for saved in list_checkpoints(this.directory.checkpoints) if saved < first]
+        summary["last_good_checkpoint"] = good[-1] if good else None
+    device, trained = jax.devices()[0], steps - schedule.warmup_steps
+    return summary | {
+        # Environment steps of all seeds per second of training: no compilation, no warm-up, no evaluation.
+        "steps_per_second": round(trained * settings.num_seeds / clock.training, 1) if clock.training else None,
+        "compile_seconds": round(programs.compile_seconds, 3),
+        **clock.seconds(),
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "versions": versions(),
+    }
+
+
+def _returns(this: Run, column: str, step: int | None) -> np.ndarray:
+    """`[num_seeds]` mean returns of the evaluation at `step`; NaN where a seed has none."""
+    found = {row["seed"]: row[column] for row in this.directory.metrics.rows if row["step"] == step}
+    return np.array([found.get(this.settings.seed + k, np.nan) for k in range(this.settings.num_seeds)])

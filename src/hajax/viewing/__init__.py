@@ -1,0 +1,1 @@
+"""What draws: learning curves, films and scenes."""

@@ -1,0 +1,132 @@
+"""Drawing learning curves: interquartile means with their bootstrap intervals, and every seed as a thin line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hajax.colors import CYCLE
+from hajax.runs.files import RunCurve
+from hajax.viewing.groups import Group, Line, Panel, make_panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+# Told apart without color too: dashes and markers repeat with other periods than colors.
+DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+MARKERS = "os^Dv"
+# What a reader can take in under the picture, in characters of a line.
+LEGEND_WIDTH = {1: 70, 2: 120}
+
+
+def draw_curve(path: Path, run: RunCurve) -> None:
+    """Draws the evaluation returns of one run, in the format that the suffix of `path` says, without a display."""
+    title = f"{run.settings['algo']['name']} on {run.settings['env']['name']}"
+    draw_panels(path, make_panels([Group(title, "this run", [run])]))
+
+
+def draw_panels(path: Path, panels: Sequence[Panel], metric: str = "return") -> None:
+    """Draws a row per panel, by steps and beside it by wall time if that is known, with one legend below all.
+
+    The suffix of `path` says the format. There is no display.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    columns = 1 + any(x.size for panel in panels for line in panel.by_seconds for x, _ in line.seeds)
+    lines = [line for panel in panels for line in panel.by_steps]
+    labels = list(dict.fromkeys(line.label for line in lines))
+    handles = [_handle(i, label, [len(x.seeds) for x in lines if x.label == label]) for i, label in enumerate(labels)]
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    legend_columns = max(1, min(4, LEGEND_WIDTH[columns] // (longest + 8)))
+    legend_height = 0.25 * (-(-len(labels) // legend_columns) + 2)
+    size = (11.5 if columns == 2 else 7.2, 3.6 * len(panels) + legend_height)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(panels), columns, squeeze=False, sharey="row")
+    for panel, (left, *right) in zip(panels, grid, strict=True):
+        _draw_lines(left, panel.by_steps, labels)
+        left.xaxis.set_major_formatter(EngFormatter(sep=""))
+        left.set_xlabel("environment steps per seed")
+        left.set_ylabel(f"evaluation {metric}", parse_math=False)  # names may hold a $
+        left.set_title(panel.title, loc="left", size=11, parse_math=False)
+        _leave_out_the_start(left, panel.by_steps)
+        for axes in right:
+            unit, seconds = time_unit([x for line in panel.by_seconds for x, _ in line.seeds])
+            _draw_lines(axes, panel.by_seconds, labels, 1 / seconds)
+            axes.set_xlabel(f"wall time after compilation, all seeds of a run together ({unit})")
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    figure.legend(handles=_explanations(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def time_unit(times: Sequence[np.ndarray]) -> tuple[str, float]:
+    """The unit that suits times `[K]` in seconds, and how many seconds it has."""
+    longest = max((x.max(initial=0) for x in times), default=0)
+    for unit, seconds in (("hours", 3600.0), ("minutes", 60.0)):
+        if longest >= 2 * seconds:
+            return unit, seconds
+    return "seconds", 1.0
+
+
+def style(index: int) -> dict[str, Any]:
+    """Color, dashes and marker of the line with that number."""
+    return {
+        "color": CYCLE[index % len(CYCLE)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 5,
+        "linewidth": 2,
+    }
+
+
+def _draw_lines(axes: Axes, lines: Sequence[Line], labels: Sequence[str], scale: float = 1.0) -> None:
+    for line in lines:
+        look = style(labels.index(line.label))
+        if len(line.seeds) > 1:
+            for x, y in line.seeds:
+                axes.plot(x * scale, y, color=look["color"], linewidth=0.7, alpha=0.45, zorder=2)
+            axes.fill_between(
+                line.x * scale, line.low, line.high, color=look["color"], alpha=0.18, linewidth=0, zorder=1
+            )
+        every = max(1, len(line.x) // 8)
+        axes.plot(line.x * scale, line.iqm, **look, markevery=every, label=line.label, zorder=3)
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _leave_out_the_start(axes: Axes, lines: Sequence[Line]) -> None:
+    """Lets the first evaluations, of untrained policies, leave the picture if they would take up half of it."""
+    later, all_returns = (
+        np.concatenate([y[start:][np.isfinite(y[start:])] for line in lines for _, y in line.seeds]) for start in (1, 0)
+    )
+    if later.size and 0 < np.ptp(later) < np.ptp(all_returns) / 2:
+        margin = 0.05 * np.ptp(later)
+        axes.set_ylim(later.min() - margin, later.max() + margin)
+        axes.set_title("untrained policies are beyond the axis", loc="right", size=8, color="0.4")
+
+
+def _handle(index: int, label: str, num_seeds: Sequence[int]) -> Line2D:
+    """The line's entry in the legend, with the number of its seeds."""
+    from matplotlib.lines import Line2D
+
+    counts = "/".join(map(str, sorted(set(num_seeds))))
+    return Line2D([], [], **style(index), label=f"{label}, {counts} {'seed' if counts == '1' else 'seeds'}")
+
+
+def _explanations() -> list[Any]:
+    """What the kinds of lines mean, in gray."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    return [
+        Line2D([], [], color="0.4", linewidth=2, label="interquartile mean over seeds"),
+        Patch(color="0.4", alpha=0.25, linewidth=0, label="95% stratified bootstrap interval"),
+        Line2D([], [], color="0.4", linewidth=0.7, label="one seed"),
+    ]

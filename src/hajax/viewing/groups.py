@@ -1,0 +1,202 @@
+"""Which runs belong together, what to call them, and their interquartile means."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hajax.runs.files import RunCurve
+from hajax.training.statistics import interquartile_mean, stratified_bootstrap_interval
+
+# Settings that say which seeds were run, where and how, but not what was run.
+NOT_THE_METHOD = (
+    "seed", "num_seeds", "preset", "out_dir", "resume", "render", "checkpoint", "logger", "progress",
+    "compilation_cache", "on_non_finite",
+)  # fmt: skip
+# Options of an environment that change what is learned from, but not the returns that are compared.
+NOT_THE_TASK = ("name", "reward", "state")
+# A label names up to so many settings; beyond that, those that suffice to tell the groups apart.
+MOST_IN_LABEL = 3
+
+Track = tuple[np.ndarray, np.ndarray]  # x [K], returns [K]
+
+
+class Line(NamedTuple):
+    """A group of seeds against steps or seconds, at K places."""
+
+    label: str
+    seeds: list[Track]
+    x: np.ndarray  # [K]
+    iqm: np.ndarray  # [K]
+    low: np.ndarray  # [K], NaN for a single seed
+    high: np.ndarray  # [K]
+
+
+class Panel(NamedTuple):
+    """The lines of one task."""
+
+    title: str
+    by_steps: list[Line]
+    by_seconds: list[Line]
+
+
+class Group(NamedTuple):
+    """Runs of one method on one task; their seeds are pooled."""
+
+    task: str
+    label: str
+    runs: list[RunCurve]
+
+
+def group_runs(runs: Sequence[RunCurve]) -> list[Group]:
+    """Groups runs by task (the environment with its options) and by method (all other settings but seeds).
+
+    A run that repeats a seed of its group is another look at the same training and not another sample, so it gets a
+    group of its own, named by its directory.
+    """
+    grouped: dict[Hashable, list[list[RunCurve]]] = {}
+    for run in runs:
+        same = grouped.setdefault(_identity(run), [])
+        fitting = [group for group in same if not {seed for other in group for seed in other.seeds} & set(run.seeds)]
+        if fitting:
+            fitting[0].append(run)
+        else:
+            same.append([run])
+    groups = list(itertools.chain(*grouped.values()))
+    firsts = [group[0] for group in groups]
+    tasks = tell_apart([run.settings["env"]["name"] for run in firsts], [task_settings(run) for run in firsts])
+    labels = [""] * len(groups)
+    for task in dict.fromkeys(tasks):
+        members = [i for i, other in enumerate(tasks) if other == task]
+        for i, label in zip(members, method_labels([firsts[i] for i in members]), strict=True):
+            labels[i] = label
+    return [Group(*group) for group in zip(tasks, labels, groups, strict=True)]
+
+
+def method_labels(runs: Sequence[RunCurve]) -> list[str]:
+    """What to call the methods of these runs on one task: the algorithm, and what tells it from others like it."""
+    settings = [method_settings(run) for run in runs]
+    repeated = [settings.count(own) > 1 for own in settings]
+    for run, own, is_repeated in zip(runs, settings, repeated, strict=True):
+        if is_repeated:
+            own["run"] = str(run.path)
+    return tell_apart([run.settings["algo"]["name"] for run in runs], settings)
+
+
+def task_settings(run: RunCurve) -> dict[str, Any]:
+    """The options of the run's environment that make it another task."""
+    return {f"env.{key}": value for key, value in run.settings["env"].items() if key not in NOT_THE_TASK}
+
+
+def method_settings(run: RunCurve) -> dict[str, Any]:
+    """Every setting, flat, that is neither the task nor the choice of seeds."""
+    settings = {key: value for key, value in run.settings.items() if key not in (*NOT_THE_METHOD, "env")}
+    env = {key: value for key, value in run.settings["env"].items() if key in NOT_THE_TASK and key != "name"}
+    if env.get("reward") == settings["algo"].get("reward"):  # the environment follows the algorithm
+        env.pop("reward", None)
+    return dict(_flat(settings | {"env": env}))
+
+
+def tell_apart(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names, and where some are equal and their settings are not, the settings in which these differ."""
+    labels = list(names)
+    for name in dict.fromkeys(names):
+        members = [i for i, other in enumerate(names) if other == name]
+        keys, left_out = _telling([settings[i] for i in members])
+        for i in members:
+            parts = [f"{key.removeprefix('algo.').removeprefix('env.')}={_shown(settings[i], key)}" for key in keys]
+            more = [f"(and {left_out} more)"] if left_out else []
+            labels[i] = " ".join([name, *parts, *more])
+    return labels
+
+
+def _telling(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], int]:
+    """The settings that differ, or if they are many, enough of them to tell all apart; and how many are left out."""
+    columns = {key: [_shown(s, key) for s in settings] for key in dict.fromkeys(itertools.chain(*settings))}
+    differing = {key: column for key, column in columns.items() if len(set(column)) > 1}
+    if len(differing) <= MOST_IN_LABEL:
+        return list(differing), 0
+    chosen: list[str] = []
+    wanted = len(set(zip(*differing.values(), strict=True)))
+
+    def parts(keys: Iterable[str]) -> int:
+        return len(set(zip(*(differing[key] for key in keys), strict=True)))
+
+    while not chosen or parts(chosen) < wanted:
+        chosen.append(max(differing, key=lambda key: parts([*chosen, key])))
+    return chosen, len(differing) - len(chosen)
+
+
+def make_panels(groups: Sequence[Group]) -> list[Panel]:
+    """A panel per task, in the order of their first runs, with a line per group."""
+    panels = []
+    for task in dict.fromkeys(group.task for group in groups):
+        members = [group for group in groups if group.task == task]
+        panels.append(Panel(task, [steps_line(group) for group in members], [seconds_line(group) for group in members]))
+    return panels
+
+
+def steps_line(group: Group) -> Line:
+    """The group against environment steps, at the steps at which every run of it was evaluated."""
+    steps = group.runs[0].steps
+    for run in group.runs[1:]:
+        steps = np.intersect1d(steps, run.steps)
+    returns = np.concatenate([run.returns[np.isin(run.steps, steps)] for run in group.runs], axis=1)
+    seeds = [(run.steps, column) for run in group.runs for column in run.returns.T]
+    return summarize_seeds(group.label, seeds, steps, returns)
+
+
+def seconds_line(group: Group) -> Line:
+    """The group against wall time, where every run of it has been trained for so long.
+
+    Runs are evaluated at different times. Between two evaluations of a run its seeds' returns are interpolated
+    linearly, at the times at which any run of the group was evaluated. The seeds of one run are trained together, so
+    all of them have the time that they take together.
+    """
+    tracks = []
+    for run in group.runs:
+        timed = np.isfinite(run.seconds)
+        tracks.append((run.seconds[timed], run.returns[timed]))
+    seeds = [(seconds, column) for seconds, returns in tracks for column in returns.T]
+    if any(not len(seconds) for seconds, _ in tracks):
+        times = np.zeros(0)
+    else:
+        start, end = max(seconds[0] for seconds, _ in tracks), min(seconds[-1] for seconds, _ in tracks)
+        times = np.unique(np.concatenate([seconds for seconds, _ in tracks]))
+        times = times[(times >= start) & (times <= end)]
+    columns = [np.interp(times, x, y) if len(x) else times for x, y in seeds]
+    return summarize_seeds(group.label, seeds, times, np.array(columns).T.reshape(len(times), len(seeds)))
+
+
+def summarize_seeds(label: str, seeds: list[Track], x: np.ndarray, returns: np.ndarray) -> Line:
+    """The interquartile mean over seeds of `returns` `[K, S]`, with the 95% stratified bootstrap interval.
+
+    All seeds are of one task, which is a single stratum. Where a seed has no return (it diverged), there is no mean.
+    """
+    intervals = [stratified_bootstrap_interval([row]) or (np.nan, np.nan) for row in returns]
+    low, high = np.array(intervals).reshape(-1, 2).T
+    return Line(label, seeds, x, interquartile_mean(returns), low, high)
+
+
+def _identity(run: RunCurve) -> Hashable:
+    settings = {"env": run.settings["env"]["name"]} | task_settings(run) | method_settings(run)
+    return tuple(sorted((key, repr(value)) for key, value in settings.items()))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif f"{prefix}{key}" != "eval.stochastic":  # adds columns, and changes none
+            yield f"{prefix}{key}", value
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    """The setting as one would write it on the command line."""
+    value = settings.get(key, "unset")
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value)

@@ -1,0 +1,171 @@
+"""Episodes of MuJoCo's models in three dimensions: MuJoCo's own renderer, and brax's viewer in a browser."""
+
+from __future__ import annotations
+
+import ctypes.util
+import json
+import os
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hajax.envs.base import Environment, Scene
+from hajax.spec import Timestep
+from hajax.training.recording import Episode
+from hajax.viewing.film import check_drawing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 560, 540  # pixels; a film's axes have this shape
+# Where the camera is, seen from the robot's first body: degrees, and distances in sizes of the robot.
+AZIMUTH, ELEVATION, FROM_ABOVE, DISTANCE = 90.0, -20.0, -70.0, 2.0
+# What brax's viewer can draw without vertices.
+SHAPES = ("plane", "sphere", "capsule", "cylinder", "box")
+
+
+def prefer_headless_rendering() -> None:
+    """Has MuJoCo render without a display where there is none, unless `MUJOCO_GL` says how.
+
+    MuJoCo reads that variable when it is imported, so this must come before.
+    """
+    displayed = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform == "linux" and not displayed and "MUJOCO_GL" not in os.environ and ctypes.util.find_library("EGL"):
+        os.environ["MUJOCO_GL"] = "egl"
+
+
+def drawn(env: Environment, renderer: str) -> Environment:
+    """The environment with the drawing that was asked for: `drawing`, `mujoco`, or `auto`, MuJoCo's where it works.
+
+    Raises ValueError if there is none.
+    """
+    if renderer == "mujoco" or (renderer == "auto" and env.scene is not None):
+        try:
+            return rendered(env)
+        except ValueError:
+            if renderer == "mujoco":
+                raise
+    check_drawing(env)
+    return env
+
+
+def positions(env: Environment, recorded: Episode) -> np.ndarray:
+    """Joint positions of all episodes of a batch `[K, T, …]`, one after the other, `[steps, nq]`."""
+    assert env.scene is not None
+    every = np.asarray(env.scene.qpos(recorded.state))
+    return np.concatenate([one[:length] for one, length in zip(every, np.asarray(recorded.length), strict=True)])
+
+
+def rendered(env: Environment) -> Environment:
+    """The environment with MuJoCo's renderer as its drawing.
+
+    Raises ValueError if its states are not a MuJoCo model's, or MuJoCo cannot render on this machine.
+    """
+    import mujoco
+
+    scene = scene_of(env, "--renderer=mujoco")
+    model = scene.model
+    model.vis.global_.offwidth, model.vis.global_.offheight = WIDTH, HEIGHT
+    without_end(model)
+    data = mujoco.MjData(model)
+    try:
+        renderer = mujoco.Renderer(model, HEIGHT, WIDTH)
+    except Exception as error:  # whatever the driver raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"--renderer=mujoco: MuJoCo cannot render here ({reason}); allowed: drawing, or a machine with OpenGL, "
+            "such as with MUJOCO_GL=egl or MUJOCO_GL=osmesa"
+        ) from error
+    camera = mujoco.MjvCamera()
+    camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
+    elevation = FROM_ABOVE if scene.flat else ELEVATION
+    camera.azimuth, camera.elevation, camera.distance = AZIMUTH, elevation, DISTANCE * scene.size
+
+    def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
+        data.qpos[:] = np.asarray(scene.qpos(state))
+        for place in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight, mujoco.mj_tendon):
+            place(model, data)
+        renderer.update_scene(data, camera)
+        axes.imshow(renderer.render())
+        axes.set_axis_off()
+
+    return env._replace(draw=draw)
+
+
+def without_end(model: Any) -> None:
+    """Draws `model`'s planes without an end, since robots walk off Gymnasium's and brax's of 40 m."""
+    import mujoco
+
+    for geom in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE):
+        material, half = model.geom_matid[geom], model.geom_size[geom, :2].copy()
+        model.geom_size[geom, :2] = 0
+        # Of a plane without an end a texture's repeats are those of a meter, whatever `texuniform` says.
+        if material >= 0 and (half > 0).all() and not model.mat_texuniform[material]:
+            model.mat_texrepeat[material] /= 2 * half
+
+
+def viewer(env: Environment, positions: np.ndarray) -> str:
+    """A page in which brax's viewer plays joint positions `[T, nq]`; the page loads the viewer from the network.
+
+    Raises ValueError if the states are not a MuJoCo model's, or brax is not installed.
+    """
+    scene = check_viewer(env, "a page")
+    from hajax.envs.lazy import import_quietly
+
+    page = import_quietly("brax.io.html")
+    return page.render_from_json(json.dumps(played(scene, positions)), height=None, colab=False, base_url=None)
+
+
+def check_viewer(env: Environment, what: str) -> Scene:
+    """The environment's scene.
+
+    Raises ValueError if there is none, or brax is not installed.
+    """
+    scene = scene_of(env, what)
+    if find_spec("brax") is None:
+        raise ValueError(f"{what} needs brax, which is not installed; pip install 'hajax[brax]' brings it")
+    return scene
+
+
+def played(scene: Scene, positions: np.ndarray) -> dict[str, Any]:
+    """What brax's viewer reads: shapes by the body that they belong to, and where the bodies are at every step."""
+    import mujoco
+
+    model = scene.model
+    data = mujoco.MjData(model)
+    bodies = [model.body(i).name or f"body {i}" for i in range(model.nbody)]
+    shapes: dict[str, list[dict[str, Any]]] = {}
+    for geom in range(model.ngeom):
+        body = int(model.geom_bodyid[geom])
+        kind = mujoco.mjtGeom(model.geom_type[geom]).name.removeprefix("mjGEOM_").lower()
+        if kind not in SHAPES:
+            continue
+        shape = {
+            "name": kind.capitalize(),
+            "link_idx": body - 1,  # the world has no motion
+            "pos": model.geom_pos[geom].tolist(),
+            "rot": model.geom_quat[geom].tolist(),
+            "rgba": model.geom_rgba[geom].tolist(),
+            "size": [0, 0, 0]
+            if kind == "plane"
+            else model.geom_size[geom].tolist(),  # a chequered floor without an end
+        }
+        shapes.setdefault(bodies[body], []).append(shape)
+    states = []
+    for qpos in positions:
+        data.qpos[:] = qpos
+        mujoco.mj_kinematics(model, data)
+        states.append({"pos": data.xpos[1:].round(4).tolist(), "rot": data.xquat[1:].round(4).tolist()})
+    return {"opt": {"timestep": scene.seconds}, "geoms": shapes, "states": {"x": states}}
+
+
+def scene_of(env: Environment, what: str) -> Scene:
+    """Its scene.
+
+    Raises ValueError if there is none.
+    """
+    if env.scene is None:
+        raise ValueError(f"{what}: {env.spec.name} is no MuJoCo model; allowed: environments mamujoco/…")
+    return env.scene
