@@ -99,7 +99,7 @@ BELOW = {
     "tabular": ("core", "validation"),
     "drifts": ("core",),
     "neighborhoods": ("core",),
-    "settings": ("core",),
+    "settings": ("core", "validation"),
     "algorithms": ("core", "spec", "validation"),
     "envs": ("spec", "spaces", "validation", "colors"),
     "training": ("core", "envs", "spec", "spaces", "validation"),

@@ -1,6 +1,7 @@
 """Settings and hyperparameters of algorithms, to be used as they are or derived from: see `hajax/core/settings.py`."""
 
 from hajax.core.off_policy.settings import (
+    ClipHyperparameters,
     DeterministicHyperparameters,
     DeterministicSettings,
     DoubleQHyperparameters,
@@ -30,6 +31,7 @@ from hajax.core.settings import (
     TrustRegionSettings,
     combined,
 )
+from hajax.validation import setting
 
 __all__ = [
     "AdaptiveHyperparameters",
@@ -38,6 +40,7 @@ __all__ = [
     "BallHyperparameters",
     "BallSettings",
     "BaseHyperparameters",
+    "ClipHyperparameters",
     "CoefficientHyperparameters",
     "DeterministicHyperparameters",
     "DeterministicSettings",
@@ -58,4 +61,5 @@ __all__ = [
     "TrustRegionSettings",
     "TwinHyperparameters",
     "combined",
+    "setting",
 ]
