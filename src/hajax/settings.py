@@ -1,7 +1,6 @@
 """Settings and hyperparameters of algorithms, to be used as they are or derived from: see `hajax/core/settings.py`."""
 
 from hajax.core.off_policy.settings import (
-    ClipHyperparameters,
     DeterministicHyperparameters,
     DeterministicSettings,
     DoubleQHyperparameters,
@@ -21,12 +20,15 @@ from hajax.core.settings import (
     BallHyperparameters,
     BallSettings,
     BaseHyperparameters,
+    ClipHyperparameters,
     CoefficientHyperparameters,
     DriftHyperparameters,
     GradientHyperparameters,
     GradientSettings,
     Hyperparameters,
     Settings,
+    TeamHyperparameters,
+    TeamSettings,
     TrustRegionHyperparameters,
     TrustRegionSettings,
     combined,
@@ -57,6 +59,8 @@ __all__ = [
     "SoftDriftHyperparameters",
     "SoftHyperparameters",
     "SoftSettings",
+    "TeamHyperparameters",
+    "TeamSettings",
     "TrustRegionHyperparameters",
     "TrustRegionSettings",
     "TwinHyperparameters",

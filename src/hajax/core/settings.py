@@ -45,33 +45,14 @@ def as_arrays(hyperparameters: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, float), hyperparameters)
 
 
-class Hyperparameters(BaseHyperparameters):
-    """Hyperparameters of every on-policy algorithm. Defaults: HARL's, but for `value_decay`."""
+class TeamHyperparameters(BaseHyperparameters):
+    """Hyperparameters of every algorithm."""
 
-    critic_lr: float | jax.Array = setting(5e-4, "the critic's learning rate", low=0)
-    clip: float | jax.Array = setting(
-        0.2,
-        "ε: PPO clips the ratio of probabilities to 1 ± ε; with `clip_value` the value's change is clipped to ± ε",
-        low=0,
-        open_low=True,
-    )
     discount: float | jax.Array = setting(0.99, "γ: the weight of the next step's reward", low=0, high=1)
-    gae_lambda: float | jax.Array = setting(
-        0.95, "λ of generalized advantage estimation: 0 is one-step, 1 is Monte Carlo", low=0, high=1
-    )
-    huber_delta: float | jax.Array = setting(
-        10.0, "with `value_loss=huber`, the error beyond which the loss is linear", low=0, open_low=True
-    )
     max_grad_norm: float | jax.Array = setting(
-        10.0, "gradients are scaled down to this norm", low=0, open_low=True, finite=False
+        math.inf, "gradients are scaled down to this norm", low=0, open_low=True, finite=False
     )
-    adam_eps: float | jax.Array = setting(1e-5, "ε of Adam, added to the denominator", low=0)
-    value_decay: float | jax.Array = setting(
-        0.9,
-        "β: the running statistics of values keep this share per update (HARL: 0.99999, an average over all updates)",
-        low=0,
-        high=1,
-    )
+    adam_eps: float | jax.Array = setting(1e-8, "ε of Adam, added to the denominator", low=0)
     decay_updates: float | jax.Array = setting(
         math.inf,
         "learning rates fall linearly to 0 over so many updates; `lr_decay=true` sets it to the length of the run",
@@ -79,6 +60,37 @@ class Hyperparameters(BaseHyperparameters):
         open_low=True,
         finite=False,
         unit="updates",
+    )
+
+
+class ClipHyperparameters(BaseHyperparameters):
+    """What `drifts.ppo_clip` reads."""
+
+    clip: float | jax.Array = setting(
+        0.2,
+        "ε: PPO clips the ratio of probabilities to 1 ± ε; with `clip_value` the value's change is clipped to ± ε",
+        low=0,
+        open_low=True,
+    )
+
+
+class Hyperparameters(ClipHyperparameters, TeamHyperparameters):
+    """Hyperparameters of every on-policy algorithm. Defaults: HARL's, but for `value_decay`."""
+
+    max_grad_norm: float | jax.Array = 10.0
+    adam_eps: float | jax.Array = 1e-5
+    critic_lr: float | jax.Array = setting(5e-4, "the critic's learning rate", low=0)
+    gae_lambda: float | jax.Array = setting(
+        0.95, "λ of generalized advantage estimation: 0 is one-step, 1 is Monte Carlo", low=0, high=1
+    )
+    huber_delta: float | jax.Array = setting(
+        10.0, "with `value_loss=huber`, the error beyond which the loss is linear", low=0, open_low=True
+    )
+    value_decay: float | jax.Array = setting(
+        0.9,
+        "β: the running statistics of values keep this share per update (HARL: 0.99999, an average over all updates)",
+        low=0,
+        high=1,
     )
 
 
@@ -165,6 +177,8 @@ class TeamSettings:
     )
     output_gain: float = setting(0.01, "the gain of the policies' last layer when it is initialized", low=0)
 
+    normalize_observations: bool = setting(False, "normalize observations and states by running statistics")
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = about(type(self), field.name).checked(field.name, getattr(self, field.name))
@@ -221,7 +235,6 @@ class Settings(TeamSettings):
     value_loss: str = setting("huber", "the critic's loss", choices=VALUE_LOSSES)
     clip_value: bool = setting(False, "the critic's loss clips how far values move, as PPO's code does (HARL: true)")
     normalize_values: bool = setting(True, "normalize the critic's targets by running statistics")
-    normalize_observations: bool = setting(False, "normalize observations and states by running statistics")
 
     @property
     def sample_length(self) -> int:

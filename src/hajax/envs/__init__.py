@@ -6,19 +6,20 @@ Adding an environment is one file and one line in the table below; `register_env
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hajax.envs.base import Environment, auto_reset, state_from_observations
 from hajax.envs.mamujoco import NAMES as SHARED_ROBOTS
 from hajax.envs.mamujoco import SEGMENTED
-from hajax.envs.smax import SCENARIOS
+from hajax.envs.smax_scenarios import SCENARIOS
+from hajax.places import import_function, is_place
 from hajax.validation import check_choice, check_known, check_settings
 
-Factory = Callable[..., Environment]
+if TYPE_CHECKING:
+    from hajax.envs.base import Environment
+
+Factory = Callable[..., Any]
 
 _BUILT_IN: dict[str, str] = {
     "mpe/simple_spread": "hajax.envs.mpe:simple_spread",
@@ -63,7 +64,7 @@ def register_env(name: str, factory: str | Factory) -> None:
         raise ValueError(
             f"name={name!r} is an environment of the library; allowed: any name but {', '.join(_BUILT_IN)}"
         )
-    if not callable(factory) and not (isinstance(factory, str) and factory.count(":") == 1):
+    if not callable(factory) and not is_place(factory):
         raise TypeError(f"factory={factory!r} of {name!r}; allowed: a function, or a string 'module:function'")
     _registered[name] = factory
 
@@ -81,6 +82,8 @@ def make_env(name: str, **options: Any) -> Environment:
         ValueError: unknown name or option, an option that is missing, or a value that is not allowed.
         TypeError: the factory returned something else than an `Environment`.
     """
+    from hajax.envs.base import Environment, auto_reset, state_from_observations  # which need JAX
+
     factory = _find(name)
     parameters = inspect.signature(factory).parameters
     has_own_state = "state" in parameters
@@ -103,36 +106,19 @@ def env_options(name: str) -> dict[str, Any]:
 
 def _find(name: str) -> Factory:
     known: dict[str, str | Factory] = {**_BUILT_IN, **_registered}
-    if name not in known and isinstance(name, str) and name.count(":") == 1:
-        return _import(name)
+    if name not in known and is_place(name):
+        return import_function("environment", name)
     if name not in known and isinstance(name, str) and (place := _segmented(name)):
-        return _import(place)
+        return import_function("environment", place)
     check_known("environment", name, list_envs())
     factory = known[name]
-    return _import(factory) if isinstance(factory, str) else factory
+    return import_function("environment", factory) if isinstance(factory, str) else factory
 
 
 def _segmented(name: str) -> str | None:
     """Where `mamujoco/many_agent_swimmer_5x3` is made, and similar ones with other numbers."""
     group, _, robot = name.partition("/")
     return f"hajax.envs.mamujoco:{robot}" if group == "mamujoco" and SEGMENTED.fullmatch(robot) else None
-
-
-def _import(place: str) -> Factory:
-    """The function at `"module:function"`."""
-    module, name = place.split(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, and something that it needs is not
-        raise ValueError(
-            f"environment {place!r}: {error}; allowed: module:function that Python can import, "
-            f"from the working directory {os.getcwd()} or from PYTHONPATH"
-        ) from error
-    if not callable(function):
-        raise ValueError(f"environment {place!r} is {type(function).__name__}; allowed: a function")
-    return function
 
 
 def _check_options(name: str, options: dict, parameters: list[inspect.Parameter], also: tuple[str, ...]) -> None:

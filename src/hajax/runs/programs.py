@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hajax.algorithms import Algorithm, make_algorithm
-from hajax.envs import Environment, make_env
+from hajax.algorithms import make_algorithm
+from hajax.core.algorithm import Algorithm
+from hajax.envs import make_env
+from hajax.envs.base import Environment
 from hajax.runs.errors import RunError, refusing
 from hajax.runs.health import Health, healthy, quantities, watch
 from hajax.runs.settings import TrainSettings

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 
 from hajax.core.settings import (
     AscentHyperparameters,
-    BaseHyperparameters,
+    ClipHyperparameters,
     CoefficientHyperparameters,
+    TeamHyperparameters,
     TeamSettings,
 )
 from hajax.validation import setting
@@ -20,24 +20,11 @@ OTHERS = ("replay", "policy")
 EXPLORATIONS = ("gaussian", "ou")
 
 
-class OffPolicyHyperparameters(BaseHyperparameters):
+class OffPolicyHyperparameters(TeamHyperparameters):
     """Hyperparameters of every off-policy algorithm. Defaults: HARL's."""
 
-    discount: float | jax.Array = setting(0.99, "γ: the weight of the next step's reward", low=0, high=1)
     target_rate: float | jax.Array = setting(
         0.005, "τ: target networks move this share of the way after every update", low=0, high=1, open_low=True
-    )
-    max_grad_norm: float | jax.Array = setting(
-        math.inf, "gradients are scaled down to this norm", low=0, open_low=True, finite=False
-    )
-    adam_eps: float | jax.Array = setting(1e-8, "ε of Adam, added to the denominator", low=0)
-    decay_updates: float | jax.Array = setting(
-        math.inf,
-        "learning rates fall linearly to 0 over so many updates; `lr_decay=true` sets it to the length of the run",
-        low=0,
-        open_low=True,
-        finite=False,
-        unit="updates",
     )
 
 
@@ -116,12 +103,6 @@ class SoftHyperparameters(AscentHyperparameters, EntropyHyperparameters):
     """Hyperparameters of HASAC and MASAC, whose actors follow a gradient."""
 
 
-class ClipHyperparameters(BaseHyperparameters):
-    """What `drifts.ppo_clip` reads."""
-
-    clip: float | jax.Array = setting(0.2, "ε: the ratio of probabilities is clipped to 1 ± ε", low=0, open_low=True)
-
-
 class SoftDriftHyperparameters(CoefficientHyperparameters, ClipHyperparameters, SoftHyperparameters):
     """Hyperparameters of maximum-entropy mirror learning with a drift."""
 
@@ -140,9 +121,6 @@ class OffPolicySettings(TeamSettings):
         "minibatches per update, each for a step of the critics; on the last the actors and targets follow (without "
         "critics the actors take a step on each)",
         unit="minibatches",
-    )
-    normalize_observations: bool = setting(
-        False, "normalize observations and states by running statistics of the minibatches"
     )
     batch_size: int = setting(1000, "the size of a minibatch", unit="transitions")
     buffer_size: int = setting(

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hajax.envs.base import Environment
 from hajax.envs.mamujoco.partitions import PARTITIONS, agents
 from hajax.spec import RewardKind
 from hajax.validation import check_choice, check_known, check_number
 
 if TYPE_CHECKING:
+    from hajax.envs.base import Environment
     from hajax.envs.mamujoco.robots import Robot
     from hajax.envs.mamujoco.simulation import Simulation
 
