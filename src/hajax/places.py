@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,3 +54,18 @@ def summary(place: str) -> str:
 def first_line(docstring: str | None) -> str:
     """The first line of a docstring, without its full stop."""
     return (docstring or "").strip().partition("\n")[0].removesuffix(".")
+
+
+def arguments(docstring: str | None) -> dict[str, str]:
+    """What a docstring's section `Args:` says of each parameter, in one line each."""
+    section = re.search(r"^Args:\n((?:[ ].*\n?|\n(?=[ ]))*)", inspect.cleandoc(docstring or ""), re.MULTILINE)
+    lines = section[1].splitlines() if section else []
+    margin = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines:
+        entry = re.match(rf" {{{margin}}}(\w+(?:, \w+)*): (.*)", line)
+        names = entry[1].split(", ") if entry else names
+        for name in names:
+            found[name] = f"{found.get(name, '')} {(entry[2] if entry else line).strip()}".strip()
+    return {name: text.removesuffix(".") for name, text in found.items()}

@@ -100,6 +100,7 @@ def _kind(annotation: Any) -> str:
     """The kind of value that an annotation means; empty if it is none that is checked."""
     text = annotation.__name__ if type(annotation) is type else str(annotation)
     kinds = {"bool": "bool", "int": "int", "float": "float", "tuple[int, ...]": "ints"}
+    kinds |= {"int | None": "int?", "str | None": "str?"}
     return kinds.get(text, "float" if text.startswith("float |") else "")
 
 

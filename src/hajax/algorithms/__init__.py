@@ -86,6 +86,11 @@ def describe_algorithm(name: str) -> str:
     return summary(_TEMPLATES[name] if name in _TEMPLATES else _BUILT_IN[name].partition(":")[0])
 
 
+def is_registered(name: str) -> bool:
+    """Whether `register_algorithm` added it."""
+    return name in _registered
+
+
 def register_algorithm(name: str, function: Callable[..., Algorithm]) -> None:
     """Lets `make_algorithm(name, env, **settings)` build `function(spec, settings, hyperparameters, actor=, critic=)`.
 

@@ -9,7 +9,7 @@ import yaml
 
 from hajax.cli.sweep import sweep
 from hajax.runs import config
-from hajax.runs.errors import Refusal, refusing
+from hajax.runs.errors import Refusal, refusing, shown
 from hajax.runs.interrupt import raise_if_set, stop_on_interrupt
 from hajax.runs.resume import settings_to_resume
 from hajax.runs.settings import TrainSettings, as_dict, describe, validate
@@ -110,8 +110,10 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
 def help_text() -> str:
     """Usage, every setting with its default, and what the groups offer."""
     rows = describe()
-    wide = max(len(f"{name}={default}") for name, default, _ in rows)
-    settings = "\n".join(f"  {f'{name}={default}':<{wide}}  {doc}" for name, default, doc in rows if name != "preset")
+    wide = max(len(f"{row.name}={shown(row.default)}") for row in rows)
+    settings = "\n".join(
+        f"  {f'{row.name}={shown(row.default)}':<{wide}}  {row.meaning}" for row in rows if row.name != "preset"
+    )
     groups = "\n".join(f"  {group + '=':<{wide}}  {', '.join(config.options(group))}" for group in config.GROUPS)
-    own = f"  {'algo.NAME=, env.NAME=':<{wide}}  their own settings, as `hajax train --print-config` shows them"
+    own = f"  {'algo.NAME=, env.NAME=':<{wide}}  their own settings, as `hajax train algo=NAME env=NAME --help` shows them"
     return f"{USAGE}\ngroups:\n{groups}\n{own}\n\nsettings:\n{settings}"

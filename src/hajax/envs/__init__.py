@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from hajax.envs.mamujoco import NAMES as SHARED_ROBOTS
 from hajax.envs.mamujoco import SEGMENTED
+from hajax.envs.mamujoco import describe as describe_robot
 from hajax.envs.smax_scenarios import SCENARIOS
-from hajax.places import import_function, is_place
-from hajax.validation import check_choice, check_known, check_settings
+from hajax.places import arguments, first_line, import_function, is_place, summary
+from hajax.validation import About, check_choice, check_known, check_settings
 
 if TYPE_CHECKING:
     from hajax.envs.base import Environment
@@ -36,6 +37,14 @@ _BUILT_IN: dict[str, str] = {
     **{f"smax/{scenario}": f"hajax.envs.smax:{scenario}" for scenario in SCENARIOS},
 }
 _registered: dict[str, str | Factory] = {}
+# Those whose factories are made from a table.
+_DESCRIPTIONS = {
+    **{f"mamujoco/{name}": describe_robot(name) for name in SHARED_ROBOTS},
+    **{f"smax/{scenario}": f"StarCraft-like: {text}" for scenario, text in SCENARIOS.items()},
+}
+# The option that every environment has.
+_STATES = ("environment", "observations")
+_STATE = About("the critic's state: the environment's own, or the agents' observations end to end", choices=_STATES)
 
 
 def list_envs() -> tuple[str, ...]:
@@ -46,6 +55,11 @@ def list_envs() -> tuple[str, ...]:
 def has_env(name: str) -> bool:
     """Whether `make_env` may know it: a name of `list_envs()`, `"module:function"`, or a robot of other segments."""
     return name in list_envs() or ":" in name or _segmented(name) is not None
+
+
+def is_registered(name: str) -> bool:
+    """Whether `register_env` added it."""
+    return name in _registered
 
 
 def register_env(name: str, factory: str | Factory) -> None:
@@ -89,7 +103,7 @@ def make_env(name: str, **options: Any) -> Environment:
     has_own_state = "state" in parameters
     _check_options(name, options, [*parameters.values()], also=() if has_own_state else ("state",))
     state = "environment" if has_own_state else options.pop("state", "environment")
-    check_choice("state", state, ("environment", "observations"))
+    check_choice("state", state, _STATES)
     env = factory(**options)
     if not isinstance(env, Environment):
         raise TypeError(f"the factory of {name!r} returned {type(env).__name__}; it must return an Environment")
@@ -102,6 +116,40 @@ def env_options(name: str) -> dict[str, Any]:
     parameters = inspect.signature(_find(name)).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     return {"state": "environment"} | {p.name: ... if p.default is p.empty else p.default for p in named}
+
+
+def describe_env(name: str) -> str:
+    """One line about the environment: the first of its factory's docstring. Imports nothing of the library's."""
+    if name in _DESCRIPTIONS:
+        return _DESCRIPTIONS[name]
+    factory = {**_BUILT_IN, **_registered}[name]
+    return summary(factory) if isinstance(factory, str) else first_line(inspect.getdoc(factory))
+
+
+def describe_options(name: str) -> dict[str, About]:
+    """What the options of that environment mean and may be, by its factory's docstring and annotations."""
+    factory = _find(name)
+    said, parameters = arguments(factory.__doc__), inspect.signature(factory).parameters
+    found = {}
+    for option in env_options(name):
+        if option in parameters:
+            kind, choices = _annotated(factory, parameters[option].annotation)
+            found[option] = About(said.get(option, ""), kind=kind, choices=choices)
+        else:
+            found[option] = _STATE
+    return found
+
+
+def _annotated(factory: Factory, annotation: Any) -> tuple[str, tuple[str, ...]]:
+    """The kind of value that an annotation means, and the choices that it leaves; empty where it does not say."""
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, getattr(factory, "__globals__", {}))
+        except NameError:  # imported for its type only
+            return "", ()
+    if get_origin(annotation) is Literal:
+        return "str", get_args(annotation)
+    return {bool: "bool"}.get(annotation, ""), ()
 
 
 def _find(name: str) -> Factory:

@@ -35,7 +35,7 @@ class MemoryState(NamedTuple):
 
 
 def memory(*, num_agents: int = 2, num_cues: int = 2, delay: int = 5, reward: RewardKind = "team") -> Environment:
-    """The game of this module's docstring.
+    """Every agent is shown a cue and names it `delay` steps later, which needs a memory.
 
     Observations `[num_cues + 1]` are the one-hot cue, at the first step, and 1 when asked; the critic's state
     `[num_agents · num_cues + 1]` is all cues, at all times, and the share of the episode that is over.

@@ -68,7 +68,7 @@ def _factory(scenario: str) -> Callable[..., Environment]:
     ) -> Environment:
         return _environment(scenario, reward, state, opponent, mirrored, max_steps)
 
-    factory.__doc__ = f"""{SCENARIOS[scenario]}.
+    factory.__doc__ = f"""StarCraft-like: {SCENARIOS[scenario]}.
 
     Args:
         reward: `"team"` gives every agent what the team is paid (not N times that), `"individual"` an equal share of
