@@ -1,4 +1,4 @@
-"""conf/ against the registries and the library's defaults."""
+"""Hydra's nodes and presets against the registries and the library's defaults."""
 
 import fnmatch
 import functools
@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import hajax
+import hajax.algorithms
 import hajax.envs
 from hajax.envs.base import Environment, timestep
 from hajax.runs import config
@@ -24,7 +25,7 @@ ALGORITHMS, ENVS = hajax.list_algorithms(), hajax.list_envs()
 
 
 def test_every_algorithm_and_environment_has_one():
-    assert config.options("algo") == sorted(ALGORITHMS)
+    assert config.options("algo") == sorted([*ALGORITHMS, *hajax.algorithms.list_templates()])
     assert config.options("env") == sorted(ENVS)
     assert all(config.description(group, name) for group in config.GROUPS for name in config.options(group))
 

@@ -59,7 +59,6 @@ class TeamHyperparameters(BaseHyperparameters):
         low=0,
         open_low=True,
         finite=False,
-        unit="updates",
     )
 
 
@@ -173,7 +172,6 @@ class TeamSettings:
         LAYER_NORM_MIN_INPUTS,
         "with `layer_norm`, inputs of fewer entries are not normalized, which would take from one entry everything and "
         "from two all but their order (HARL: 1)",
-        unit="entries",
     )
     output_gain: float = setting(0.01, "the gain of the policies' last layer when it is initialized", low=0)
 
@@ -227,7 +225,7 @@ class Settings(TeamSettings):
         choices=MEMORIES,
     )
     chunk_length: int = setting(
-        10, "steps through which a memory's gradient goes back; minibatches are made of such chunks", unit="steps"
+        10, "steps through which a memory's gradient goes back; minibatches are made of such chunks"
     )
     action_scaling: bool = setting(
         True, "a bounded Box's Gaussian has its bounds at ±1 (HARL: false, which is native units)"

@@ -173,7 +173,9 @@ def _composition_error(error: ConfigCompositionException, overrides: list[str]) 
     if named and (key or "not in struct" in str(error)):
         key = named.group(1)
         value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
-        kept = [text for text in overrides if text.partition("=")[0] in GROUPS]
+        name = next((text.partition("=")[2] for text in overrides if text.startswith("algo=")), "")
+        parts = [f"algo.{part}" for part in nodes.parts_of(name)]
+        kept = [text for text in overrides if text.partition("=")[0] in (*GROUPS, *parts)]
         known = [name for name, _ in flat(compose(kept))]
         return unknown_key(key, value, list(dict.fromkeys([*GROUPS, *known])))
     return _first_line(error)

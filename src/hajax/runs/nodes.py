@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.core.object_type import ObjectType
@@ -12,7 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from hajax.algorithms import find_algorithm, find_template, list_algorithms, list_templates
+from hajax.algorithms import Entry, find_algorithm, find_template, list_algorithms, list_templates
 from hajax.algorithms import is_registered as is_registered_algorithm
 from hajax.envs import env_options, has_env, list_envs
 from hajax.envs import is_registered as is_registered_env
@@ -51,17 +51,33 @@ def run_node() -> dict[str, Any]:
 def algorithm_node(name: str) -> dict[str, Any]:
     """The algorithm's settings with their defaults, and the kind of `reward` that it learns from.
 
-    That is the last of those that its default settings take: agents' own for agents that learn independently. The
-    settings that a template has depend on its parts: they are `???` here, and `complete` fills them in.
+    The settings that a template has depend on its parts: they are `???` here, and `complete` fills them in.
     """
     template = find_template(name)
     entry = find_algorithm(name)
-    reward = getattr(entry.settings, "rewards", ("team",))[-1]
+    usual = {"name": name, "reward": reward_of(entry)}
     if template is None:
-        return {"name": name, "reward": reward, **_values(entry.settings), **_values(entry.hyperparameters)}
-    every = (find_algorithm(name, **parts) for parts in _all_parts(template))
-    names = {key: None for entry in every for key in {**_values(entry.settings), **_values(entry.hyperparameters)}}
-    return {"name": name, "reward": reward, **_values(template()), **dict.fromkeys(names, MISSING)}
+        return usual | _settings(entry)
+    names = parts_of(name)
+    every = itertools.product(*(choices_of(name, part) for part in names))
+    brought = [_settings(find_algorithm(name, **dict(zip(names, parts, strict=True)))) for parts in every]
+    return usual | _values(template()) | {key: MISSING for own in brought for key in own}
+
+
+def reward_of(entry: Entry) -> str:
+    """The last of the kinds that the default settings take: agents' own for agents that learn independently."""
+    return getattr(entry.settings, "rewards", ("team",))[-1]
+
+
+def parts_of(name: str) -> list[str]:
+    """The settings that choose a template's parts, such as `drift`; none of an algorithm that is no template."""
+    template = find_template(name)
+    return [] if template is None else [field.name for field in dataclasses.fields(template)]
+
+
+def choices_of(name: str, part: str) -> tuple[Any, ...]:
+    """What a part of a template may be."""
+    return about(find_template(name), part).choices or (False, True)
 
 
 def complete(algo: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,10 +88,10 @@ def complete(algo: Mapping[str, Any]) -> dict[str, Any]:
     template = find_template(algo["name"])
     if template is None:
         return dict(algo)
-    parts = {field.name: algo[field.name] for field in dataclasses.fields(template)}
+    parts = {part: algo[part] for part in parts_of(algo["name"])}
     with refusing(typed={part: (f"algo.{part}", value) for part, value in parts.items()}):
         entry = find_algorithm(algo["name"], **parts)
-    offered = _values(entry.settings) | _values(entry.hyperparameters)
+    offered = _settings(entry)
     completed = {}
     for key, value in algo.items():
         if key in offered:
@@ -84,9 +100,14 @@ def complete(algo: Mapping[str, Any]) -> dict[str, Any]:
             completed[key] = value
         elif value != MISSING:
             chosen = ", ".join(f"algo.{part}={shown(choice)}" for part, choice in parts.items())
+            with_it = " or ".join(
+                f"algo.{part}={shown(choice)}"
+                for part in parts
+                for choice in choices_of(algo["name"], part)
+                if key in _settings(find_algorithm(algo["name"], **parts | {part: choice}))
+            )
             raise Refusal(
-                f"algo.{key}={shown(value)}: {algo['name']} has no {key} with {chosen}; "
-                f"allowed: {', '.join(f'algo.{name}' for name in offered)}"
+                f"algo.{key}={shown(value)}: {algo['name']} has no {key} with {chosen}; allowed with {with_it}"
             )
     return completed
 
@@ -144,13 +165,9 @@ class Nodes(ConfigSource):
 Plugins.instance().register(Nodes)
 
 
-def _all_parts(template: Any) -> Iterator[dict[str, Any]]:
-    """Every combination of a template's parts."""
-    names = [field.name for field in dataclasses.fields(template)]
-    return (
-        dict(zip(names, chosen, strict=True))
-        for chosen in itertools.product(*(about(template, name).choices or (False, True) for name in names))
-    )
+def _settings(entry: Entry) -> dict[str, Any]:
+    """An algorithm's settings, static and traced, with their defaults."""
+    return _values(entry.settings) | _values(entry.hyperparameters)
 
 
 def _values(settings: Any) -> dict[str, Any]:

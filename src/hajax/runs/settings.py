@@ -81,6 +81,11 @@ class Described(NamedTuple):
     meaning: str
     unit: str = ""
 
+    @property
+    def text(self) -> str:
+        """The meaning, with the unit."""
+        return f"{self.meaning}{f'; in {self.unit}' if self.unit else ''}"
+
 
 # kind -> what it accepts, what to say of it
 KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {

@@ -120,7 +120,6 @@ class OffPolicySettings(TeamSettings):
         1,
         "minibatches per update, each for a step of the critics; on the last the actors and targets follow (without "
         "critics the actors take a step on each)",
-        unit="minibatches",
     )
     batch_size: int = setting(1000, "the size of a minibatch", unit="transitions")
     buffer_size: int = setting(
@@ -128,9 +127,7 @@ class OffPolicySettings(TeamSettings):
         "the replay's capacity, of all environments together; a step takes one row, the end of an episode another",
         unit="observations",
     )
-    n_step: int = setting(
-        1, "n: rewards that are summed before a target takes values, without off-policy correction", unit="steps"
-    )
+    n_step: int = setting(1, "n: rewards that are summed before a target takes values, without off-policy correction")
     warmup_steps: int = setting(10_000, "steps with random actions before the first update", unit="environment steps")
     updates_per_step: float = setting(
         1.0, "critic steps per step of all environments (not of each)", low=0, open_low=True
