@@ -32,11 +32,14 @@ class About:
     finite: bool = True
     empty: bool = False  # of a list: whether it may be
     choices: tuple[str, ...] = ()
+    instances: tuple[type, ...] = ()  # beside the choices: objects of these classes, in Python
     allowed: str = ""  # in words, where the range depends on more than the field
     unit: str = ""
 
     def checked(self, name: str, value: Any) -> Any:
         """The value: an integral float as a whole number, a list as a tuple; ValueError if it is not allowed."""
+        if self.instances and isinstance(value, self.instances):
+            return value
         if self.choices:
             check_choice(name, value, self.choices)
         elif self.kind == "bool":
@@ -57,7 +60,8 @@ class About:
     def range(self) -> str:
         """What is allowed, for help: `> 0 and <= 1`, `random, fixed, simultaneous`."""
         if self.allowed or self.choices:
-            return self.allowed or ", ".join(self.choices)
+            own = "".join(f", or a {owner.__name__} of one's own in Python" for owner in self.instances)
+            return self.allowed or ", ".join(self.choices) + own
         if self.kind == "bool":
             return "true, false"
         low = 1 if self.low is None and self.kind in ("int", "ints") else self.low
@@ -80,8 +84,8 @@ def setting(default: Any, meaning: str, **allowed: Any) -> Any:
     Args:
       default: the value if none is given.
       meaning: one sentence, with the equation's symbol where there is one.
-      allowed: any of `low`, `high`, `open_low=True` (`low` itself is not allowed), `finite=False` (±∞ is), `choices`,
-        `empty=True` (a list may be), `unit`, `kind` (instead of the annotation's), and `allowed`, words for a range
+      allowed: any of `low`, `high`, `open_low=True` (`low` itself is not allowed), `finite=False` (±∞ is), `choices` and
+        `instances` (classes whose objects are allowed beside them), `empty=True` (a list may be), `unit`, `kind` (instead of the annotation's), and `allowed`, words for a range
         that is checked elsewhere.
     """
     return dataclasses.field(default=default, metadata={_ABOUT: About(meaning, **allowed)})

@@ -17,9 +17,9 @@ from flax import struct
 
 from hajax.core.losses import VALUE_LOSSES
 from hajax.core.sequential import ORDERS
+from hajax.nn.checks import check_torso
 from hajax.nn.layers import ACTIVATIONS, LAYER_NORM_MIN_INPUTS, MLP
-from hajax.nn.recurrence import MEMORIES
-from hajax.nn.torsos import check_torso
+from hajax.nn.memory import GRU, MEMORIES, NO_MEMORY, Memory
 from hajax.spec import RewardKind
 from hajax.validation import about, setting
 
@@ -218,11 +218,12 @@ class Settings(TeamSettings):
     std_scale: float = setting(
         0.5, "the largest standard deviation of the default networks' Gaussian", low=0, open_low=True
     )
-    memory: str = setting(
+    memory: str | Memory = setting(
         "none",
         "`gru` puts a gated recurrent unit behind every torso, as wide as the last of `hidden_sizes`; `none`: "
         "feed-forward networks",
         choices=MEMORIES,
+        instances=(Memory,),
     )
     chunk_length: int = setting(
         10, "steps through which a memory's gradient goes back; minibatches are made of such chunks"
@@ -237,7 +238,13 @@ class Settings(TeamSettings):
     @property
     def sample_length(self) -> int:
         """Steps of one sample, which a minibatch takes or leaves: 1, or those of a chunk if there is a memory."""
-        return 1 if self.memory == "none" else self.chunk_length
+        return self.chunk_length if self.make_memory().remembers else 1
+
+    def make_memory(self) -> Memory:
+        """The memory behind every torso: the user's own or the one that the name stands for."""
+        if isinstance(self.memory, Memory):
+            return self.memory
+        return GRU(self.hidden_sizes[-1], self.layer_norm, name="gru") if self.memory == "gru" else NO_MEMORY
 
     @property
     def rewards(self) -> tuple[RewardKind, ...]:
