@@ -84,9 +84,9 @@ def setting(default: Any, meaning: str, **allowed: Any) -> Any:
     Args:
       default: the value if none is given.
       meaning: one sentence, with the equation's symbol where there is one.
-      allowed: any of `low`, `high`, `open_low=True` (`low` itself is not allowed), `finite=False` (±∞ is), `choices` and
-        `instances` (classes whose objects are allowed beside them), `empty=True` (a list may be), `unit`, `kind` (instead of the annotation's), and `allowed`, words for a range
-        that is checked elsewhere.
+      allowed: any of `low`, `high`, `open_low=True` (`low` itself is not allowed), `finite=False` (±∞ is), `choices`
+        and `instances` (classes whose objects are allowed beside them), `empty=True` (a list may be), `unit`, `kind`
+        (instead of the annotation's), and `allowed`, words for a range that is checked elsewhere.
     """
     return dataclasses.field(default=default, metadata={_ABOUT: About(meaning, **allowed)})
 
