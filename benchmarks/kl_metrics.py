@@ -23,6 +23,7 @@ import numpy as np
 
 import hajax
 from hajax.core.losses import weighted_mean
+from hajax.core.observation_moments import in_units_of
 from hajax.core.on_policy.template import make_networks
 from hajax.nn import distributions
 from hajax.nn.networks import available_choices
@@ -77,7 +78,7 @@ def measure(overrides: list[str], steps: int) -> dict[str, Any]:
         key, rollout_key, update_key = jax.random.split(state.key, 3)
         inside, batch = rollout(playing, algo, rollout_key, state.algorithm, state.actors, settings["rollout_length"])
         new, info = algo.update(update_key, state.algorithm, batch)
-        seen = (state.algorithm.actor_moments, batch.observation, batch.action_mask)
+        seen = in_units_of(state.algorithm.moments, actors.groups, batch.observation), batch.action_mask
         old_policy, new_policy = (actors.team_distribution(x.actors.params, *seen)[0] for x in (state.algorithm, new))
         rows = metrics(actors.layout, old_policy, new_policy, batch)
         rows |= {"compound_ratio": info["compound_ratio"].mean()}

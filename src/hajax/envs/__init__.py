@@ -12,13 +12,38 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from hajax.envs.base import Environment, auto_reset, state_from_observations
+from hajax.envs.base import (
+    BatchedEnvironment,
+    Environment,
+    Viewer,
+    auto_reset,
+    clip_action,
+    conform,
+    pad_observations,
+    state_from_observations,
+    timestep,
+)
 from hajax.envs.mamujoco import NAMES as SHARED_ROBOTS
 from hajax.envs.mamujoco import SEGMENTED
 from hajax.envs.smax import SCENARIOS
 from hajax.validation import check_choice, check_known, check_settings
 
-Factory = Callable[..., Environment]
+__all__ = [
+    "BatchedEnvironment",
+    "Environment",
+    "Viewer",
+    "auto_reset",
+    "clip_action",
+    "env_options",
+    "has_env",
+    "list_envs",
+    "make_env",
+    "pad_observations",
+    "register_env",
+    "timestep",
+]
+
+Factory = Callable[..., Environment | BatchedEnvironment]
 
 _BUILT_IN: dict[str, str] = {
     "mpe/simple_spread": "hajax.envs.mpe:simple_spread",
@@ -68,8 +93,8 @@ def register_env(name: str, factory: str | Factory) -> None:
     _registered[name] = factory
 
 
-def make_env(name: str, **options: Any) -> Environment:
-    """The environment of that name, with automatic reset.
+def make_env(name: str, **options: Any) -> Any:
+    """The environment of that name, with automatic reset: an `Environment`, or a `BatchedEnvironment`.
 
     Args:
         name: one of `list_envs()`, or `"module:function"` for a factory that is registered nowhere.
@@ -88,6 +113,10 @@ def make_env(name: str, **options: Any) -> Environment:
     state = "environment" if has_own_state else options.pop("state", "environment")
     check_choice("state", state, ("environment", "observations"))
     env = factory(**options)
+    if isinstance(env, BatchedEnvironment):
+        if state == "observations":
+            raise ValueError(f"state='observations' of {name}, which steps a batch; allowed: environment")
+        return conform(env)
     if not isinstance(env, Environment):
         raise TypeError(f"the factory of {name!r} returned {type(env).__name__}; it must return an Environment")
     env = auto_reset(env)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, timestep
+from hajax.envs.base import Environment, Viewer, timestep
 from hajax.envs.drawing import Draw, choices_drawing, product_drawing, table_drawing
 from hajax.spaces import ActionSpace, Box, Discrete
 from hajax.spec import AgentSpec, EnvSpec, RewardKind
@@ -161,4 +161,4 @@ def _single_state_game(
         ending = {"terminated": over} if max_steps == 1 else {"truncated": over}
         return show(state, joint_reward=joint_reward, **ending)
 
-    return Environment(spec, reset, step, draw=draw)
+    return Environment(spec, reset, step, viewer=Viewer(draw))

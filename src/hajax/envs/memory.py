@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.colors import BLUE, VERMILION
-from hajax.envs.base import Environment, timestep
+from hajax.envs.base import Environment, Viewer, timestep
 from hajax.spaces import Discrete
 from hajax.spec import AgentSpec, EnvSpec, RewardKind, Timestep
 from hajax.validation import check_number
@@ -71,7 +71,7 @@ def memory(*, num_agents: int = 2, num_cues: int = 2, delay: int = 5, reward: Re
         reward = right.astype(float) / num_agents
         return show(state._replace(step=state.step + 1), reward=reward, terminated=answered)
 
-    return Environment(spec, reset, step, draw=_draw)
+    return Environment(spec, reset, step, viewer=Viewer(_draw))
 
 
 def _draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:

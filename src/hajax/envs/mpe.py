@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, clip_action, pad_observations, state_from_observations, timestep
+from hajax.envs.base import Environment, Viewer, clip_action, pad_observations, state_from_observations, timestep
 from hajax.envs.drawing import particle_drawing
 from hajax.envs.lazy import import_quietly
 from hajax.spaces import Box, Discrete
@@ -229,7 +229,7 @@ def _environment(
         own_rewards = jnp.stack([rewards[agent] for agent in world.agents])
         return show(inner, observations, reward=own_rewards, truncated=inner.step >= max_steps)
 
-    env = Environment(spec, reset, step, draw=particle_drawing(world, spec))
+    env = Environment(spec, reset, step, viewer=Viewer(particle_drawing(world, spec)))
     return state_from_observations(env) if state == "observations" else env
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, clip_action, timestep
+from hajax.envs.base import Environment, Viewer, clip_action, timestep
 from hajax.envs.drawing import bars_drawing
 from hajax.spaces import Box
 from hajax.spec import AgentSpec, EnvSpec, RewardKind
@@ -76,4 +76,4 @@ def linear_quadratic(
         after = RegulatorState(jnp.asarray(drift, s.dtype) @ s + jnp.asarray(force, s.dtype) @ a, state.step + 1)
         return show(after, joint_reward=-cost, truncated=after.step >= max_steps)
 
-    return Environment(spec, reset, step, draw=bars_drawing)
+    return Environment(spec, reset, step, viewer=Viewer(bars_drawing))

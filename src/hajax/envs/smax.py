@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, state_from_observations, timestep
+from hajax.envs.base import Environment, Viewer, state_from_observations, timestep
 from hajax.envs.lazy import import_quietly
 from hajax.envs.smax_drawing import units_drawing
 from hajax.envs.smax_world import OpponentKind, Units, World, WorldState
@@ -214,5 +214,5 @@ def _environment(
     def draw(axes, inner, action, timestep):
         drawing(axes, inner, on_the_map(inner, action), timestep)
 
-    env = Environment(spec, reset, step, draw=draw)
+    env = Environment(spec, reset, step, viewer=Viewer(draw))
     return state_from_observations(env) if state == "observations" else env

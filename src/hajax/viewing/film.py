@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from hajax.envs.base import Environment
+from hajax.envs.base import BatchedEnvironment, Environment, Viewer
 from hajax.training.recording import Episode
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Frame(NamedTuple):
 
 def render_film(
     path: str | Path,
-    env: Environment,
+    env: Environment | BatchedEnvironment,
     episode: Episode,
     *,
     title: str,
@@ -70,18 +70,18 @@ def render_film(
     Raises:
         ValueError: the environment has no drawing, or the file is of another kind or cannot be encoded here.
     """
-    check_drawing(env)
+    scene = check_drawing(env).scene
     encode = encoder(path)
     stride = 1
-    if fps is None and env.scene is not None:
-        stride = math.ceil(SHORTEST / env.scene.seconds - 1e-6)
-        fps = 1 / (stride * env.scene.seconds)
+    if fps is None and scene is not None:
+        stride = math.ceil(SHORTEST / scene.seconds - 1e-6)
+        fps = 1 / (stride * scene.seconds)
     every = list(each_frame(episode, stride))
     frames = every[:max_frames]
     if fps is None:
         fps = 1 if all(frame.last for frame in frames) else 5
     # What has a scene is drawn around its middle, at one scale.
-    limits = None if env.scene else widest([frame_figure(env, frame, title, dpi)[1] for frame in frames])
+    limits = None if scene else widest([frame_figure(env, frame, title, dpi)[1] for frame in frames])
     seconds = [1 / fps] * len(frames)
     for i, frame in enumerate(frames):
         if frame.last and (i == len(frames) - 1 or not frames[i + 1].last):
@@ -131,13 +131,14 @@ def _mp4(path: str | Path, images: Iterable[Image], seconds: Sequence[float]) ->
 ENCODERS = {".gif": _gif, ".mp4": _mp4}
 
 
-def check_drawing(env: Environment) -> None:
-    """Raises ValueError unless the environment can draw its steps."""
-    if env.draw is None:
+def check_drawing(env: Environment | BatchedEnvironment) -> Viewer:
+    """The environment's viewer; raises ValueError if it has none."""
+    if env.viewer is None:
         raise ValueError(
-            f"environment={env.spec.name} has no drawing; allowed: environments whose `draw` is set, "
+            f"environment={env.spec.name} has no drawing; allowed: environments whose `viewer` is set, "
             "see docs/adding-an-environment.md"
         )
+    return env.viewer
 
 
 def each_frame(episode: Episode, stride: int = 1) -> Iterator[Frame]:
@@ -167,15 +168,14 @@ def widest(limits: Sequence[Limits]) -> Limits:
 
 
 def frame_figure(
-    env: Environment, frame: Frame, title: str, dpi: int, limits: Limits | None = None
+    env: Environment | BatchedEnvironment, frame: Frame, title: str, dpi: int, limits: Limits | None = None
 ) -> tuple[Figure, Limits]:
     """The frame as a figure, and the limits of its axes: the drawing's own unless others are given."""
     from matplotlib.figure import Figure
 
-    assert env.draw is not None
     figure = Figure(figsize=SIZE, dpi=dpi)
     axes: Axes = figure.add_axes(AXES)
-    env.draw(axes, frame.state, frame.action, frame.timestep)
+    check_drawing(env).draw(axes, frame.state, frame.action, frame.timestep)
     if limits is not None:
         axes.set(xlim=limits[0], ylim=limits[1])
     place = {"x": 0.03, "y": 0.985, "ha": "left", "va": "top"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hajax.envs.base import Environment, Scene
+from hajax.envs.base import Environment, Scene, Viewer
 from hajax.spec import Timestep
 from hajax.training.recording import Episode
 from hajax.viewing.film import check_drawing
@@ -41,7 +41,7 @@ def drawn(env: Environment, renderer: str) -> Environment:
 
     Raises ValueError if there is none.
     """
-    if renderer == "mujoco" or (renderer == "auto" and env.scene is not None):
+    if renderer == "mujoco" or (renderer == "auto" and env.viewer is not None and env.viewer.scene is not None):
         try:
             return rendered(env)
         except ValueError:
@@ -53,8 +53,7 @@ def drawn(env: Environment, renderer: str) -> Environment:
 
 def positions(env: Environment, recorded: Episode) -> np.ndarray:
     """Joint positions of all episodes of a batch `[K, T, …]`, one after the other, `[steps, nq]`."""
-    assert env.scene is not None
-    every = np.asarray(env.scene.qpos(recorded.state))
+    every = np.asarray(scene_of(env, "positions").qpos(recorded.state))
     return np.concatenate([one[:length] for one, length in zip(every, np.asarray(recorded.length), strict=True)])
 
 
@@ -91,7 +90,7 @@ def rendered(env: Environment) -> Environment:
         axes.imshow(renderer.render())
         axes.set_axis_off()
 
-    return env._replace(draw=draw)
+    return env._replace(viewer=Viewer(draw, scene))
 
 
 def without_end(model: Any) -> None:
@@ -166,6 +165,6 @@ def scene_of(env: Environment, what: str) -> Scene:
 
     Raises ValueError if there is none.
     """
-    if env.scene is None:
+    if env.viewer is None or env.viewer.scene is None:
         raise ValueError(f"{what}: {env.spec.name} is no MuJoCo model; allowed: environments mamujoco/…")
-    return env.scene
+    return env.viewer.scene

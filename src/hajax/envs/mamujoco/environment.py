@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, clip_action, timestep
+from hajax.envs.base import Environment, Viewer, clip_action, timestep
 from hajax.envs.mamujoco.anatomy import control_range
 from hajax.envs.mamujoco.drawing import body_colors, robot_drawing, robot_scene
 from hajax.envs.mamujoco.factorization import check_partition, drivers
@@ -107,7 +107,6 @@ def shared_robot(
         spec,
         reset,
         step,
-        draw=robot_drawing(simulation, colors),
         observe=all_of if obs == "full" else None,
-        scene=robot_scene(simulation, colors),
+        viewer=Viewer(robot_drawing(simulation, colors), robot_scene(simulation, colors)),
     )
