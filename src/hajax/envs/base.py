@@ -199,9 +199,11 @@ def conform(env: Either) -> Either:
 
     def reset(key):
         state, shown = env.reset(key)
-        first = jnp.ones(jnp.shape(shown.terminated), bool)
+        first: jax.Array = jnp.ones(jnp.shape(shown.terminated), bool)
         reward = jnp.zeros((*first.shape, spec.num_agents)) if shown.reward is None else shown.reward
-        metrics = {name: jnp.zeros(first.shape, x.dtype) for name, x in following.metrics.items()}
+        action = jnp.zeros((*first.shape, spec.num_agents, spec.num_components))
+        following = jax.eval_shape(env.step, key, state, action)[1].metrics  # in this precision
+        metrics = {name: jnp.zeros(x.shape, x.dtype) for name, x in following.items()}
         return state, _converted(shown._replace(reward=reward, first=first, metrics=metrics))
 
     def step(key, state, action):
