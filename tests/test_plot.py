@@ -305,7 +305,7 @@ class TestPicture:
         assert {"plot_win.png", "plot_win.csv"} < {path.name for path in run.iterdir()}
         assert figures[0].axes[0].get_ylabel() == "evaluation win"
         np.testing.assert_allclose(figures[0].axes[0].lines[0].get_ydata(), np.arange(0, len(rows), 2) / 10)
-        with pytest.raises(Refusal, match=r"metric=wins is nothing that .* for; allowed: return, length, win$"):
+        with pytest.raises(Refusal, match=r"metric=wins is not a metric of .*; allowed: return, length, win$"):
             plot([str(run), "--metric=wins"])
 
     def test_several_directories_are_drawn_here(self, tmp_path, monkeypatch):
