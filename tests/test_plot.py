@@ -352,7 +352,7 @@ class TestRefusals:
         assert "--output has no value; allowed: --output VALUE" in self.refused(run, "--output")
         assert "output=a.gif ends in .gif; allowed: .png, .pdf, .svg" in self.refused(run, "--output", "a.gif")
         assert "ends in nothing" in self.refused(run, "--output=picture")
-        assert "metrics.csv, a run's own file" in self.refused(run, "--output", run / "metrics.png")
+        assert "metrics.csv, a file of runs" in self.refused(run, "--output", run / "metrics.png")
         assert sorted(tmp_path.rglob("*")) == before
 
     @pytest.mark.parametrize(

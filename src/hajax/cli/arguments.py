@@ -1,4 +1,4 @@
-"""Arguments of commands that take a directory and `--name value` options; one line refuses what is wrong with them."""
+"""Arguments of commands that take directories and `--name value` options, with errors of one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Option(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """What a command was given: its directories, and a value for every option."""
+    """The arguments of a command: its directories, and a value for every option."""
 
     directories: list[str]
     values: dict[str, Any]
@@ -67,7 +67,7 @@ def parse_arguments(
 
 
 def writable(output: str | None, default: Path) -> Path:
-    """The path of the file to write, `--output` or the default, checked before the work for it is done."""
+    """The path of the file to write, `--output` or the default, checked before the work is done."""
     path = default if output is None else user_path(output)
     if output is not None and not path.parent.is_dir():
         raise Refusal(f"--output={path}: there is no directory {path.parent}; allowed: a file in one that exists")
@@ -78,7 +78,7 @@ def writable(output: str | None, default: Path) -> Path:
 
 
 def typed_options(values: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """What the library's arguments are called as options, for `refusing`: those that were given."""
+    """The options that were given, by the names of the library's arguments, for `refusing`."""
     names = {"seed": "--seed", "checkpoint": "--checkpoint", "num_episodes": "--episodes", "max_steps": "--max-steps"}
     return {name: (option, values[option]) for name, option in names.items() if values.get(option) is not None}
 
