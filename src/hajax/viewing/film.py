@@ -56,11 +56,11 @@ def render_film(
         path: the file to write: `.gif`, which repeats, or `.mp4`.
         env: the environment in which the episode was recorded; it draws the frames.
         episode: of `record_episode`; with a leading axis `[K]` on all leaves, as from `jax.vmap(record)`, K episodes
-        one after the other.
+            one after the other.
         title: the first line above every frame.
         fps: frames per second, one per step; the last frame of an episode lasts at least 1.5 seconds. Default: 5, or 1
-        if every episode is a single step; for an environment with a `scene` in real time, with at most 50 frames
-        per second.
+            if every episode is a single step; for an environment with a `scene` in real time, with at most 50 frames
+            per second.
         dpi: pixels per inch; a frame is 5.2 by 6 inches.
         max_frames: the largest number of frames; the rest of the episodes is left out. Default: no limit.
 
