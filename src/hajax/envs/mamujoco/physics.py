@@ -158,7 +158,7 @@ class Physics:
         return data.replace(**after, time=start.time + dt), None
 
     def _tangent(self, moved: jax.Array, qvel: jax.Array) -> jax.Array:
-        """The rate of the displacement since the start of the step, which differs from a rotating body's angular velocity.
+        """The rate of the displacement since the start of the step; of a rotation it is not the angular velocity.
 
         MuJoCo 4 takes this into account (Munthe-Kaas's method), earlier versions and MJX do not.
         """
