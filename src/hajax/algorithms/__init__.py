@@ -1,4 +1,4 @@
-"""The algorithms: one file each; this is their registry.
+"""The registry of algorithms, which have one file each.
 
 | name | algorithm | paper |
 |---|---|---|
