@@ -26,7 +26,7 @@ class Config(NamedTuple):
     gae_lambda: float = 0.95  # λ
 
 
-# The problem: agents start in one cell of a line and move to the posts. The reward is −1 per step; the optimum is −33/7.
+# The problem: agents start in one cell of a line and move to the posts. The reward is −1 per step, the optimum −33/7.
 CELLS, POSTS = 7, (0, 3, 6)
 NUM_AGENTS, NUM_ACTIONS = len(POSTS), 3  # left, stay, right
 
