@@ -235,7 +235,7 @@ def main() -> None:
             if arguments.output:
                 text = json.dumps(report | {"robots": robots}, indent=1)
                 arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(f"one step, beside MuJoCo's C\n\n{deviations(robots)}\n\nsteps/s; seconds to compile\n\n{speeds(robots)}\n")
+    print(f"one step, and MuJoCo's C\n\n{deviations(robots)}\n\nsteps/s; seconds to compile\n\n{speeds(robots)}\n")
     print("repeats: {:.0%} to {:.0%} of their median".format(*spread(robots)))
 
 

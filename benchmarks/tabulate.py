@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--metric", default="return", help="length, or one of the environment's own, such as win")
     parser.add_argument("--all", action="store_true", help="averages over evaluations instead of the last")
     parser.add_argument("--since", type=int, default=0, metavar="STEPS", help="with --all, from so many steps on")
-    parser.add_argument("--transfer", action="store_true", help="beside mpe2 or gymnasium-robotics, from transfer.json")
+    parser.add_argument("--transfer", action="store_true", help="returns elsewhere, from transfer.json")
     arguments = parser.parse_args()
     if arguments.transfer:
         print("\n".join([TRANSFERS, *map(transfer_row, arguments.runs)]))

@@ -31,7 +31,7 @@ class Arguments(NamedTuple):
 def parse_arguments(
     command: str, usage: str, arguments: Sequence[str], options: Mapping[str, Option], *, directories: int | None
 ) -> Arguments | None:
-    """The arguments, checked; `None` if they asked for help, which is printed.
+    """The checked arguments; `None` after printing the help.
 
     `directories` is how many directories the command takes, `None` for one or more. An option is `--name value` or
     `--name=value`; a flag is `--name`.

@@ -180,9 +180,9 @@ def _environment(
         return jnp.where(turned, 2 - action, action) if mirrored else action
 
     observe = own_view(world.observe)
-    judged = own_view(world.perspective) if state == "fp" else world.survey
+    critic_state = own_view(world.perspective) if state == "fp" else world.survey
     first = jax.eval_shape(world.reset, jax.random.key(0))
-    observed, shown_state = jax.eval_shape(lambda inner: (observe(inner), judged(inner)), first)
+    observed, shown_state = jax.eval_shape(lambda inner: (observe(inner), critic_state(inner)), first)
     agents = tuple(
         AgentSpec(f"ally_{i}", observed.shape[1:], Discrete(world.num_actions)) for i in range(world.num_agents)
     )
@@ -194,7 +194,7 @@ def _environment(
             "action_mask": world.available(inner)[:, None],
             "active": inner.alive[: world.num_agents],
         }
-        return inner, timestep(spec, observe(inner), judged(inner), **shown, **fields)
+        return inner, timestep(spec, observe(inner), critic_state(inner), **shown, **fields)
 
     def reset(key):
         return show(world.reset(key), first=True)

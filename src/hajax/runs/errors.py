@@ -130,7 +130,7 @@ def one_of(field: str, value: Any, allowed: Iterable[str]) -> str:
 
 
 def unknown_key(key: str, value: Any, keys: Iterable[str]) -> str:
-    """`key=value: no such setting`, with the nearest ones, or those beside it if none is near."""
+    """`key=value: there is no setting key`, with the nearest names, or those of its section if none is near."""
     names = list(keys)
     close = nearest(key, names)
     if close:

@@ -81,8 +81,8 @@ def mehaml(
 
         agents = jnp.arange(game.num_agents)
         permutation = draw_permutation(key, game.num_agents, order)
-        nobody = jnp.zeros(game.num_agents, bool)
-        policy, _, gain = sequential_update(update_agent, permutation, policy, agents, (policy, nobody))
+        none_updated = jnp.zeros(game.num_agents, bool)
+        policy, _, gain = sequential_update(update_agent, permutation, policy, agents, (policy, none_updated))
         return policy, Info(values, gain)
 
     return Update(update, temperature)

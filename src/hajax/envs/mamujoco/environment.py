@@ -89,15 +89,15 @@ def shared_robot(
 
     def step(key, state, action):
         control = clip_action(spec, action)[driver, component]
-        body, readings, paid, ended = simulation.step(state.body, control)
+        body, readings, joint_reward, ended = simulation.step(state.body, control)
         # Diverged physics ends the episode: a NaN in one environment would reach the policy of all.
-        finite = jnp.isfinite(readings).all() & jnp.isfinite(simulation.qpos(body)).all() & jnp.isfinite(paid)
-        paid, ended = jnp.where(finite, paid, 0), ended | ~finite
+        finite = jnp.isfinite(readings).all() & jnp.isfinite(simulation.qpos(body)).all() & jnp.isfinite(joint_reward)
+        joint_reward, ended = jnp.where(finite, joint_reward, 0), ended | ~finite
         following = RobotState(body, state.step + 1)
         return following, timestep(
             spec,
             *observe(jnp.where(finite, readings, 0)),
-            joint_reward=paid,
+            joint_reward=joint_reward,
             terminated=ended,
             truncated=~ended & (following.step >= max_steps),
         )
