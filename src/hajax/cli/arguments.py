@@ -53,7 +53,7 @@ def parse_arguments(
         if name not in options:
             close = nearest(name, options)
             hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise Refusal(f"{name} is no flag of `hajax {command}`; {hint}allowed: {', '.join(options)}, --help")
+            raise Refusal(f"{name} is not a flag of `hajax {command}`; {hint}allowed: {', '.join(options)}, --help")
         if options[name].kind == "flag":
             values[name] = True
         elif equals or left:

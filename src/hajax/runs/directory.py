@@ -126,7 +126,7 @@ def new_directory(*parts: str) -> Path:
             path.mkdir(parents=True)
         except FileExistsError:
             if not path.parent.is_dir():
-                raise Refusal("out_dir=null: runs is no directory; allowed: out_dir=DIR") from None
+                raise Refusal("out_dir=null: runs is not a directory; allowed: out_dir=DIR") from None
         except OSError as error:
             raise Refusal(f"out_dir=null: {path} can't be created ({error.strerror}); allowed: out_dir=DIR") from error
         else:

@@ -38,7 +38,7 @@ def find_runs(directories: Iterable[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for directory in directories:
         if not directory.is_dir():
-            raise Refusal(f"{directory} is no directory; allowed: {RUN}")
+            raise Refusal(f"{directory} is not a directory; allowed: {RUN}")
         runs = [file.parent for file in sorted(directory.rglob("metrics.csv"))]
         if not runs:
             raise Refusal(f"{directory} holds no run; allowed: {RUN}")

@@ -165,5 +165,5 @@ def scene_of(env: Environment, what: str) -> Scene:
     Raises ValueError if there is none.
     """
     if env.scene is None:
-        raise ValueError(f"{what}: {env.spec.name} is no MuJoCo model; allowed: environments mamujoco/…")
+        raise ValueError(f"{what}: {env.spec.name} is not a MuJoCo model; allowed: environments mamujoco/…")
     return env.scene
