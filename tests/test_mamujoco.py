@@ -366,7 +366,7 @@ def test_partitions_of_one_s_own_are_checked(robot, partition, message, arms):
 def test_models_that_mjx_cannot_compute_are_refused(tmp_path):
     (tmp_path / "implicit.xml").write_text(ARM.replace('"RK4"', '"implicit"'))
     robot = from_file(tmp_path / "implicit.xml", tasks.swimmer, 1)
-    with pytest.raises(ValueError, match=r"^the robot's model: .*; allowed: what MuJoCo in JAX \(MJX\) has$"):
+    with pytest.raises(ValueError, match=r"^the robot's model: .*; allowed: what MuJoCo in JAX \(MJX\) supports$"):
         mamujoco.share(robot, [["right", "wrist"], ["left"]])
 
 
