@@ -380,7 +380,7 @@ def test_files_that_cannot_be_used_are_refused(tmp_path):
     for change in (('position joint="left"', 'position joint="right"'), ("<motor", '<general dyntype="filter"')):
         (tmp_path / "other.xml").write_text(ARM.replace(*change))
         with pytest.raises(
-            ValueError, match=r"actuators of .*; allowed: at least one, without a state .*on a joint of"
+            ValueError, match=r"actuators of .*; allowed: at least one, without a state .*on a different joint"
         ):
             from_file(tmp_path / "other.xml", tasks.swimmer, 1)
     (tmp_path / "arms.xml").write_text(ARM)

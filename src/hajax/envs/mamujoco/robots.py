@@ -241,7 +241,7 @@ def from_file(
     joints = model.actuator_trnid[:, 0].tolist()
     to_joints = (model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT).all()
     if not (joints and to_joints and len({*joints}) == len(joints) and model.na == 0):
-        allowed = "at least one, without a state (motor, position, velocity), each on another joint"
+        allowed = "at least one, without a state (motor, position, velocity), each on a different joint"
         raise ValueError(f"actuators of {path}; allowed: {allowed}")
     if hidden > model.nq:
         raise ValueError(f"hidden={hidden}; allowed: at most the {model.nq} joint positions of {path}")
