@@ -19,7 +19,7 @@ STAMP := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
 STAMP_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train bench test lint format clean install install-dev
+.PHONY: help train bench test lint format settings clean install install-dev
 
 help:
 	@echo "make train    install into $(VENV) and train HAPPO on MPE simple_spread (ARGS=\"num_seeds=2 ...\" overrides)"
@@ -27,6 +27,7 @@ help:
 	@echo "make test     lint, formatting, types and tests: everything that CI runs"
 	@echo "make lint     ruff and mypy only"
 	@echo "make format   reformat and apply ruff's fixes"
+	@echo "make settings write docs/settings.md, the table of all settings"
 	@echo "make clean    remove the environment and all caches (never runs/)"
 
 train: $(STAMP)
@@ -46,6 +47,9 @@ lint: $(STAMP_DEV)
 format: $(STAMP_DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+settings: $(STAMP_DEV)
+	$(BIN)/python -m hajax.runs.reference > docs/settings.md
 
 install: $(STAMP)
 install-dev: $(STAMP_DEV)

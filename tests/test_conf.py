@@ -1,4 +1,4 @@
-"""conf/ against the registries and the library's defaults."""
+"""Hydra's nodes and presets against the registries and the library's defaults."""
 
 import fnmatch
 import functools
@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import hajax
+import hajax.algorithms
 import hajax.envs
 from hajax.envs.base import Environment, timestep
 from hajax.runs import config
@@ -24,7 +25,7 @@ ALGORITHMS, ENVS = hajax.list_algorithms(), hajax.list_envs()
 
 
 def test_every_algorithm_and_environment_has_one():
-    assert config.options("algo") == sorted(ALGORITHMS)
+    assert config.options("algo") == sorted([*ALGORITHMS, *hajax.algorithms.list_templates()])
     assert config.options("env") == sorted(ENVS)
     assert all(config.description(group, name) for group in config.GROUPS for name in config.options(group))
 
@@ -65,6 +66,28 @@ def test_harl_preset():
     assert (algo["actor_lr"], algo["critic_lr"], algo["entropy_coef"]) == (5e-4, 5e-4, 0.01)
     assert algo["normalize_values"] is True
     assert config.compose(["preset=harl/mpe", "algo.clip=0.1", "num_envs=8"])["num_envs"] == 8
+
+
+# Presets state what differs from hajax's defaults. They rely on these, which are those of HARL and of the papers.
+RELIED_ON = {
+    "happo": {"activation": "relu", "layer_norm": True, "epochs": 5, "critic_epochs": 5, "minibatches": 1}
+    | {"actor_lr": 5e-4, "critic_lr": 5e-4, "clip": 0.2, "entropy_coef": 0.01, "discount": 0.99, "gae_lambda": 0.95}
+    | {"value_loss": "huber", "huber_delta": 10.0, "max_grad_norm": 10.0, "adam_eps": 1e-5, "normalize_values": True}
+    | {"output_gain": 0.01, "std_scale": 0.5, "hidden_sizes": [128, 128], "chunk_length": 10, "memory": "none"},
+    "hatrpo": {"kl_radius": 0.01, "accept_ratio": 0.5, "backtrack": 0.8, "damping": 0.1, "cg_iterations": 10}
+    | {"line_search_steps": 10},
+    "haddpg": {"activation": "relu", "actor_lr": 5e-4, "critic_lr": 1e-3, "discount": 0.99, "target_rate": 0.005}
+    | {"exploration_noise": 0.1, "n_step": 1, "batch_size": 1000, "buffer_size": 1_000_000, "warmup_steps": 10_000}
+    | {"updates_per_step": 1.0, "hidden_sizes": [128, 128]},
+    "hasac": {"critic_lr": 5e-4, "temperature_lr": 3e-4, "auto_temperature": True, "hidden_sizes": [256, 256]},
+    "had3qn": {"discount": 0.95, "epsilon": 0.05, "head_sizes": [128]},
+}
+
+
+@pytest.mark.parametrize("name", RELIED_ON)
+def test_defaults_that_presets_rely_on(name):
+    algo = config.compose([f"algo={name}"])["algo"]
+    assert {key: algo[key] for key in RELIED_ON[name]} == RELIED_ON[name]
 
 
 # HARL's metric of discrete policies is Σ_a (e^d − 1 − d): near a uniform policy |A| times the KL, in SMAC some 6 times.

@@ -1,5 +1,7 @@
 """The contract of an algorithm, for every registered one: a new entry joins by being registered."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import pytest
 
 import hajax
 import hajax.algorithms
-from hajax.algorithms import _find
+from hajax.algorithms import find_algorithm
 from hajax.core.algorithm import Algorithm
 from hajax.spaces import Box, Discrete, MultiDiscrete
 from hajax.spec import Timestep
@@ -182,16 +184,29 @@ def test_a_joint_advantage_needs_the_teams_reward(name, allowed):
 
 
 def test_registering_an_algorithm_of_ones_own(monkeypatch):
+    """Its defaults are those of its signature."""
     monkeypatch.setattr(hajax.algorithms, "_registered", {})
-    happo, defaults, numbers = _find("happo")
-    hajax.register_algorithm("mine", happo, defaults=defaults, hyperparameters=numbers)
-    hajax.register_algorithm("mine", happo, defaults=defaults, hyperparameters=numbers)  # a notebook's cell, again
+    happo, usual, numbers = find_algorithm("happo")
+    other = dataclasses.replace(usual, epochs=9), numbers.replace(clip=0.1)
+
+    def mine(spec, settings=other[0], hyperparameters=other[1], **networks):
+        return happo(spec, settings, hyperparameters, name="mine", **networks)
+
+    hajax.register_algorithm("mine", mine)
+    hajax.register_algorithm("mine", mine)  # a notebook's cell, again
     assert "mine" in hajax.list_algorithms()
-    assert hajax.make_algorithm("mine", problems.make_spec([Discrete(2)]), epochs=7).settings.epochs == 7
+    made = hajax.make_algorithm("mine", problems.make_spec([Discrete(2)]), minibatches=7)
+    assert (made.name, made.settings.epochs, made.settings.minibatches, made.hyperparameters.clip) == (
+        "mine",
+        9,
+        7,
+        0.1,
+    )
     with pytest.raises(ValueError, match="name='happo' is an algorithm of the library; allowed: any name but happo"):
-        hajax.register_algorithm("happo", happo, defaults=defaults, hyperparameters=numbers)
-    with pytest.raises(TypeError, match="allowed: a function and a dataclass instance"):
-        hajax.register_algorithm("other", "module:function", defaults=defaults, hyperparameters=numbers)
+        hajax.register_algorithm("happo", happo)
+    for wrong in ("module:function", lambda spec, settings=usual: None, lambda spec, settings, hyperparameters: None):
+        with pytest.raises(TypeError, match=r"allowed: a function .* whose two defaults are instances of dataclasses"):
+            hajax.register_algorithm("other", wrong)
 
 
 def test_a_compound_ratio_needs_the_teams_reward_whatever_the_critics():

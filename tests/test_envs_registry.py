@@ -26,7 +26,6 @@ from hajax.spec import AgentSpec, EnvSpec
         ("nothing", {}, ["'nothing'", "allowed", "games/matrix", "mpe/simple_reference"]),
         ("mpe/simple_spread", {"num_agent": 4}, ["num_agent=4", "mpe/simple_spread", "did you mean num_agents"]),
         ("games/gaussian", {"speed": 4}, ["speed=4", "allowed: max_steps, reward, state"]),
-        ("games/matrix", {}, ["'payoff'", "games/matrix", "missing"]),
         ("games/matrix", {"payoff": "high"}, ["payoff='high'", "tensor"]),
         ("games/matrix", {"payoff": [[1, np.nan]]}, ["payoff", "finite"]),
         ("games/matrix", {"payoff": 3.0}, ["payoff", "one axis per agent"]),
@@ -104,6 +103,9 @@ def test_registering_what_cannot_be_built(own_registry):
         register_env("games/gaussian", countdown)
     with pytest.raises(TypeError, match="module:function"):
         register_env("own/text", "countdown")
+    register_env("own/sized", lambda *, size: countdown(steps=size))
+    with pytest.raises(ValueError, match="setting 'size' of own/sized is missing; it has no default"):
+        make_env("own/sized")
     register_env("own/number", lambda: 3)
     with pytest.raises(TypeError, match=r"own/number.*int"):
         make_env("own/number")

@@ -91,6 +91,7 @@ def test_wheel_carries_the_configurations(tmp_path):
 # What each part of the package may import; `hajax` itself only names what is imported on first use.
 BELOW = {
     "validation": (),
+    "places": (),
     "colors": (),
     "spaces": ("validation",),
     "spec": ("spaces", "validation"),
@@ -99,11 +100,11 @@ BELOW = {
     "tabular": ("core", "validation"),
     "drifts": ("core",),
     "neighborhoods": ("core",),
-    "settings": ("core",),
-    "algorithms": ("core", "spec", "validation"),
-    "envs": ("spec", "spaces", "validation", "colors"),
+    "settings": ("core", "validation"),
+    "algorithms": ("core", "spec", "places", "validation"),
+    "envs": ("spec", "spaces", "places", "validation", "colors"),
     "training": ("core", "envs", "spec", "spaces", "validation"),
-    "runs": ("training", "algorithms", "envs", "spec", "validation"),
+    "runs": ("training", "algorithms", "envs", "core", "spec", "places", "validation"),
     "viewing": ("runs", "training", "envs", "spec", "colors"),
     "cli": ("runs", "viewing", "training", "validation"),
     "__main__": ("cli",),

@@ -2,10 +2,10 @@ from hajax import drifts as drifts
 from hajax import neighborhoods as neighborhoods
 from hajax import nn as nn
 from hajax import settings as settings
-from hajax.algorithms import Algorithm as Algorithm
 from hajax.algorithms import list_algorithms as list_algorithms
 from hajax.algorithms import make_algorithm as make_algorithm
 from hajax.algorithms import register_algorithm as register_algorithm
+from hajax.core.algorithm import Algorithm as Algorithm
 from hajax.core.batches import OffPolicyBatch as OffPolicyBatch
 from hajax.core.batches import OnPolicyBatch as OnPolicyBatch
 from hajax.core.batches import off_policy_batch as off_policy_batch
@@ -13,10 +13,10 @@ from hajax.core.batches import on_policy_batch as on_policy_batch
 from hajax.core.drift_axioms import check_drift as check_drift
 from hajax.core.off_policy.mehaml import mehaml as mehaml
 from hajax.core.on_policy.haml import haml as haml
-from hajax.envs import Environment as Environment
 from hajax.envs import list_envs as list_envs
 from hajax.envs import make_env as make_env
 from hajax.envs import register_env as register_env
+from hajax.envs.base import Environment as Environment
 from hajax.runs.loading import load_policy as load_policy
 from hajax.spaces import Box as Box
 from hajax.spaces import Discrete as Discrete

@@ -1,6 +1,7 @@
 """Neighborhoods for `hajax.haml` and `hajax.mehaml`, and the types for new ones; see `hajax/core/neighborhoods.py`."""
 
 from hajax.core.neighborhoods import (
+    NEIGHBORHOODS,
     Neighborhood,
     Objective,
     PolicyObjective,
@@ -12,6 +13,7 @@ from hajax.core.neighborhoods import (
 from hajax.core.optimization import Learner, init_learner
 
 __all__ = [
+    "NEIGHBORHOODS",
     "Learner",
     "Neighborhood",
     "Objective",

@@ -20,16 +20,20 @@ from hajax.core.settings import (
     BallHyperparameters,
     BallSettings,
     BaseHyperparameters,
+    ClipHyperparameters,
     CoefficientHyperparameters,
     DriftHyperparameters,
     GradientHyperparameters,
     GradientSettings,
     Hyperparameters,
     Settings,
+    TeamHyperparameters,
+    TeamSettings,
     TrustRegionHyperparameters,
     TrustRegionSettings,
     combined,
 )
+from hajax.validation import setting
 
 __all__ = [
     "AdaptiveHyperparameters",
@@ -38,6 +42,7 @@ __all__ = [
     "BallHyperparameters",
     "BallSettings",
     "BaseHyperparameters",
+    "ClipHyperparameters",
     "CoefficientHyperparameters",
     "DeterministicHyperparameters",
     "DeterministicSettings",
@@ -54,8 +59,11 @@ __all__ = [
     "SoftDriftHyperparameters",
     "SoftHyperparameters",
     "SoftSettings",
+    "TeamHyperparameters",
+    "TeamSettings",
     "TrustRegionHyperparameters",
     "TrustRegionSettings",
     "TwinHyperparameters",
     "combined",
+    "setting",
 ]

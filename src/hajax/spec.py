@@ -14,13 +14,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-import jax
 import numpy as np
 
 from hajax.spaces import ActionSpace, Box, Discrete, MultiDiscrete, as_space, checked_shape
 from hajax.validation import MOST, check_choice, check_flag, check_number
+
+if TYPE_CHECKING:
+    import jax
 
 __all__ = [
     "ActionLayout",

@@ -1,4 +1,7 @@
-"""Checks of settings before anything compiles. Every message names the setting, its value and the allowed values."""
+"""What settings mean and may be, and checks before anything compiles.
+
+Every message names the setting, its value and what is allowed.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,95 @@ import numpy as np
 # The largest count in a compiled program: JAX counts in int32 unless `jax_enable_x64` is set. Messages mention it only
 # for values beyond it.
 MOST = 2**31 - 1
+_ABOUT = "about"  # the key in a field's metadata
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a setting means and may be: the metadata of its dataclass field, made by `setting`."""
+
+    meaning: str = ""
+    kind: str = ""  # int, float, bool, str, ints; empty: as the field is annotated
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False  # `low` itself is not allowed
+    finite: bool = True
+    empty: bool = False  # of a list: whether it may be
+    choices: tuple[str, ...] = ()
+    instances: tuple[type, ...] = ()  # beside the choices: objects of these classes, in Python
+    allowed: str = ""  # in words, where the range depends on more than the field
+    unit: str = ""
+
+    def checked(self, name: str, value: Any) -> Any:
+        """The value: an integral float as a whole number, a list as a tuple; ValueError if it is not allowed."""
+        if self.instances and isinstance(value, self.instances):
+            return value
+        if self.choices:
+            check_choice(name, value, self.choices)
+        elif self.kind == "bool":
+            check_flag(name, value)
+        elif self.kind == "int":
+            whole = int(value) if isinstance(value, float) and value.is_integer() else value  # 1e6
+            high = MOST if self.high is None else self.high
+            check_number(name, whole, 1 if self.low is None else self.low, high, whole=True)
+            return int(whole)
+        elif self.kind == "float":
+            low, high = -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
+            check_number(name, value, low, high, open_low=self.open_low, finite=self.finite)
+        elif self.kind == "ints":
+            check_numbers(name, value, 1 if self.low is None else self.low, whole=True, empty=self.empty)
+        listed = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+        return tuple(value) if listed else value
+
+    def range(self) -> str:
+        """What is allowed, for help: `> 0 and <= 1`, `random, fixed, simultaneous`."""
+        if self.allowed or self.choices:
+            own = "".join(f", or a {owner.__name__} of one's own in Python" for owner in self.instances)
+            return self.allowed or ", ".join(self.choices) + own
+        if self.kind == "bool":
+            return "true, false"
+        low = 1 if self.low is None and self.kind in ("int", "ints") else self.low
+        bounds = [] if low is None else [f"{'>' if self.open_low else '>='} {low}"]
+        bounds += [] if self.high in (None, MOST) else [f"<= {self.high}"]
+        if self.kind == "ints":
+            return f"a list of whole numbers {' and '.join(bounds)}{', or []' if self.empty else ''}"
+        return " and ".join(bounds) or {"float": "a finite number" if self.finite else "a number"}.get(self.kind, "")
+
+
+def setting(default: Any, meaning: str, **allowed: Any) -> Any:
+    """The dataclass field of a setting: its default, its meaning in a sentence, and what it may be.
+
+        class Hyperparameters(hajax.settings.GradientHyperparameters):
+            kl_coef: float = setting(0.1, "β: the weight of the KL divergence", low=0)
+
+    The annotation says which kind of value it is. Without a range, a `float` may be any finite number, an `int` any
+    whole number from 1. A subclass that only states another default, `clip: float = 0.1`, keeps the rest.
+
+    Args:
+      default: the value if none is given.
+      meaning: one sentence, with the equation's symbol where there is one.
+      allowed: any of `low`, `high`, `open_low=True` (`low` itself is not allowed), `finite=False` (±∞ is), `choices`
+        and `instances` (classes whose objects are allowed beside them), `empty=True` (a list may be), `unit`, `kind`
+        (instead of the annotation's), and `allowed`, words for a range that is checked elsewhere.
+    """
+    return dataclasses.field(default=default, metadata={_ABOUT: About(meaning, **allowed)})
+
+
+def about(owner: type, name: str) -> About:
+    """What the field `name` of a dataclass means and may be, from the nearest class that declares it by `setting`."""
+    field = owner.__dict__["__dataclass_fields__"][name]
+    fields = [base.__dict__.get("__dataclass_fields__", {}).get(name) for base in owner.__mro__]
+    declared = [found.metadata[_ABOUT] for found in fields if found is not None and _ABOUT in found.metadata]
+    said = declared[0] if declared else About()
+    return said if said.kind else dataclasses.replace(said, kind=_kind(field.type))
+
+
+def _kind(annotation: Any) -> str:
+    """The kind of value that an annotation means; empty if it is none that is checked."""
+    text = annotation.__name__ if type(annotation) is type else str(annotation)
+    kinds = {"bool": "bool", "int": "int", "float": "float", "tuple[int, ...]": "ints"}
+    kinds |= {"int | None": "int?", "str | None": "str?"}
+    return kinds.get(text, "float" if text.startswith("float |") else "")
 
 
 def nearest(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
@@ -78,7 +170,8 @@ def check_number(
     number = _number(value, whole)
     kind = "a whole number" if whole else "a number"
     told = math.isfinite(high) and (high != MOST or (number is not None and number > high))
-    allowed = f"{kind} {'>' if open_low else '>='} {low}" + (f" and <= {high}" if told else "")
+    bounds = ([] if low == -math.inf else [f"{'>' if open_low else '>='} {low}"]) + ([f"<= {high}"] if told else [])
+    allowed = f"{kind} {' and '.join(bounds)}" if bounds else "a finite number" if finite else kind
     fits = number is not None and (number > low if open_low else number >= low) and number <= high
     if not fits or (finite and isinstance(number, float) and not math.isfinite(number)):
         raise ValueError(f"{name}={_shown(value)}; allowed: {allowed}")

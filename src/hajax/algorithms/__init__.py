@@ -22,16 +22,18 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hajax.core.algorithm import Algorithm
-from hajax.spec import EnvSpec
+from hajax.places import first_line, import_function, is_place, summary
 from hajax.validation import check_known, check_settings
 
+if TYPE_CHECKING:
+    from hajax.core.algorithm import Algorithm
+
 # One line per algorithm: where its function is. It is called as `function(spec, settings, hyperparameters, *, actor,
-# critic)`; its module also holds the defaults of both, `DEFAULTS` and `Hyperparameters`.
+# critic)`; the defaults of both are those of its signature.
 _BUILT_IN: dict[str, str] = {
     "happo": "hajax.algorithms.happo:happo",
     "hatrpo": "hajax.algorithms.hatrpo:hatrpo",
@@ -49,13 +51,18 @@ _BUILT_IN: dict[str, str] = {
     "hasac": "hajax.algorithms.hasac:hasac",
     "masac": "hajax.algorithms.masac:masac",
 }
+# Templates, which make an algorithm of parts that are chosen by name.
+_TEMPLATES: dict[str, str] = {
+    "haml": "hajax.algorithms.templates:Haml",
+    "mehaml": "hajax.algorithms.templates:Mehaml",
+}
 
 
 class Entry(NamedTuple):
-    """A registered algorithm: its function, default static settings, and the class of its hyperparameters."""
+    """An algorithm: its function, and the default settings and hyperparameters of its signature."""
 
     function: Callable[..., Algorithm]
-    defaults: Any
+    settings: Any
     hyperparameters: Any
 
 
@@ -63,59 +70,106 @@ _registered: dict[str, Entry] = {}
 
 
 def list_algorithms() -> tuple[str, ...]:
-    """The names that `make_algorithm` takes."""
+    """The algorithms that `make_algorithm` takes by name, beside the templates."""
     return (*_BUILT_IN, *_registered)
 
 
-def register_algorithm(name: str, function: Callable[..., Algorithm], *, defaults: Any, hyperparameters: Any) -> None:
+def list_templates() -> tuple[str, ...]:
+    """The templates that `make_algorithm` takes: algorithms whose drift and neighborhood are chosen by name."""
+    return tuple(_TEMPLATES)
+
+
+def describe_algorithm(name: str) -> str:
+    """One line about the algorithm or the template: the first of its docstring. Imports nothing of the library's."""
+    if name in _registered:
+        return first_line(inspect.getdoc(_registered[name].function))
+    return summary(_TEMPLATES[name] if name in _TEMPLATES else _BUILT_IN[name].partition(":")[0])
+
+
+def is_registered(name: str) -> bool:
+    """Whether `register_algorithm` added it."""
+    return name in _registered
+
+
+def register_algorithm(name: str, function: Callable[..., Algorithm]) -> None:
     """Lets `make_algorithm(name, env, **settings)` build `function(spec, settings, hyperparameters, actor=, critic=)`.
 
     Args:
       name: the new name. A registered name may be registered again.
-      function: returns an `Algorithm`.
-      defaults: its default static settings, an instance of a frozen dataclass.
-      hyperparameters: the class of its hyperparameters (`core.settings.Hyperparameters` or one derived from it).
+      function: returns an `Algorithm`. In its signature, `settings` and `hyperparameters` have defaults: an instance of
+        a frozen dataclass (of `hajax.settings`, or your own), and one of a class derived from `BaseHyperparameters`.
 
     Raises:
       ValueError: `name` belongs to an algorithm of the library.
-      TypeError: `function` cannot be called, or `defaults` is not a dataclass instance.
+      TypeError: `function` cannot be called, or its signature has no such defaults.
     """
-    if name in _BUILT_IN:
-        raise ValueError(f"name={name!r} is an algorithm of the library; allowed: any name but {', '.join(_BUILT_IN)}")
-    if not callable(function) or not dataclasses.is_dataclass(defaults) or isinstance(defaults, type):
-        raise TypeError(f"function={function!r}, defaults={defaults!r}; allowed: a function and a dataclass instance")
-    _registered[name] = Entry(function, defaults, hyperparameters)
+    if name in _BUILT_IN or name in _TEMPLATES:
+        known = ", ".join((*_BUILT_IN, *_TEMPLATES))
+        raise ValueError(f"name={name!r} is an algorithm of the library; allowed: any name but {known}")
+    _registered[name] = _read(function)
 
 
-def _find(name: str) -> Entry:
-    check_known("algorithm", name, list_algorithms())
+def find_template(name: str) -> Any:
+    """The class of the template's parts, a dataclass of settings; `None` if that is no template."""
+    return import_function("algorithm", _TEMPLATES[name]) if name in _TEMPLATES else None
+
+
+def find_algorithm(name: str, **parts: Any) -> Entry:
+    """The algorithm's function and defaults; `parts` are those of a template.
+
+    Raises:
+      ValueError: unknown name, or parts that are not allowed.
+      TypeError: what is at `module:function` is no algorithm.
+    """
+    if (template := find_template(name)) is not None:
+        return _read(template(**parts).algorithm())
     if name in _registered:
         return _registered[name]
-    module_name, function = _BUILT_IN[name].split(":")
-    module = importlib.import_module(module_name)
-    return Entry(getattr(module, function), module.DEFAULTS, module.Hyperparameters)
+    if name not in _BUILT_IN and is_place(name):
+        return _read(import_function("algorithm", name))
+    check_known("algorithm", name, (*list_algorithms(), *_TEMPLATES))
+    return _read(import_function("algorithm", _BUILT_IN[name]))
+
+
+def _read(function: Callable[..., Algorithm]) -> Entry:
+    parameters = inspect.signature(function).parameters if callable(function) else {}
+    defaults = [parameters[part].default if part in parameters else None for part in ("settings", "hyperparameters")]
+    if not all(dataclasses.is_dataclass(default) and not isinstance(default, type) for default in defaults):
+        raise TypeError(
+            f"function={getattr(function, '__name__', repr(function))}; allowed: a function (spec, settings=…, "
+            "hyperparameters=…, *, actor, critic) whose two defaults are instances of dataclasses"
+        )
+    return Entry(function, *defaults)
 
 
 def make_algorithm(name: str, env_or_spec: Any, *, actor: Any = None, critic: Any = None, **settings: Any) -> Algorithm:
     """The algorithm called `name` for an environment or its specification.
 
     Args:
-      name: one of `list_algorithms()`.
+      name: one of `list_algorithms()`, a template (`"haml"` or `"mehaml"`), or `"module:function"` for a function as
+        `register_algorithm` takes.
       env_or_spec: an `Environment` or an `EnvSpec`.
       actor, critic: flax modules to use as torsos instead of the MLP (see `hajax.haml`).
-      settings: any field of the algorithm's `Settings` or `Hyperparameters`, such as `epochs=3` or `actor_lr=1e-3`.
+      settings: any field of the algorithm's `Settings` or `Hyperparameters`, such as `epochs=3` or `actor_lr=1e-3`; of
+        a template also its parts, `drift="kl_old_new"` and `neighborhood="kl_ball"`, which bring settings of their own.
 
     Raises:
       ValueError: unknown name or setting (with the nearest ones), a value out of range, agents that cannot share
         parameters, or a reward of the wrong kind.
     """
-    entry = _find(name)
+    from hajax.spec import EnvSpec
+
+    template = find_template(name)
+    named = [] if template is None else [field.name for field in dataclasses.fields(template)]
+    entry = find_algorithm(name, **{part: settings.pop(part) for part in named if part in settings})
     spec: EnvSpec = getattr(env_or_spec, "spec", env_or_spec)
     if not isinstance(spec, EnvSpec):
         raise ValueError(f"env_or_spec={env_or_spec!r}; allowed: what make_env returns, or an EnvSpec")
-    static = [field.name for field in dataclasses.fields(entry.defaults)]
+    static = [field.name for field in dataclasses.fields(entry.settings)]
     traced = [field.name for field in dataclasses.fields(entry.hyperparameters)]
-    check_settings(name, settings, [*static, *traced])
-    chosen = dataclasses.replace(entry.defaults, **{k: v for k, v in settings.items() if k in static})
-    hyperparameters = entry.hyperparameters(**{k: v for k, v in settings.items() if k not in static})
+    check_settings(name, settings, [*named, *static, *traced])
+    chosen = dataclasses.replace(entry.settings, **{k: v for k, v in settings.items() if k in static})
+    hyperparameters = dataclasses.replace(
+        entry.hyperparameters, **{k: v for k, v in settings.items() if k not in static}
+    )
     return entry.function(spec, chosen, hyperparameters, actor=actor, critic=critic)

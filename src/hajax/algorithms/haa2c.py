@@ -11,17 +11,14 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import no_drift
 from hajax.core.neighborhoods import unrestricted
 from hajax.core.on_policy.haml import haml
-from hajax.core.settings import GradientHyperparameters as Hyperparameters
-from hajax.core.settings import GradientSettings
+from hajax.core.settings import GradientHyperparameters, GradientSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = GradientSettings(order="random", sharing="none")
 
 
 def haa2c(
     spec: EnvSpec,
-    settings: GradientSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: GradientSettings = GradientSettings(),
+    hyperparameters: GradientHyperparameters = GradientHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -43,7 +40,7 @@ def haa2c(
         name,
         spec,
         settings,
-        hyperparameters or Hyperparameters(),
+        hyperparameters,
         drift=no_drift,
         neighborhood=unrestricted,
         actor=actor,

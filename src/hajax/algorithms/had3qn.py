@@ -11,17 +11,14 @@ import flax.linen as nn
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.off_policy.double_q import double_q_learning
-from hajax.core.off_policy.settings import DoubleQHyperparameters as Hyperparameters
-from hajax.core.off_policy.settings import DoubleQSettings
+from hajax.core.off_policy.settings import DoubleQHyperparameters, DoubleQSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = DoubleQSettings(order="random", others="policy")
 
 
 def had3qn(
     spec: EnvSpec,
-    settings: DoubleQSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: DoubleQSettings = DoubleQSettings(others="policy"),
+    hyperparameters: DoubleQHyperparameters = DoubleQHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -40,4 +37,4 @@ def had3qn(
 
     For arguments and errors see `core.off_policy.double_q.double_q_learning`.
     """
-    return double_q_learning(name, spec, settings, hyperparameters or Hyperparameters(), actor=actor, critic=critic)
+    return double_q_learning(name, spec, settings, hyperparameters, actor=actor, critic=critic)

@@ -9,17 +9,14 @@ import flax.linen as nn
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.off_policy.deterministic import deterministic_policy_gradient
-from hajax.core.off_policy.settings import DeterministicHyperparameters as Hyperparameters
-from hajax.core.off_policy.settings import DeterministicSettings
+from hajax.core.off_policy.settings import DeterministicHyperparameters, DeterministicSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = DeterministicSettings(order="random", others="replay")
 
 
 def haddpg(
     spec: EnvSpec,
-    settings: DeterministicSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: DeterministicSettings = DeterministicSettings(),
+    hyperparameters: DeterministicHyperparameters = DeterministicHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -37,6 +34,4 @@ def haddpg(
 
     For arguments and errors see `core.off_policy.deterministic.deterministic_policy_gradient`.
     """
-    return deterministic_policy_gradient(
-        name, spec, settings, hyperparameters or Hyperparameters(), twin=False, actor=actor, critic=critic
-    )
+    return deterministic_policy_gradient(name, spec, settings, hyperparameters, twin=False, actor=actor, critic=critic)

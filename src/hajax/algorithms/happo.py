@@ -13,17 +13,14 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import PolicyChange, ppo_clip
 from hajax.core.neighborhoods import unrestricted
 from hajax.core.on_policy.haml import haml
-from hajax.core.settings import GradientHyperparameters as Hyperparameters
-from hajax.core.settings import GradientSettings
+from hajax.core.settings import GradientHyperparameters, GradientSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = GradientSettings(order="random", sharing="none")
 
 
 def happo(
     spec: EnvSpec,
-    settings: GradientSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: GradientSettings = GradientSettings(),
+    hyperparameters: GradientHyperparameters = GradientHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -42,14 +39,14 @@ def happo(
     For arguments and errors see `hajax.haml`.
     """
 
-    def clip_fraction(change: PolicyChange, hyperparameters: Hyperparameters):
+    def clip_fraction(change: PolicyChange, hyperparameters: GradientHyperparameters):
         return {"clip_fraction": (jnp.abs(change.ratio - 1) > hyperparameters.clip).astype(change.ratio.dtype)}
 
     return haml(
         name,
         spec,
         settings,
-        hyperparameters or Hyperparameters(),
+        hyperparameters,
         drift=ppo_clip,
         neighborhood=unrestricted,
         diagnostics=clip_fraction,

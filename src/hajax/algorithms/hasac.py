@@ -11,17 +11,14 @@ import flax.linen as nn
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import no_drift
 from hajax.core.off_policy.mehaml import mehaml
-from hajax.core.off_policy.settings import SoftHyperparameters as Hyperparameters
-from hajax.core.off_policy.settings import SoftSettings
+from hajax.core.off_policy.settings import SoftHyperparameters, SoftSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = SoftSettings(order="random", others="policy")
 
 
 def hasac(
     spec: EnvSpec,
-    settings: SoftSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: SoftSettings = SoftSettings(others="policy"),
+    hyperparameters: SoftHyperparameters = SoftHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -43,6 +40,4 @@ def hasac(
 
     It is maximum-entropy mirror learning without drift. For arguments and errors see `hajax.mehaml`.
     """
-    return mehaml(
-        name, spec, settings, hyperparameters or Hyperparameters(), drift=no_drift, actor=actor, critic=critic
-    )
+    return mehaml(name, spec, settings, hyperparameters, drift=no_drift, actor=actor, critic=critic)

@@ -10,17 +10,14 @@ import flax.linen as nn
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.off_policy.deterministic import deterministic_policy_gradient
-from hajax.core.off_policy.settings import DeterministicSettings
-from hajax.core.off_policy.settings import TwinHyperparameters as Hyperparameters
+from hajax.core.off_policy.settings import DeterministicSettings, TwinHyperparameters
 from hajax.spec import EnvSpec
-
-DEFAULTS = DeterministicSettings(order="random", others="replay", policy_delay=2)
 
 
 def hatd3(
     spec: EnvSpec,
-    settings: DeterministicSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: DeterministicSettings = DeterministicSettings(policy_delay=2),
+    hyperparameters: TwinHyperparameters = TwinHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -37,6 +34,4 @@ def hatd3(
 
     For arguments and errors see `core.off_policy.deterministic.deterministic_policy_gradient`.
     """
-    return deterministic_policy_gradient(
-        name, spec, settings, hyperparameters or Hyperparameters(), twin=True, actor=actor, critic=critic
-    )
+    return deterministic_policy_gradient(name, spec, settings, hyperparameters, twin=True, actor=actor, critic=critic)

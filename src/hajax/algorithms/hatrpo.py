@@ -12,17 +12,14 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import no_drift
 from hajax.core.neighborhoods import kl_ball
 from hajax.core.on_policy.haml import haml
-from hajax.core.settings import TrustRegionHyperparameters as Hyperparameters
-from hajax.core.settings import TrustRegionSettings
+from hajax.core.settings import TrustRegionHyperparameters, TrustRegionSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = TrustRegionSettings(order="random", sharing="none")
 
 
 def hatrpo(
     spec: EnvSpec,
-    settings: TrustRegionSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: TrustRegionSettings = TrustRegionSettings(),
+    hyperparameters: TrustRegionHyperparameters = TrustRegionHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -50,7 +47,7 @@ def hatrpo(
         "hatrpo",
         spec,
         settings,
-        hyperparameters or Hyperparameters(),
+        hyperparameters,
         drift=no_drift,
         neighborhood=kl_ball,
         actor=actor,

@@ -14,18 +14,15 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.groups import make_groups
 from hajax.core.off_policy.double_q import IndependentParts, team_choices
 from hajax.core.off_policy.own_values import OwnValues
-from hajax.core.off_policy.settings import DuelingSettings
-from hajax.core.off_policy.settings import IndependentQHyperparameters as Hyperparameters
+from hajax.core.off_policy.settings import DuelingSettings, IndependentQHyperparameters
 from hajax.core.off_policy.template import make_algorithm
 from hajax.spec import EnvSpec
-
-DEFAULTS = DuelingSettings(order="simultaneous")
 
 
 def id3qn(
     spec: EnvSpec,
-    settings: DuelingSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: DuelingSettings = DuelingSettings(order="simultaneous"),
+    hyperparameters: IndependentQHyperparameters = IndependentQHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -52,4 +49,4 @@ def id3qn(
         raise ValueError(f"critic={type(critic).__name__} of {name}, which has none; allowed: None")
     torso = policy_torso(spec, settings, actor)
     own = OwnValues(spec, make_groups(spec, settings.sharing), team_choices(name, spec), torso, settings)
-    return make_algorithm(name, IndependentParts(own, settings), hyperparameters or Hyperparameters())
+    return make_algorithm(name, IndependentParts(own, settings), hyperparameters)

@@ -10,17 +10,14 @@ import flax.linen as nn
 
 from hajax.algorithms.happo import happo
 from hajax.core.algorithm import Algorithm
-from hajax.core.settings import GradientHyperparameters as Hyperparameters
-from hajax.core.settings import GradientSettings
+from hajax.core.settings import GradientHyperparameters, GradientSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = GradientSettings(order="simultaneous", sharing="type", centralized=False)
 
 
 def ippo(
     spec: EnvSpec,
-    settings: GradientSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: GradientSettings = GradientSettings(order="simultaneous", sharing="type", centralized=False),
+    hyperparameters: GradientHyperparameters = GradientHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,

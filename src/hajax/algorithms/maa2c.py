@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from hajax.algorithms.haa2c import Hyperparameters, haa2c
+from hajax.algorithms.haa2c import haa2c
 from hajax.core.algorithm import Algorithm
-from hajax.core.settings import GradientSettings
+from hajax.core.settings import GradientHyperparameters, GradientSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = GradientSettings(order="simultaneous", sharing="type")
 
 
 def maa2c(
     spec: EnvSpec,
-    settings: GradientSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: GradientSettings = GradientSettings(order="simultaneous", sharing="type"),
+    hyperparameters: GradientHyperparameters = GradientHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,

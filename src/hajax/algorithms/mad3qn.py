@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from hajax.algorithms.had3qn import Hyperparameters, had3qn
+from hajax.algorithms.had3qn import had3qn
 from hajax.core.algorithm import Algorithm
-from hajax.core.off_policy.settings import DoubleQSettings
+from hajax.core.off_policy.settings import DoubleQHyperparameters, DoubleQSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = DoubleQSettings(order="simultaneous", others="policy")
 
 
 def mad3qn(
     spec: EnvSpec,
-    settings: DoubleQSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: DoubleQSettings = DoubleQSettings(order="simultaneous", others="policy"),
+    hyperparameters: DoubleQHyperparameters = DoubleQHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,

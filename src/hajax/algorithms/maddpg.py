@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from hajax.algorithms.haddpg import Hyperparameters, haddpg
+from hajax.algorithms.haddpg import haddpg
 from hajax.core.algorithm import Algorithm
-from hajax.core.off_policy.settings import DeterministicSettings
+from hajax.core.off_policy.settings import DeterministicHyperparameters, DeterministicSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = DeterministicSettings(order="simultaneous", others="policy")
 
 
 def maddpg(
     spec: EnvSpec,
-    settings: DeterministicSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: DeterministicSettings = DeterministicSettings(order="simultaneous", others="policy"),
+    hyperparameters: DeterministicHyperparameters = DeterministicHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,

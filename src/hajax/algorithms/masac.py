@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from hajax.algorithms.hasac import Hyperparameters, hasac
+from hajax.algorithms.hasac import hasac
 from hajax.core.algorithm import Algorithm
-from hajax.core.off_policy.settings import SoftSettings
+from hajax.core.off_policy.settings import SoftHyperparameters, SoftSettings
 from hajax.spec import EnvSpec
-
-DEFAULTS = SoftSettings(order="simultaneous", others="policy")
 
 
 def masac(
     spec: EnvSpec,
-    settings: SoftSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: SoftSettings = SoftSettings(order="simultaneous", others="policy"),
+    hyperparameters: SoftHyperparameters = SoftHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from hajax.algorithms.hatd3 import Hyperparameters, hatd3
+from hajax.algorithms.hatd3 import hatd3
 from hajax.core.algorithm import Algorithm
-from hajax.core.off_policy.settings import DeterministicSettings
+from hajax.core.off_policy.settings import DeterministicSettings, TwinHyperparameters
 from hajax.spec import EnvSpec
-
-DEFAULTS = DeterministicSettings(order="simultaneous", others="policy", policy_delay=2)
 
 
 def matd3(
     spec: EnvSpec,
-    settings: DeterministicSettings = DEFAULTS,
-    hyperparameters: Hyperparameters | None = None,
+    settings: DeterministicSettings = DeterministicSettings(order="simultaneous", others="policy", policy_delay=2),
+    hyperparameters: TwinHyperparameters = TwinHyperparameters(),
     *,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from hajax.cli.sweep import sweep
-from hajax.runs import config
-from hajax.runs.errors import Refusal, refusing
+from hajax.runs import config, nodes
+from hajax.runs.errors import Refusal, refusing, shown
 from hajax.runs.interrupt import raise_if_set, stop_on_interrupt
 from hajax.runs.resume import settings_to_resume
-from hajax.runs.settings import TrainSettings, as_dict, describe, validate
+from hajax.runs.settings import Described, TrainSettings, as_dict, describe, validate
 
 EXIT_CODES = {"finished": 0, "interrupted": 130, "diverged": 1}
 
@@ -27,7 +29,7 @@ usage: hajax train [-m] [NAME=VALUE ...]
 options:
   -m, --multirun    sweep over comma-separated values; Hydra's launchers and sweepers apply
   --print-config    print the composed settings and stop
-  -h, --help        this text
+  -h, --help        this text; with algo=NAME, env=NAME or preset=NAME every setting of theirs\
 """
 
 
@@ -37,7 +39,7 @@ def train(arguments: Sequence[str]) -> int:
     given = flags.intersection(arguments)
     overrides = [config.quoted(text) for text in arguments if text not in flags]
     if given & {"-h", "--help"}:
-        print(help_text())
+        print(help_text(overrides))
         return 0
     parsed = config.parse(overrides)
     if given & {"-m", "--multirun"}:
@@ -107,11 +109,42 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
     return summary
 
 
-def help_text() -> str:
-    """Usage, every setting with its default, and what the groups offer."""
-    rows = describe()
-    wide = max(len(f"{name}={default}") for name, default, _ in rows)
-    settings = "\n".join(f"  {f'{name}={default}':<{wide}}  {doc}" for name, default, doc in rows if name != "preset")
-    groups = "\n".join(f"  {group + '=':<{wide}}  {', '.join(config.options(group))}" for group in config.GROUPS)
-    own = f"  {'algo.NAME=, env.NAME=':<{wide}}  their own settings, as `hajax train --print-config` shows them"
-    return f"{USAGE}\ngroups:\n{groups}\n{own}\n\nsettings:\n{settings}"
+def help_text(overrides: Sequence[str] = ()) -> str:
+    """Usage and every setting of a run; then what the groups offer, or with overrides the settings that they choose.
+
+    The values are then those that the run would have.
+    """
+    parts = {"settings of a run": describe()}
+    if overrides:
+        parts |= _of_groups(values := config.compose(overrides))
+        composed = dict(config.flat(values))
+        parts = {name: [row._replace(default=composed[row.name]) for row in rows] for name, rows in parts.items()}
+    else:
+        parts["groups, which bring settings of their own"] = [
+            Described(group, "NAME", "", ", ".join(config.options(group))) for group in config.GROUPS
+        ]
+    return "\n\n".join([USAGE, *(f"{name}:\n{_listed(rows)}" for name, rows in parts.items())])
+
+
+def _of_groups(settings: Mapping[str, Any]) -> dict[str, list[Described]]:
+    """The settings of the run's algorithm and environment, by their names."""
+    from hajax.runs.reference import algorithm_rows, environment_rows  # imports JAX
+
+    algo, env = settings["algo"], settings["env"]["name"]
+    parts = {part: algo[part] for part in nodes.parts_of(algo["name"])}
+    rows = {f"settings of {algo['name']}": algorithm_rows(algo["name"], **parts)}
+    return rows | {f"options of {env}": environment_rows(env)}
+
+
+def _listed(rows: Sequence[Described]) -> str:
+    """A paragraph for each setting: its value, its meaning and what is allowed."""
+    named = [(f"  {row.name}={shown(row.default)}", row) for row in rows]
+    indent = min(max(len(name) for name, _ in named), 40) + 2
+    wrap = textwrap.TextWrapper(
+        max(shutil.get_terminal_size().columns, 80), subsequent_indent=" " * indent, break_on_hyphens=False
+    )
+    lines = []
+    for name, row in named:
+        allowed = f" [{row.allowed}]" if row.allowed else ""
+        lines.append(wrap.fill(f"{name:<{indent}}{row.text}{allowed}"))
+    return "\n".join(lines)

@@ -183,6 +183,12 @@ Drifts have no gradient at the old policy, where g is taken: this step is the sa
 kl_ball = Neighborhood(lambda params, _: Learner(params), _step_within_kl_ball, BallSettings, BallHyperparameters)
 """Mean KL(π_old ‖ π_new) ≤ `kl_radius`: a natural-gradient step and a line search, as in HATRPO."""
 
+NEIGHBORHOODS: dict[str, Neighborhood] = {
+    "unrestricted": unrestricted,
+    "gradient_step": gradient_step,
+    "kl_ball": kl_ball,
+}
+
 
 def with_hyperparameters(objective: Any, **changed: Any) -> Any:
     """The objective with other hyperparameters, such as those of one group in its `extra`.

@@ -8,13 +8,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from hajax.core.losses import VALUE_LOSSES
@@ -23,12 +21,13 @@ from hajax.nn.checks import check_torso
 from hajax.nn.layers import ACTIVATIONS, LAYER_NORM_MIN_INPUTS, MLP
 from hajax.nn.memory import GRU, MEMORIES, NO_MEMORY, Memory
 from hajax.spec import RewardKind
-from hajax.validation import MOST, check_choice, check_flag, check_number, check_numbers
+from hajax.validation import about, setting
 
 
 class BaseHyperparameters(struct.PyTreeNode):
     """Numbers of an algorithm, which may be traced, and so differ per vmapped run.
 
+    Each is declared by `setting` with its default, meaning and range; without a range it may be any finite number.
     `hyperparameters.replace(name=value)` returns a changed copy.
     """
 
@@ -37,7 +36,7 @@ class BaseHyperparameters(struct.PyTreeNode):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, jax.core.Tracer):
-                check_number(field.name, value, **({"low": 0} | _RANGES.get(field.name, {})))
+                dataclasses.replace(about(type(self), field.name), kind="float").checked(field.name, value)
 
 
 def as_arrays(hyperparameters: Any) -> Any:
@@ -46,51 +45,101 @@ def as_arrays(hyperparameters: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, float), hyperparameters)
 
 
-class Hyperparameters(BaseHyperparameters):
+class TeamHyperparameters(BaseHyperparameters):
+    """Hyperparameters of every algorithm."""
+
+    discount: float | jax.Array = setting(0.99, "γ: the weight of the next step's reward", low=0, high=1)
+    max_grad_norm: float | jax.Array = setting(
+        math.inf, "gradients are scaled down to this norm", low=0, open_low=True, finite=False
+    )
+    adam_eps: float | jax.Array = setting(1e-8, "ε of Adam, added to the denominator", low=0)
+    decay_updates: float | jax.Array = setting(
+        math.inf,
+        "learning rates fall linearly to 0 over so many updates; `lr_decay=true` sets it to the length of the run",
+        low=0,
+        open_low=True,
+        finite=False,
+    )
+
+
+class ClipHyperparameters(BaseHyperparameters):
+    """What `drifts.ppo_clip` reads."""
+
+    clip: float | jax.Array = setting(
+        0.2,
+        "ε: PPO clips the ratio of probabilities to 1 ± ε; with `clip_value` the value's change is clipped to ± ε",
+        low=0,
+        open_low=True,
+    )
+
+
+class Hyperparameters(ClipHyperparameters, TeamHyperparameters):
     """Hyperparameters of every on-policy algorithm. Defaults: HARL's, but for `value_decay`."""
 
-    critic_lr: float | jax.Array = 5e-4
-    clip: float | jax.Array = 0.2  # ε of the value if `clip_value`; PPO's of the ratio too
-    discount: float | jax.Array = 0.99
-    gae_lambda: float | jax.Array = 0.95
-    huber_delta: float | jax.Array = 10.0
     max_grad_norm: float | jax.Array = 10.0
     adam_eps: float | jax.Array = 1e-5
-    value_decay: float | jax.Array = 0.9  # β of value normalization (HARL: 0.99999, an average over the whole past)
-    decay_updates: float | jax.Array = math.inf  # updates over which learning rates fall linearly to 0
+    critic_lr: float | jax.Array = setting(5e-4, "the critic's learning rate", low=0)
+    gae_lambda: float | jax.Array = setting(
+        0.95, "λ of generalized advantage estimation: 0 is one-step, 1 is Monte Carlo", low=0, high=1
+    )
+    huber_delta: float | jax.Array = setting(
+        10.0, "with `value_loss=huber`, the error beyond which the loss is linear", low=0, open_low=True
+    )
+    value_decay: float | jax.Array = setting(
+        0.9,
+        "β: the running statistics of values keep this share per update (HARL: 0.99999, an average over all updates)",
+        low=0,
+        high=1,
+    )
 
 
 class AscentHyperparameters(BaseHyperparameters):
     """What gradient steps read (`neighborhoods.unrestricted`, `gradient_step`)."""
 
-    actor_lr: float | jax.Array = 5e-4
+    actor_lr: float | jax.Array = setting(5e-4, "the actors' learning rate", low=0)
 
 
 class BallHyperparameters(BaseHyperparameters):
     """What a step within a KL ball reads (`neighborhoods.kl_ball`). Defaults: HARL's."""
 
-    kl_radius: float | jax.Array = 0.01  # δ, which the mean KL(π_old ‖ π_new) of an update does not exceed (by √eps)
-    accept_ratio: float | jax.Array = 0.5  # κ: a step must gain this share of what the gradient promises
-    backtrack: float | jax.Array = 0.8  # α: each candidate step is this share of the one before
-    damping: float | jax.Array = 0.1  # added to the Fisher matrix when solving for the direction
+    kl_radius: float | jax.Array = setting(
+        0.01,
+        "δ: the mean KL(π_old ‖ π_new) of an update does not exceed it (by more than √eps)",
+        low=0,
+        open_low=True,
+        unit="nats",
+    )
+    accept_ratio: float | jax.Array = setting(
+        0.5, "κ: a step must gain this share of what the gradient promises", low=0, high=1
+    )
+    backtrack: float | jax.Array = setting(
+        0.8, "α: each candidate step is this share of the one before", low=0, high=1, open_low=True
+    )
+    damping: float | jax.Array = setting(0.1, "added to the Fisher matrix when solving for the direction", low=0)
 
 
 class CoefficientHyperparameters(BaseHyperparameters):
     """What drifts `c · D` read."""
 
-    drift_coef: float | jax.Array = 1.0  # c, or its first value if it adapts
+    drift_coef: float | jax.Array = setting(1.0, "c: the weight of the drift, or its first value if it adapts", low=0)
 
 
 class AdaptiveHyperparameters(CoefficientHyperparameters):
     """What `neighborhoods.adaptive` reads."""
 
-    kl_target: float | jax.Array = 0.01  # the mean KL(π_old ‖ π_new) of an update at which c stays as it is
+    kl_target: float | jax.Array = setting(
+        0.01,
+        "the mean KL(π_old ‖ π_new) of an update at which the drift's coefficient stays as it is",
+        low=0,
+        open_low=True,
+        unit="nats",
+    )
 
 
 class GradientHyperparameters(AscentHyperparameters, Hyperparameters):
     """Hyperparameters of HAPPO, HAA2C and their baselines."""
 
-    entropy_coef: float | jax.Array = 0.01
+    entropy_coef: float | jax.Array = setting(0.01, "c: the weight of the policies' entropy in their objective", low=0)
 
 
 class DriftHyperparameters(AdaptiveHyperparameters, GradientHyperparameters):
@@ -101,59 +150,37 @@ class TrustRegionHyperparameters(BallHyperparameters, Hyperparameters):
     """Hyperparameters of HATRPO."""
 
 
-# Ranges other than "a finite number ≥ 0".
-_POSITIVE: dict[str, Any] = {"low": 0, "open_low": True}
-_SHARE: dict[str, Any] = {"low": 0, "high": 1}
-_RANGES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("clip", "huber_delta", "kl_radius", "kl_target", "gumbel_temperature"), _POSITIVE),
-    **dict.fromkeys(
-        ("discount", "gae_lambda", "value_decay", "accept_ratio", "target_entropy_share", "epsilon"), _SHARE
-    ),
-    "target_entropy": {"low": -math.inf},
-    **dict.fromkeys(("backtrack", "target_rate", "ou_rate"), _SHARE | {"open_low": True}),
-    **dict.fromkeys(("decay_updates", "max_grad_norm"), _POSITIVE | {"finite": False}),
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class TeamSettings:
-    """Static settings of every algorithm.
+    """Static settings of every algorithm. Each is declared by `setting` with its default, meaning and range."""
 
-    - `order`: in which order groups update: `random` (fresh every iteration), `fixed`, or `simultaneous`.
-    - `sharing`: which agents share parameters: `none`, `all`, `type` (agents with equal spaces), or a group per agent.
-    - `agent_id`: append a one-hot agent id to the observation.
-    - `hidden_sizes`, `activation`, `layer_norm`, `output_gain`: the default networks.
-    - `layer_norm_min_inputs`: with `layer_norm`, inputs of fewer entries are not normalized, which would take most of
-      what they tell: of one entry everything, of two all but their order. HARL normalizes all, as 1 does.
-    """
+    order: str = setting(
+        "random",
+        "the order in which groups of agents update: `random` (a new one every iteration), `fixed`, or `simultaneous`",
+        choices=ORDERS,
+    )
+    sharing: str | tuple[int, ...] = setting(
+        "none",
+        "which agents share parameters: `none`, `all`, `type` (those with equal spaces), or a group number per agent",
+        allowed="none, all, type, or a list with the group of each agent",
+    )
+    agent_id: bool = setting(False, "append a one-hot agent id to the observation")
+    hidden_sizes: tuple[int, ...] = setting((128, 128), "the widths of the default networks' hidden layers")
+    activation: str = setting("relu", "the activation function of the default networks", choices=tuple(ACTIVATIONS))
+    layer_norm: bool = setting(True, "normalize the inputs and the hidden layers of the default networks")
+    layer_norm_min_inputs: int = setting(
+        LAYER_NORM_MIN_INPUTS,
+        "with `layer_norm`, inputs of fewer entries are not normalized, which would take from one entry everything and "
+        "from two all but their order (HARL: 1)",
+    )
+    output_gain: float = setting(0.01, "the gain of the policies' last layer when it is initialized", low=0)
 
-    order: str = "random"
-    sharing: str | tuple[int, ...] = "none"
-    agent_id: bool = False
-    hidden_sizes: tuple[int, ...] = (128, 128)
-    activation: str = "relu"
-    layer_norm: bool = True
-    layer_norm_min_inputs: int = LAYER_NORM_MIN_INPUTS
-    output_gain: float = 0.01
+    normalize_observations: bool = setting(False, "normalize observations and states by running statistics")
 
     def __post_init__(self):
-        check_numbers("hidden_sizes", self.hidden_sizes, 1, whole=True)
-        check_number("output_gain", self.output_gain, 0)
-        for name in ("hidden_sizes", "sharing"):
-            value = getattr(self, name)
-            if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
         for field in dataclasses.fields(self):
-            if isinstance(field.default, bool):
-                check_flag(field.name, getattr(self, field.name))
-            elif isinstance(field.default, int):
-                value = getattr(self, field.name)
-                if isinstance(value, float) and value.is_integer():  # 1e6
-                    value = int(value)
-                check_number(field.name, value, 1, MOST, whole=True)
-                object.__setattr__(self, field.name, int(value))
-        check_choice("order", self.order, ORDERS)
-        check_choice("activation", self.activation, ACTIVATIONS)
+            value = about(type(self), field.name).checked(field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
         getattr(super(), "__post_init__", lambda: None)()  # that of a part which settings are combined with
 
     def torso(self, role: str, own: nn.Module | None, width: int, masked: bool = False) -> nn.Module:
@@ -180,36 +207,33 @@ class Settings(TeamSettings):
     """Static settings of every on-policy algorithm: what shapes the program, beside `TeamSettings`.
 
     Defaults: HARL's, but for `action_scaling` and `clip_value`.
-
-    - `critic_epochs`, `minibatches`: passes over a rollout for the critic, and minibatches in every pass.
-    - `centralized`: one critic on the state, or critics on the agents' own observations, grouped like the actors.
-    - `std_scale`: the largest standard deviation of the default networks' Gaussian.
-    - `memory`: `gru` puts one behind every torso (one's own too), as wide as the last of `hidden_sizes`; `none`:
-      feed-forward networks.
-    - `chunk_length`: steps through which a memory's gradient goes back; minibatches are made of such chunks.
-    - `action_scaling`: a bounded Box's Gaussian has its bounds at ±1 (HARL: native units, which is `False`).
-    - `value_loss` (`huber` or `squared`) and `clip_value` (HARL: `True`): the critic's loss.
-    - `normalize_values`, `normalize_observations`: running statistics of value targets, of observations and states.
     """
 
-    critic_epochs: int = 5
-    minibatches: int = 1
-    centralized: bool = True
-    std_scale: float = 0.5
-    memory: str | Memory = "none"
-    chunk_length: int = 10
-    action_scaling: bool = True
-    value_loss: str = "huber"
-    clip_value: bool = False
-    normalize_values: bool = True
-    normalize_observations: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("std_scale", self.std_scale, 0, open_low=True)
-        check_choice("value_loss", self.value_loss, VALUE_LOSSES)
-        if not isinstance(self.memory, Memory):
-            check_choice("memory", self.memory, MEMORIES)
+    critic_epochs: int = setting(5, "the critic's passes over a rollout")
+    minibatches: int = setting(1, "minibatches in every pass over a rollout")
+    centralized: bool = setting(
+        True,
+        "one critic on the state; otherwise critics on the agents' own observations, grouped like the actors",
+    )
+    std_scale: float = setting(
+        0.5, "the largest standard deviation of the default networks' Gaussian", low=0, open_low=True
+    )
+    memory: str | Memory = setting(
+        "none",
+        "`gru` puts a gated recurrent unit behind every torso, as wide as the last of `hidden_sizes`; `none`: "
+        "feed-forward networks",
+        choices=MEMORIES,
+        instances=(Memory,),
+    )
+    chunk_length: int = setting(
+        10, "steps through which a memory's gradient goes back; minibatches are made of such chunks"
+    )
+    action_scaling: bool = setting(
+        True, "a bounded Box's Gaussian has its bounds at ±1 (HARL: false, which is native units)"
+    )
+    value_loss: str = setting("huber", "the critic's loss", choices=VALUE_LOSSES)
+    clip_value: bool = setting(False, "the critic's loss clips how far values move, as PPO's code does (HARL: true)")
+    normalize_values: bool = setting(True, "normalize the critic's targets by running statistics")
 
     @property
     def sample_length(self) -> int:
@@ -235,24 +259,17 @@ class Settings(TeamSettings):
 
 @dataclasses.dataclass(frozen=True)
 class AscentSettings:
-    """What gradient ascent reads (`neighborhoods.unrestricted`).
+    """What gradient ascent reads (`neighborhoods.unrestricted`)."""
 
-    - `epochs`: the actors' passes over a rollout.
-    """
-
-    epochs: int = 5
+    epochs: int = setting(5, "the actors' passes over a rollout")
 
 
 @dataclasses.dataclass(frozen=True)
 class BallSettings:
-    """What a step within a KL ball reads (`neighborhoods.kl_ball`).
+    """What a step within a KL ball reads (`neighborhoods.kl_ball`)."""
 
-    - `cg_iterations`: of the conjugate gradient method, at most.
-    - `line_search_steps`: how often a step is shortened, at most, before the update is given up.
-    """
-
-    cg_iterations: int = 10
-    line_search_steps: int = 10
+    cg_iterations: int = setting(10, "iterations of the conjugate gradient method, at most")
+    line_search_steps: int = setting(10, "candidate steps, each shorter, before an update is given up")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,16 +282,33 @@ class TrustRegionSettings(BallSettings, Settings):
     """Static settings of HATRPO."""
 
 
-@functools.cache
 def combined(base: Any, *parts: Any) -> Any:
     """A class with all that `base` and the `parts` have; where they disagree on a default, the first one's counts."""
+    return _combined(*(source for part in (base, *parts) for source in vars(part).get("combined_from", (part,))))
+
+
+@functools.cache
+def _combined(base: Any, *parts: Any) -> Any:
+    sources = (base, *parts)
     for part in parts:
         if issubclass(part, base):
             base = part
             continue
         missing = {field.name for field in dataclasses.fields(part)} - {f.name for f in dataclasses.fields(base)}
         if missing:
-            base = type(f"{base.__name__}And{part.__name__}", (base, part), {})
+            own = {"combined_from": sources, "__reduce__": _reduce}
+            base = type(f"{base.__name__}And{part.__name__}", (base, part), own)
             if not issubclass(base, BaseHyperparameters):
                 base = dataclasses.dataclass(frozen=True)(base)
     return base
+
+
+def _reduce(instance: Any) -> tuple[Any, ...]:
+    """How pickle stores an instance of a combined class, which no module holds: by the classes that it is made of."""
+    owner = type(instance)
+    values = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
+    return _made_of, (vars(owner).get("combined_from", (owner,)), values)
+
+
+def _made_of(sources: tuple[Any, ...], values: dict[str, Any]) -> Any:
+    return combined(*sources)(**values)

@@ -8,42 +8,45 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from hajax.envs.base import (
-    BatchedEnvironment,
-    Environment,
-    Viewer,
-    auto_reset,
-    clip_action,
-    conform,
-    pad_observations,
-    state_from_observations,
-    timestep,
-)
 from hajax.envs.mamujoco import NAMES as SHARED_ROBOTS
 from hajax.envs.mamujoco import SEGMENTED
-from hajax.envs.smax import SCENARIOS
-from hajax.validation import check_choice, check_known, check_settings
+from hajax.envs.mamujoco import describe as describe_robot
+from hajax.envs.smax_scenarios import SCENARIOS
+from hajax.places import arguments, first_line, import_function, is_place, summary
+from hajax.validation import About, check_choice, check_known, check_settings
 
-__all__ = [
+if TYPE_CHECKING:
+    from hajax.envs.base import BatchedEnvironment as BatchedEnvironment
+    from hajax.envs.base import Environment as Environment
+    from hajax.envs.base import Viewer as Viewer
+    from hajax.envs.base import auto_reset as auto_reset
+    from hajax.envs.base import clip_action as clip_action
+    from hajax.envs.base import pad_observations as pad_observations
+    from hajax.envs.base import timestep as timestep
+
+Factory = Callable[..., Any]
+
+# The contract, imported with JAX on first use.
+_CONTRACT = (
     "BatchedEnvironment",
     "Environment",
     "Viewer",
     "auto_reset",
     "clip_action",
-    "env_options",
-    "has_env",
-    "list_envs",
-    "make_env",
     "pad_observations",
-    "register_env",
     "timestep",
-]
+)
+__all__ = [*_CONTRACT, "env_options", "has_env", "list_envs", "make_env", "register_env"]
 
-Factory = Callable[..., Environment | BatchedEnvironment]
+
+def __getattr__(name: str) -> Any:
+    if name not in _CONTRACT:
+        raise AttributeError(f"module 'hajax.envs' has no attribute {name!r}")
+    return getattr(importlib.import_module("hajax.envs.base"), name)
+
 
 _BUILT_IN: dict[str, str] = {
     "mpe/simple_spread": "hajax.envs.mpe:simple_spread",
@@ -60,6 +63,14 @@ _BUILT_IN: dict[str, str] = {
     **{f"smax/{scenario}": f"hajax.envs.smax:{scenario}" for scenario in SCENARIOS},
 }
 _registered: dict[str, str | Factory] = {}
+# Those whose factories are made from a table.
+_DESCRIPTIONS = {
+    **{f"mamujoco/{name}": describe_robot(name) for name in SHARED_ROBOTS},
+    **{f"smax/{scenario}": f"StarCraft-like: {text}" for scenario, text in SCENARIOS.items()},
+}
+# The option that every environment has.
+_STATES = ("environment", "observations")
+_STATE = About("the critic's state: the environment's own, or the agents' observations end to end", choices=_STATES)
 
 
 def list_envs() -> tuple[str, ...]:
@@ -70,6 +81,11 @@ def list_envs() -> tuple[str, ...]:
 def has_env(name: str) -> bool:
     """Whether `make_env` accepts the name: one of `list_envs()`, `"module:function"`, or a robot of many segments."""
     return name in list_envs() or ":" in name or _segmented(name) is not None
+
+
+def is_registered(name: str) -> bool:
+    """Whether `register_env` added it."""
+    return name in _registered
 
 
 def register_env(name: str, factory: str | Factory) -> None:
@@ -88,12 +104,12 @@ def register_env(name: str, factory: str | Factory) -> None:
         raise ValueError(
             f"name={name!r} is an environment of the library; allowed: any name except {', '.join(_BUILT_IN)}"
         )
-    if not callable(factory) and not (isinstance(factory, str) and factory.count(":") == 1):
+    if not callable(factory) and not is_place(factory):
         raise TypeError(f"factory={factory!r} of {name!r}; allowed: a function, or a string 'module:function'")
     _registered[name] = factory
 
 
-def make_env(name: str, **options: Any) -> Any:
+def make_env(name: str, **options: Any) -> Environment | BatchedEnvironment:
     """The environment of that name, with automatic reset: an `Environment`, or a `BatchedEnvironment`.
 
     Args:
@@ -106,12 +122,14 @@ def make_env(name: str, **options: Any) -> Any:
         ValueError: an unknown name or option, a missing option, or a value that is not allowed.
         TypeError: the factory did not return an `Environment`.
     """
+    from hajax.envs.base import BatchedEnvironment, Environment, auto_reset, conform, state_from_observations  # JAX
+
     factory = _find(name)
     parameters = inspect.signature(factory).parameters
     has_own_state = "state" in parameters
     _check_options(name, options, [*parameters.values()], also=() if has_own_state else ("state",))
     state = "environment" if has_own_state else options.pop("state", "environment")
-    check_choice("state", state, ("environment", "observations"))
+    check_choice("state", state, _STATES)
     env = factory(**options)
     if isinstance(env, BatchedEnvironment):
         if state == "observations":
@@ -130,38 +148,55 @@ def env_options(name: str) -> dict[str, Any]:
     return {"state": "environment"} | {p.name: ... if p.default is p.empty else p.default for p in named}
 
 
+def describe_env(name: str) -> str:
+    """One line about the environment: the first of its factory's docstring. Imports nothing of the library's."""
+    if name in _DESCRIPTIONS:
+        return _DESCRIPTIONS[name]
+    factory = {**_BUILT_IN, **_registered}[name]
+    return summary(factory) if isinstance(factory, str) else first_line(inspect.getdoc(factory))
+
+
+def describe_options(name: str) -> dict[str, About]:
+    """What the options of that environment mean and may be, by its factory's docstring and annotations."""
+    factory = _find(name)
+    said, parameters = arguments(factory.__doc__), inspect.signature(factory).parameters
+    found = {}
+    for option in env_options(name):
+        if option in parameters:
+            kind, choices = _annotated(factory, parameters[option].annotation)
+            found[option] = About(said.get(option, ""), kind=kind, choices=choices)
+        else:
+            found[option] = _STATE
+    return found
+
+
+def _annotated(factory: Factory, annotation: Any) -> tuple[str, tuple[str, ...]]:
+    """The kind of value that an annotation means, and the choices that it leaves; empty where it does not say."""
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, getattr(factory, "__globals__", {}))
+        except NameError:  # imported for its type only
+            return "", ()
+    if get_origin(annotation) is Literal:
+        return "str", get_args(annotation)
+    return {bool: "bool"}.get(annotation, ""), ()
+
+
 def _find(name: str) -> Factory:
     known: dict[str, str | Factory] = {**_BUILT_IN, **_registered}
-    if name not in known and isinstance(name, str) and name.count(":") == 1:
-        return _import(name)
+    if name not in known and is_place(name):
+        return import_function("environment", name)
     if name not in known and isinstance(name, str) and (place := _segmented(name)):
-        return _import(place)
+        return import_function("environment", place)
     check_known("environment", name, list_envs())
     factory = known[name]
-    return _import(factory) if isinstance(factory, str) else factory
+    return import_function("environment", factory) if isinstance(factory, str) else factory
 
 
 def _segmented(name: str) -> str | None:
     """The factory's location for robots of any number of segments, such as `mamujoco/many_agent_swimmer_5x3`."""
     group, _, robot = name.partition("/")
     return f"hajax.envs.mamujoco:{robot}" if group == "mamujoco" and SEGMENTED.fullmatch(robot) else None
-
-
-def _import(place: str) -> Factory:
-    """The function at `"module:function"`."""
-    module, name = place.split(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module exists, but one of its imports does not
-        raise ValueError(
-            f"environment {place!r}: {error}; allowed: module:function that Python can import, "
-            f"from the working directory {os.getcwd()} or from PYTHONPATH"
-        ) from error
-    if not callable(function):
-        raise ValueError(f"environment {place!r} is {type(function).__name__}; allowed: a function")
-    return function
 
 
 def _check_options(name: str, options: dict, parameters: list[inspect.Parameter], also: tuple[str, ...]) -> None:

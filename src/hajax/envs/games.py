@@ -66,11 +66,13 @@ def hasac_payoff() -> np.ndarray:
     return payoff
 
 
-def matrix(payoff: Payoff, *, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
+def matrix(
+    payoff: Payoff = ((1.0, 0.0), (0.0, 1.0)), *, max_steps: int = 1, reward: RewardKind = "team"
+) -> Environment:
     """The common-payoff game of a tensor: agent i has Discrete(nᵢ) actions, nᵢ the tensor's i-th length.
 
     Args:
-        payoff: `[n₁, …, n_N]`, the team's payoff r(a) of every joint action.
+        payoff: `[n₁, …, n_N]`, the team's payoff r(a) of every joint action; without one, two agents who should agree.
         max_steps: rounds of an episode; see the module's docstring for how it ends.
         reward: `"team"` gives every agent r(a), `"individual"` its share r(a)/N.
 
@@ -81,17 +83,39 @@ def matrix(payoff: Payoff, *, max_steps: int = 1, reward: RewardKind = "team") -
 
 
 def trap_of_homogeneity(*, num_agents: int = 2, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
-    """`matrix` with `trap_of_homogeneity_payoff(num_agents)`."""
+    """The game that agents with shared policies cannot play (Kuba et al., 2022b, Proposition 1).
+
+    It is `matrix` with `trap_of_homogeneity_payoff(num_agents)`.
+
+    Args:
+        num_agents: N, an even number from 2 to 20.
+        max_steps: rounds of an episode; see the module's docstring for how it ends.
+        reward: `"team"` gives every agent r(a), `"individual"` its share r(a)/N.
+    """
     return _matrix("games/trap_of_homogeneity", trap_of_homogeneity_payoff(num_agents), max_steps, reward)
 
 
 def trap_of_heterogeneity(*, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
-    """`matrix` with `trap_of_heterogeneity_payoff()`."""
+    """The game in which simultaneous improvements fail (Kuba et al., 2022b, Proposition 2).
+
+    It is `matrix` with `trap_of_heterogeneity_payoff()`.
+
+    Args:
+        max_steps: rounds of an episode; see the module's docstring for how it ends.
+        reward: `"team"` gives every agent r(a), `"individual"` its share r(a)/N.
+    """
     return _matrix("games/trap_of_heterogeneity", trap_of_heterogeneity_payoff(), max_steps, reward)
 
 
 def hasac_matrix(*, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
-    """`matrix` with `hasac_payoff()`."""
+    """The 3 × 3 game with a tempting local optimum (Liu et al., 2024, Figure 1).
+
+    It is `matrix` with `hasac_payoff()`.
+
+    Args:
+        max_steps: rounds of an episode; see the module's docstring for how it ends.
+        reward: `"team"` gives every agent r(a), `"individual"` its share r(a)/N.
+    """
     return _matrix("games/hasac_matrix", hasac_payoff(), max_steps, reward)
 
 

@@ -35,7 +35,7 @@ class MemoryState(NamedTuple):
 
 
 def memory(*, num_agents: int = 2, num_cues: int = 2, delay: int = 5, reward: RewardKind = "team") -> Environment:
-    """The game of this module's docstring.
+    """Every agent is shown a cue and names it `delay` steps later, which needs a memory.
 
     Observations `[num_cues + 1]` are the one-hot cue, in the first step, and a 1 in the last step. The critic's state
     `[num_agents · num_cues + 1]` is all cues, in every step, and the elapsed share of the episode.

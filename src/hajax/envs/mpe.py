@@ -60,7 +60,7 @@ def simple_spread(
         state: the critic's state. `"observations"` is the concatenation of all agents' observations, `"environment"`
             the positions of agents and landmarks and the velocities of agents.
         max_steps: steps after which an episode is truncated.
-        local_ratio: between 0 and 1.
+        local_ratio: the weight of an agent's own part of its reward, between 0 and 1.
 
     Raises:
         ValueError: an option has a value that is not allowed.
@@ -89,7 +89,10 @@ def simple_reference(
     reward of agent i is `−(1 − local_ratio) · (D₀ + D₁)/2 − local_ratio · Dⱼ`, j the other agent.
 
     Args:
-        actions, reward, max_steps, local_ratio: as in `simple_spread`.
+        actions: `"discrete"` or `"continuous"`.
+        reward: `"team"` gives every agent the sum over agents, `"individual"` its own.
+        max_steps: steps after which an episode is truncated.
+        local_ratio: the weight of an agent's own part of its reward, between 0 and 1.
         state: `"environment"` is positions of agents and landmarks, velocities and messages of agents, and each
             agent's goal, one-hot.
 
@@ -115,7 +118,9 @@ def simple_speaker_listener(
     or Box(5). The reward of both is minus the squared distance of the listener to the goal.
 
     Args:
-        actions, reward, max_steps: as in `simple_spread`.
+        actions: `"discrete"` or `"continuous"`.
+        reward: `"team"` gives every agent the sum over agents, `"individual"` its own.
+        max_steps: steps after which an episode is truncated.
         state: `"environment"` is positions of agents and landmarks, the listener's velocity, the speaker's message
             and the goal, one-hot.
 

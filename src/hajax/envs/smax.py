@@ -33,6 +33,7 @@ import numpy as np
 from hajax.envs.base import Environment, Viewer, state_from_observations, timestep
 from hajax.envs.lazy import import_quietly
 from hajax.envs.smax_drawing import units_drawing
+from hajax.envs.smax_scenarios import SCENARIOS
 from hajax.envs.smax_world import OpponentKind, Units, World, WorldState
 from hajax.spaces import Discrete
 from hajax.spec import AgentSpec, EnvSpec, RewardKind
@@ -46,25 +47,6 @@ OWN_LINE_UPS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "8m_vs_9m": ((MARINE,) * 8, (MARINE,) * 9),
     "6z_vs_24zg": ((ZEALOT,) * 6, (ZERGLING,) * 24),
     "2M7m_vs_3M8m": ((MARAUDER,) * 2 + (MARINE,) * 7, (MARAUDER,) * 3 + (MARINE,) * 8),
-}
-SCENARIOS: dict[str, str] = {
-    "3m": "3 marines against 3",
-    "8m": "8 marines against 8",
-    "25m": "25 marines against 25",
-    "2s3z": "2 stalkers and 3 zealots against the same",
-    "3s5z": "3 stalkers and 5 zealots against the same",
-    "5m_vs_6m": "5 marines against 6",
-    "8m_vs_9m": "8 marines against 9",
-    "10m_vs_11m": "10 marines against 11",
-    "27m_vs_30m": "27 marines against 30",
-    "3s_vs_5z": "3 stalkers against 5 zealots",
-    "3s5z_vs_3s6z": "3 stalkers and 5 zealots against 3 and 6",
-    "6h_vs_8z": "6 hydralisks against 8 zealots",
-    "6z_vs_24zg": "6 zealots against 24 zerglings: the units of SMAC's corridor, without its choke point",
-    "2M7m_vs_3M8m": "2 marauders and 7 marines against 3 and 8 (SMAC's MMM2 also has a medivac on each side)",
-    "smacv2_5_units": "5 units against 5, kinds and positions drawn for every episode",
-    "smacv2_10_units": "10 units against 10, kinds and positions drawn for every episode",
-    "smacv2_20_units": "20 units against 20, kinds and positions drawn for every episode",
 }
 
 
@@ -86,7 +68,7 @@ def _factory(scenario: str) -> Callable[..., Environment]:
     ) -> Environment:
         return _environment(scenario, reward, state, opponent, mirrored, max_steps)
 
-    factory.__doc__ = f"""{SCENARIOS[scenario]}.
+    factory.__doc__ = f"""StarCraft-like: {SCENARIOS[scenario]}.
 
     Args:
         reward: `"team"` gives every agent the team's reward (not N times that), `"individual"` an equal share of it;

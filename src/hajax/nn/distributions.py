@@ -7,13 +7,15 @@ entropies and divergences are sums over the components that an agent has.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import distrax
 import jax
 import jax.numpy as jnp
 
 from hajax.spec import ActionLayout
+
+if TYPE_CHECKING:
+    import distrax  # takes seconds to import, and so on first use
 
 
 class ActionParameters(NamedTuple):
@@ -34,10 +36,14 @@ def mask_logits(logits: jax.Array, available: jax.Array) -> jax.Array:
 
 
 def _categorical(parameters: ActionParameters) -> distrax.Categorical:
+    import distrax
+
     return distrax.Categorical(logits=parameters.logits)
 
 
 def _gaussian(parameters: ActionParameters) -> distrax.Normal:
+    import distrax
+
     return distrax.Normal(parameters.mean, parameters.std)
 
 

@@ -1,4 +1,7 @@
-"""Hydra's side of the command line: where conf/ is, what it offers, composing it, and its errors in one line."""
+"""Hydra's side of the command line: what it offers, composing it, and its errors in one line.
+
+Presets are files in conf/; what they are presets of are the nodes of `nodes.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import hajax
-from hajax.runs.errors import Refusal, one_of, refusing, unknown_key
+from hajax.algorithms import describe_algorithm
+from hajax.envs import describe_env
+from hajax.runs import nodes
+from hajax.runs.errors import Refusal, one_of, unknown_key
+from hajax.runs.settings import checked_setting, run_fields
 
 CONFIG_NAME = "train"
 GROUPS = ("algo", "env", "preset")
@@ -36,13 +42,17 @@ def conf_dir() -> Path:
 
 
 def options(group: str) -> list[str]:
-    """The configurations that a group offers, such as `mpe/simple_spread` of `env`."""
+    """What a group offers, such as `mpe/simple_spread` of `env`."""
+    if group != "preset":
+        return nodes.options(group)
     root = conf_dir() / group
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
 def description(group: str, option: str) -> str:
-    """The first comment of a configuration file."""
+    """One line about it: the first of a docstring, or the first comment of a preset."""
+    if group != "preset":
+        return describe_algorithm(option) if group == "algo" else describe_env(option)
     for line in (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines():
         if line.startswith("# ") and not line.startswith("# @package"):
             return line[2:].strip()
@@ -80,52 +90,39 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration as plain dictionaries and lists."""
-    store_registered_envs(overrides)
+    check_names_and_values(overrides)
     with refusing_errors(overrides), hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         return plain(hydra.compose(CONFIG_NAME, overrides=list(overrides)))
 
 
-def store_registered_envs(overrides: Sequence[str]) -> None:
-    """Gives an environment that has no file in conf/env a configuration: its factory's own defaults.
-
-    That is one that was registered, `module:function`, where the module may lie in the working directory, or a robot of
-    many segments.
-    """
-    values = [override.value() for override in parse(overrides) if override.key_or_group == "env"]
-    unlisted = {value for value in values if isinstance(value, str)}.difference(options("env"))
-    if not unlisted:
-        return
-    from hajax.envs import env_options, has_env  # imports JAX, and so only where it is needed
-
-    for name in unlisted:
-        if not has_env(name):
+def check_names_and_values(overrides: Sequence[str]) -> None:
+    """Refuses what can be told before algorithms are imported: names that are unknown, and a run's own settings."""
+    own = run_fields()
+    for override in parse(overrides):
+        group, value = override.key_or_group, override.value()
+        if override.is_sweep_override():
             continue
-        with refusing():
-            own = {key: "???" if value is ... else value for key, value in env_options(name).items()}
-        own = {key: value for key, value in own.items() if _fits_yaml(value)}  # the factory keeps its other defaults
-        if "reward" in own:
-            own["reward"] = "${algo.reward}"
-        group, _, last = f"env/{name}".rpartition("/")
-        ConfigStore.instance().store(name=last, node={"name": name, **own}, group=group)
+        if isinstance(value, str) and group in GROUPS and not _offers(group, value):
+            raise Refusal(one_of(group, value, options(group)))
+        if group in own and override.type is OverrideType.CHANGE and "${" not in str(value):
+            checked_setting(group, value)
 
 
-def _fits_yaml(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(_fits_yaml(entry) for entry in value)
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _fits_yaml(entry) for key, entry in value.items())
-    return value is None or isinstance(value, str | int | float | bool)
+def _offers(group: str, name: str) -> bool:
+    return name in options(group) if group == "preset" else nodes.has_node(group, name)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """A resolved copy as plain dictionaries and lists; `Refusal` if the preset is for something else."""
     with refusing_errors(()):
-        for key in sorted(OmegaConf.missing_keys(config)):
-            if not key.startswith("hydra."):
-                raise Refusal(f"{key} is missing; allowed: {key}=VALUE, for it has no default")
         container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     settings = {str(key): value for key, value in container.items() if key != "hydra"}
+    if isinstance(settings["algo"], dict):
+        settings["algo"] = nodes.complete(settings["algo"])
+    for key, value in flat(settings):
+        if value == nodes.MISSING:
+            raise Refusal(f"{key} is missing; allowed: {key}=VALUE, for it has no default")
     check_fit(settings, settings.pop(FITS, None) or {})
     return settings
 
@@ -137,17 +134,17 @@ def check_fit(settings: Mapping[str, Any], fits: Mapping[str, Sequence[str]]) ->
     """
     for group, patterns in fits.items():
         name = settings[group]["name"]
-        if name in options(group) and not any(fnmatchcase(name, pattern) for pattern in patterns):
+        if nodes.is_ours(group, name) and not any(fnmatchcase(name, pattern) for pattern in patterns):
             meant = " and ".join(f"{key}={' or '.join(names)}" for key, names in fits.items())
             raise Refusal(f"preset={settings['preset']} with {group}={name}; allowed: {meant}, which it is for")
 
 
-def flat_keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """`a.b.c` for every entry of nested dictionaries."""
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`a.b.c` and its value, for every entry of nested dictionaries."""
     for key, value in config.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from flat_keys(value, f"{prefix}{key}.")
+        yield f"{prefix}{key}", value
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
 
 
 @contextmanager
@@ -176,8 +173,11 @@ def _composition_error(error: ConfigCompositionException, overrides: list[str]) 
     if named and (key or "not in struct" in str(error)):
         key = named.group(1)
         value = next((text.partition("=")[2] for text in overrides if text.partition("=")[0] == key), "")
-        kept = [text for text in overrides if text.partition("=")[0] in GROUPS]
-        return unknown_key(key, value, list(dict.fromkeys([*GROUPS, *flat_keys(compose(kept))])))
+        name = next((text.partition("=")[2] for text in overrides if text.startswith("algo=")), "")
+        parts = [f"algo.{part}" for part in nodes.parts_of(name)]
+        kept = [text for text in overrides if text.partition("=")[0] in (*GROUPS, *parts)]
+        known = [name for name, _ in flat(compose(kept))]
+        return unknown_key(key, value, list(dict.fromkeys([*GROUPS, *known])))
     return _first_line(error)
 
 

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hajax.algorithms import Algorithm, make_algorithm
-from hajax.envs import Environment, make_env
+from hajax.algorithms import make_algorithm
+from hajax.core.algorithm import Algorithm
+from hajax.envs import make_env
+from hajax.envs.base import Environment
 from hajax.runs.errors import RunError, refusing
 from hajax.runs.health import Health, healthy, quantities, watch
 from hajax.runs.settings import TrainSettings
@@ -29,7 +31,7 @@ class Team(NamedTuple):
 
     algorithm: Algorithm
     loop: Loop
-    env: Environment
+    env: Environment | BatchedEnvironment
     evaluators: dict[str, Callable]  # column prefix -> evaluate(key, algorithm_state)
     episode_metrics: tuple[str, ...]  # names of training metrics that are means over the episodes that ended
 
@@ -94,7 +96,9 @@ def typed_settings(settings: TrainSettings) -> dict[str, tuple[str, Any]]:
     return typed
 
 
-def _evaluator(env: Environment, algo: Algorithm, settings: TrainSettings, deterministic: bool) -> Callable:
+def _evaluator(
+    env: Environment | BatchedEnvironment, algo: Algorithm, settings: TrainSettings, deterministic: bool
+) -> Callable:
     return make_evaluate(
         env,
         algo,

@@ -12,7 +12,6 @@ import yaml
 from hajax.runs import config
 from hajax.runs.errors import Refusal, refusing, shown, user_path
 from hajax.runs.settings import TrainSettings, as_dict, validate
-from hajax.training.checkpoints import check_format
 
 # Settings that do not affect results, and the length of the run, which may increase.
 FREE = (
@@ -31,6 +30,8 @@ MISSING = object()
 
 def read_settings(run_dir: Path) -> TrainSettings:
     """The settings that a run was started with, from its `config.yaml`."""
+    from hajax.training.checkpoints import check_format  # imports JAX, which nothing else here needs
+
     file = run_dir / "config.yaml"
     try:
         saved = yaml.safe_load(file.read_text(encoding="utf-8"))

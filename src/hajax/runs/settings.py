@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from hajax.runs.errors import Refusal, refusing, shown, unknown_key
 from hajax.runs.loggers import PACKAGES, check_names
-from hajax.validation import MOST
-
-
-def _setting(default: Any, kind: str, doc: str, low: int | None = None, high: int | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"kind": kind, "doc": doc, "low": low, "high": high})
+from hajax.validation import MOST, about, setting
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalSettings:
     """How policies are evaluated."""
 
-    episodes: int = _setting(100, "int", "episodes per evaluation and seed", low=1, high=MOST)
-    max_steps: int | None = _setting(
-        None, "int?", "steps after which an episode is cut; null: the environment's limit", 1, MOST
+    episodes: int = setting(100, "episodes per evaluation and seed", low=1, high=MOST)
+    max_steps: int | None = setting(
+        None, "steps after which an episode is cut; null: the environment's limit", low=1, high=MOST
     )
-    stochastic: bool = _setting(False, "bool", "also evaluate with sampled actions (columns eval_stochastic_*)")
+    stochastic: bool = setting(False, "also evaluate with sampled actions (columns eval_stochastic_*)")
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings:
     """When checkpoints are written, and how many stay."""
 
-    interval: int | None = _setting(
-        None, "int?", "environment steps between checkpoints; null: one after each evaluation", low=1
+    interval: int | None = setting(
+        None, "environment steps between checkpoints; null: one after each evaluation", low=1
     )
-    keep: int = _setting(3, "int", "checkpoints kept, the newest", low=1, high=MOST)
-    replay: bool = _setting(
-        True, "bool", "keep the replay in checkpoints; without it a resumed run begins with a new one"
-    )
+    keep: int = setting(3, "checkpoints kept, the newest", low=1, high=MOST)
+    replay: bool = setting(True, "keep the replay in checkpoints; without it a resumed run begins with a new one")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,33 +41,50 @@ class TrainSettings:
     env: dict[str, Any]
     eval: EvalSettings
     checkpoint: CheckpointSettings
-    preset: str | None = _setting(None, "str?", "a tuned schedule from a paper or code base")
-    seed: int = _setting(0, "int", "the first seed; seed k of the run is seed + k", low=0, high=2**31 - 1)
-    num_seeds: int = _setting(4, "int", "independent seeds, trained together by vmap", low=1, high=MOST)
-    total_steps: int = _setting(1_000_000, "int", "environment steps per seed, rounded up to whole iterations", low=1)
-    num_envs: int = _setting(20, "int", "parallel environments per seed", low=1, high=MOST)
-    rollout_length: int | None = _setting(
-        None, "int?", "steps in each environment between updates; null: 200, of off-policy algorithms 50", 1, MOST
+    preset: str | None = setting(None, "a tuned schedule from a paper or code base")
+    seed: int = setting(0, "the first seed; seed k of the run is seed + k", low=0, high=2**31 - 1)
+    num_seeds: int = setting(4, "independent seeds, trained together by vmap", low=1, high=MOST)
+    total_steps: int = setting(1_000_000, "environment steps per seed, rounded up to whole iterations", low=1)
+    num_envs: int = setting(20, "parallel environments per seed", low=1, high=MOST)
+    rollout_length: int | None = setting(
+        None,
+        "steps in each environment between updates; null: 200, of off-policy algorithms 50",
+        kind="int?",
+        low=1,
+        high=MOST,
     )
-    eval_interval: int | None = _setting(
-        None, "int?", "environment steps between evaluations; null: about 20 in all", 1
+    eval_interval: int | None = setting(None, "environment steps between evaluations; null: about 20 in all", low=1)
+    lr_decay: bool = setting(False, "let learning rates fall linearly to 0 over the run")
+    out_dir: str | None = setting(None, "the run directory; null: runs/<env>_<algo>_<time>")
+    resume: bool | str = setting(
+        False, "true: go on with the run in out_dir from its last checkpoint; auto: if there is one", kind="bool|auto"
     )
-    lr_decay: bool = _setting(False, "bool", "let learning rates fall linearly to 0 over the run")
-    out_dir: str | None = _setting(None, "str?", "the run directory; null: runs/<env>_<algo>_<time>")
-    resume: bool | str = _setting(
-        False, "bool|auto", "true: go on with the run in out_dir from its last checkpoint; auto: if there is one"
+    on_non_finite: str = setting(
+        "stop", "what a NaN or an infinity in one seed's losses or parameters does to the others", kind="stop|continue"
     )
-    on_non_finite: str = _setting(
-        "stop", "stop|continue", "what a NaN or an infinity in one seed's losses or parameters does to the others"
+    logger: tuple[str, ...] = setting(("csv",), "csv always; also tensorboard and wandb, if installed", kind="loggers")
+    render: bool | str = setting(
+        False, "end with episode.gif, an episode of the first seed's policy; auto: if it can be drawn", kind="bool|auto"
     )
-    logger: tuple[str, ...] = _setting(("csv",), "loggers", "csv always; also tensorboard and wandb, if installed")
-    render: bool | str = _setting(
-        False, "bool|auto", "end with episode.gif, an episode of the first seed's policy; auto: if it can be drawn"
+    compilation_cache: bool | str = setting(
+        True, "keep compiled programs: true (in the user's cache), false, or a directory", kind="bool|str"
     )
-    compilation_cache: bool | str = _setting(
-        True, "bool|str", "keep compiled programs: true (in the user's cache), false, or a directory"
-    )
-    progress: bool = _setting(True, "bool", "show progress while training")
+    progress: bool = setting(True, "show progress while training")
+
+
+class Described(NamedTuple):
+    """A setting, as help and the docs show it."""
+
+    name: str
+    default: Any
+    allowed: str
+    meaning: str
+    unit: str = ""
+
+    @property
+    def text(self) -> str:
+        """The meaning, with the unit."""
+        return f"{self.meaning}{f'; in {self.unit}' if self.unit else ''}"
 
 
 # kind -> what it accepts, what to say of it
@@ -95,9 +106,7 @@ def validate(config: dict[str, Any]) -> TrainSettings:
     fields = {f.name: f for f in dataclasses.fields(TrainSettings)}
     _refuse_unknown("", config, fields)
     sections = {name: _section(name, kind, _mapping(name, {name: {}} | config)) for name, kind in SECTIONS.items()}
-    values = {
-        name: checked(name, config[name], **_bounds(f)) for name, f in fields.items() if name in config and f.metadata
-    }
+    values = {name: checked_setting(name, config[name]) for name in run_fields() if name in config}
     settings = TrainSettings(algo=algo, env=env, **sections, **values)
     if settings.seed + settings.num_seeds > 2**31:
         raise Refusal(
@@ -109,7 +118,23 @@ def validate(config: dict[str, Any]) -> TrainSettings:
 def _section(prefix: str, kind: type, given: Mapping[str, Any]) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     _refuse_unknown(f"{prefix}.", given, fields)
-    return kind(**{name: checked(f"{prefix}.{name}", value, **_bounds(fields[name])) for name, value in given.items()})
+    return kind(**{name: checked_setting(f"{prefix}.{name}", value) for name, value in given.items()})
+
+
+def run_fields() -> dict[str, tuple[type, str]]:
+    """The dataclass and the field of each setting of a run, by the name that is typed, such as `eval.episodes`."""
+    return {
+        f"{section}.{field.name}".removeprefix("."): (owner, field.name)
+        for section, owner in {"": TrainSettings, **SECTIONS}.items()
+        for field in dataclasses.fields(owner)
+        if field.metadata  # the groups and the sections have none
+    }
+
+
+def checked_setting(name: str, value: Any) -> Any:
+    """`checked`, by what the setting of that name, such as `eval.episodes`, is declared to be."""
+    said = about(*run_fields()[name])
+    return checked(name, value, said.kind, said.low, said.high)
 
 
 def checked(name: str, value: Any, kind: str, low: float | None = None, high: float | None = None) -> Any:
@@ -124,29 +149,33 @@ def checked(name: str, value: Any, kind: str, low: float | None = None, high: fl
     if base == "loggers" and isinstance(value, str | list):
         with refusing():
             value = check_names([value] if isinstance(value, str) else value)
-    accepts, allowed = KINDS[base]
+    accepts, _ = KINDS[base]
     if accepts(value) and (low is None or value >= low) and (high is None or value <= high):
         return value
-    told = high is not None and (high != MOST or (accepts(value) and value > high))
+    beyond = accepts(value) and high is not None and value > high
+    raise Refusal(f"{name}={shown(value)}; allowed: {_range(kind, low, high, beyond)}")
+
+
+def _range(kind: str, low: float | None, high: float | None, beyond: bool) -> str:
+    """What a setting of that kind may be, in words; of the greatest count only if a number was `beyond` the bounds."""
+    told = high is not None and (high != MOST or beyond)
     bounds = (f" >= {low}" if low is not None else "") + (f" and <= {high}" if told else "")
-    raise Refusal(f"{name}={shown(value)}; allowed: {allowed}{bounds}{' or null' if kind.endswith('?') else ''}")
+    return f"{KINDS[kind.removesuffix('?')][1]}{bounds}{' or null' if kind.endswith('?') else ''}"
 
 
-def describe() -> list[tuple[str, str, str]]:
-    """`(name, default, what it does)` of every setting, for help."""
-    rows = [(f.name, f.default, f.metadata["doc"]) for f in dataclasses.fields(TrainSettings) if f.metadata]
-    for section, kind in SECTIONS.items():
-        rows += [(f"{section}.{f.name}", f.default, f.metadata["doc"]) for f in dataclasses.fields(kind)]
-    return [(name, shown(default), doc) for name, default, doc in rows]
+def describe() -> list[Described]:
+    """Every setting of a run, for help and for the docs."""
+    rows = []
+    for name, (owner, field) in run_fields().items():
+        said = about(owner, field)
+        allowed = _range(said.kind, said.low, said.high, beyond=False)
+        rows.append(Described(name, getattr(owner, field), allowed, said.meaning, said.unit))
+    return rows
 
 
 def as_dict(settings: TrainSettings) -> dict[str, Any]:
     """Plain dictionaries and lists, as `config.yaml` holds them and `validate` takes them."""
     return dataclasses.asdict(settings) | {"logger": list(settings.logger)}
-
-
-def _bounds(field: dataclasses.Field) -> dict[str, Any]:
-    return {name: field.metadata[name] for name in ("kind", "low", "high")}
 
 
 def _mapping(name: str, config: Mapping[str, Any]) -> dict[str, Any]:

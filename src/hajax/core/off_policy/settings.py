@@ -3,65 +3,74 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 
 from hajax.core.settings import (
     AscentHyperparameters,
-    BaseHyperparameters,
+    ClipHyperparameters,
     CoefficientHyperparameters,
+    TeamHyperparameters,
     TeamSettings,
 )
-from hajax.validation import check_choice, check_number, check_numbers
+from hajax.validation import setting
 
 EXPECTATIONS = ("sampled", "exact")
 OTHERS = ("replay", "policy")
 EXPLORATIONS = ("gaussian", "ou")
 
 
-class OffPolicyHyperparameters(BaseHyperparameters):
+class OffPolicyHyperparameters(TeamHyperparameters):
     """Hyperparameters of every off-policy algorithm. Defaults: HARL's."""
 
-    discount: float | jax.Array = 0.99
-    target_rate: float | jax.Array = 0.005  # τ: targets move this share of the way after every update
-    max_grad_norm: float | jax.Array = math.inf
-    adam_eps: float | jax.Array = 1e-8
-    decay_updates: float | jax.Array = math.inf  # updates over which learning rates fall linearly to 0
+    target_rate: float | jax.Array = setting(
+        0.005, "τ: target networks move this share of the way after every update", low=0, high=1, open_low=True
+    )
 
 
 class CriticHyperparameters(OffPolicyHyperparameters):
     """Hyperparameters of those with critics beside the actors."""
 
-    critic_lr: float | jax.Array = 1e-3
+    critic_lr: float | jax.Array = setting(1e-3, "the critics' learning rate", low=0)
 
 
 class DeterministicHyperparameters(AscentHyperparameters, CriticHyperparameters):
-    """Hyperparameters of HADDPG and MADDPG. Noise is in units in which an action's bounds are ±1."""
+    """Hyperparameters of HADDPG and MADDPG."""
 
-    exploration_noise: float | jax.Array = 0.1  # σ of what is added to actions in training
-    ou_rate: float | jax.Array = 0.15  # with `exploration=ou`: the share of the noise that is gone after a step
+    exploration_noise: float | jax.Array = setting(
+        0.1, "σ of the noise added to actions in training", low=0, unit="actions with bounds at ±1"
+    )
+    ou_rate: float | jax.Array = setting(
+        0.15, "with `exploration=ou`, the share of the noise that is gone after a step", low=0, high=1, open_low=True
+    )
 
 
 class TwinHyperparameters(DeterministicHyperparameters):
     """Hyperparameters of HATD3 and MATD3."""
 
-    target_noise: float | jax.Array = 0.2  # σ of what is added to the target policies' actions
-    target_noise_clip: float | jax.Array = 0.5  # its bound
+    target_noise: float | jax.Array = setting(
+        0.2, "σ of the noise added to the target policies' actions", low=0, unit="actions with bounds at ±1"
+    )
+    target_noise_clip: float | jax.Array = setting(
+        0.5, "c: that noise is clipped to ±c", low=0, unit="actions with bounds at ±1"
+    )
 
 
-class IndependentQHyperparameters(AscentHyperparameters, OffPolicyHyperparameters):
+class ChoiceHyperparameters(OffPolicyHyperparameters):
+    """Hyperparameters of Q-learning."""
+
+    discount: float | jax.Array = 0.95
+    epsilon: float | jax.Array = setting(
+        0.05, "ε: the probability that an agent's action is random in training", low=0, high=1
+    )
+
+
+class IndependentQHyperparameters(AscentHyperparameters, ChoiceHyperparameters):
     """Hyperparameters of ID3QN."""
 
-    discount: float | jax.Array = 0.95
-    epsilon: float | jax.Array = 0.05  # the probability that an agent's action is random in training
 
-
-class DoubleQHyperparameters(AscentHyperparameters, CriticHyperparameters):
+class DoubleQHyperparameters(AscentHyperparameters, ChoiceHyperparameters, CriticHyperparameters):
     """Hyperparameters of HAD3QN and MAD3QN."""
-
-    discount: float | jax.Array = 0.95
-    epsilon: float | jax.Array = 0.05  # the probability that an agent's action is random in training
 
 
 class EntropyHyperparameters(CriticHyperparameters):
@@ -71,21 +80,31 @@ class EntropyHyperparameters(CriticHyperparameters):
     """
 
     critic_lr: float | jax.Array = 5e-4
-    temperature: float | jax.Array = 0.2  # α, or its first value if it adapts
-    temperature_lr: float | jax.Array = 3e-4
-    target_entropy: float | jax.Array = -1.0  # of a real component, in units in which its bounds are ±1
-    target_entropy_share: float | jax.Array = 0.98  # of a choice: this share of log n, n the choices available
-    gumbel_temperature: float | jax.Array = 1.0  # of the Gumbel softmax by which choices are sampled
+    temperature: float | jax.Array = setting(
+        0.2, "α: the weight of entropy, or its first value with `auto_temperature`", low=0
+    )
+    temperature_lr: float | jax.Array = setting(3e-4, "the learning rate of the temperatures", low=0)
+    target_entropy: float | jax.Array = setting(
+        -1.0, "the target entropy of a real action component, in units in which its bounds are ±1", unit="nats"
+    )
+    target_entropy_share: float | jax.Array = setting(
+        0.98,
+        "the target entropy of a choice, as a share of log n, n the choices available (half may learn far better: see "
+        "the results)",
+        low=0,
+        high=1,
+    )
+    gumbel_temperature: float | jax.Array = setting(
+        1.0, "the temperature of the Gumbel softmax by which choices are sampled", low=0, open_low=True
+    )
 
 
 class SoftHyperparameters(AscentHyperparameters, EntropyHyperparameters):
     """Hyperparameters of HASAC and MASAC, whose actors follow a gradient."""
 
 
-class SoftDriftHyperparameters(CoefficientHyperparameters, SoftHyperparameters):
+class SoftDriftHyperparameters(CoefficientHyperparameters, ClipHyperparameters, SoftHyperparameters):
     """Hyperparameters of maximum-entropy mirror learning with a drift."""
-
-    clip: float | jax.Array = 0.2  # ε of `ppo_clip`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,103 +112,82 @@ class OffPolicySettings(TeamSettings):
     """Static settings of every off-policy algorithm, beside `TeamSettings`.
 
     Defaults: HARL's, but for the initialization, and HASAC's temperature and `n_step`.
-
-    What an update does:
-
-    - `epochs`: gradient steps of every agent per update, on the same minibatch.
-    - `policy_delay`: minibatches per update, each for a step of the critics; on the last the actors and targets follow.
-      (An algorithm without critics takes a step of its actors on each.)
-    - `normalize_observations`: running statistics of observations and states, of every minibatch that was drawn.
-
-    What the loop does:
-
-    - `batch_size`: transitions of a minibatch.
-    - `buffer_size`: observations that the replay keeps, of all environments. A step takes one, and the end of an
-      episode another.
-    - `n_step`: rewards that are summed before a target looks at values. There is no off-policy correction.
-    - `warmup_steps`: environment steps with random actions, before the first update.
-    - `updates_per_step`: critic steps per step of all environments (not of each).
     """
 
     layer_norm: bool = False
-    epochs: int = 1
-    policy_delay: int = 1
-    normalize_observations: bool = False
-    batch_size: int = 1000
-    buffer_size: int = 1_000_000
-    n_step: int = 1
-    warmup_steps: int = 10_000
-    updates_per_step: float = 1.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("updates_per_step", self.updates_per_step, 0, open_low=True)
+    epochs: int = setting(1, "gradient steps of every agent per update, on the same minibatch")
+    policy_delay: int = setting(
+        1,
+        "minibatches per update, each for a step of the critics; on the last the actors and targets follow (without "
+        "critics the actors take a step on each)",
+    )
+    batch_size: int = setting(1000, "the size of a minibatch", unit="transitions")
+    buffer_size: int = setting(
+        1_000_000,
+        "the replay's capacity, of all environments together; a step takes one row, the end of an episode another",
+        unit="observations",
+    )
+    n_step: int = setting(1, "n: rewards that are summed before a target takes values, without off-policy correction")
+    warmup_steps: int = setting(10_000, "steps with random actions before the first update", unit="environment steps")
+    updates_per_step: float = setting(
+        1.0, "critic steps per step of all environments (not of each)", low=0, open_low=True
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class JointSettings(OffPolicySettings):
     """Static settings of those with a joint critic.
 
-    - `others`: whose actions stand for the agents that have not been updated yet: the `replay`'s, or those that their
-      current `policy` would take. Defaults: those of the mirror-learning paper and of HASAC's (Eq. 10), not HARL's.
+    Default of `others`: that of the mirror-learning paper; HASAC's (Eq. 10) and HARL's is `policy`.
     """
 
-    others: str = "replay"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("others", self.others, OTHERS)
+    others: str = setting(
+        "replay",
+        "whose actions stand for agents that have not been updated yet: the `replay`'s, or those of their current "
+        "`policy`",
+        choices=OTHERS,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class DeterministicSettings(JointSettings):
-    """Static settings of deterministic policies.
+    """Static settings of deterministic policies."""
 
-    - `exploration`: `gaussian` noise, fresh in every step, or the `ou` process of Ornstein and Uhlenbeck.
-    - `per_agent_critics`: every agent has a critic of its own, which learns from its own reward, instead of one critic
-      on the team's.
-    """
-
-    exploration: str = "gaussian"
-    per_agent_critics: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("exploration", self.exploration, EXPLORATIONS)
+    exploration: str = setting(
+        "gaussian",
+        "noise in training: `gaussian`, fresh in every step, or the `ou` process of Ornstein and Uhlenbeck",
+        choices=EXPLORATIONS,
+    )
+    per_agent_critics: bool = setting(
+        False, "every agent has a critic of its own, which learns from its own reward, instead of one on the team's"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class SoftSettings(JointSettings):
-    """Static settings of maximum-entropy algorithms.
-
-    - `auto_temperature`: every agent's α follows its entropy's distance from the target; otherwise it stays.
-    - `expectation`: over an agent's own actions, `sampled` (one action each, reparametrized), or `exact`, for discrete
-      actions: the critic evaluates every one of them.
-    """
+    """Static settings of maximum-entropy algorithms."""
 
     hidden_sizes: tuple[int, ...] = (256, 256)
-    auto_temperature: bool = True
-    expectation: str = "sampled"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("expectation", self.expectation, EXPECTATIONS)
+    auto_temperature: bool = setting(
+        True, "every agent's α follows its entropy's distance from the target; otherwise it stays"
+    )
+    expectation: str = setting(
+        "sampled",
+        "the expectation over an agent's own actions: `sampled` (one action, reparametrized), or `exact`, over all "
+        "choices, which is better for few of them",
+        choices=EXPECTATIONS,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class DuelingSettings(OffPolicySettings):
-    """Static settings of dueling networks.
+    """Static settings of dueling networks."""
 
-    - `head_sizes`: the hidden layers of each of a dueling network's two streams, behind those of `hidden_sizes`; there
-      may be none.
-    """
-
-    head_sizes: tuple[int, ...] = (128,)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_numbers("head_sizes", self.head_sizes, 1, whole=True, empty=True)
-        object.__setattr__(self, "head_sizes", tuple(self.head_sizes))
+    head_sizes: tuple[int, ...] = setting(
+        (128,),
+        "the widths of the hidden layers of each of a dueling network's two streams, behind those of `hidden_sizes`",
+        empty=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

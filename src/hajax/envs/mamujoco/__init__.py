@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hajax.envs.base import Environment
-from hajax.envs.mamujoco.partitions import PARTITIONS, agents
+from hajax.envs.mamujoco.partitions import NOTES, PARTITIONS, agents
 from hajax.spec import RewardKind
 from hajax.validation import check_choice, check_known, check_number
 
 if TYPE_CHECKING:
+    from hajax.envs.base import Environment
     from hajax.envs.mamujoco.robots import Robot
     from hajax.envs.mamujoco.simulation import Simulation
 
@@ -174,8 +174,22 @@ def _factory(name: str, robot: str, partition: str) -> Callable[..., Environment
     signature = inspect.signature(share)
     options = [p for p in signature.parameters.values() if p.name not in ("robot", "partition", "name")]
     factory.__dict__["__signature__"] = signature.replace(parameters=options)
-    factory.__doc__ = f"{robot}, shared as {partition}. Its options, and what it raises, are those of `share`."
+    own = inspect.cleandoc(share.__doc__ or "")
+    factory.__doc__ = f"{_describe(robot, partition)}.\n\n{own[own.index('Args:') :]}"
     return factory
+
+
+def describe(name: str) -> str:
+    """One line about the shared robot of that name, such as `ant_4x2`."""
+    return _describe(*NAMES[name])
+
+
+def _describe(robot: str, partition: str) -> str:
+    shares = agents(robot, partition)
+    sizes = sorted({len(joints) for joints in shares})
+    each = NOTES.get((robot, partition)) or f"{' or '.join(map(str, sizes))} joint{'s' * (sizes != [1])} each"
+    body = "".join(word.capitalize() for word in robot.split("_"))
+    return f"MuJoCo's {body}: {len(shares)} agents, {each} (needs hajax[mamujoco])"
 
 
 def check_texts(categories: Any, global_categories: Any) -> None:

@@ -30,8 +30,8 @@ PARTITIONS: dict[str, dict[str, str]] = {
         "6x1": _one_each(_CHEETAH),
     },
     "ant": {
-        "2x4": f"{_LEGS[0]} {_LEGS[1]} | {_LEGS[2]} {_LEGS[3]}",  # neighboring legs
-        "2x4d": f"{_LEGS[0]} {_LEGS[2]} | {_LEGS[1]} {_LEGS[3]}",  # opposite legs
+        "2x4": f"{_LEGS[0]} {_LEGS[1]} | {_LEGS[2]} {_LEGS[3]}",
+        "2x4d": f"{_LEGS[0]} {_LEGS[2]} | {_LEGS[1]} {_LEGS[3]}",
         "4x2": " | ".join(_LEGS),
         "8x1": _one_each(" ".join(_LEGS)),
     },
@@ -51,6 +51,18 @@ PARTITIONS: dict[str, dict[str, str]] = {
     # Other numbers of agents, and of segments per agent, are made on demand.
     "many_agent_swimmer": {"10x2": ""},
     "many_agent_ant": {"2x3": ""},
+}
+
+# What each agent drives, where the number of its joints does not tell.
+NOTES = {
+    ("ant", "2x4"): "2 neighboring legs each",
+    ("ant", "2x4d"): "2 opposite legs each",
+    ("ant", "4x2"): "a leg each",
+    ("coupled_half_cheetah", "1p1"): "one of two coupled cheetahs each",
+    ("humanoid", "9|8"): "arms and abdomen, and legs",
+    ("humanoid_standup", "9|8"): "arms and abdomen, and legs",
+    ("many_agent_ant", "2x3"): "3 segments each, or any other numbers",
+    ("many_agent_swimmer", "10x2"): "2 joints each, or any other numbers",
 }
 
 

@@ -1,0 +1,99 @@
+"""Algorithms made of a drift and a neighborhood, which are chosen by name: `make_algorithm("haml", env, drift=…)`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from hajax.core.algorithm import Algorithm
+from hajax.core.drifts import DRIFTS
+from hajax.core.neighborhoods import NEIGHBORHOODS
+from hajax.core.neighborhoods import adaptive as adaptive_coefficient
+from hajax.core.off_policy.mehaml import mehaml
+from hajax.core.off_policy.settings import EntropyHyperparameters, SoftSettings
+from hajax.core.on_policy.haml import haml
+from hajax.core.settings import (
+    AscentHyperparameters,
+    ClipHyperparameters,
+    CoefficientHyperparameters,
+    GradientHyperparameters,
+    Hyperparameters,
+    Settings,
+    combined,
+)
+from hajax.spec import EnvSpec
+from hajax.validation import about, setting
+
+# The class that brings what drifts read.
+READ = {"clip": ClipHyperparameters, "drift_coef": CoefficientHyperparameters}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """The parts of mirror learning."""
+
+    drift: str = setting("no_drift", "D: what a step away from the old policy costs", choices=tuple(DRIFTS))
+    neighborhood: str = setting(
+        "unrestricted",
+        "which policies an update may reach: all, by Adam; those within a KL ball; or those of one gradient step",
+        choices=tuple(NEIGHBORHOODS),
+    )
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            about(type(self), field.name).checked(field.name, getattr(self, field.name))
+
+    def read(self, base: Any, neighborhood: Any) -> Any:
+        """The class of all hyperparameters that the base, the neighborhood and the drift read."""
+        drift = [READ[name] for name in getattr(DRIFTS[self.drift], "reads", ())]
+        return combined(base, neighborhood.hyperparameters, *drift)
+
+
+@dataclasses.dataclass(frozen=True)
+class Haml(Parts):
+    """HAML: heterogeneous-agent mirror learning with any drift and neighborhood.
+
+    Without drift it is HAA2C, with `ppo_clip` HAPPO, and without drift in a `kl_ball` HATRPO.
+    """
+
+    adaptive: bool = setting(False, "the drift's coefficient follows the KL divergence of an agent's updates")
+
+    def algorithm(self) -> Callable[..., Algorithm]:
+        neighborhood = NEIGHBORHOODS[self.neighborhood]
+        gradient = issubclass(neighborhood.hyperparameters, AscentHyperparameters)
+        base = GradientHyperparameters if gradient else Hyperparameters  # gradient steps climb an entropy bonus too
+        read = self.read(base, adaptive_coefficient(neighborhood) if self.adaptive else neighborhood)
+
+        def algorithm(
+            spec: EnvSpec,
+            settings: Any = combined(Settings, neighborhood.settings)(),
+            hyperparameters: Any = read(),
+            **networks: Any,
+        ) -> Algorithm:
+            parts: Any = {"drift": DRIFTS[self.drift], "neighborhood": neighborhood, "adaptive": self.adaptive}
+            return haml("haml", spec, settings, hyperparameters, **parts, **networks)
+
+        return algorithm
+
+
+@dataclasses.dataclass(frozen=True)
+class Mehaml(Parts):
+    """MEHAML: maximum-entropy mirror learning with any drift and neighborhood.
+
+    Without drift it is HASAC.
+    """
+
+    def algorithm(self) -> Callable[..., Algorithm]:
+        neighborhood = NEIGHBORHOODS[self.neighborhood]
+
+        def algorithm(
+            spec: EnvSpec,
+            settings: Any = combined(SoftSettings, neighborhood.settings)(others="policy"),
+            hyperparameters: Any = self.read(EntropyHyperparameters, neighborhood)(),
+            **networks: Any,
+        ) -> Algorithm:
+            parts: Any = {"drift": DRIFTS[self.drift], "neighborhood": neighborhood}
+            return mehaml("mehaml", spec, settings, hyperparameters, **parts, **networks)
+
+        return algorithm

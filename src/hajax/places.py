@@ -1,0 +1,71 @@
+"""Functions by where they are, `module:function`: imported, or described without importing anything."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def is_place(name: Any) -> bool:
+    """Whether it has the form `module:function`."""
+    return isinstance(name, str) and name.count(":") == 1
+
+
+def import_function(kind: str, place: str) -> Callable[..., Any]:
+    """The function at `module:function`; `kind` is what messages call it.
+
+    Raises:
+        ValueError: it cannot be imported, or is no function.
+        ModuleNotFoundError: its module needs another one, which is not installed.
+    """
+    module, name = place.split(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and something that it needs is not
+        raise ValueError(
+            f"{kind} {place!r}: {error}; allowed: module:function that Python can import, "
+            f"from the working directory {os.getcwd()} or from PYTHONPATH"
+        ) from error
+    if not callable(function):
+        raise ValueError(f"{kind} {place!r} is {type(function).__name__}; allowed: a function")
+    return function
+
+
+def summary(place: str) -> str:
+    """The first line of the docstring of a module, or of `module:function`, read from its source."""
+    module, _, name = place.partition(":")
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        return ""
+    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+    nodes = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name]
+    return first_line(ast.get_docstring(nodes[0] if nodes else tree))
+
+
+def first_line(docstring: str | None) -> str:
+    """The first line of a docstring, without its full stop."""
+    return (docstring or "").strip().partition("\n")[0].removesuffix(".")
+
+
+def arguments(docstring: str | None) -> dict[str, str]:
+    """What a docstring's section `Args:` says of each parameter, in one line each."""
+    section = re.search(r"^Args:\n((?:[ ].*\n?|\n(?=[ ]))*)", inspect.cleandoc(docstring or ""), re.MULTILINE)
+    lines = section[1].splitlines() if section else []
+    margin = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines:
+        entry = re.match(rf" {{{margin}}}(\w+(?:, \w+)*): (.*)", line)
+        names = entry[1].split(", ") if entry else names
+        for name in names:
+            found[name] = f"{found.get(name, '')} {(entry[2] if entry else line).strip()}".strip()
+    return {name: text.removesuffix(".") for name, text in found.items()}
