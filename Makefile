@@ -4,7 +4,7 @@
 #   make bench ARGS="--agents 3 --seeds 1 --output FILE.json"       arguments for benchmarks/throughput.py, which writes
 #                                                                   throughput.json otherwise
 #   make train EXTRAS=cuda                                          extras to install beside the package
-#   make test PYTEST_ARGS="-x tests/test_cli.py" WORKERS=0          arguments for pytest; tests run in 2 processes
+#   make test PYTEST_ARGS="-x tests/cli/test_cli.py" WORKERS=0          arguments for pytest; tests run in 2 processes
 #   make train PYTHON=python3.12                                    another interpreter for .venv
 
 PYTHON ?= python3

@@ -1,19 +1,14 @@
 """MAMuJoCo's steps against Gymnasium's, in MuJoCo's C, from the same states, in float64."""
 
-import sys
-from pathlib import Path
-
 import jax
+import mamujoco as measured
 import mujoco
+import mujoco_oracle
 import numpy as np
 import pytest
 
 from hajax.envs.mamujoco.physics import PhysicsState, faithful, fast, meeting
 from hajax.envs.mamujoco.robots import ROBOTS, find_robot
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
-import mamujoco as measured
-import mujoco_oracle
 
 
 @pytest.mark.parametrize(

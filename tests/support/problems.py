@@ -20,7 +20,7 @@ from hajax.core.batches import OnPolicyBatch
 from hajax.core.losses import weighted_mean
 from hajax.nn import distributions
 from hajax.spaces import ActionSpace, Box, Discrete, MultiDiscrete
-from hajax.spec import AgentSpec, EnvSpec
+from hajax.spec import AgentSpec, EnvSpec, Timestep
 
 # Far from every default, and such that clips of ratio, value, gradient and Huber loss all happen.
 NUMBERS = {
@@ -339,3 +339,12 @@ def policy(algo: Any, state: Any, batch: Any, agent: int) -> tuple[np.ndarray, n
     return reference.policy(
         view_of(algo, state, agent).read().params, bounds(algo, agent), rows, algo.settings.std_scale
     )
+
+
+def timestep_of(batch) -> Timestep:
+    """The first row of a batch, as the actors would see it: `[E, N, …]`."""
+    fields = {name: getattr(batch, name)[0] for name in ("observation", "state", "action_mask", "active")}
+    no = jnp.zeros_like(batch.terminated[0])
+    flags = {"terminated": no, "truncated": no, "first": no}
+    reward = jnp.zeros(fields["active"].shape)
+    return Timestep(**fields, **flags, reward=reward, final=None, metrics={})  # type: ignore[arg-type]

@@ -16,8 +16,7 @@ import yaml
 
 from hajax.runs import config
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts that import each other
+ROOT = Path(__file__).resolve().parents[2]
 
 import arithmetic  # noqa: E402
 import ippo  # noqa: E402

@@ -20,7 +20,7 @@ import pytest
 import hajax
 from hajax.core.batches import OnPolicyBatch
 
-PATH = Path(__file__).parent.parent / "examples" / "minimal_happo.py"
+PATH = Path(__file__).parents[2] / "examples" / "minimal_happo.py"
 minimal = types.SimpleNamespace(**runpy.run_path(str(PATH)))
 NUM_AGENTS, WIDTH, NUM_ACTIONS = minimal.NUM_AGENTS, minimal.CELLS, minimal.NUM_ACTIONS
 CONFIG = minimal.Config(num_envs=8, rollout_length=24, hidden_size=6, epochs=5, learning_rate=2e-2, clip=0.05)

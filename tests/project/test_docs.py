@@ -20,7 +20,7 @@ import hajax.algorithms
 import hajax.envs
 from hajax.cli import main
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
 # README trains for a million steps; its code is run as it stands but for these.
@@ -39,7 +39,7 @@ def python_blocks(text):
 
 # Its commands run with tiny networks besides, in the order in which they stand, and so does the code that needs them.
 SHORTER = {"total_steps=1_000_000": "total_steps=32", "total_steps=2_000_000": "total_steps=64"}
-# Six runs of the programs that tests/test_cli.py compiles; that they are of MPE shows elsewhere on the page.
+# Six runs of the programs that tests/cli/test_cli.py compiles; that they are of MPE shows elsewhere on the page.
 QUICK_SWEEP = ["env=games/hasac_matrix", "num_seeds=1"]
 MY_MODULE = "from hajax.envs.games import gaussian as my_env\n"
 

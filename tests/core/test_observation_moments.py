@@ -8,7 +8,6 @@ import numpy as np
 import off_policy_problems
 import problems
 import pytest
-from test_conformance import timestep_of
 
 from hajax.spaces import Box, Discrete
 
@@ -82,7 +81,7 @@ def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
     counts = [len(np.concatenate(rows)) for rows in observations]
     np.testing.assert_array_equal(state.moments.observation.weight, counts)
 
-    timestep = timestep_of(batch)
+    timestep = problems.timestep_of(batch)
     for deterministic in (True, False):
         action, _, _ = algo.act(jax.random.key(9), state, timestep, (), deterministic)
         shown = timestep._replace(observation=jnp.asarray(seen(timestep.observation)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 import types
-from pathlib import Path
 from typing import Any
 
+import hasac_matrix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,9 +49,6 @@ from hajax.nn.layers import MLP
 from hajax.nn.squashing import action_of, draw
 from hajax.spaces import Box, Discrete, MultiDiscrete
 from hajax.spec import AgentSpec, EnvSpec
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-import hasac_matrix
 
 PAIR, FREE = Box((-1.0, 0.0), (2.0, 0.5)), Box((-np.inf,), (np.inf,))
 MIXED = (PAIR, Discrete(4), MultiDiscrete((2, 3)), FREE)

@@ -13,7 +13,6 @@ import hajax.algorithms
 from hajax.algorithms import _find
 from hajax.core.algorithm import Algorithm
 from hajax.spaces import Box, Discrete, MultiDiscrete
-from hajax.spec import Timestep
 
 ALGORITHMS = hajax.list_algorithms()
 DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")
@@ -40,15 +39,6 @@ def build(name: str, kind: str) -> Algorithm:
     if kind == "team with memory":
         return problems.make_algorithm(name, problems.make_spec([Discrete(3)] * 2), memory="gru", chunk_length=3)
     return problems.make_algorithm(name, problems.make_spec([Box((-2.0,), (3.0,))] * 3))
-
-
-def timestep_of(batch) -> Timestep:
-    """The first row of a batch, as the actors would see it: `[E, N, …]`."""
-    fields = {name: getattr(batch, name)[0] for name in ("observation", "state", "action_mask", "active")}
-    no = jnp.zeros_like(batch.terminated[0])
-    flags = {"terminated": no, "truncated": no, "first": no}
-    reward = jnp.zeros(fields["active"].shape)
-    return Timestep(**fields, **flags, reward=reward, final=None, metrics={})  # type: ignore[arg-type]
 
 
 def batch_for(algo: Algorithm):
@@ -91,7 +81,7 @@ def test_update_is_pure_traced_once_and_keeps_the_states_types(problem):
 
 def test_act_scores_its_own_action_on_any_batch_axes(problem):
     algo, state, batch = problem
-    timestep = timestep_of(batch)
+    timestep = problems.timestep_of(batch)
     memory, act = algo.initial_memory(timestep.first.shape), jax.jit(algo.act, static_argnums=4)
     action, extras, _ = act(jax.random.key(3), state, timestep, memory)
     assert action.shape == batch.action.shape[1:]
@@ -117,7 +107,7 @@ def test_unavailable_actions_are_never_taken(problem):
     if not algo.spec.has_discrete:
         assert all(isinstance(agent.action_space, Box) for agent in algo.spec.agents)
         return
-    timestep = timestep_of(batch)
+    timestep = problems.timestep_of(batch)
     keys = jax.random.split(jax.random.key(6), 300)
     actions = jax.jit(jax.vmap(lambda key: algo.act(key, state, timestep, algo.initial_memory((3,)))[0]))(keys)
     discrete = algo.spec.action_layout.discrete

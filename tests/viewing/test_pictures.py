@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import NAMES, OPTIONS, random_action
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.text import Text
 from PIL import Image
-from test_envs import NAMES, OPTIONS, random_action
 
 import hajax
 from hajax.envs import make_env

@@ -1,22 +1,18 @@
 """Who drives and sees what in MAMuJoCo: against gymnasium-robotics, and by moving one agent at a time."""
 
 import functools
-import sys
-from pathlib import Path
 
 import mujoco
+import mujoco_oracle
 import numpy as np
 import pytest
+import transfer
 
 from hajax.envs.mamujoco import PARTITIONS, partitions
 from hajax.envs.mamujoco.factorization import by_distance, check_partition, drivers
 from hajax.envs.mamujoco.physics import faithful
 from hajax.envs.mamujoco.robots import find_robot
 from hajax.envs.mamujoco.simulation import in_mujoco
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
-import mujoco_oracle
-import transfer
 
 CASES = [(robot, name) for robot, partitions in PARTITIONS.items() for name in partitions]
 # gymnasium-robotics 1.4.2 lacks these. Its 2x4d gives agents legs 1, 4 and 2, 3, which are neighbors; its coupled

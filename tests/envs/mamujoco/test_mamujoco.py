@@ -7,11 +7,11 @@ import re
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import mujoco as mujoco_s
+import mujoco_oracle
 import numpy as np
 import pytest
 import yaml
@@ -28,9 +28,6 @@ from hajax.runs.loading import load_run
 from hajax.spaces import Box
 from hajax.training.checkpoints import save_checkpoint
 from hajax.training.policy import Policy
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts that import each other
-import mujoco_oracle
 
 
 @pytest.fixture(scope="module")

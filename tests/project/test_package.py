@@ -16,7 +16,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 import hajax
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -1,20 +1,15 @@
 """The theorems on random games, a small part of `benchmarks/theory.py`, and the HASAC paper's matrix game."""
 
 import functools
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import theory
 
 from hajax import tabular
 from hajax.envs.games import hasac_payoff
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # a folder of scripts that import each other
-
-import theory
 
 GAMES = 32  # one shape for all, so that games are drawn and gaps measured by one program
 # The session's options suit programs that compute next to nothing. These compute a few seconds.
