@@ -1,5 +1,6 @@
 from hajax import drifts as drifts
 from hajax import neighborhoods as neighborhoods
+from hajax import nn as nn
 from hajax import settings as settings
 from hajax.algorithms import Algorithm as Algorithm
 from hajax.algorithms import list_algorithms as list_algorithms

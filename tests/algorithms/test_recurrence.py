@@ -9,6 +9,7 @@ import functools
 from typing import Any
 
 import expected
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,7 @@ from hajax.core.on_policy.compound_ratio import GroupPolicy
 from hajax.core.on_policy.samples import group_batches
 from hajax.core.on_policy.template import estimate, make_networks
 from hajax.envs.base import Environment, auto_reset, timestep
-from hajax.nn.recurrence import GRU, MemoryInput
+from hajax.nn.memory import GRU, Memory, MemoryInput
 from hajax.spaces import Box, Discrete
 from hajax.spec import AgentSpec, EnvSpec
 from hajax.training.checkpoints import read_checkpoint
@@ -60,6 +61,39 @@ def test_a_sequence_is_its_steps_one_after_another():
         kept = np.asarray(~first[..., t] & ~active[..., t])
         np.testing.assert_array_equal(after[kept], h[kept])
         h = after
+
+
+class Custom(Memory):
+    """A memory of one's own that breaks the contract as `fault` says."""
+
+    fault: str
+
+    def initial_memory(self, batch_shape):
+        return jnp.zeros((2, *batch_shape) if self.fault == "axes" else (*batch_shape, 2))
+
+    @nn.compact
+    def step(self, x, memory):
+        if self.fault == "statistics":
+            self.variable("batch_stats", "mean", jnp.zeros, ())
+        features = nn.Dense(4)(x if self.fault != "batch" else x.reshape(-1))
+        return features, memory.astype(complex) if self.fault == "dtype" else memory
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("axes", r"memory=Custom\(...\).initial_memory\(\(2, 3\)\) has shape \(2, 2, 3\); allowed: \(2, 3\), then"),
+        ("statistics", r"memory=Custom\(...\) has variables batch_stats beside its parameters; allowed: parameters"),
+        ("batch", r"memory=Custom\(...\) returns features of shape \(4,\); allowed: \(2, 3\) and one axis more"),
+        (
+            "dtype",
+            r"memory=Custom\(...\) makes complex64\[2, 3, 2\] of float32\[2, 3, 2\]; allowed: a memory of the same",
+        ),
+    ],
+)
+def test_a_memory_that_cannot_be_carried_along_is_refused(fault, message):
+    with pytest.raises(ValueError, match=message):
+        hajax.make_algorithm("happo", problems.make_spec(TEAM), memory=Custom(fault))
 
 
 # Episodes.

@@ -18,8 +18,8 @@ from hajax.core.settings import TeamSettings
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.layers import LAYER_NORM_MIN_INPUTS
+from hajax.nn.memory import NO_MEMORY, NOTHING, Memory, MemoryInput, initial_input
 from hajax.nn.networks import Actor, StdKind, init_params
-from hajax.nn.recurrence import GRU, MemoryInput, empty_memory_input
 from hajax.spec import ActionLayout, EnvSpec, Timestep
 
 
@@ -66,8 +66,8 @@ class TeamActors:
     """Static description of the team's actors; parameters are passed in, stacked over groups.
 
     `torso` is any flax module from observations to features (see `haml`). With `action_scaling`, the Gaussian of a
-    bounded Box component lives in units where its bounds are ±1; without, in native units (as in HARL). With a `gru`
-    every agent remembers `[H]`; an inactive agent's memory stays as it was.
+    bounded Box component lives in units where its bounds are ±1; without, in native units (as in HARL). Every
+    agent has a `memory`, which stays as it is while the agent is inactive.
     """
 
     spec: EnvSpec
@@ -78,7 +78,7 @@ class TeamActors:
     output_gain: float
     std: StdKind = "parameter"
     std_scale: float = 0.5
-    gru: GRU | None = None
+    memory: Memory = NO_MEMORY
     chunk_length: int = 1  # steps of a sample, if there is a memory
 
     @functools.cached_property
@@ -94,7 +94,7 @@ class TeamActors:
             output_gain=self.output_gain,
             std=self.std,
             std_scale=self.std_scale,
-            gru=self.gru,
+            memory=self.memory,
         )
 
     @functools.cached_property
@@ -116,14 +116,14 @@ class TeamActors:
         example = policy_input(self.spec, jnp.zeros((self.spec.num_agents, self.spec.observation_size)), self.agent_id)
 
         def init_group(key, tables):
-            inputs = (example[0], tables.observation_mask, tables.layout, None, empty_memory_input(self.gru))
+            inputs = (example[0], tables.observation_mask, tables.layout, None, initial_input(self.memory))
             return init_params(self.module, key, *inputs)
 
         return jax.vmap(init_group)(jax.random.split(key, self.groups.num_groups), self.tables)
 
     def initial_memory(self, batch_shape: tuple[int, ...]) -> Any:
-        """What agents remember before their first step, `[…, N, H]`; `()` without a `gru`."""
-        return () if self.gru is None else jnp.zeros((*batch_shape, self.spec.num_agents, self.gru.size))
+        """What agents remember before their first step, arrays `[…, N, …]`."""
+        return self.memory.initial_memory((*batch_shape, self.spec.num_agents))
 
     def distribution(
         self,
@@ -132,12 +132,11 @@ class TeamActors:
         moments: RunningMoments | None,
         observation: jax.Array,
         action_mask: jax.Array | None,
-        memory_input: MemoryInput | None = None,
+        memory_input: MemoryInput = NOTHING,
     ) -> tuple[ActionParameters, Any]:
         """One group's action distribution for inputs `[…, O]` and masks `[…, D, C]`, from that group's parameters.
 
-        Also its memory after every step, `()` without a `gru`; with one, inputs are single steps or sequences, as the
-        shape of `memory_input` says.
+        Also the memory after every step. Inputs are single steps or sequences, as the shapes of `memory_input` say.
         """
         if moments is not None:
             observation = normalize_moments(moments, observation)
@@ -155,10 +154,8 @@ class TeamActors:
         deterministic: bool,
     ) -> tuple[jax.Array, jax.Array, Any]:
         """Actions `[…, N, D]` of all agents, their log-probabilities `[…, N]` and what they remember then."""
-        memory_input = None
-        if self.gru is not None:
-            first = jnp.broadcast_to(timestep.first[..., None], timestep.active.shape)
-            memory_input = MemoryInput(memory, first, timestep.active)
+        first = jnp.broadcast_to(timestep.first[..., None], timestep.active.shape)
+        memory_input = self.memory.select(memory, first, timestep.active)
         seen = (timestep.observation, timestep.action_mask)
         parameters, memory = self.team_distribution(params, moments, *seen, memory_input)
         if deterministic:
@@ -173,7 +170,7 @@ class TeamActors:
         moments: RunningMoments | None,
         observation: jax.Array,
         action_mask: jax.Array | None,
-        memory_input: MemoryInput | None = None,
+        memory_input: MemoryInput = NOTHING,
     ) -> tuple[ActionParameters, Any]:
         """The distributions of all agents' actions for observations `[…, N, O]`, masks `[…, N, D, C]`; and memory."""
         inputs = (policy_input(self.spec, observation, self.agent_id), action_mask, memory_input)

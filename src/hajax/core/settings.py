@@ -19,9 +19,9 @@ from flax import struct
 
 from hajax.core.losses import VALUE_LOSSES
 from hajax.core.sequential import ORDERS
+from hajax.nn.checks import check_torso
 from hajax.nn.layers import ACTIVATIONS, LAYER_NORM_MIN_INPUTS, MLP
-from hajax.nn.recurrence import MEMORIES
-from hajax.nn.torsos import check_torso
+from hajax.nn.memory import GRU, MEMORIES, NO_MEMORY, Memory
 from hajax.spec import RewardKind
 from hajax.validation import MOST, check_choice, check_flag, check_number, check_numbers
 
@@ -196,7 +196,7 @@ class Settings(TeamSettings):
     minibatches: int = 1
     centralized: bool = True
     std_scale: float = 0.5
-    memory: str = "none"
+    memory: str | Memory = "none"
     chunk_length: int = 10
     action_scaling: bool = True
     value_loss: str = "huber"
@@ -208,12 +208,19 @@ class Settings(TeamSettings):
         super().__post_init__()
         check_number("std_scale", self.std_scale, 0, open_low=True)
         check_choice("value_loss", self.value_loss, VALUE_LOSSES)
-        check_choice("memory", self.memory, MEMORIES)
+        if not isinstance(self.memory, Memory):
+            check_choice("memory", self.memory, MEMORIES)
 
     @property
     def sample_length(self) -> int:
         """Steps of one sample, which a minibatch takes or leaves: 1, or those of a chunk if there is a memory."""
-        return 1 if self.memory == "none" else self.chunk_length
+        return self.chunk_length if self.make_memory().remembers else 1
+
+    def make_memory(self) -> Memory:
+        """The memory behind every torso: the user's own or the one that the name stands for."""
+        if isinstance(self.memory, Memory):
+            return self.memory
+        return GRU(self.hidden_sizes[-1], self.layer_norm, name="gru") if self.memory == "gru" else NO_MEMORY
 
     @property
     def rewards(self) -> tuple[RewardKind, ...]:

@@ -1,0 +1,6 @@
+"""Networks: the default torso and the memories, and the base class of a memory of one's own (`docs/networks.md`)."""
+
+from hajax.nn.layers import MLP
+from hajax.nn.memory import GRU, Memory
+
+__all__ = ["GRU", "MLP", "Memory"]

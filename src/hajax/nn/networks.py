@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from hajax.nn.distributions import ActionParameters, mask_logits
 from hajax.nn.initializers import orthogonal
 from hajax.nn.layers import dense
-from hajax.nn.recurrence import MemoryInput
+from hajax.nn.memory import NO_MEMORY, NOTHING, Memory, MemoryInput
 from hajax.spec import ActionLayout
 
 StdKind = Literal["parameter", "network", "none"]
@@ -25,16 +25,11 @@ def apply_torso(torso: nn.Module, x: jax.Array, mask: jax.Array | None) -> jax.A
     return torso(x, mask=mask) if takes_mask else torso(x)
 
 
-def remember(gru: nn.Module | None, features: jax.Array, memory_input: MemoryInput | None) -> tuple[jax.Array, Any]:
-    """The features, with what is remembered in them, and the memory after every step; `()` without a GRU."""
-    return (features, ()) if gru is None else gru(features, memory_input)
-
-
 class Actor(nn.Module):
     """A torso, perhaps a memory, and the action head: `(observation […, O], tables of one agent) -> ActionParameters`.
 
-    It also returns the memory after every step, which is `()` without a `gru`; with one, `memory_input` says what was
-    remembered before, and whether the observations are single steps or sequences `[…, L, O]`.
+    It also returns the memory after every step. `memory_input` holds the memory before, and says whether the
+    observations are single steps or sequences `[…, L, O]`.
 
     Discrete components get logits (−inf where unavailable). Box components get a mean from the network and a standard
     deviation as `std` says: `"parameter"` is state-independent, `std_scale · sigmoid(log_std)` with `log_std` starting
@@ -50,7 +45,8 @@ class Actor(nn.Module):
     output_gain: float = 0.01
     std: StdKind = "parameter"
     std_scale: float = 0.5
-    gru: nn.Module | None = None
+    memory: Memory = NO_MEMORY
+    preserve_adopted_names = True  # a memory with a name of its own keeps it
 
     @nn.compact
     def __call__(
@@ -59,10 +55,9 @@ class Actor(nn.Module):
         observation_mask: jax.Array | None,
         layout: ActionLayout,
         action_mask: jax.Array | None = None,
-        memory_input: MemoryInput | None = None,
+        memory_input: MemoryInput = NOTHING,
     ) -> tuple[ActionParameters, Any]:
-        features = apply_torso(self.torso, observation, observation_mask)
-        features, memory = remember(self.gru, features, memory_input)
+        features, memory = self.memory(apply_torso(self.torso, observation, observation_mask), memory_input)
         head_init = orthogonal(self.output_gain)
         logits = mean = std = None
         if self.has_discrete:
@@ -99,13 +94,14 @@ class Critic(nn.Module):
     """A torso, perhaps a memory, and a linear output: `x […, S] -> value […]`, and the memory as of `Actor`."""
 
     torso: nn.Module
-    gru: nn.Module | None = None
+    memory: Memory = NO_MEMORY
+    preserve_adopted_names = True  # a memory with a name of its own keeps it
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None = None, memory_input: MemoryInput | None = None
+        self, x: jax.Array, mask: jax.Array | None = None, memory_input: MemoryInput = NOTHING
     ) -> tuple[jax.Array, Any]:
-        features, memory = remember(self.gru, apply_torso(self.torso, x, mask), memory_input)
+        features, memory = self.memory(apply_torso(self.torso, x, mask), memory_input)
         return dense(1, orthogonal(1.0), features, "value")[..., 0], memory
 
 

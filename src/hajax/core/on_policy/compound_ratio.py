@@ -46,7 +46,7 @@ class GroupPolicy:
         A chunk begins with the memory that the policy of `params`, which made the rollout, had there. It is recomputed,
         so that a rollout need only tell what was remembered before its step 0.
         """
-        if rollout.memory_input is None:
+        if not self.actors.memory.remembers:
             return rollout
         return in_chunks(rollout, self._evaluate(params, rollout)[1], self.actors.chunk_length)
 

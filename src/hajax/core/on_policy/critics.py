@@ -15,8 +15,8 @@ from hajax.core.actors import policy_input, policy_input_mask
 from hajax.core.batches import OnPolicyBatch
 from hajax.core.groups import Groups
 from hajax.core.normalization import RunningMoments, normalize_moments
+from hajax.nn.memory import NO_MEMORY, NOTHING, Memory, MemoryInput, initial_input
 from hajax.nn.networks import Critic, init_params
-from hajax.nn.recurrence import GRU, MemoryInput, empty_memory_input
 from hajax.spec import EnvSpec
 
 
@@ -28,7 +28,7 @@ class ValueFunctions:
     parameters stacked over groups, values `[…, V]`. Where every agent has a state of its own
     (`EnvSpec.state_per_agent`), it is a team of N that share their parameters: one critic, V = N values.
 
-    With a `gru` a critic remembers what it saw since the episode or the rollout began, whichever is later. It is no
+    With a `memory` a critic remembers what it saw since the episode or the rollout began, whichever is later. It is no
     part of acting, so that nothing carries its memory from one rollout to the next; and since it learns as it is used,
     with an empty memory at every rollout's step 0, its values there are those of what little it has seen.
     """
@@ -38,12 +38,12 @@ class ValueFunctions:
     torso: nn.Module
     centralized: bool
     agent_id: bool
-    gru: GRU | None = None
+    memory: Memory = NO_MEMORY
     chunk_length: int = 1  # steps of a sample, if there is a memory
 
     @functools.cached_property
     def module(self) -> Critic:
-        return Critic(self.torso, self.gru)
+        return Critic(self.torso, self.memory)
 
     @property
     def joint(self) -> bool:
@@ -80,7 +80,7 @@ class ValueFunctions:
         """Parameters stacked `[G, …]`."""
 
         def init_group(key, mask):
-            return init_params(self.module, key, jnp.zeros(self.input_size), mask, empty_memory_input(self.gru))
+            return init_params(self.module, key, jnp.zeros(self.input_size), mask, initial_input(self.memory))
 
         return jax.vmap(init_group)(jax.random.split(key, self.groups.num_groups), self.mask)
 
@@ -90,12 +90,11 @@ class ValueFunctions:
         mask: jax.Array | np.ndarray | None,
         moments: RunningMoments | None,
         inputs: jax.Array,
-        memory_input: MemoryInput | None = None,
+        memory_input: MemoryInput = NOTHING,
     ) -> tuple[jax.Array, Any]:
         """One group's values `[…]` for inputs `[…, S]`, in normalized units if values are normalized.
 
-        Also its memory after every step, `()` without a `gru`; with one, inputs are single steps or sequences, as the
-        shape of `memory_input` says.
+        Also the memory after every step. Inputs are single steps or sequences, as the shapes of `memory_input` say.
         """
         if moments is not None:
             inputs = normalize_moments(moments, inputs)
@@ -131,26 +130,25 @@ class ValueFunctions:
     ) -> tuple[jax.Array, jax.Array]:
         """Values `[T, E, V]` of a rollout's steps and of where each step led before any reset.
 
-        With a `gru`, steps are remembered where the critic's agent is active. Where a step led is one step further in
-        the same episode, and so evaluated with the memory of that step, whatever began afterwards.
+        Steps are remembered where the critic's agent is active. Where a step led is one step further in the same
+        episode, and so evaluated with the memory of that step, whatever began afterwards.
         """
-        axis = 2 if self.gru is None else 1  # of V; sequences are [E, V, T, …]
+        sequences = self.memory.remembers
+        axis = 1 if sequences else 2  # of V; sequences are [E, V, T, …]
 
-        def values(observation, state, memory_input=None):
-            inputs = self.inputs(observation, state)
-            if memory_input is not None:
-                inputs = jnp.moveaxis(inputs, 0, 2)
-            grouped = jax.tree.map(lambda x: self.groups.gather(x, axis), (inputs, memory_input))
+        def arranged(x):
+            return jnp.moveaxis(x, 0, 2) if sequences else x
+
+        def values(observation, state, memory, first):
+            inputs = arranged(self.inputs(observation, state)), self.memory.select(memory, first, active)
+            grouped = jax.tree.map(lambda x: self.groups.gather(x, axis), inputs)
             results = jax.vmap(self.group_value)(params, self.mask, moments, *grouped)
-            return jax.tree.map(lambda x: self.groups.scatter(x, axis), results)
+            value, memory = jax.tree.map(lambda x: self.groups.scatter(x, axis), results)
+            return jnp.moveaxis(value, 2, 0) if sequences else value, memory
 
-        if self.gru is None:
-            value, _ = values(batch.observation, batch.state)
-            return value, values(batch.final_observation, batch.final_state)[0]
-        active = jnp.moveaxis(self.active(batch.active), 0, 2)
-        first = jnp.broadcast_to(batch.first.T[:, None], active.shape)
-        empty = jnp.zeros((*active.shape[:2], self.gru.size), batch.reward.dtype)
-        value, memory = values(batch.observation, batch.state, MemoryInput(empty, first, active))
-        same_episode = MemoryInput(memory, jnp.zeros_like(first), active)
-        final_value, _ = values(batch.final_observation, batch.final_state, same_episode)
-        return jnp.moveaxis(value, 2, 0), jnp.moveaxis(final_value, 2, 0)
+        active = self.active(batch.active)
+        first = arranged(jnp.broadcast_to(batch.first[..., None], active.shape))
+        active = arranged(active)
+        value, memory = values(batch.observation, batch.state, self.memory.initial_memory(active.shape[:2]), first)
+        final_value, _ = values(batch.final_observation, batch.final_state, memory, jnp.zeros_like(first))
+        return value, final_value

@@ -14,7 +14,7 @@ from hajax.core.inactive import blank
 from hajax.core.normalization import RunningMoments, ValueStatistics, denormalize_value
 from hajax.core.on_policy.advantages import generalized_advantages, standardize
 from hajax.core.on_policy.critics import ValueFunctions
-from hajax.nn.recurrence import MemoryInput
+from hajax.nn.memory import NOTHING, MemoryInput
 
 
 class Estimates(NamedTuple):
@@ -39,7 +39,7 @@ class GroupBatch(NamedTuple):
     log_prob: jax.Array  # [K, B]
     advantage: jax.Array  # [K, B], standardized over the group's active samples
     weight: jax.Array  # [K, B], 1 where a real member was active, else 0
-    memory_input: MemoryInput | None = None  # memory [K, B, H] before a sequence, flags [K, B, L]; None: no memory
+    memory_input: MemoryInput = NOTHING  # memory [K, B, …] before a sequence, flags [K, B, L]
 
 
 class CriticBatch(NamedTuple):
@@ -49,7 +49,7 @@ class CriticBatch(NamedTuple):
     old_value: jax.Array  # [K, B], in the critic's units
     target: jax.Array  # [K, B], in reward units
     weight: jax.Array  # [K, B]
-    memory_input: MemoryInput | None = None  # as of `GroupBatch`
+    memory_input: MemoryInput = NOTHING  # as of `GroupBatch`
 
 
 def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
@@ -67,17 +67,16 @@ def sample_weight(groups: Groups, active: jax.Array, dtype: Any) -> jax.Array:
 Sequences = TypeVar("Sequences", GroupBatch, CriticBatch)
 
 
-def in_chunks(samples: Sequences, memory: jax.Array, length: int) -> Sequences:
+def in_chunks(samples: Sequences, memory: Any, length: int) -> Sequences:
     """One group's sequences `[K, E, T, …]` cut into chunks `[K, E · T/L, L, …]` of `length` L, for truncated
     back-propagation through time.
 
-    Each begins with the memory that the sequence had there, of which `memory` `[K, E, T, H]` tells after every step.
+    Each begins with the memory that the sequence had there, of which `memory` `[K, E, T, …]` tells after every step.
 
     Raises ValueError if T is not divisible by L.
     """
-    memory_input = samples.memory_input
-    assert memory_input is not None
-    steps = memory_input.first.shape[-1]
+    before, first, active = samples.memory_input
+    steps = first.shape[-1]
     if steps % length:
         raise ValueError(f"chunk_length={length}; allowed: a divisor of the {steps} steps of the rollout")
     if steps == length:
@@ -86,11 +85,12 @@ def in_chunks(samples: Sequences, memory: jax.Array, length: int) -> Sequences:
     def cut(x):
         return x.reshape(x.shape[0], x.shape[1] * steps // length, length, *x.shape[3:])
 
-    before = jnp.concatenate([memory_input.memory[:, :, None], memory[:, :, length - 1 : -1 : length]], axis=2)
-    memory_input = MemoryInput(
-        before.reshape(before.shape[0], -1, before.shape[-1]), cut(memory_input.first), cut(memory_input.active)
-    )
-    return jax.tree.map(cut, samples._replace(memory_input=None))._replace(memory_input=memory_input)
+    def at_chunks(before, after):
+        begins = jnp.concatenate([before[:, :, None], after[:, :, length - 1 : -1 : length]], axis=2)
+        return begins.reshape(begins.shape[0], -1, *begins.shape[3:])
+
+    memory_input = MemoryInput(jax.tree.map(at_chunks, before, memory), cut(first), cut(active))
+    return jax.tree.map(cut, samples._replace(memory_input=NOTHING))._replace(memory_input=memory_input)
 
 
 def estimate(
@@ -126,23 +126,26 @@ def estimate(
     return Estimates(value, advantage, advantage + baseline, active)
 
 
+def check_memory(actors: TeamActors, batch: OnPolicyBatch) -> None:
+    """Raises ValueError unless the batch has the actors' memory before step 0."""
+    wanted = jax.eval_shape(lambda: actors.initial_memory(batch.log_prob.shape[1:2]))
+    shapes = [jax.tree.map(jnp.shape, memory) for memory in (batch.memory, wanted)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"memory has shape {shapes[0]}; allowed: {shapes[1]}, before step 0")
+
+
 def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> GroupBatch:
     """The policy's samples of every group, `[G, K, B, …]`, with standardized advantages."""
     groups = actors.groups
 
     def grouped(x):
-        return as_samples(groups, x, sequences=actors.gru is not None)
+        return as_samples(groups, x, sequences=actors.memory.remembers)
 
     advantage = grouped(jnp.broadcast_to(estimates.advantage, batch.log_prob.shape))
     weight = sample_weight(groups, grouped(batch.active), advantage.dtype)
-    memory_input = None
-    if actors.gru is not None:
-        wanted = (*batch.log_prob.shape[1:], actors.gru.size)
-        given = jnp.asarray(batch.memory).shape
-        if given != wanted:
-            raise ValueError(f"memory has shape {given}; allowed: {wanted}, before step 0")
-        first = grouped(jnp.broadcast_to(batch.first[..., None], batch.active.shape))
-        memory_input = MemoryInput(groups.gather(batch.memory, axis=1), first, weight > 0)
+    check_memory(actors, batch)
+    memory = jax.tree.map(lambda x: groups.gather(x, axis=1), batch.memory)
+    first = grouped(jnp.broadcast_to(batch.first[..., None], batch.active.shape))
     return GroupBatch(
         observation=blank(grouped(policy_input(actors.spec, batch.observation, actors.agent_id)), weight),
         action_mask=grouped(batch.action_mask) if actors.spec.masks_actions else None,
@@ -150,7 +153,7 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
         log_prob=blank(grouped(batch.log_prob), weight),
         advantage=blank(jax.vmap(standardize)(advantage, weight), weight),
         weight=weight,
-        memory_input=memory_input,
+        memory_input=actors.memory.select(memory, first, weight > 0),
     )
 
 
@@ -160,17 +163,15 @@ def critic_batches(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Est
     groups = critics.groups
 
     def grouped(x):
-        return as_samples(groups, x, sequences=critics.gru is not None)
+        return as_samples(groups, x, sequences=critics.memory.remembers)
 
     weight = sample_weight(groups, grouped(estimates.active), estimates.value.dtype)
-    memory_input = None
-    if critics.gru is not None:
-        first = grouped(jnp.broadcast_to(batch.first[..., None], estimates.active.shape))
-        memory_input = MemoryInput(jnp.zeros((*weight.shape[:3], critics.gru.size), weight.dtype), first, weight > 0)
+    memory = critics.memory.initial_memory(weight.shape[:3])
+    first = grouped(jnp.broadcast_to(batch.first[..., None], estimates.active.shape))
     return CriticBatch(
         inputs=blank(grouped(critics.inputs(batch.observation, batch.state)), weight),
         old_value=blank(grouped(estimates.value), weight),
         target=blank(grouped(estimates.target), weight),
         weight=weight,
-        memory_input=memory_input,
+        memory_input=critics.memory.select(memory, first, weight > 0),
     )

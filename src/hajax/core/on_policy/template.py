@@ -29,7 +29,7 @@ from hajax.core.on_policy.samples import Estimates, GroupBatch, critic_batches, 
 from hajax.core.on_policy.samples import estimate as estimate_with
 from hajax.core.optimization import Learner, adam_step, decayed, init_learner, train_epochs
 from hajax.core.settings import Hyperparameters, Settings, as_arrays
-from hajax.nn.recurrence import GRU
+from hajax.nn.checks import check_memory
 from hajax.spec import EnvSpec
 
 
@@ -60,25 +60,28 @@ def make_networks(
             f"reward={spec.reward!r} of {spec.name} does not suit {name}, which learns from one advantage for the "
             f"whole team; allowed: {', '.join(settings.rewards)}"
         )
-    groups = make_groups(spec, settings.sharing)
-    gru = GRU(settings.hidden_sizes[-1], settings.layer_norm) if settings.memory == "gru" else None
+    groups, memory = make_groups(spec, settings.sharing), settings.make_memory()
+    mask = policy_input_mask(spec, settings.agent_id)
+    observed = (mask.shape[-1], not mask.all())
+    read = (spec.state_size, False) if settings.centralized else observed
+    actor, critic = policy_torso(spec, settings, actor), settings.torso("critic", critic, *read)
+    if memory is settings.memory:  # the user's own
+        check_memory(memory, actor, *observed)
+        check_memory(memory, critic, *read)
     actors = TeamActors(
         spec,
         groups,
-        policy_torso(spec, settings, actor),
+        actor,
         agent_id=settings.agent_id,
         action_scaling=settings.action_scaling,
         output_gain=settings.output_gain,
         std_scale=settings.std_scale,
-        gru=gru,
+        memory=memory,
         chunk_length=settings.chunk_length,
     )
-    if settings.centralized:
-        critic = settings.torso("critic", critic, spec.state_size)
-    else:
-        mask = policy_input_mask(spec, settings.agent_id)
-        critic = settings.torso("critic", critic, mask.shape[-1], not mask.all())
-    critics = ValueFunctions(spec, groups, critic, settings.centralized, settings.agent_id, gru, settings.chunk_length)
+    critics = ValueFunctions(
+        spec, groups, critic, settings.centralized, settings.agent_id, memory, settings.chunk_length
+    )
     return actors, critics
 
 
@@ -186,7 +189,7 @@ def update_critics(
                 statistics, samples.target, samples.weight, hyperparameters.value_decay
             )
             samples = samples._replace(target=normalize_value(statistics, samples.target))
-        if samples.memory_input is not None:
+        if critics.memory.remembers:
             _, memory = critics.group_value(learner.params, mask, moments, samples.inputs, samples.memory_input)
             samples = in_chunks(samples, memory, critics.chunk_length)
 

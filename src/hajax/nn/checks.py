@@ -1,4 +1,4 @@
-"""Checks of a user's own torso, before anything is built on it."""
+"""Checks of a user's own torso and memory, before anything is built on them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hajax.nn.memory import Memory
 from hajax.nn.networks import apply_torso
 
 BATCH = (2, 3)  # batch axes to try it with: it sees none, one and several
@@ -52,6 +53,41 @@ def check_torso(role: str, torso: Any, width: int, masked: bool = False) -> None
         _check_features(what, wrapped, variables, (*batch, width), mask)
     if width and not _rows_are_independent(wrapped, width, mask):
         raise ValueError(f"{what} mixes the entries of a batch: features of one input change with another; {_ALLOWED}")
+
+
+def check_memory(memory: Memory, torso: nn.Module, width: int, masked: bool = False) -> None:
+    """Tries a user's memory behind a torso with inputs `[…, O]`, and refuses one that cannot be carried along.
+
+    Raises:
+      ValueError: its initial memory lacks the batch axes, it fails, it has variables beside its parameters, it does not
+        return features `[…, H]`, or the memory after a step differs from the one before in structure, shape or dtype.
+    """
+    what = f"memory={type(memory).__name__}(...)"
+    before = jax.eval_shape(lambda: memory.initial_memory(BATCH))
+    for leaf in jax.tree.leaves(before):
+        if leaf.shape[: len(BATCH)] != BATCH:
+            raise ValueError(f"{what}.initial_memory({BATCH}) has shape {leaf.shape}; allowed: {BATCH}, then its own")
+    mask = jnp.ones(width, bool) if masked else None
+
+    def first_step(key):
+        x = _Wrapped(torso).init_with_output(key, jnp.zeros((*BATCH, width)), mask)[0]
+        given = memory.select(memory.initial_memory(BATCH), jnp.zeros(BATCH, bool), jnp.ones(BATCH, bool))
+        return memory.init_with_output(key, x, given)
+
+    try:
+        (features, after), variables = jax.eval_shape(first_step, jax.random.key(0))
+    except Exception as error:
+        raise ValueError(
+            f"{what} fails on a step with batch axes {BATCH}: {_first_line(error)}; allowed: a map of features "
+            "[..., F] and the memory to features [..., H] and the new memory, whatever the batch axes"
+        ) from error
+    if others := sorted(set(variables) - {"params"}):
+        raise ValueError(f"{what} has variables {', '.join(others)} beside its parameters; allowed: parameters only")
+    if features.shape[:-1] != BATCH:
+        raise ValueError(f"{what} returns features of shape {features.shape}; allowed: {BATCH} and one axis more")
+    shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree) for tree in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{what} makes {shapes[1]} of {shapes[0]}; allowed: a memory of the same structure and shape")
 
 
 _ALLOWED = "allowed: a map of inputs [..., O] to features [..., H], whatever the batch axes"
