@@ -262,7 +262,7 @@ def test_what_is_shown_of_an_inactive_agent_does_not_matter(name, normalize, joi
     own = {"batch_size": 7, "n_step": 2, "policy_delay": 2} if off_policy else {}
     algo = hajax.make_algorithm(name, spec, hidden_sizes=(4,), sharing="none", normalize_observations=normalize, **own)
     if off_policy:
-        state = jax.jit(algo.init)(jax.random.key(0))
+        state = off_policy_problems.random_state(algo, 0)
         batch = off_policy_problems.random_batch(algo, 1, inactive=0.4)
     else:
         state = problems.random_state(algo, 0)

@@ -17,6 +17,8 @@ import hajax
 from hajax.cli import main, sweep
 from hajax.runs import directory
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 def train(*arguments: str) -> int:
     return main(["train", *TINY, *arguments])
@@ -139,7 +141,7 @@ def test_sweep_stays_in_its_directory(working_directory, capsys):
 
 
 def test_sweep_over_algorithms(working_directory, capsys):
-    assert train("-m", "algo=happo,mappo,ippo", "seed=0,1", "total_steps=32", "out_dir=sweep", "num_seeds=1") == 0
+    assert train("-m", "algo=happo,mappo,ippo", "seed=0,1", "total_steps=32", "out_dir=sweep") == 0
     runs = sorted((working_directory / "sweep").glob("*/summary.json"))
     names = [path.parent.name for path in runs]
     assert names == [f"algo={algo},seed={seed}" for algo in ("happo", "ippo", "mappo") for seed in (0, 1)]
@@ -265,8 +267,8 @@ def test_runs_of_a_sweep_over_anything_are_whole(working_directory, capsys, monk
     for run in runs:
         assert run.name in table
         assert hajax.load_policy(run).spec.num_agents == 2
-        assert main(["evaluate", str(run), "--episodes", "2"]) == 0
-        assert main(["train", f"out_dir={run.parent.name}/{run.name}", "resume=true", "total_steps=64"]) == 0
+    assert main(["evaluate", str(runs[1]), "--episodes", "2"]) == 0
+    assert main(["train", f"out_dir={runs[1].parent.name}/{runs[1].name}", "resume=true", "total_steps=64"]) == 0
 
 
 def test_two_sweeps_at_once_and_a_run_beside_them(working_directory, monkeypatch):

@@ -16,6 +16,7 @@ import yaml
 
 from hajax.runs import config
 
+pytestmark = pytest.mark.evidence
 ROOT = Path(__file__).resolve().parents[2]
 
 import arithmetic  # noqa: E402

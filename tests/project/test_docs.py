@@ -20,6 +20,7 @@ import hajax.algorithms
 import hajax.envs
 from hajax.cli import main
 
+pytestmark = pytest.mark.evidence
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]

@@ -31,6 +31,8 @@ from hajax.runs.loading import load_run
 from hajax.runs.programs import seed_keys
 from hajax.training.checkpoints import list_checkpoints, read_checkpoint, restore
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 @pytest.fixture(autouse=True)
 def working_directory(tmp_path, monkeypatch):

@@ -22,6 +22,8 @@ SPEC = hajax.EnvSpec("mixed", AGENTS, state_size=4, max_steps=10)
 ALGO = hajax.make_algorithm("happo", SPEC, hidden_sizes=(8,), std_scale=2.0)  # wide enough to be clipped
 STATE = jax.jit(ALGO.init)(jax.random.key(0))
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 def observations(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)

@@ -19,6 +19,8 @@ SMALL = [
     "progress=false",
 ]
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

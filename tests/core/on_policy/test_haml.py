@@ -87,6 +87,20 @@ def test_a_drift_for_choices_alone():
     assert check_drift(moved, kinds=("categorical",)).smallest > 0
 
 
+@pytest.mark.parametrize("drift", [DRIFTS["squared_log_ratio"], tsallis(), tsallis(0.5), tsallis(3.0)])
+def test_sampled_drifts_are_drifts_sample_by_sample(drift):
+    """f(r) ≥ 0 and f(1) = f'(1) = 0, not only in the mean: at the old policy the estimate has no noise."""
+    hyperparameters = DriftHyperparameters(drift_coef=3.0)
+
+    def value(log_ratio):
+        change = PolicyChange(log_ratio, jnp.zeros_like(log_ratio), None, None, lambda: None)  # type: ignore[arg-type]
+        return drift(change, hyperparameters)
+
+    log_ratio = jnp.linspace(-2, 2, 41)[None]
+    assert (jnp.delete(value(log_ratio), 20) > 0).all()
+    assert value(jnp.zeros((1, 1))).item() == jax.grad(lambda x: value(x).sum())(jnp.zeros((1, 1))).item() == 0
+
+
 def test_sampled_drifts_estimate_their_divergences():
     """Tsallis of order 2 is half the χ² divergence; near order 1 it is KL(π_new ‖ π_old)."""
     rng = np.random.default_rng(0)
