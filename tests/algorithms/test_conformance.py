@@ -54,11 +54,13 @@ def batch_for(algo: Algorithm):
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case), scope="module")
 def problem(request):
-    """An algorithm, a state, a batch, and whether the update is to run: if not, `init` is traced only."""
+    """An algorithm, a state, a batch, and whether the update is to run."""
     name, kind = request.param
     algo, runs = build(name, kind), kind == "mixed team" or request.param in RUN
     random_state = off_policy_problems.random_state if name in OFF_POLICY else problems.random_state
-    state = jax.jit(algo.init)(jax.random.key(0)) if kind == "mixed team" else random_state(algo, 0)
+    # Baselines start as what they are baselines of.
+    starts = kind == "mixed team" and name not in ("mappo", "maa2c", "maddpg", "matd3", "mad3qn", "masac")
+    state = jax.jit(algo.init)(jax.random.key(0)) if starts else random_state(algo, 0)
     batch = batch_for(algo)
     return algo, state, jax.tree.map(lambda x: jnp.asarray(x, float) if x.dtype.kind == "f" else x, batch), runs
 

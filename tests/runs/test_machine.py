@@ -21,6 +21,8 @@ from hajax.cli import main
 from hajax.runs import directory, errors, machine, runner
 from hajax.training import checkpoints
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 @pytest.fixture(autouse=True)
 def working_directory(tmp_path, monkeypatch):

@@ -99,7 +99,12 @@ LONG_OFF_POLICY = ["total_steps=6440", "eval_interval=640", "checkpoint.keep=2"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "deaths"), [([*TINY, *LONG], 5), ([*TINY_OFF_POLICY, *LONG_OFF_POLICY], 3)], ids=["on", "off_policy"]
+    ("settings", "deaths"),
+    [
+        pytest.param([*TINY, *LONG], 3, id="on"),
+        pytest.param([*TINY_OFF_POLICY, *LONG_OFF_POLICY], 3, id="off_policy"),
+        pytest.param([*TINY, *LONG], 6, id="on, more often", marks=pytest.mark.evidence),
+    ],
 )
 def test_killed_several_times_and_still_the_same_run(settings, deaths, working_directory):
     """`kill -9` at random moments, and once during the write of a checkpoint; the replay is part of the run."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import hajax.algorithms
@@ -33,7 +34,7 @@ def sharing() -> Iterator[None]:
         own = {*hajax.envs._registered, *hajax.algorithms._registered}
         if not any(name in own or ":" in name for name in names):
             sizes = settings.num_envs, settings.rollout_length, settings.eval
-            precision = jax.config.jax_enable_x64, jax.config.jax_debug_nans  # type: ignore[attr-defined]
+            precision = str(jnp.result_type(float)), jax.config.jax_debug_nans  # type: ignore[attr-defined]
             KEYS[id(team.loop)] = team.loop, (repr((settings.env, team.algorithm.settings, *sizes)), *names, *precision)
         return team
 
