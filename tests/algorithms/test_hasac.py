@@ -561,12 +561,13 @@ def test_a_drift_in_a_kl_ball_on_a_mixed_team():
     spec = problems.make_spec(case["spaces"], case["sizes"])
     settings = combined(SoftSettings, BallSettings)(hidden_sizes=(6, 5), batch_size=7, others="policy")
     kind = combined(BallHyperparametersOfSoft, CoefficientHyperparameters)
-    steps = []
+    algo = mehaml("mine", spec, settings, kind(kl_radius=0.02), drift=DRIFTS["kl_old_new"], neighborhood=kl_ball)
+    random, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0, 0.3)
+    update, steps = jax.jit(algo.update), []
     for coef in (0.0, 1e4):
-        hyperparameters = kind(kl_radius=0.02, drift_coef=coef)
-        algo = mehaml("mine", spec, settings, hyperparameters, drift=DRIFTS["kl_old_new"], neighborhood=kl_ball)
-        state, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0, 0.3)
-        new, info = jax.jit(algo.update)(jax.random.key(0), state, batch)
+        numbers = random.hyperparameters.replace(drift_coef=jnp.asarray(coef))
+        state = random._replace(hyperparameters=numbers)
+        new, info = update(jax.random.key(0), state, batch)
         assert all(np.isfinite(x).all() for x in info.values())
         assert (np.asarray(info["kl"]) <= 0.02 * (1 + 1e-6)).all()
         steps.append(distance(new.actors.params, state.actors.params))

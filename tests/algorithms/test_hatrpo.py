@@ -293,27 +293,35 @@ TRAININGS = {
 }
 
 
+@functools.cache
+def watched_training(kind):
+    """The algorithm, and a training that also tells the divergence of every step, the radius being an argument."""
+    env = TRAININGS[kind]()
+    algo = hajax.make_algorithm("hatrpo", env, hidden_sizes=(16,), critic_epochs=1)
+    actors, _ = make_networks("hatrpo", env.spec, algo.settings, None, None)
+
+    def policies(state, batch):
+        return actors.team_distribution(state.actors.params, None, batch.observation, None)[0]
+
+    def update(key, state, batch):
+        new, info = algo.update(key, state, batch)
+        own_kl = own_divergence(policies(state, batch), policies(new, batch))  # [T, E, N]: all steps are alive
+        return new, info | {"own_kl": own_kl.mean((0, 1))}
+
+    train = hajax.make_train(env, algo._replace(update=update), total_steps=30 * 200, num_envs=8, rollout_length=25)
+    return algo, jax.jit(train)
+
+
 @pytest.mark.parametrize("kl_radius", [0.01, 0.1])
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_no_accepted_step_leaves_the_ball_in_a_whole_training(kind, kl_radius):
     """By the divergence of the policies before and after, computed here from their parameters, not by HATRPO's word."""
     with jax.enable_x64(False):
-        env = TRAININGS[kind]()
-        algo = hajax.make_algorithm("hatrpo", env, hidden_sizes=(16,), kl_radius=kl_radius, critic_epochs=1)
-        actors, _ = make_networks("hatrpo", env.spec, algo.settings, None, None)
-
-        def policies(state, batch):
-            return actors.team_distribution(state.actors.params, None, batch.observation, None)[0]
-
-        def update(key, state, batch):
-            new, info = algo.update(key, state, batch)
-            own_kl = own_divergence(policies(state, batch), policies(new, batch))  # [T, E, N]: all steps are alive
-            return new, info | {"own_kl": own_kl.mean((0, 1))}
-
-        train = hajax.make_train(env, algo._replace(update=update), total_steps=30 * 200, num_envs=8, rollout_length=25)
-        _, metrics = jax.jit(train)(jax.random.key(0))
+        algo, train = watched_training(kind)
+        numbers = jax.tree.map(lambda x: jnp.asarray(x, float), algo.hyperparameters.replace(kl_radius=kl_radius))
+        _, metrics = train(jax.random.key(0), numbers)
     kl, accepted = np.asarray(metrics["own_kl"]), np.asarray(metrics["accepted"])
-    assert kl.shape == (30, env.spec.num_agents)
+    assert kl.shape == (30, algo.spec.num_agents)
     assert kl.max() <= kl_radius * (1 + 4e-4)  # √eps of float32 is 3.5e-4
     np.testing.assert_allclose(metrics["kl"], kl, 1e-3, 1e-6)
     assert accepted.mean() > 0.8

@@ -242,15 +242,22 @@ def test_learning_rates_decay_over_the_updates_of_the_run():
     assert float(state.hyperparameters.decay_updates) == int(state.updates) == 5 * 8
 
 
+@functools.cache
+def pair(name):
+    """Two agents in fixed order, who see the replay's actions of who is not yet updated; and the compiled update."""
+    spec = problems.make_spec([Discrete(3)] * 2 if name.endswith("qn") else SPACES[:2])
+    settings = {"order": "simultaneous"} if name == "id3qn" else {"order": "fixed", "others": "replay"}
+    algo = off_policy_problems.make_algorithm(name, spec, **settings)
+    return off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0), jax.jit(algo.update)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["hatd3", "hasac", "had3qn", "id3qn"])
 def test_decayed_rates_are_those_of_actors_critics_and_temperatures(name):
     """After one update of four, each is three quarters of what it was, and an update that of such rates."""
-    spec = problems.make_spec([Discrete(3)] * 2 if name.endswith("qn") else SPACES[:2])
-    algo = off_policy_problems.make_algorithm(name, spec, order="simultaneous" if name == "id3qn" else "fixed")
-    state, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0)
+    state, batch, update = pair(name)
     state = state._replace(updates=jnp.ones_like(state.updates))
-    numbers, update = state.hyperparameters, jax.jit(algo.update)
+    numbers = state.hyperparameters
     rates = {rate: getattr(numbers, rate) for rate in vars(numbers) if rate.endswith("_lr")}
     assert len(rates) == {"hasac": 3, "id3qn": 1}.get(name, 2)
 
@@ -345,14 +352,12 @@ def test_a_joint_critic_needs_one_reward_and_one_state(field, message):
 @pytest.mark.parametrize("name", ["haddpg", "hatd3", "hasac", "had3qn"])
 def test_dead_agents_learn_nothing_and_teach_nobody(name):
     """An agent that is dead throughout; with the replay's actions for all not yet updated, what it sees is nowhere."""
-    spec = problems.make_spec([Discrete(3) if name == "had3qn" else SPACES[0]] * 2)
-    algo = off_policy_problems.make_algorithm(name, spec, order="fixed", others="replay")
-    state, batch = off_policy_problems.random_state(algo, 0), off_policy_problems.random_batch(algo, 0)
+    state, batch, update = pair(name)
     active = batch.active.at[..., 1].set(False)
     moments = []
     for shift in (0.0, 3.0):
         seen = batch.observation.at[..., 1, :].add(shift)
-        new, _ = jax.jit(algo.update)(jax.random.key(0), state, batch._replace(active=active, observation=seen))
+        new, _ = update(jax.random.key(0), state, batch._replace(active=active, observation=seen))
         moments.append(new.actors.optimizer.mu)
     living, dead = (jax.tree.map(lambda x, i=i: x[i], moments[0]) for i in (0, 1))
     assert max(float(np.abs(x).max()) for x in jax.tree.leaves(living)) > 1e-4
