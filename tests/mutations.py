@@ -2,6 +2,7 @@
 
     python tests/mutations.py                     all of them; writes the table to tests/mutations.md
     python tests/mutations.py -k replay           those whose name or file holds a word; prints the table only
+    python tests/mutations.py --again             those that the table does not have as caught; the other rows are kept
     python tests/mutations.py --jobs 2            several at once
     python tests/mutations.py --check             only that each text to replace is in the library, exactly once
 
@@ -496,7 +497,7 @@ MUTATIONS = (
         "training/evaluation.py",
         "jnp.where(running, reward, 0)",
         "reward",
-        ("training/test_training.py::test_evaluation_counts_first_episodes_only",),
+        ("training/test_training.py::test_evaluation_counts_nothing_after_an_episode_while_others_go_on",),
     ),
     # Memory.
     Mutation(
@@ -586,11 +587,18 @@ MUTATIONS = (
         (RESUME + "test_changed_settings_are_refused_by_name[total_steps=96]",),
     ),
     Mutation(
-        "a resumed run counts its iterations from 0",
+        "a new replay is of the random steps that filled the first",
         "runs/runner.py",
-        "done, failed, diverged = int(run_state.health.iterations[0]), [], False",
-        "done, failed, diverged = 0, [], False",
-        (RESUME + "test_more_steps", RESUME + "test_rows_newer_than_the_checkpoint_are_dropped"),
+        "keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, done) if done else this.keys",
+        "keys = this.keys",
+        (RESUME + "test_a_checkpoint_without_the_replay_goes_on_with_a_new_one",),
+    ),
+    Mutation(
+        "the clock of a resumed run starts anew",
+        "runs/runner.py",
+        "return cls(time.perf_counter() - wall_seconds, train_seconds, eval_seconds)",
+        "return cls(time.perf_counter(), train_seconds, eval_seconds)",
+        (RESUME + "test_more_steps",),
     ),
     Mutation(
         "rows newer than the checkpoint stay",
@@ -661,7 +669,7 @@ MUTATIONS = (
         "envs/mamujoco/factorization.py",
         "{actuator: (i, j) for",
         "{actuator: (i, 0 * j) for",
-        ("envs/mamujoco/test_factorization.py::test_actions_and_observations_are_gymnasium_robotics",),
+        ("envs/mamujoco/test_factorization.py::test_an_agent_s_action_is_felt_by_its_own_joints_alone",),
     ),
     # The tabular theory.
     Mutation(
@@ -676,7 +684,7 @@ MUTATIONS = (
         "tabular/surrogate.py",
         "later = ~updated & ",
         "later = updated & ",
-        (UPDATES + "test_clip_is_happo_s_objective",),
+        (UPDATES + "test_gains_are_inequality_5_by_its_definition[clip-0.0]",),
     ),
     Mutation(
         "exact updates do not tell the next agent of the new policy",
@@ -759,9 +767,21 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def kept() -> dict[tuple[str, str], Result]:
+    """The results in the table of mutations that were caught, by what they are and their file."""
+    found = {}
+    known = {(mutation.what, f"`{mutation.file}`"): mutation for mutation in MUTATIONS}
+    for line in TABLE.read_text(encoding="utf-8").splitlines() if TABLE.exists() else ():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 6 and cells[3] == "caught" and (mutation := known.get((cells[1], cells[2]))):
+            found[mutation.what, mutation.file] = Result(mutation, "caught", cells[4].strip("`"), float(cells[5]))
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-k", metavar="WORD", default="", help="only mutations whose name or file holds this word")
+    parser.add_argument("--again", action="store_true", help="only mutations that the table does not have as caught")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once")
     parser.add_argument("--check", action="store_true", help="only look whether every text is found once")
     arguments = parser.parse_args()
@@ -770,11 +790,12 @@ def main() -> int:
         text_of(mutation)
     if arguments.check:
         return 0
-    results = []
+    results = kept() if arguments.again else {}
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for result in pool.map(run, chosen):
-            results.append(result)
+        for result in pool.map(run, [mutation for mutation in chosen if mutation[:2] not in results]):
+            results[result.mutation[:2]] = result
             print(f"{result.outcome:8s} {result.seconds:5.0f} s  {result.mutation.what}  {result.by}", flush=True)
+    results = [results[mutation[:2]] for mutation in chosen]
     if not arguments.k:
         TABLE.write_text(table(results), encoding="utf-8")
     print(f"\n{table(results)}")

@@ -189,6 +189,10 @@ def test_automatic_reset_shows_the_new_episode_and_keeps_the_end_of_the_old():
     assert last.first
     assert last.truncated
     assert last.reward.tolist() == [1.0]
+    _, following = env.step(jax.random.key(3), state, jnp.zeros((1, 1)))  # the new episode's
+    assert following.observation.tolist() == [[last.observation[0, 0], 1.0]]
+    assert not following.first
+    assert not following.truncated
 
 
 def test_padding_tables_of_speaker_and_listener():

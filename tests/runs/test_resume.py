@@ -163,6 +163,9 @@ def test_a_checkpoint_without_the_replay_goes_on_with_a_new_one(working_director
             position, force = rows_.observation[seed, row, 0], rows_.action[seed, row, :, 0]
             expected = drift_and_force[0] @ position + drift_and_force[1] @ force
             np.testing.assert_allclose(rows_.observation[seed, after, 0], expected, atol=1e-5)
+    # Its random steps are others than those that filled the first.
+    first = jax.jit(jax.vmap(loop.init))(keys).replay.rows.observation
+    assert not np.isclose(rows_.observation[:, 0], first[:, 0]).all(-1).any()
 
 
 def test_killed_inside_the_first_checkpoint_of_an_off_policy_run(working_directory):
@@ -286,6 +289,8 @@ def test_more_steps(run, working_directory):
     longer, whole = (read_checkpoint(path / "checkpoints") for path in (run, working_directory / "whole"))
     assert (longer.step, longer.arrays) == (whole.step, whole.arrays)
     assert yaml.safe_load((run / "config.yaml").read_text())["total_steps"] == 320
+    seconds = [float(row["wall_seconds"]) for row in rows(run, "timing.csv")]
+    assert seconds == sorted(seconds)  # over all sessions of the run
 
 
 @pytest.mark.parametrize(

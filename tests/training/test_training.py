@@ -11,7 +11,9 @@ import pytest
 
 import hajax
 from hajax.envs import games
-from hajax.envs.base import auto_reset
+from hajax.envs.base import Environment, auto_reset, timestep
+from hajax.spaces import Discrete
+from hajax.spec import AgentSpec, EnvSpec
 
 SMALL = {"hidden_sizes": (8,), "epochs": 2, "critic_epochs": 2}
 
@@ -68,6 +70,27 @@ def test_evaluation_counts_first_episodes_only():
         np.testing.assert_array_equal(results["episode_length"], np.full(5, steps))
         per_step = results["episode_return"] / steps
         assert np.all(np.isin(per_step, payoff))  # deterministic: the same joint action at every step
+
+
+def test_evaluation_counts_nothing_after_an_episode_while_others_go_on():
+    """Every step is rewarded with 1, so that an episode's return is its length, which the reset has drawn."""
+    spec = EnvSpec("own/lengths", (AgentSpec("one", (1,), Discrete(2)),), state_size=1, max_steps=6)
+
+    def show(state, **fields):
+        return state, timestep(spec, jnp.zeros((1, 1)), jnp.zeros(1), **fields)
+
+    def reset(key):
+        return show((jax.random.randint(key, (), 1, 7), jnp.zeros((), int)), first=True)
+
+    def step(key, state, action):
+        length, t = state
+        return show((length, t + 1), reward=jnp.ones(1), terminated=t + 1 >= length)
+
+    env = Environment(spec, reset, step)
+    algo = hajax.make_algorithm("happo", env, **SMALL)
+    results = hajax.make_evaluate(env, algo, num_episodes=20)(jax.random.key(0), algo.init(jax.random.key(1)))
+    assert len(set(results["episode_length"].tolist())) > 3
+    np.testing.assert_array_equal(results["episode_return"], results["episode_length"])
 
 
 def test_learning_rates_fall_to_zero_over_the_run():

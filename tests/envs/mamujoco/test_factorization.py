@@ -153,6 +153,7 @@ def test_an_agent_s_action_is_felt_by_its_own_joints_alone(robot, name):
 def test_distances_of_the_humanoid_s_right_elbow():
     edges = anatomy("humanoid").edges
     levels = by_distance(["right_elbow"], edges, 3)
+    assert len(levels) == 4
     assert levels[1] == ["right_shoulder1", "right_shoulder2"]
     assert levels[2] == ["abdomen_x", "abdomen_y", "abdomen_z"]
     assert "left_shoulder1" in levels[3]
