@@ -1,4 +1,4 @@
-"""Neighborhoods for `hajax.haml` and `hajax.mehaml`, and how to write one: see `hajax/core/neighborhoods.py`."""
+"""Neighborhoods for `hajax.haml` and `hajax.mehaml`, and the types for new ones; see `hajax/core/neighborhoods.py`."""
 
 from hajax.core.neighborhoods import (
     Neighborhood,

@@ -44,9 +44,9 @@ def test_where_all_have_the_same_state_the_update_is_that_of_one_state(name, sha
             after = updates[0](jax.random.key(seed), state, batch)
             same = updates[1](jax.random.key(seed), state, for_each_agent(batch))
             # Statistics of states count every agent's.
-            moments = same[0].critic_moments
-            moments = moments._replace(weight=moments.weight / 3, deviation=moments.deviation / 3)
-            same = (same[0]._replace(critic_moments=moments), same[1])
+            moments = same[0].moments
+            once = moments.state._replace(weight=moments.state.weight / 3, deviation=moments.state.deviation / 3)
+            same = (same[0]._replace(moments=moments._replace(state=once)), same[1])
             for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(same), strict=True):
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-10)
 
@@ -110,7 +110,7 @@ def test_the_step_of_a_death_is_judged_without_the_dead_agent_s_value(reward):
         final_active=alive.at[:, :, 2].set(False),
     )
     value, advantage, *_ = template.estimate(critics, state, batch)
-    _, final = critics.of_rollout(state.critics.params, None, batch)
+    _, final = critics.of_rollout(state.critics.params, batch)
     if reward == "team":
         later = 0.9 * np.mean(final[0, :, :2], -1)
         own = batch.reward[0, :, :2] + 0.9 * final[0, :, :2] - value[0, :, :2]

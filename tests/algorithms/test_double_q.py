@@ -231,11 +231,11 @@ def test_the_numbering_of_choices():
         for i, choice in enumerate(joint):
             actions[row, i, : len(choice)] = choice
     number = team.number(jnp.asarray(actions))
-    np.testing.assert_array_equal(team.joint(number.T), np.arange(24))
+    np.testing.assert_array_equal(team.joint(number), np.arange(24))
     np.testing.assert_array_equal(team.action(number), actions)
     values = jnp.asarray(np.random.default_rng(0).normal(size=(24, 24)))
     for agent, choices in enumerate(own):
-        found = np.asarray(team.along(values, number.T, jnp.asarray(agent)))
+        found = np.asarray(team.along(values, number, jnp.asarray(agent)))
         for row, joint in enumerate(itertools.product(*own)):
             for m, choice in enumerate(choices):
                 other = list(itertools.product(*own)).index((*joint[:agent], choice, *joint[agent + 1 :]))

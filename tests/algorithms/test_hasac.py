@@ -486,7 +486,7 @@ def in_a_ball(radius, **settings):
 def log_policies(algo, state, batch):
     """log π of both agents in the one state."""
     actors = TeamActors(algo.spec, make_groups(algo.spec, "none"), torso_of(algo), False, True, 0.01, std="network")
-    logits = actors.team_distribution(state.actors.params, None, batch.observation[0, 0], None)[0].logits
+    logits = actors.team_distribution(state.actors.params, batch.observation[0, 0], None)[0].logits
     return [np.asarray(jax.nn.log_softmax(logits[i, 0, :n])) for i, n in enumerate((4, 3))]
 
 

@@ -31,6 +31,7 @@ from hajax.core.trust_region import Direction, line_search, linearize, natural_g
 from hajax.envs.base import Environment
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
+from hajax.nn.memory import NO_MEMORY
 from hajax.spaces import Box, Discrete, MultiDiscrete
 from hajax.spec import ActionLayout
 
@@ -61,7 +62,7 @@ def policy_of(kind: str, memory: str = "none"):
     actors, critics = make_networks("hatrpo", spec, algo.settings, None, None)
     everyone = jax.jit(lambda *given: group_batches(actors, given[1], estimate(critics, *given)))(state, batch)
     first = functools.partial(jax.tree.map, lambda x: jnp.asarray(x)[0])
-    policy, params = GroupPolicy(actors, first(actors.tables), None), first(state.actors.params)
+    policy, params = GroupPolicy(actors, first(actors.tables)), first(state.actors.params)
     return policy, params, jax.jit(policy.samples_of)(params, first(everyone))
 
 
@@ -218,8 +219,9 @@ def test_figure_1(order):
         """Actors whose only parameter is the mean."""
 
         groups = Groups((0, 1))
+        memory = NO_MEMORY
 
-        def distribution(self, params, tables, moments, observation, action_mask, memory_input):
+        def distribution(self, params, tables, observation, action_mask, memory_input):
             mean = jnp.broadcast_to(params, (*observation.shape[:-1], 1))
             return ActionParameters(None, mean, jnp.ones_like(mean)), ()
 
@@ -244,7 +246,7 @@ def test_figure_1(order):
         objective = MirrorObjective(policy, no_drift, lambda *_: {}, settings, hyperparameters, None)
         return kl_ball.improve(key, objective, learner, samples)
 
-    learners, info = improve_in_sequence(jax.random.key(3), actors, order, Learner(old), None, samples, improve)
+    learners, info = improve_in_sequence(jax.random.key(3), actors, order, Learner(old), samples, improve)
     means = np.asarray(learners.params)[:, 0]
     np.testing.assert_allclose(np.abs(means - [-0.25, 0.25]), 1, atol=1e-9)
     np.testing.assert_allclose(info["kl"], 0.5, atol=1e-9)
@@ -301,7 +303,7 @@ def watched_training(kind):
     actors, _ = make_networks("hatrpo", env.spec, algo.settings, None, None)
 
     def policies(state, batch):
-        return actors.team_distribution(state.actors.params, None, batch.observation, None)[0]
+        return actors.team_distribution(state.actors.params, batch.observation, None)[0]
 
     def update(key, state, batch):
         new, info = algo.update(key, state, batch)

@@ -184,7 +184,7 @@ def test_ratios_start_at_one(chunks):
         ratios = []
         for i in range(2):
             tables, params, rows = jax.tree.map(lambda x, i=i: x[i], (actors.tables, state.actors.params, everyone))
-            policy = GroupPolicy(actors, tables, None)
+            policy = GroupPolicy(actors, tables)
             ratios.append(policy.log_ratio(params, policy.samples_of(params, rows) if chunks else rows))
         return ratios
 

@@ -57,7 +57,7 @@ def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
             observations[group].append(
                 np.asarray(batch.observation[..., agent, :])[np.asarray(batch.active[..., agent])]
             )
-        states.append(np.asarray(batch.state).reshape(-1, spec.state_size))
+        states.append(np.asarray(batch.state)[np.asarray(batch.active).any(-1)])
 
         def seen(x):
             rows = [np.concatenate(observations[group]) for group in SHARING]

@@ -413,7 +413,7 @@ def test_what_else_is_mirrored():
 
     axes = Figure().subplots()
     north = jnp.zeros((3, 1))
-    env.draw(axes, state, north, shown)
+    env.viewer.draw(axes, state, north, shown)
     arrows = np.array([np.subtract(text.xy, text.xyann) for text in axes.texts if isinstance(text, Annotation)])
     after, _ = env.step(jax.random.key(1), state, north)
     went = np.sign(np.asarray(after.position - state.position)[:3, 1])

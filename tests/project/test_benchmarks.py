@@ -332,10 +332,16 @@ def test_the_replay_is_measured_beside_flashbax(tmp_path):
         assert found["flashbax / hajax, sample"]["min"] <= found["flashbax / hajax, sample"]["max"]
 
 
-def test_the_page_of_results_has_the_numbers_of_its_runs():
-    """Every run's row stands in docs/results/README.md as `tabulate.py` prints it, and what it scored in mpe2."""
+def pages_of_results():
+    """The text of all pages of docs/results, with ASCII minus signs."""
+    pages = sorted((ROOT / "docs" / "results").glob("*.md"))
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages).replace("\N{MINUS SIGN}", "-")
+
+
+def test_the_pages_of_results_have_the_numbers_of_their_runs():
+    """Every run's row is on a page of docs/results as `tabulate.py` prints it, and so is its score in mpe2."""
     results = ROOT / "docs" / "results"
-    page = (results / "README.md").read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
+    page = pages_of_results()
     directories = [path.parent for path in sorted(results.glob("*/*/summary.json"))]
     assert len(directories) > 40
     for directory in directories:
@@ -411,10 +417,10 @@ def test_kept_runs_are_trained_played_elsewhere_and_copied(tmp_path, monkeypatch
         main("task/three")
 
 
-def test_the_page_of_results_has_what_controllers_score():
+def test_the_pages_of_results_have_what_controllers_score():
     """And whoever knows where to go scores more than who goes to the middle."""
     results = ROOT / "docs" / "results"
-    page = (results / "README.md").read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
+    page = pages_of_results()
     report = json.loads((results / "mpe_controllers.json").read_text(encoding="utf-8"))
     kept = report["returns"]
     assert (len(kept), len(report["mpe2"])) == (8, 4)
@@ -428,8 +434,8 @@ def test_the_page_of_results_has_what_controllers_score():
     np.testing.assert_allclose(found, expected, atol=4 * 11 / 300**0.5)
 
 
-def test_the_page_of_mamujoco_has_what_fast_physics_leaves_out():
-    page = (ROOT / "docs" / "mamujoco.md").read_text(encoding="utf-8")
+def test_the_page_of_physics_has_what_fast_physics_changes():
+    page = (ROOT / "docs" / "results" / "physics.md").read_text(encoding="utf-8")
     report = json.loads((ROOT / "docs" / "results" / "mamujoco_solver.json").read_text(encoding="utf-8"))
     assert len(report["robots"]) == 11
     for name, row in report["robots"].items():
@@ -440,8 +446,8 @@ def test_the_page_of_mamujoco_has_what_fast_physics_leaves_out():
         assert [found["states that differ"] for found in row["line search"].values()] == [0, 0]
 
 
-def test_the_page_of_mamujoco_has_how_near_c_it_is_and_how_fast():
-    page = (ROOT / "docs" / "mamujoco.md").read_text(encoding="utf-8")
+def test_the_page_of_physics_has_the_agreement_with_c_and_the_speed():
+    page = (ROOT / "docs" / "results" / "physics.md").read_text(encoding="utf-8")
     report = json.loads((ROOT / "docs" / "results" / "mamujoco.json").read_text(encoding="utf-8"))
     robots = report["robots"]
     assert {*mamujoco.DEFAULT} == {*robots}

@@ -174,9 +174,9 @@ def test_the_theory_s_notebook_shows_what_it_says(capsys):
         namespace = run_notebook("theory")  # which sets float64 for good
     finally:
         jax.config.update("jax_enable_x64", False)
-    assert "clip, in turn: the return falls in 0 of 6 games" in capsys.readouterr().out
-    assert namespace["in_turn"].expected_return.shape == namespace["at_once"].gap.shape == (6, 21)
-    assert namespace["falls"].any()
+    assert "clip, sequential: the return decreases in 0 of 6 games" in capsys.readouterr().out
+    assert namespace["sequential"].expected_return.shape == namespace["simultaneous"].gap.shape == (6, 21)
+    assert namespace["decreases"].any()
     assert float(namespace["update"].temperature) == 20
 
 

@@ -66,7 +66,7 @@ def test_too_little_memory_is_one_line_and_says_what_takes_less(kind, finished, 
         patch.setattr(runner, "advance", lambda *args: (_ for _ in ()).throw(OUT_OF_MEMORY[kind]))
         assert train("out_dir=run", "resume=true", "total_steps=64") == 1
     err = one_line(capsys)
-    assert "the memory does not suffice for " in err
+    assert "not enough memory for " in err
     assert "num_envs" in err
     assert train("out_dir=run", "resume=true", "total_steps=64") == 0
 

@@ -128,7 +128,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, second, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "--outptu", "x.json"], "--outptu is no flag of `hajax export`; did you mean --output"),
+        (["a", "--outptu", "x.json"], "--outptu is not a flag of `hajax export`; did you mean --output"),
         (["--output", "x.json"], "0 directories given to `hajax export`; allowed: one or more"),
         (["a", "--output", "x.txt"], "--output=x.txt; allowed: a file whose name ends in .json"),
         (["a", "--output", "no/x.json"], "there is no directory no; allowed: a file in one that exists"),

@@ -19,8 +19,8 @@ class Expected:
     actors: list[reference.Learner]
     critics: list[reference.Learner]
     statistics: list[dict[str, float]] | None
-    actor_moments: list[np.ndarray] | None
-    critic_moments: list[np.ndarray] | None
+    observation_moments: list[np.ndarray] | None
+    state_moments: list[np.ndarray] | None
     compound_ratio: np.ndarray  # [T·E]
     steps: dict[int, dict[str, float]]  # what a trust region's search reports of each group
 
@@ -40,7 +40,6 @@ class Stream:
 def streams(algo: Any, state: Any, batch: Any) -> tuple[list[list[int]], list[Stream]]:
     """The groups of critics, and a stream for every agent (for the team, if the critic is central)."""
     active, final_active, reward = (np.asarray(x) for x in (batch.active, batch.final_active, batch.reward))
-    moments = state.critic_moments
 
     def sequences(active):
         if algo.settings.memory == "none":
@@ -48,12 +47,12 @@ def streams(algo: Any, state: Any, batch: Any) -> tuple[list[list[int]], list[St
         return problems.sequences(algo, batch, active, np.zeros((active.shape[1], algo.settings.hidden_sizes[-1])))
 
     if algo.settings.centralized:
-        inputs = [problems.normalized(moments, 0, np.asarray(x), ...) for x in (batch.state, batch.final_state)]
+        of_team = None if state.moments is None else jax.tree.map(lambda x: x[None], state.moments.state)
+        inputs = [problems.normalized(of_team, 0, np.asarray(x), ...) for x in (batch.state, batch.final_state)]
         return [[0]], [Stream(*inputs, reward[..., 0], active.any(-1), final_active.any(-1), sequences(active.any(-1)))]
     made = []
-    for i, group in enumerate(problems.assignment(algo.spec, algo.settings.sharing)):
-        inputs = [problems.own_input(algo, x, i) for x in (batch.observation, batch.final_observation)]
-        inputs = [problems.normalized(moments, group, x, problems.own_columns(algo, i)) for x in inputs]
+    for i in range(algo.spec.num_agents):
+        inputs = [problems.normalized_input(algo, state, x, i) for x in (batch.observation, batch.final_observation)]
         made.append(Stream(*inputs, reward[..., i], active[..., i], final_active[..., i], sequences(active[..., i])))
     return problems.groups_of(algo.spec, algo.settings.sharing), made
 
@@ -152,10 +151,8 @@ def update_critics(
     return new_learners, new_statistics, [advantage.ravel() for advantage in advantages]
 
 
-def moments(old: Any, groups: Any, rows: list[np.ndarray], own: list[Any]) -> list[np.ndarray] | None:
+def moments(old: Any, groups: Any, rows: list[np.ndarray], own: list[Any]) -> list[np.ndarray]:
     """Weight, mean and squared deviations, stacked over groups, with new `rows` of every agent (or of the team)."""
-    if old is None:
-        return None
     weight, mean, deviation = (np.array(field) for field in old)
     for g, members in enumerate(groups):
         x = np.concatenate([rows[i] for i in members])
@@ -235,14 +232,15 @@ def update(
         order,
         improve,
     )
-    columns = [problems.own_columns(algo, i) for i in range(len(agents))]
-    seen = [problems.own_input(algo, batch.observation, i)[batch.active[..., i]] for i in range(len(agents))]
-    actor_moments = moments(state.actor_moments, groups, seen, columns)
-    if settings.centralized:
-        seen, columns = [np.asarray(batch.state)[batch.active.any(-1)]], [...]
-    critic_moments = moments(state.critic_moments, critic_groups, seen, columns)
+    observation_moments = state_moments = None
+    if state.moments is not None:
+        own = [np.arange(agent.observation_size) for agent in algo.spec.agents]
+        seen = [np.asarray(batch.observation)[batch.active[..., i]][:, i, own[i]] for i in range(len(agents))]
+        observation_moments = moments(state.moments.observation, groups, seen, own)
+        of_team = [np.asarray(x)[None] for x in state.moments.state]
+        state_moments = moments(of_team, [[0]], [np.asarray(batch.state)[batch.active.any(-1)]], [...])
     statistics = statistics if settings.normalize_values else None
-    return Expected(actors, critics, statistics, actor_moments, critic_moments, compound, steps)
+    return Expected(actors, critics, statistics, observation_moments, state_moments, compound, steps)
 
 
 def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expected, tolerance: float = 1e-10) -> None:
@@ -254,9 +252,11 @@ def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expe
     if expected.statistics is not None:
         for actual, wanted in zip(read_statistics(after.value_statistics), expected.statistics, strict=True):
             np.testing.assert_allclose(list(actual.values()), [wanted[name] for name in actual], 0, tolerance)
-    for name in ("actor_moments", "critic_moments"):
-        for actual, wanted in zip(getattr(after, name) or (), getattr(expected, name) or (), strict=True):
+    if after.moments is not None:
+        for actual, wanted in zip(after.moments.observation, expected.observation_moments, strict=True):
             np.testing.assert_allclose(actual, wanted, 0, tolerance)
+        for actual, wanted in zip(after.moments.state, expected.state_moments, strict=True):
+            np.testing.assert_allclose(actual, wanted[0], 0, tolerance)
     np.testing.assert_allclose(info["compound_ratio"], expected.compound_ratio.mean(), tolerance)
     for g, step in expected.steps.items():
         for name, value in step.items():

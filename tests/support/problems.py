@@ -280,6 +280,17 @@ def own_input(algo: Any, observation: Any, agent: int) -> np.ndarray:
     )
 
 
+def normalized_input(algo: Any, state: Any, observation: Any, agent: int) -> np.ndarray:
+    """`own_input` of observations in units of the agent's group's running moments; the agent id stays as it is."""
+    if state.moments is None:
+        return own_input(algo, observation, agent)
+    own = np.arange(algo.spec.agents[agent].observation_size)
+    shown = np.array(observation)
+    group = assignment(algo.spec, algo.settings.sharing)[agent]
+    shown[..., agent, own] = normalized(state.moments.observation, group, shown[..., agent, own], own)
+    return own_input(algo, shown, agent)
+
+
 def normalized(moments: Any, group: int, x: np.ndarray, own: Any) -> np.ndarray:
     """(x − mean)/std, clipped to ±10, by the running moments of a group; `x` itself before the first update."""
     if moments is None or not moments.weight[group]:
@@ -290,10 +301,8 @@ def normalized(moments: Any, group: int, x: np.ndarray, own: Any) -> np.ndarray:
 
 def samples(algo: Any, state: Any, batch: Any, agent: int) -> reference.Samples:
     """One agent's rows `[T·E, …]` without padding."""
-    spec, space = algo.spec, algo.spec.agents[agent].action_space
-    group = assignment(spec, algo.settings.sharing)[agent]
-    x = own_input(algo, batch.observation, agent)
-    x = normalized(state.actor_moments, group, x, own_columns(algo, agent))
+    space = algo.spec.agents[agent].action_space
+    x = normalized_input(algo, state, batch.observation, agent)
     mask = np.asarray(batch.action_mask)[:, :, agent]
 
     def rows(x):

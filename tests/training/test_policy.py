@@ -214,7 +214,7 @@ REFUSALS = {
     "unknown checkpoint": (["evaluate", "{run}", "--checkpoint", "17"], "checkpoint=17", "last, 0, 2000, 4000"),
     "no episodes": (["evaluate", "{run}", "--episodes", "0"], "--episodes=0", "a whole number >= 1"),
     "words": (["evaluate", "{run}", "--episodes", "many"], "--episodes=many", "a whole number >= 1"),
-    "unknown flag": (["evaluate", "{run}", "--episode", "4"], "--episode is no flag", "did you mean --episodes"),
+    "unknown flag": (["evaluate", "{run}", "--episode", "4"], "--episode is not a flag", "did you mean --episodes"),
     "no such place": (["evaluate", "{run}", "--output", "{tmp}/no/x.json"], "there is no directory", "one that exists"),
     "value left out": (["evaluate", "{run}", "--seed"], "--seed has no value", "--seed VALUE"),
 }

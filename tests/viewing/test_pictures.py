@@ -20,6 +20,7 @@ from PIL import Image
 
 import hajax
 from hajax.envs import make_env
+from hajax.envs.base import Viewer
 from hajax.envs.drawing import round_levels, window
 from hajax.training.recording import record_episode
 from hajax.viewing import film
@@ -63,7 +64,7 @@ def drawn(env, state, action):
     """Axes with the step that `action` takes in `state`."""
     _, following = env.step(jax.random.key(0), state, jnp.asarray(action, float))
     axes = Figure().add_subplot()
-    env.draw(axes, jax.device_get(state), np.asarray(action), jax.device_get(following))
+    env.viewer.draw(axes, jax.device_get(state), np.asarray(action), jax.device_get(following))
     return axes
 
 
@@ -254,7 +255,7 @@ class TestFilms:
     def test_robots_move_as_fast_as_they_did(self, tmp_path):
         """Hopper's 8 ms steps: every third, 24 ms each, in a format that counts in 10 ms."""
         env, episode = recorded("games/gaussian", max_steps=13)
-        env = env._replace(scene=SimpleNamespace(seconds=0.008))
+        env = env._replace(viewer=env.viewer._replace(scene=SimpleNamespace(seconds=0.008)))
         render_film(tmp_path / "film.gif", env, episode, title="a film", dpi=50)
         assert read(tmp_path / "film.gif")[1] == [20, 30, 20, 30, 1500]
 
@@ -265,10 +266,10 @@ class TestFilms:
         limits = []
 
         def draw_and_note(axes, *step):
-            env.draw(axes, *step)
+            env.viewer.draw(axes, *step)
             axes.figure.canvas.mpl_connect("draw_event", lambda _: limits.append(axes.get_xlim()))
 
-        noting = env._replace(draw=draw_and_note)
+        noting = env._replace(viewer=Viewer(draw_and_note))
         render_film(tmp_path / "film.gif", noting, episode._replace(state=state), title="a film", dpi=50)
         assert set(limits) == {(-3, 3)}
 
@@ -292,7 +293,7 @@ class TestFilms:
         with pytest.raises(
             ValueError, match=r"environment=games/hasac_matrix has no drawing; allowed: .*adding-an-env"
         ):
-            render_film(tmp_path / "film.gif", env._replace(draw=None), episode, title="a film")
+            render_film(tmp_path / "film.gif", env._replace(viewer=None), episode, title="a film")
         assert not (tmp_path / "film.gif").exists()
 
 

@@ -305,7 +305,7 @@ class TestPicture:
         assert {"plot_win.png", "plot_win.csv"} < {path.name for path in run.iterdir()}
         assert figures[0].axes[0].get_ylabel() == "evaluation win"
         np.testing.assert_allclose(figures[0].axes[0].lines[0].get_ydata(), np.arange(0, len(rows), 2) / 10)
-        with pytest.raises(Refusal, match=r"metric=wins is nothing that .* for; allowed: return, length, win$"):
+        with pytest.raises(Refusal, match=r"metric=wins is not a metric of .*; allowed: return, length, win$"):
             plot([str(run), "--metric=wins"])
 
     def test_several_directories_are_drawn_here(self, tmp_path, monkeypatch):
@@ -343,16 +343,17 @@ class TestRefusals:
         run = write_run(tmp_path / "run")
         before = sorted(tmp_path.rglob("*"))
         assert "0 directories given to `hajax plot`; allowed: one or more directories" in self.refused()
-        assert f"{tmp_path / 'nothing'} is no directory" in self.refused(run, tmp_path / "nothing")
+        assert f"{tmp_path / 'nothing'} is not a directory" in self.refused(run, tmp_path / "nothing")
         (tmp_path / "empty").mkdir()
         assert f"{tmp_path / 'empty'} holds no run; allowed" in self.refused(tmp_path / "empty")
         (tmp_path / "empty").rmdir()
-        assert "--outptu is no flag of `hajax plot`; did you mean --output?" in self.refused(run, "--outptu", "x.png")
-        assert "-x is no flag of `hajax plot`; allowed: --output, --metric" in self.refused("-x", run)
+        unknown = self.refused(run, "--outptu", "x.png")
+        assert "--outptu is not a flag of `hajax plot`; did you mean --output?" in unknown
+        assert "-x is not a flag of `hajax plot`; allowed: --output, --metric" in self.refused("-x", run)
         assert "--output has no value; allowed: --output VALUE" in self.refused(run, "--output")
         assert "output=a.gif ends in .gif; allowed: .png, .pdf, .svg" in self.refused(run, "--output", "a.gif")
         assert "ends in nothing" in self.refused(run, "--output=picture")
-        assert "metrics.csv, a run's own file" in self.refused(run, "--output", run / "metrics.png")
+        assert "metrics.csv, a file of runs" in self.refused(run, "--output", run / "metrics.png")
         assert sorted(tmp_path.rglob("*")) == before
 
     @pytest.mark.parametrize(

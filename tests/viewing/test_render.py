@@ -65,13 +65,13 @@ def test_a_gif_of_long_episodes_ends_early(run, tmp_path, monkeypatch, capsys):
     ("arguments", "given", "allowed"),
     [
         (["--output", "film.avi"], "--output=film.avi", ".gif, .mp4, .html"),
-        (["--output", "film.html"], "--output=film.html: mpe/simple_spread is no MuJoCo model", "mamujoco/"),
+        (["--output", "film.html"], "--output=film.html: mpe/simple_spread is not a MuJoCo model", "mamujoco/"),
         (["--renderer", "opengl"], "--renderer=opengl", "drawing, mujoco"),
-        (["--renderer=mujoco"], "--renderer=mujoco: mpe/simple_spread is no MuJoCo model", "mamujoco/"),
+        (["--renderer=mujoco"], "--renderer=mujoco: mpe/simple_spread is not a MuJoCo model", "mamujoco/"),
         (["--output", "no/film.gif"], "there is no directory no", "one that exists"),
         (["--seed", "2"], "seed=2", "0, 1"),
         (["--episodes=0"], "--episodes=0", "a whole number >= 1"),
-        (["--fast"], "--fast is no flag", "--stochastic"),
+        (["--fast"], "--fast is not a flag", "--stochastic"),
     ],
 )
 def test_refusals(run, arguments, given, allowed, capsys):
@@ -86,7 +86,7 @@ def test_refusals(run, arguments, given, allowed, capsys):
 
 def test_render_is_refused_before_training_where_nothing_can_be_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(hajax.envs, "_registered", {})
-    hajax.register_env("test/plain", lambda: hajax.make_env("games/gaussian")._replace(draw=None))
+    hajax.register_env("test/plain", lambda: hajax.make_env("games/gaussian")._replace(viewer=None))
     path = tmp_path / "run"
     assert main(["train", "env=test/plain", "render=true", f"out_dir={path}"]) == 2
     assert "has no drawing; allowed: environments whose `draw` is set" in capsys.readouterr().err

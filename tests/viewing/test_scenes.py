@@ -40,12 +40,12 @@ def reacher():
 @pytest.fixture(scope="module")
 def turned(reacher):
     """Three poses of an arm that turns."""
-    rest = jnp.asarray(reacher.scene.model.qpos0, float)
+    rest = jnp.asarray(reacher.viewer.scene.model.qpos0, float)
     return at(jnp.stack([rest.at[0].set(angle) for angle in (0.0, 1.0, 2.0)]))
 
 
 def test_agents_have_their_colors_and_the_simulation_s_model_keeps_its_own(reacher):
-    model = reacher.scene.model
+    model = reacher.viewer.scene.model
     for name, color in (("link0", CYCLE[0]), ("link1", CYCLE[1]), ("target", "#999999")):
         rgba = model.geom_rgba[model.geom(name).id]
         assert bytes(np.round(rgba[:3] * 255).astype(np.uint8)).hex() == color[1:].lower()
@@ -58,9 +58,9 @@ def test_agents_have_their_colors_and_the_simulation_s_model_keeps_its_own(reach
 
 
 def test_a_page_shows_every_body_where_it_is(reacher, turned):
-    qpos = np.asarray(reacher.scene.qpos(turned))
-    shown = scenes.played(reacher.scene, qpos)
-    model = reacher.scene.model
+    qpos = np.asarray(reacher.viewer.scene.qpos(turned))
+    shown = scenes.played(reacher.viewer.scene, qpos)
+    model = reacher.viewer.scene.model
     assert sum(map(len, shown["geoms"].values())) == model.ngeom
     assert shown["geoms"]["body1"][0]["link_idx"] == model.body("body1").id - 1
     for angle, state in zip((0, 1, 2), shown["states"]["x"], strict=True):
@@ -90,7 +90,7 @@ def test_the_floor_has_no_end(opengl):
     contrast, edges = [], []
     for place in (0.0, 300.0):
         axes = Figure().add_subplot()
-        env.draw(axes, at(jnp.asarray(env.scene.model.qpos0).at[0].set(place)), None, PAID)
+        env.viewer.draw(axes, at(jnp.asarray(env.viewer.scene.model.qpos0).at[0].set(place)), None, PAID)
         floor = axes.images[0].get_array()[-100:, :, 0].astype(float)
         contrast.append(np.std(floor))
         edges.append(np.sum(np.abs(np.diff(floor[-1])) > 30))
@@ -100,7 +100,7 @@ def test_the_floor_has_no_end(opengl):
 
 def test_mujoco_s_pictures_show_the_agents(opengl, reacher, turned):
     axes = Figure().add_subplot()
-    scenes.rendered(reacher).draw(axes, at(reacher.scene.qpos(turned)[1]), None, PAID)
+    scenes.rendered(reacher).viewer.draw(axes, at(reacher.viewer.scene.qpos(turned)[1]), None, PAID)
     pixels = axes.images[0].get_array().astype(int)
     for color in ((pixels[..., 2] - pixels[..., 0] > 40), (pixels[..., 0] - pixels[..., 2] > 40)):
         assert color.sum() > 200
@@ -113,7 +113,7 @@ def test_without_opengl_one_line_says_so_and_auto_draws(reacher, monkeypatch):
     monkeypatch.setattr(mujoco, "Renderer", broken)
     with pytest.raises(ValueError, match=r"MuJoCo cannot render here \(no display\); allowed: drawing, or a "):
         scenes.drawn(reacher, "mujoco")
-    assert scenes.drawn(reacher, "auto").draw is reacher.draw
+    assert scenes.drawn(reacher, "auto").viewer is reacher.viewer
 
 
 def test_drawings_of_a_robot_far_away_are_no_wider():
@@ -121,7 +121,7 @@ def test_drawings_of_a_robot_far_away_are_no_wider():
     limits = []
     for place in (0.0, 100.0):
         axes = Figure().add_subplot()
-        env.draw(axes, at(jnp.zeros(9).at[0].set(place)), None, PAID)
+        env.viewer.draw(axes, at(jnp.zeros(9).at[0].set(place)), None, PAID)
         limits.append(axes.get_xlim())
         assert f"{place:.0f}" in [label.get_text() for label in axes.get_xticklabels()]
     assert limits[0] == limits[1]
@@ -150,9 +150,9 @@ def sledge(tmp_path_factory):
 
 def test_robots_of_boxes_are_drawn_from_the_side(sledge):
     env = share(sledge, [["arm"]])
-    assert not env.scene.flat
+    assert not env.viewer.scene.flat
     axes = Figure().add_subplot()
-    env.draw(axes, at(jnp.asarray(sledge.model("v5").qpos0, float)), None, PAID)
+    env.viewer.draw(axes, at(jnp.asarray(sledge.model("v5").qpos0, float)), None, PAID)
     assert len(axes.patches) == 2 + 3  # both ends of a bar without length for the box; for the capsule, of one with
 
 

@@ -1,4 +1,4 @@
-"""The algorithms: one file each; this is their registry.
+"""The registry of algorithms, which have one file each.
 
 | name | algorithm | paper |
 |---|---|---|
@@ -71,14 +71,14 @@ def register_algorithm(name: str, function: Callable[..., Algorithm], *, default
     """Lets `make_algorithm(name, env, **settings)` build `function(spec, settings, hyperparameters, actor=, critic=)`.
 
     Args:
-      name: the new name. Registering a name of one's own again replaces it.
+      name: the new name. A registered name may be registered again.
       function: returns an `Algorithm`.
       defaults: its default static settings, an instance of a frozen dataclass.
       hyperparameters: the class of its hyperparameters (`core.settings.Hyperparameters` or one derived from it).
 
     Raises:
       ValueError: `name` belongs to an algorithm of the library.
-      TypeError: `function` cannot be called, or `defaults` is no dataclass instance.
+      TypeError: `function` cannot be called, or `defaults` is not a dataclass instance.
     """
     if name in _BUILT_IN:
         raise ValueError(f"name={name!r} is an algorithm of the library; allowed: any name but {', '.join(_BUILT_IN)}")

@@ -179,7 +179,7 @@ def each_agent(algo):
     samples = group_batches(actors, batch, estimate(critics, state, batch))
     for i in range(algo.spec.num_agents):
         own = functools.partial(jax.tree.map, lambda x, i=i: jnp.asarray(x)[i])
-        yield GroupPolicy(actors, own(actors.tables), None), own(state.actors.params), own(samples)
+        yield GroupPolicy(actors, own(actors.tables)), own(state.actors.params), own(samples)
 
 
 def test_gradient_step_is_one_clipped_step_of_plain_gradient_ascent():

@@ -239,7 +239,7 @@ def test_rewards_and_ends_by_hand():
         ({"physics": "quick"}, "physics='quick'; allowed: faithful, fast, brax-spring, "),
         (
             {"physics": "brax-mjx", "version": "v4"},
-            "version='v4' of mamujoco/reacher_2x1 with physics='brax-mjx', which has but one; allowed: v5",
+            "version='v4' of mamujoco/reacher_2x1 with physics='brax-mjx', which has only one; allowed: v5",
         ),
         ({"obs": "half"}, "obs='half'; allowed: full, khop"),
         ({"obs": "khop", "k": -1}, "k=-1; allowed: a whole number >= 0"),
@@ -363,7 +363,7 @@ def test_partitions_of_one_s_own_are_checked(robot, partition, message, arms):
 def test_models_that_mjx_cannot_compute_are_refused(tmp_path):
     (tmp_path / "implicit.xml").write_text(ARM.replace('"RK4"', '"implicit"'))
     robot = from_file(tmp_path / "implicit.xml", tasks.swimmer, 1)
-    with pytest.raises(ValueError, match=r"^the robot's model: .*; allowed: what MuJoCo in JAX \(MJX\) has$"):
+    with pytest.raises(ValueError, match=r"^the robot's model: .*; allowed: what MuJoCo in JAX \(MJX\) supports$"):
         mamujoco.share(robot, [["right", "wrist"], ["left"]])
 
 
@@ -372,12 +372,12 @@ def test_files_that_cannot_be_used_are_refused(tmp_path):
         from_file(tmp_path / "none.xml", tasks.swimmer, 1)
     (tmp_path / "nameless.xml").write_text(ARM.replace(' name="rail"', ""))
     (tmp_path / "none.txt").write_text("<mujoco><worldbody")
-    with pytest.raises(ValueError, match=r"path='.*none.txt': .*; allowed: what MuJoCo can compile"):
+    with pytest.raises(ValueError, match=r"path='.*none.txt': .*; allowed: a file that MuJoCo can compile"):
         from_file(tmp_path / "none.txt", tasks.swimmer, 1)
     for change in (('position joint="left"', 'position joint="right"'), ("<motor", '<general dyntype="filter"')):
         (tmp_path / "other.xml").write_text(ARM.replace(*change))
         with pytest.raises(
-            ValueError, match=r"actuators of .*; allowed: at least one, without a state .*on a joint of"
+            ValueError, match=r"actuators of .*; allowed: at least one, without a state .*on a different joint"
         ):
             from_file(tmp_path / "other.xml", tasks.swimmer, 1)
     (tmp_path / "arms.xml").write_text(ARM)
