@@ -202,10 +202,9 @@ MUTATIONS = (
     ),
     Mutation(
         "the statistics of observations are updated before they are used",
-        "core/on_policy/haml.py",
-        "samples = group_batches(actors, batch, estimates)",
-        "samples = group_batches(actors, batch, estimates)\n"
-        "        state = template.update_actor_moments(state, samples)",
+        "core/observation_moments.py",
+        "units = moments if update_first else state.moments",
+        "units = moments",
         updates_of("ippo, groups, normalized observations"),
     ),
     Mutation(
@@ -319,8 +318,8 @@ MUTATIONS = (
     Mutation(
         "targets are by the larger of the twins",
         "core/off_policy/deterministic.py",
-        "return values.min(1)",
-        "return values.max(1)",
+        "final_critic_input(minibatch), joint).min(1)",
+        "final_critic_input(minibatch), joint).max(1)",
         off_policy_updates_of("hatd3, one agent"),
     ),
     Mutation(
@@ -438,8 +437,8 @@ MUTATIONS = (
     Mutation(
         "statistics of observations count inactive agents",
         "core/observation_moments.py",
-        "update_moments)(state.moments.observation, seen, active)",
-        "update_moments)(state.moments.observation, seen, jnp.ones_like(active))",
+        "update_moments)(moments.observation, seen, active)",
+        "update_moments)(moments.observation, seen, jnp.ones_like(active))",
         ("core/test_observation_moments.py::test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far",),
     ),
     Mutation(
