@@ -1,6 +1,6 @@
-"""The arithmetic of a program, counted from its jaxpr, and what this machine can do of it, measured.
+"""The matrix products of a program, counted from its jaxpr, and the machine's rate of them, measured.
 
-Only matrix products count: they are all of a network's cost that grows with its width squared.
+Only matrix products are counted: they are the part of a network's cost that grows with the square of its width.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 def matmul_flops(function: Callable, *args: Any) -> int:
     """Floating-point operations (a multiplication and an addition each count) of the matrix products of one call.
 
-    The body of a scan counts as often as it runs, of a conditional the costliest branch. Raises ValueError if a
-    product stands in a loop whose length is not known.
+    The body of a scan counts as often as it runs, a conditional counts its most expensive branch. Raises ValueError for
+    a product in a loop of unknown length.
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -60,7 +60,7 @@ def product_rate(rows: int, depth: int, columns: int, *, transposed: bool = Fals
         def again(_, carry):
             first, second, _ = carry
             product = (first.T if transposed else first) @ second
-            return lax.optimization_barrier((first, second, product))  # or the product would be taken once
+            return lax.optimization_barrier((first, second, product))  # otherwise the product would be computed once
 
         return lax.fori_loop(0, times, again, (first, second, product))[2]
 

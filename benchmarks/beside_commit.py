@@ -1,12 +1,13 @@
-"""The training program of this checkout beside another commit's, in one process, one slice of each after another.
+"""Compares the speed of this checkout's training program with another commit's, alternating slices in one process.
 
     git worktree add ../old COMMIT
     python benchmarks/beside_commit.py ../old preset=harl/mpe total_steps=300_000
 
-The overrides are those of `hajax train`, for both, and so may not name a setting that one of them lacks. Each program
-is compiled twice, since two copies of one program differ too, by where their buffers lie: a ratio between the checkouts
-that is no further from 1 than the ratio between copies says nothing. Runs of several processes, one after the other,
-differ by several percent on a shared machine; in one process, slices in random order agree to one.
+The overrides are those of `hajax train`, for both checkouts, so they must not name a setting that one of them lacks.
+Each program is compiled twice, since two copies of one program differ too, by the location of their buffers: a ratio
+between the checkouts that is no further from 1 than the ratio between copies is not significant. Consecutive runs of
+separate processes differ by several percent on a shared machine; slices in random order in one process agree to one
+percent.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class Compiled(NamedTuple):
 
 
 class Ready(BaseException):
-    """Ends the command once its programs are compiled."""
+    """Stops the command when its programs are compiled."""
 
 
 def build(label: str, checkout: Path, overrides: list[str]) -> Compiled:
-    """The program that `hajax train` of that checkout would run, and the state that it starts from."""
+    """The program that `hajax train` of that checkout would run, and its initial state."""
     for name in [name for name in sys.modules if name == "hajax" or name.startswith("hajax.")]:
         del sys.modules[name]
     sys.path.insert(0, str(checkout / "src"))
@@ -106,7 +107,7 @@ def main() -> None:
         "between copies of other": ratio(seconds[:, [0]], seconds[:, [2]]),
         "between copies of this": ratio(seconds[:, [1]], seconds[:, [3]]),
         "seconds of a slice, medians": dict(zip(("other", "this"), medians(seconds), strict=True)),
-        # Of the second copies, since the first has paid for imports.
+        # Of the second copies, since the first ones include imports.
         "compilation of this / other": round(compiled[3].seconds / compiled[2].seconds, 3),
     }
     text = json.dumps(result, indent=1)

@@ -1,9 +1,9 @@
-"""Learning curves of docs/results on MAMuJoCo beside where the papers' curves end, at 10 million steps.
+"""Draws the learning curves of docs/results on MAMuJoCo with the ends of the papers' curves, at 10 million steps.
 
     python benchmarks/beside_papers.py half_cheetah_2x3 ant_4x2
 
-writes docs/results/TASK/papers.png. The papers' numbers were read by eye from the figures of HARL's authors, to a
-hundred or so, and are of an older version of the robots.
+writes docs/results/TASK/papers.png. The papers' numbers were read by eye from the figures of HARL's authors, to about a
+hundred, and are of an older version of the robots.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def curves(task: str, name: str) -> dict[int, np.ndarray]:
 
 
 def draw(task: str) -> None:
-    """Every seed's curve, their mean, and the papers' ends as hollow marks of the same color."""
+    """Every seed's curve, their mean, and the ends of the papers' curves as hollow marks of the same color."""
     names = sorted(path.parent.name for path in (RESULTS / task).glob("*/summary.json"))
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()

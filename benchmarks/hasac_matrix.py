@@ -1,11 +1,12 @@
-"""HASAC, HAPPO and MAPPO on HASAC's paper's matrix game: where policies end that start near the local optimum.
+"""HASAC, HAPPO and MAPPO on the matrix game of HASAC's paper, from policies near the local optimum.
 
     python benchmarks/hasac_matrix.py [--temperatures 1 2 5 10 15 20] [--seeds 10] [--output FILE]
 
 Figures 3a, 4c and 5 of Liu et al. (2024, https://arxiv.org/abs/2306.10715): from policies (0.6, 0.2, 0.2), 200
-iterations of 200 sampled plays. HASAC learns at fixed temperatures, after its policies' own 2,000 plays have filled the
-replay; MAPPO's agents do not share. The game pays 5, 10 and 20 for agreeing on A, B and C, else −20.
-Beside it stand the limits of exact soft policy iteration from there (`hajax.tabular`), agent 1 first.
+iterations of 200 sampled steps. HASAC learns at fixed temperatures, from a replay filled with 2,000 samples of the
+initial policies; MAPPO's agents do not share parameters. The reward is 5, 10 and 20 for (A, A), (B, B) and (C, C), else
+−20. For comparison there are the limits of exact soft policy iteration from the same policies (`hajax.tabular`), agent
+1 first.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def exact_limit(temperature: float) -> tuple[float, list]:
 
 
 def near_the_local_optimum(algorithm: Any) -> Any:
-    """The algorithm's state with policies (0.6, 0.2, 0.2), whatever is observed."""
+    """The learner state with policies (0.6, 0.2, 0.2) for all observations."""
     params = algorithm.actors.params
     bias = jnp.broadcast_to(jnp.log(jnp.array([0.6, 0.2, 0.2])), params["logits"]["bias"].shape)
     head = {"kernel": jnp.zeros_like(params["logits"]["kernel"]), "bias": bias}
@@ -69,7 +70,7 @@ def play(algo: Any, loop: Any, start: Any, key: jax.Array) -> tuple[jax.Array, j
 
 
 def train_on_policy(name: str, num_seeds: int) -> dict[str, Any]:
-    """HAPPO or MAPPO from the same policies, in as many iterations of as many plays."""
+    """HAPPO or MAPPO from the same policies, with the same numbers of iterations and samples."""
     env = hajax.make_env("games/hasac_matrix")
     algo = hajax.make_algorithm(name, env, **ON_POLICY)
     loop = hajax.make_loop(env, algo, num_envs=200, rollout_length=1)
@@ -84,14 +85,14 @@ def train_on_policy(name: str, num_seeds: int) -> dict[str, Any]:
 def train(
     temperatures: list[float], expectation: str, num_seeds: int, own_plays: bool = True, **changes: Any
 ) -> list[dict[str, Any]]:
-    """For each temperature: greedy joint actions and policies at the end, and mean returns of 20 iterations.
+    """For each temperature: final greedy joint actions and policies, and mean returns of 20 iterations.
 
-    Without `own_plays` learning begins on the loop's warm-up, 200 uniform plays.
+    Without `own_plays` training begins with the loop's warm-up, 200 uniform actions.
     """
     env = hajax.make_env("games/hasac_matrix")
     algo = hajax.make_algorithm("hasac", env, expectation=expectation, **(SETTINGS | changes))
     loop = hajax.make_loop(env, algo, num_envs=200, rollout_length=1)
-    # After so many iterations the replay holds none of the warm-up's plays, each of which takes two of its rows.
+    # After this many iterations the replay holds no sample of the warm-up, each of which takes two rows.
     filling = -(-algo.settings.buffer_size // (2 * 200))
 
     def one(temperature, key):
@@ -99,7 +100,7 @@ def train(
         algorithm = near_the_local_optimum(start.algorithm)
         if not own_plays:
             return play(algo, loop, start._replace(algorithm=algorithm), key)
-        # The warm-up's actions are uniform. The policy's own take their place, played while nothing learns.
+        # The warm-up's uniform actions are replaced by samples of the policy, taken without learning.
         numbers = algorithm.hyperparameters.replace(actor_lr=0.0, critic_lr=0.0)
         paused = start._replace(algorithm=algorithm._replace(hyperparameters=jax.tree.map(jnp.asarray, numbers)))
         played, _ = lax.scan(lambda state, _: loop.iterate(state), paused, None, filling)

@@ -1,9 +1,9 @@
-"""IPPO in one file, in the style of PureJaxRL: the yardstick that `throughput.py` holds hajax's training code against.
+"""IPPO in one file, in the style of PureJaxRL: the yardstick of `throughput.py`.
 
 Independent PPO (https://arxiv.org/abs/2011.09533) with one actor and one critic for all agents, whose samples form one
-batch `[T, E·N]`. It shares nothing with hajax but, through `from_hajax`, the environment, so that a comparison is of
-training code and not of physics. It is meant to be fast: values come with the actions, an end of an episode counts as
-terminal, nothing is masked or padded, and no statistics are kept but episode returns.
+batch `[T, E·N]`. It shares with hajax only the environment, through `from_hajax`, so that a comparison is of training
+code and not of physics. It is written for speed: values are computed with the actions, every end of an episode counts
+as terminal, nothing is masked or padded, and the only statistics are episode returns.
 
 Shapes: T steps, E environments, N agents, O observation width.
 """
@@ -53,7 +53,7 @@ class Config:
 
 
 class State(NamedTuple):
-    """Everything that the next iteration depends on."""
+    """The state on which the next iteration depends."""
 
     params: Any
     optimizer: Any
@@ -205,7 +205,7 @@ def make_ippo(env: Env, config: Config) -> Ippo:
             return (optax.apply_updates(params, updates), optimizer_state), info
 
         def epoch(carry, key):
-            if config.minibatches == 1:  # a mean does not depend on the order
+            if config.minibatches == 1:  # means do not depend on the order
                 return on_minibatch(carry, batch)
             permutation = jax.random.permutation(key, num_samples)
             shuffled = jax.tree.map(lambda x: jnp.take(x, permutation, axis=0), batch)

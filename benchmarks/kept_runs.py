@@ -12,12 +12,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-# The last tells that a run is done.
+# The last file marks a run as done.
 KEPT = ("config.yaml", "metrics.csv", "timing.csv", "curve.png", "transfer.json", "summary.json")
 
 
 def make(name: str, settings: list[str], directory: Path, episodes: int) -> None:
-    """Trains in `directory`, plays elsewhere if `episodes` are asked for, and copies what docs/results keeps."""
+    """Trains in `directory`, evaluates elsewhere if `episodes` > 0, and copies the kept files to docs/results."""
     train = [sys.executable, "-m", "hajax", "train", *settings, f"out_dir={directory}", "resume=auto"]
     subprocess.run(train, check=True)
     if episodes:
@@ -36,13 +36,13 @@ def make(name: str, settings: list[str], directory: Path, episodes: int) -> None
 
 
 def main(what: str, folder: str, runs: Mapping[str, list[str]], episodes: Mapping[str, int]) -> None:
-    """Makes the runs that are named, or all that are missing.
+    """Makes the named runs, or all missing ones.
 
     Args:
         what: the script's docstring.
-        folder: where they train: runs/`folder`.
+        folder: the runs train in runs/`folder`.
         runs: the settings of every run, by `TASK/NAME`.
-        episodes: how many each seed's policy plays elsewhere, of the runs whose policies do.
+        episodes: the episodes per seed elsewhere, for the runs that are evaluated there.
     """
     parser = argparse.ArgumentParser(description=what.splitlines()[0])
     parser.add_argument("names", nargs="*", help="TASK/NAME; all that are missing otherwise")

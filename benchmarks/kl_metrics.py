@@ -1,11 +1,11 @@
-"""Measures HATRPO's steps in two metrics along a training: hajax's and HARL's.
+"""Measures HATRPO's steps during a training in two metrics: hajax's and HARL's.
 
     python benchmarks/kl_metrics.py [--steps 300_000] [--only mpe/simple_spread] [--output docs/results/kl_metrics.json]
 
 hajax bounds the mean of KL(π_old ‖ π_new) = Σ_a π_old(a) (e^d − 1 − d), with d = log π_new(a) − log π_old(a). HARL
 bounds the mean of Σ_a (e^d − 1 − d), the same without the weights. Near a uniform policy over |A| available choices the
-second is |A| times the first; further away it depends on which choices have changed. So a threshold of HARL's stands
-for a step that is about |A| times shorter. The presets of discrete HATRPO have HARL's thresholds divided by |A|.
+second is |A| times the first; further away it depends on which choices have changed. A threshold of HARL's therefore
+corresponds to one |A| times smaller. The presets of discrete HATRPO have HARL's thresholds divided by |A|.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ import numpy as np
 
 import hajax
 from hajax.core.losses import weighted_mean
+from hajax.core.observation_moments import in_units_of
 from hajax.core.on_policy.template import make_networks
 from hajax.nn import distributions
 from hajax.nn.networks import available_choices
 from hajax.runs import config
 from hajax.training.rollout import playable, rollout
 
-# The trainings: the preset, and the environment if it is another one than the preset's.
+# The trainings: the preset, and the environment if it is not the preset's.
 TRAININGS = {
     "mpe/simple_spread": ["preset=harl/mpe_hatrpo"],
     "mpe/simple_speaker_listener": ["preset=harl/mpe_hatrpo", "env=mpe/simple_speaker_listener"],
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def measure(overrides: list[str], steps: int) -> dict[str, Any]:
-    """One training, and what its updates were: per iteration, and the medians of all, of its first and last tenth."""
+    """The metrics of one training: per iteration, and medians of all, of the first and of the last tenth."""
     settings = config.compose(overrides)
     env = hajax.make_env(**settings["env"])
     options = {key: value for key, value in settings["algo"].items() if key not in ("name", "reward")}
@@ -77,7 +78,7 @@ def measure(overrides: list[str], steps: int) -> dict[str, Any]:
         key, rollout_key, update_key = jax.random.split(state.key, 3)
         inside, batch = rollout(playing, algo, rollout_key, state.algorithm, state.actors, settings["rollout_length"])
         new, info = algo.update(update_key, state.algorithm, batch)
-        seen = (state.algorithm.actor_moments, batch.observation, batch.action_mask)
+        seen = in_units_of(state.algorithm.moments, actors.groups, batch.observation), batch.action_mask
         old_policy, new_policy = (actors.team_distribution(x.actors.params, *seen)[0] for x in (state.algorithm, new))
         rows = metrics(actors.layout, old_policy, new_policy, batch)
         rows |= {"compound_ratio": info["compound_ratio"].mean()}
@@ -98,7 +99,7 @@ def measure(overrides: list[str], steps: int) -> dict[str, Any]:
 
 
 def metrics(layout: Any, old: Any, new: Any, batch: Any) -> dict[str, jax.Array]:
-    """Means over active agents: both metrics of a step, the choices that were available, and the old entropy."""
+    """Means over active agents: both metrics of a step, the number of available choices, and the old entropy."""
     available = available_choices(layout, batch.action_mask)
     p, q = (jax.nn.log_softmax(policy.logits) for policy in (old, new))
     d = jnp.where(available, q - p, 0)

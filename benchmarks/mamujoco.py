@@ -1,12 +1,12 @@
-"""MAMuJoCo's steps beside MuJoCo's C: how far apart they are, how long they take to compile and to run.
+"""Compares MAMuJoCo's steps with MuJoCo's C: differences, compile time and speed.
 
     python benchmarks/mamujoco.py [--robots ant_4x2 hopper_3x1] [--physics faithful fast] [--version v4] [--output FILE]
 
-For each robot: from states that random actions lead to in Gymnasium's environment (gymnasium-robotics' for the coupled
-cheetahs), one step in MuJoCo's C and in ours: greatest and median differences of positions, velocities, observations
-and rewards, apart for steps with and without a contact on the way; for `faithful` in float64 and float32, for `fast` in
-float32. Then whole steps per second, resets included, with random actions, five times for two seconds; for brax, which
-is another robot, only these. What `--output` holds already is not measured again.
+For each robot: one step in MuJoCo's C and in hajax, from states reached by random actions in Gymnasium's environment
+(gymnasium-robotics' for the coupled cheetahs): greatest and median differences of positions, velocities, observations
+and rewards, separately for steps with and without contact; for `faithful` in float64 and float32, for `fast` in
+float32. Then whole steps per second, resets included, with random actions, five times for two seconds. Brax has other
+robots, so only its speed is measured. Results that are already in `--output` are not measured again.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ DEFAULT = (
 )
 PHYSICS = {"faithful": faithful, "fast": fast}
 MEASURED = ("qpos", "qvel", "observation", "agents", "neighbors", "reward")
-# Whose agents gymnasium-robotics lets see what it says they see (docs/mamujoco.md lists what it gets wrong).
+# The robots whose observations are right in gymnasium-robotics (docs/mamujoco.md lists its mistakes).
 WITH_NEIGHBORS = {"half_cheetah", "hopper", "walker2d", "swimmer", "reacher", "many_agent_swimmer", "ant"}
 
 
 def our_steps(
     name: str, version: str, given: mujoco_oracle.Transitions, kind: str = "faithful"
 ) -> dict[str, np.ndarray]:
-    """What follows `given`'s states and actions here, in the default precision.
+    """The steps from `given`'s states and actions in hajax, in the default precision.
 
-    `agents` is how far what each agent observes with `obs=full` is from what it would observe of C's robot,
-    `neighbors` what it observes with `obs=khop` of itself and one edge around.
+    `agents` is the difference of each agent's observation with `obs=full` from that of C's robot, `neighbors` its
+    observation with `obs=khop` of its own joints and those one edge away.
     """
     robot, partition = mamujoco.NAMES[name]
     body = find_robot(robot, partition)
     physics = PHYSICS[kind](body.model(version), body.frame_skip)
     anatomy = in_mujoco(body, physics, version).anatomy
-    env = getattr(mamujoco, name)(version=version, obs="khop", physics=kind)  # its state is not standardized
+    env = getattr(mamujoco, name)(version=version, obs="khop", physics=kind)  # which does not standardize the state
     observe = jax.vmap(getattr(mamujoco, name)(version=version, physics=kind).observe)
     action = np.zeros((len(given.action), env.spec.num_agents, env.spec.num_components))
     for i, agent in enumerate(agents(robot, partition)):
@@ -77,7 +77,7 @@ def our_steps(
         return env.step(jax.random.key(0), before, action)
 
     given_here = (jnp.asarray(x, float) for x in (given.qpos, given.qvel, action))
-    # Double precision, which nobody trains in, compiles for minutes with optimizations.
+    # Double precision, which is not used for training, takes minutes to compile with optimizations.
     options = {"xla_backend_optimization_level": 0} if jax.config.jax_enable_x64 else None
     every = jax.jit(jax.vmap(step), compiler_options=options)
     after, shown = jax.device_get(every(*given_here))
@@ -97,12 +97,12 @@ def differences(
 ) -> dict[str, Any]:
     """Greatest and median absolute differences over the steps, with and without contact.
 
-    `neighbors`, if given, are what gymnasium-robotics' agents see around them.
+    `neighbors`, if given, are the local observations of gymnasium-robotics' agents.
     """
     theirs = {"qpos": given.next_qpos, "qvel": given.next_qvel, "observation": given.observation}
     theirs |= {"reward": given.reward, "agents": 0.0}
     if neighbors is not None:
-        widest = ours["neighbors"].shape[-1]  # ours are padded with zeros
+        widest = ours["neighbors"].shape[-1]  # padded with zeros in hajax
         theirs["neighbors"] = np.stack([np.pad(x, ((0, 0), (0, widest - x.shape[1]))) for x in neighbors], 1)
     report: dict[str, Any] = {"other_ends": int(np.sum(ours["terminated"] != given.terminated))}
     for kind, steps in (("free", ~given.touching), ("contact", given.touching)):
@@ -197,7 +197,7 @@ def speeds(robots: dict[str, Any]) -> str:
 
 
 def spread(robots: dict[str, Any]) -> tuple[float, float]:
-    """The lowest and the highest of all repeats, relative to the median of theirs."""
+    """The lowest and the highest repeat of all, relative to the median of its measurement."""
     rates = [np.array(row["steps_per_second"]) for kinds in robots.values() for row in kinds.values()]
     relative = np.concatenate([rate / np.median(rate) for rate in rates])
     return float(relative.min()), float(relative.max())
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    jax.config.update("jax_enable_compilation_cache", False)  # seconds to compile, not to read
+    jax.config.update("jax_enable_compilation_cache", False)  # measures compilation, not reading the cache
     report = {
         "device": jax.devices()[0].device_kind,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -235,7 +235,7 @@ def main() -> None:
             if arguments.output:
                 text = json.dumps(report | {"robots": robots}, indent=1)
                 arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(f"one step, beside MuJoCo's C\n\n{deviations(robots)}\n\nsteps/s; seconds to compile\n\n{speeds(robots)}\n")
+    print(f"one step, and MuJoCo's C\n\n{deviations(robots)}\n\nsteps/s; seconds to compile\n\n{speeds(robots)}\n")
     print("repeats: {:.0%} to {:.0%} of their median".format(*spread(robots)))
 
 

@@ -1,11 +1,12 @@
-"""Trains what docs/results shows of MAMuJoCo, run after run, and plays its policies in gymnasium-robotics.
+"""Makes the MAMuJoCo runs of docs/results one after another, and evaluates their policies in gymnasium-robotics.
 
     python benchmarks/mamujoco_runs.py --list
     python benchmarks/mamujoco_runs.py ant_4x2/happo
-    python benchmarks/mamujoco_runs.py                everything that docs/results does not have yet
+    python benchmarks/mamujoco_runs.py                all runs that are missing in docs/results
 
-A run trains in runs/mamujoco/TASK/NAME, where it goes on if it was interrupted, and is copied to docs/results/TASK/NAME
-when it is finished and its policies have played. Several of these may work side by side, one on each core.
+A run trains in runs/mamujoco/TASK/NAME, where it is resumed if it was interrupted, and is copied to
+docs/results/TASK/NAME when it is finished and its policies are evaluated. Several of these processes may run
+concurrently, one on each core.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 from kept_runs import main
 
 COMMON = ["num_seeds=2", "eval.episodes=10", "eval_interval=50_000", "checkpoint.interval=100_000", "checkpoint.keep=1"]
-# HARL's settings have 10 million steps. For a tenth of them and less: many small steps of the optimizer on small
-# minibatches, from shorter rollouts on-policy, and five times as many of narrower networks off-policy.
+# HARL's settings are for 10 million steps. For a tenth of them and less: many optimizer steps on small minibatches,
+# from shorter rollouts on-policy, and five times as many with narrower networks off-policy.
 HAPPO = [
     "num_envs=8",
     "rollout_length=256",
@@ -36,7 +37,7 @@ TRANSFER = {
 }
 
 
-# Whether updates in turn help, the more so with more agents: the same budget for all, in brax, where a CPU can pay it.
+# Whether sequential updates help, and more so with more agents: the same budget for all, in brax, which a CPU can run.
 IN_TURN = [
     "env.physics=brax-spring",
     "num_seeds=3",
@@ -48,7 +49,7 @@ IN_TURN = [
 ROLLOUTS = ["num_envs=32", "rollout_length=64", "algo.normalize_observations=true", "lr_decay=true"]
 CRITIC = ["algo.minibatches=4", "algo.critic_epochs=5", "algo.critic_lr=3e-4"]
 CLIPPED = [*ROLLOUTS, *CRITIC, "algo.epochs=5", "algo.actor_lr=3e-4", "algo.entropy_coef=0"]
-# Twenty steps of an actor in an update, each on 512 samples, are too many where nothing bounds them.
+# Twenty steps of an actor per update, each on 512 samples, are too many where nothing bounds them.
 UNCLIPPED = [*ROLLOUTS, "algo.minibatches=1", "algo.critic_epochs=20", "algo.critic_lr=3e-4"]
 UNCLIPPED += ["algo.epochs=5", "algo.actor_lr=3e-4"]
 REPLAY = ["algo.batch_size=256", "algo.hidden_sizes=[128,128]", "algo.buffer_size=1_000_000"]

@@ -1,9 +1,9 @@
-"""MATD3 in one file, in the style of PureJaxRL: the yardstick that `off_policy.py` holds hajax's code against.
+"""MATD3 in one file, in the style of PureJaxRL: the yardstick of `off_policy.py`.
 
-Twin critics on all observations and actions, and an actor for every agent, all updated at once by one vmapped gradient
-(https://arxiv.org/abs/1910.01465). It shares nothing with hajax but, through `from_hajax`, the environment, so that a
-comparison is of training code and not of physics. It is meant to be fast: transitions lie in a flat ring with their
-next observations, an end of an episode counts as terminal, nothing is masked or padded, no statistics are kept.
+Twin critics on all observations and actions, and an actor for every agent, updated simultaneously by one vmapped
+gradient (https://arxiv.org/abs/1910.01465). It shares with hajax only the environment, through `from_hajax`, so that a
+comparison is of training code and not of physics. It is written for speed: transitions are in a flat ring with their
+next observations, every end of an episode counts as terminal, nothing is masked or padded, no statistics are kept.
 
 Shapes: E environments, N agents, O observation width, A action width, B samples, C rows of the ring.
 """
@@ -62,7 +62,7 @@ class Ring(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything that the next iteration depends on."""
+    """The state on which the next iteration depends."""
 
     actors: Any  # [N, …]
     critics: Any  # [2, …]
@@ -119,7 +119,7 @@ def from_hajax(env: Any) -> Env:
 
 
 def make_matd3(env: Env, config: Config, learn_in_turn: Callable = lambda learn: learn) -> Matd3:
-    """MATD3 for `env`; `learn_in_turn` may make the updates of vmapped seeds follow each other."""
+    """MATD3 for `env`; `learn_in_turn` may run the updates of vmapped seeds one after another."""
     actor, critic = Network(config.hidden_sizes, env.action_size), Network(config.hidden_sizes, 1)
     num_agents, num_envs = env.num_agents, config.num_envs
     rows = config.buffer_size // num_envs * num_envs
@@ -180,7 +180,7 @@ def make_matd3(env: Env, config: Config, learn_in_turn: Callable = lambda learn:
         return jnp.square(values(params, batch.observation, batch.action) - target).mean(1).sum()
 
     def actor_loss(params, critics, batch: Ring):
-        """Every agent's own new action among the others' replayed ones."""
+        """Minus the critic at every agent's new action and the others' replayed ones."""
         own = act(params, batch.observation)
         first = jax.tree.map(lambda x: x[0], critics)
 
@@ -232,7 +232,7 @@ def make_matd3(env: Env, config: Config, learn_in_turn: Callable = lambda learn:
             batches = jax.vmap(lambda key: draw(state, key))(jax.random.split(draw_key, config.policy_delay))
             return learn(learned, batches, jax.random.split(noise_key, config.policy_delay)), None
 
-        # The networks alone go through the updates, without the ring.
+        # Only the networks are carried through the updates, without the ring.
         learned = state._replace(env_state=(), observation=(), ring=(), stored=(), key=())
         learned, _ = lax.scan(
             update, learned, jax.random.split(update_key, config.rollout_length // config.policy_delay)

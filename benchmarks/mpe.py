@@ -1,12 +1,12 @@
-"""Trains what docs/results shows of MPE for the off-policy algorithms, run after run, and their policies in mpe2.
+"""Makes the off-policy MPE runs of docs/results one after another, and evaluates their policies in mpe2.
 
     python benchmarks/mpe.py --list
     python benchmarks/mpe.py spread_discrete/hasac spread_discrete/masac
-    python benchmarks/mpe.py                          everything that docs/results does not have yet
+    python benchmarks/mpe.py                          all runs that are missing in docs/results
 
-A run trains in runs/mpe/TASK/NAME, where it goes on if it was interrupted, and is copied to docs/results/TASK/NAME when
-it is finished and its policies have played in mpe2. Several of these may work side by side, one on each core
-(`taskset -c 0 python benchmarks/mpe.py`): a run that another one has begun is left to it.
+A run trains in runs/mpe/TASK/NAME, where it is resumed if it was interrupted, and is copied to docs/results/TASK/NAME
+when it is finished and its policies are evaluated in mpe2. Several of these processes may run concurrently, one on each
+core (`taskset -c 0 python benchmarks/mpe.py`): a run that another process has begun is skipped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from kept_runs import main
 
 COMMON = ["total_steps=300_000", "num_seeds=3", "eval.episodes=200", "checkpoint.interval=100_000", "checkpoint.keep=1"]
-# HARL's settings but for the batch, a CPU's budget; a replay that holds the run; n_step from pilot runs (docs/results).
+# HARL's settings except the batch, for a CPU; a replay that holds the run; n_step from pilot runs (docs/results).
 OFF_POLICY = ["algo.batch_size=256", "algo.buffer_size=300_000"]
 SETTINGS = {
     "happo": ["preset=harl/mpe"],
@@ -34,8 +34,8 @@ ENVIRONMENTS = {
     "speaker_listener": "mpe/simple_speaker_listener",
     "reference": "mpe/simple_reference",
 }
-# The parts of HASAC's paper: fixed temperatures (Figure 4b), and no entropy but Gaussian noise (4a); and with discrete
-# actions what entropy its temperatures aim at.
+# Ablations as in HASAC's paper: fixed temperatures (Figure 4b), and Gaussian noise instead of entropy (4a); and with
+# discrete actions another target entropy.
 ABLATIONS = {
     "spread_ablation": {
         **{
@@ -73,7 +73,7 @@ def runs() -> dict[str, list[str]]:
     for task, variants in ABLATIONS.items():
         for name, (algo, changes) in variants.items():
             listed[f"{task}/{name}"] = [f"algo={algo}", *SETTINGS[algo], *changes, *ABLATED[task], *COMMON]
-    # HARL's own schedule, as far as a CPU takes it.
+    # HARL's schedule, for as many steps as a CPU allows.
     where = ["env=mpe/simple_spread", "env.actions=continuous", *COMMON]
     listed["spread_2m/hatd3"] = ["algo=hatd3", "preset=harl/mpe_haddpg", *where, "total_steps=2_000_000"]
     return listed

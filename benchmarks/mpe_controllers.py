@@ -1,12 +1,12 @@
-"""What MPE's communicating teams score without learning: agents in the middle of the landmarks, and at the right one.
+"""Returns of fixed controllers on MPE's communication tasks: to the middle of the landmarks, or to the right one.
 
     python benchmarks/mpe_controllers.py [--episodes 10000] [--mpe2 EPISODES] [--output FILE.json]
 
-`middle` is the best place for an agent that is told nothing; `goal` knows which landmark it is sent to, as if it had
-been told before the first step. Both reckon with their velocity; discrete ones move along the longer axis. They are no
-optimum, but the first is what a policy has to beat before it can be said to listen.
+`middle` is the best position for an agent without a message; `goal` knows its landmark, as if it had received the
+message before the first step. Both extrapolate their velocity; discrete ones move along the longer axis. They are not
+optimal, but a policy must score more than the first before it can be said to use messages.
 
-`--mpe2` has `middle` play that many episodes of mpe2's environments as well: more than policies can be asked for.
+`--mpe2` also runs `middle` for that many episodes of mpe2's environments, more than is practical for policies.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from transfer import elsewhere
 import hajax
 
 NUM_STEPS = 25
-LEAD = 0.3  # steps of velocity that are reckoned with; the best of 0.3, 0.5 and 0.8
+LEAD = 0.3  # steps by which the velocity is extrapolated; the best of 0.3, 0.5 and 0.8
 
 
 def wanted(task: str, observation: jax.Array, knows: bool) -> jax.Array:
-    """Where every agent is to go, seen from where it is, `[N, 2]`; an agent that cannot move has zeros."""
+    """Every agent's target relative to its position, `[N, 2]`; zeros for an agent that cannot move."""
     landmarks = observation[:, 2:8].reshape(-1, 3, 2)
-    if task == "simple_speaker_listener":  # what the speaker sees is its landmark's color
+    if task == "simple_speaker_listener":  # the speaker observes the color of the landmark
         goal = jnp.array([0, jnp.argmax(observation[0, :3])])
         landmarks = landmarks.at[0].set(0)
-    else:  # each sees the other's
+    else:  # each observes the other's color
         goal = jnp.argmax(observation[::-1, 8:11], -1)
     place = landmarks[jnp.arange(2), goal] if knows else landmarks.mean(1)
     velocity = observation[:, :2] * (jnp.array([0, 1]) if task == "simple_speaker_listener" else jnp.ones(2))[:, None]
@@ -73,7 +73,7 @@ def returns(task: str, actions: str, knows: bool, episodes: int) -> jax.Array:
 
 
 def returns_in_mpe2(task: str, actions: str, episodes: int, together: int = 100) -> np.ndarray:
-    """`[episodes]` team returns of `middle` in mpe2, rounded up to as many as are played side by side."""
+    """`[episodes]` team returns of `middle` in mpe2, rounded up to a multiple of the parallel episodes."""
     spec = (env := hajax.make_env(f"mpe/{task}", actions=actions)).spec
     act = jax.jit(jax.vmap(lambda observation: action(env, wanted(task, observation, False))))
     settings = {"name": f"mpe/{task}", "actions": actions, "max_steps": NUM_STEPS}

@@ -1,4 +1,4 @@
-"""Gymnasium's and gymnasium-robotics' robots in MuJoCo's C, one step at a time: what MAMuJoCo is compared with."""
+"""Single steps of Gymnasium's and gymnasium-robotics' robots in MuJoCo's C, as the reference for MAMuJoCo."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROBOTICS = GYMNASIUM | {
 
 
 class Transitions(NamedTuple):
-    """Single steps: where from, the whole robot's action, and what followed; `touching`: a contact on the way."""
+    """Single steps: the state before, the whole robot's action, the result; `touching`: a contact during the step."""
 
     qpos: np.ndarray
     qvel: np.ndarray
@@ -48,7 +48,7 @@ class Transitions(NamedTuple):
 
 
 def measured_before(output: Path | None, about: dict[str, Any]) -> dict[str, Any]:
-    """The `robots` that a script's output holds already; SystemExit if they were measured with something else."""
+    """The `robots` already in a script's output; SystemExit if they were measured with other versions or options."""
     if output is None or not output.exists():
         return {}
     before = json.loads(output.read_text(encoding="utf-8"))
@@ -60,14 +60,14 @@ def measured_before(output: Path | None, about: dict[str, Any]) -> dict[str, Any
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """No warnings of things out of date, and MuJoCo's log of its own in a folder where nobody looks."""
+    """Suppresses deprecation warnings, and writes MuJoCo's log to a temporary folder."""
     with warnings.catch_warnings(), contextlib.chdir(tempfile.gettempdir()):
         warnings.simplefilter("ignore")
         yield
 
 
 def make(robot: str, version: str, segments: int = 0) -> Any:
-    """The environment without its wrappers, with the solver that MJX has; it remembers whether a step saw contacts."""
+    """The environment without wrappers, with MJX's solver; it records whether a step had contacts."""
     with quietly():
         if robot == "coupled_half_cheetah":
             return with_mjx_s_solver(coupled_cheetahs())
@@ -80,7 +80,7 @@ def with_mjx_s_solver(env: Any) -> Any:
         env.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
 
     def simulate(control: np.ndarray, count: int) -> None:
-        """As Gymnasium's, whose `mj_step` makes all steps at once."""
+        """Gymnasium's simulation, one `mj_step` at a time."""
         env.data.ctrl[:] = control
         env.touching = env.data.ncon > 0
         for _ in range(count):
@@ -93,7 +93,7 @@ def with_mjx_s_solver(env: Any) -> Any:
 
 
 def robotics_file(robot: str, segments: int = 0) -> Path:
-    """The XML file of a robot that gymnasium-robotics has and Gymnasium has not."""
+    """The XML file of a robot that is in gymnasium-robotics but not in Gymnasium."""
     from gymnasium_robotics.envs.multiagent_mujoco import many_segment_ant, many_segment_swimmer
 
     if robot == "coupled_half_cheetah":
@@ -110,9 +110,9 @@ def robotics_model(robot: str, segments: int = 0) -> Any:
 
 
 def coupled_cheetahs() -> Any:
-    """gymnasium-robotics' environment, mended where it reads the tendon's Jacobian, which newer MuJoCo stores sparsely.
+    """gymnasium-robotics' environment, corrected for the tendon's Jacobian, which newer MuJoCo stores sparsely.
 
-    Where its entries stand is told by MuJoCo 3's data, by MuJoCo 4's model.
+    The positions of its entries are in the data with MuJoCo 3, in the model with MuJoCo 4.
     """
     from gymnasium_robotics.envs.multiagent_mujoco.coupled_half_cheetah import CoupledHalfCheetahEnv
 
@@ -130,7 +130,7 @@ def coupled_cheetahs() -> Any:
 
 
 def transitions(robot: str, version: str, count: int, segments: int = 0, seed: int = 0) -> Transitions:
-    """Steps from states that random actions lead to, some of them after the end of an episode."""
+    """Steps from states reached by random actions, some of them after the end of an episode."""
     env, rng = make(robot, version, segments), np.random.default_rng(seed)
     starts, rows = [], []
     env.reset(seed=seed)
@@ -151,7 +151,7 @@ def transitions(robot: str, version: str, count: int, segments: int = 0, seed: i
 
 
 def local_observations(robot: str, partition: str, given: Transitions) -> list[np.ndarray]:
-    """What gymnasium-robotics' agents see one edge around them after `given`'s steps: `[states, size]` of each."""
+    """Observations of gymnasium-robotics' agents (k = 1) after `given`'s steps, `[states, size]` for each."""
     with quietly():
         from gymnasium_robotics import mamujoco_v1
 

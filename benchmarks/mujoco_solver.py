@@ -1,16 +1,16 @@
-"""What MAMuJoCo's two physics leave out, robot by robot, beside MuJoCo's C.
+"""The effect of the simplifications of MAMuJoCo's `faithful` and `fast` physics, for each robot in MuJoCo's C.
 
     python benchmarks/mujoco_solver.py [--robots ant hopper] [--states 200] [--output FILE.json]
 
-From states that random actions lead to, contacts or not:
+From states reached by random actions, with and without contacts:
 
-- one step of the environment in C with the XML's options, and with those of `physics=fast`, of it with one and with 100
-  iterations of the solver, and with the XML's at a quarter of its time step: medians of the greatest difference of a
-  joint's velocity, beside the fastest joint's, so that one knows what a difference means;
-- accelerations in MJX (float64) with bounds of its line search, against those with the XML's 50: in how many states
-  they differ, and the greatest difference over the greatest acceleration.
+- one step of the environment in C with the XML's options, compared with the options of `physics=fast`, with these and
+  one or 100 iterations of the solver, and with the XML's at a quarter of its time step: medians of the greatest
+  difference of a joint's velocity, with the velocity of the fastest joint for scale;
+- accelerations in MJX (float64) with shorter line searches, compared with the XML's 50 steps: the number of states in
+  which they differ, and the greatest difference relative to the greatest acceleration.
 
-What `--output` holds already is not measured again.
+Results that are already in `--output` are not measured again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hajax.envs.mamujoco.robots import find_robot
 
 mjx = import_quietly("mujoco.mjx")
 
-# The robots, and the segments of those that have some.
+# The robots, and the numbers of segments.
 ROBOTS = {
     "half_cheetah": 0,
     "hopper": 0,
@@ -52,7 +52,7 @@ BOUNDS = (3, 6)
 
 
 def velocities(model: Any, frame_skip: int, given: mujoco_oracle.Transitions) -> np.ndarray:
-    """After a step of the environment in C from every state, `[states, nv]`."""
+    """Velocities after a step of the environment in C from every state, `[states, nv]`."""
     data, found = mujoco.MjData(model), []
     for qpos, qvel, control in zip(given.qpos, given.qvel, given.action, strict=True):
         mujoco.mj_resetData(model, data)
@@ -63,7 +63,7 @@ def velocities(model: Any, frame_skip: int, given: mujoco_oracle.Transitions) ->
 
 
 def deviations(model: Any, frame_skip: int, given: mujoco_oracle.Transitions) -> dict[str, Any]:
-    """Of velocities in C, by what is changed."""
+    """Deviations of velocities in C, for every change of options."""
     xml = velocities(model, frame_skip, given)
     changed = {}
     for name, iterations in (("fast", None), ("fast, 1 iteration", 1), ("fast, 100 iterations", 100)):
@@ -85,7 +85,7 @@ def deviations(model: Any, frame_skip: int, given: mujoco_oracle.Transitions) ->
 
 
 def line_search(model: Any, given: mujoco_oracle.Transitions) -> dict[str, Any]:
-    """Accelerations with bounds of the line search beside those with 50 steps, float64."""
+    """Compares accelerations with shorter line searches with those of 50 steps, in float64."""
 
     def accelerations(bound: int) -> np.ndarray:
         bounded = copy.copy(model)

@@ -1,13 +1,13 @@
 """The off-policy part of `throughput.py`: HATD3 and HASAC on continuous simple_spread, at HARL's schedule for MPE.
 
-hatd3, hasac    whole trainings: 20 environments, 50 steps of each and then 50 steps of the critics on minibatches of
-                1,000 single steps, drawn from a full replay; two layers of 128 (HATD3) and 256 (HASAC)
-matd3           MATD3, likewise as HATD3
-hatd3_bare, …   the same `update`s on minibatches that are there already: no environment, no replay. Their steps per
-                second are those that as many updates would allow
-yardstick       the MATD3 in one file of matd3.py, at HATD3's schedule; on a CPU the updates of its seeds follow one
-                another, which suits the cache better than vmapped ones, as hajax's own do there
-yardstick_256   the same at HASAC's: two layers of 256, the actors updated as often as the critics
+hatd3, hasac    whole trainings: 20 environments, 50 steps of each and then 50 critic steps on minibatches of 1,000
+                single steps from a full replay; two layers of 128 (HATD3) and 256 (HASAC)
+matd3           MATD3 with HATD3's settings
+hatd3_bare, …   the same updates on given minibatches, without environment and replay. Their steps per second are
+                those that this number of updates would allow
+yardstick       the MATD3 in one file of matd3.py, at HATD3's schedule; on a CPU the updates of its seeds run one
+                after another, as hajax's do, which suits the cache better than vmapped ones
+yardstick_256   the same at HASAC's schedule: two layers of 256, actors updated as often as critics
 
 The replays of all seeds together hold `buffer_size` observations.
 """
@@ -37,10 +37,10 @@ BARE = ("hatd3", "hasac")
 YARDSTICKS = {"yardstick": "matd3", "yardstick_256": "hasac"}  # the algorithm whose schedule they have
 OVER = {"hatd3": "yardstick", "matd3": "yardstick", "hasac": "yardstick_256"}
 ROWS = ("hatd3", "hatd3_bare", "matd3", "hasac", "hasac_bare", *YARDSTICKS)
-# Environment steps per second of one seed of HARL in PyTorch, with the same ratio of updates, batches and layers, on
-# a machine of two cores: what hajax set out from, not measured here.
+# Environment steps per second of one seed of HARL in PyTorch, with the same ratio of updates, batches and layers, on a
+# machine of two cores: a reference, not measured here.
 REFERENCE = {"hatd3": 400, "hasac": 150}
-FEW = 4  # minibatches that bare updates take in turn
+FEW = 4  # minibatches between which bare updates alternate
 TINY = {"num_envs": 2, "rollout_length": 4, "batch_size": 8, "buffer_size": 200, "hidden_sizes": (8,)}
 
 
@@ -66,7 +66,7 @@ def make_loop(name: str, buffer_size: int, quick: bool) -> tuple[Any, Any, int]:
 
 
 def bare(algo: Any, updates: int) -> Callable:
-    """The updates of one iteration, and nothing else: `(state, minibatches, key)` to the same."""
+    """The updates of one iteration alone, on a carry `(state, minibatches, key)`."""
     learn = in_turn_on_cpu(algo.update)  # as in the whole training
 
     def iterate(carry):
@@ -84,7 +84,7 @@ def bare(algo: Any, updates: int) -> Callable:
 
 
 def bare_start(algo: Any, start: Any, key: jax.Array) -> Any:
-    """Where `bare` begins, with minibatches of a training that is about to begin."""
+    """The initial carry of `bare`, with minibatches from the start of a training."""
     rows = (algo.settings.policy_delay, algo.settings.batch_size)
 
     def draw(key):
@@ -94,7 +94,7 @@ def bare_start(algo: Any, start: Any, key: jax.Array) -> Any:
 
 
 class Measured(NamedTuple):
-    """A row's program, what one iteration of one seed takes of steps of environment and critics, and its products."""
+    """A row's program, and per iteration of one seed its environment steps, critic steps and matrix products."""
 
     timed: Timed
     steps: int
@@ -103,7 +103,7 @@ class Measured(NamedTuple):
 
 
 def compiled_rows(keys: jax.Array, buffer_size: int, quick: bool) -> dict[str, Measured]:
-    """All rows, each from its own start for every key."""
+    """All rows compiled, with an initial state for every key."""
     rows = {}
 
     def add(name: str, algo: Any, loop: Any, iterate: Callable, starts: list[Any]) -> None:
@@ -149,13 +149,13 @@ def off_policy(seeds: list[int], repeats: int, seconds: float, quick: bool = Fal
 
 
 def report(rows: dict[str, Measured], num_seeds: int) -> dict[str, Any]:
-    """What is said of rows that were timed: rates are of all seeds together."""
+    """The report of timed rows; rates are of all seeds together."""
 
     def per_second(row: Measured, count: float, digits: int) -> dict[str, float]:
         return spread([num_seeds * count / x for x in row.timed.seconds], digits)
 
     def over(name: str, other: str) -> dict[str, float]:
-        """How many times as fast as the other."""
+        """The speed relative to another row."""
         pairs = zip(rows[name].timed.seconds, rows[other].timed.seconds, strict=True)
         return spread([b / a for a, b in pairs], 3)
 
@@ -189,8 +189,10 @@ def line(cell: dict[str, Any]) -> str:
 
 
 def replay_memory(transitions: int = 1_000_000, num_envs: int = 20) -> dict[str, Any]:
-    """A replay of continuous simple_spread that holds as many: bytes as stated, as its arrays have, and by which the
-    process grew. An episode of T transitions takes T + 1 rows."""
+    """The memory of a replay of continuous simple_spread: stated, of its arrays, and by which the process grew.
+
+    An episode of T transitions takes T + 1 rows.
+    """
     spec = environment().spec
     rows = math.ceil(transitions / num_envs * (spec.max_steps + 1) / spec.max_steps)
     program = jax.jit(lambda: jax.tree.map(jnp.ones_like, init_replay(spec, num_envs, rows))).lower().compile()

@@ -1,12 +1,12 @@
-"""The replay beside flashbax's trajectory buffer: memory, and seconds of storing and sampling, in one process.
+"""Compares the replay with flashbax's buffers: memory, and seconds of storing and sampling, in one process.
 
     python benchmarks/replay.py [--size 1000000] [--envs 20] [--batch 1000] [--steps 1 20] [--output FILE]
 
 Both hold the transitions of mpe/simple_spread with continuous actions, and both can bootstrap a truncated episode from
-its true last observation: ours by a row of its own, flashbax's by a second observation in every row. Neither stores
-what can be had from observations. Ours sums rewards and says where a transition ends; flashbax's leaves that to its
-user. A round is 50 steps of all environments stored and 50 minibatches sampled, in compiled programs, of which the
-first is given the buffer to write into; rounds of both are timed in turn. Needs flashbax (`pip install flashbax`).
+its final observation: hajax by an extra row, flashbax by a second observation in every row. Neither stores what can be
+computed from observations. hajax sums rewards and finds the end of a transition; flashbax leaves this to its user. A
+round stores 50 steps of all environments and samples 50 minibatches, in compiled programs, of which the first donates
+the buffer; rounds of both are timed alternately. Needs flashbax (`pip install flashbax`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def theirs(
 ) -> tuple[Any, Callable, Callable]:
     """The same with flashbax: its item buffer for single steps, its trajectory buffer for more.
 
-    A sample is of rows, or a sequence of them, of which states (observations, end to end) and targets would be made.
+    A sample is a set of rows, or of sequences of rows, from which states (concatenated observations) and targets would
+    be computed.
     """
     import flashbax
 
@@ -168,7 +169,7 @@ def main() -> None:
     for num_steps in given.steps:
         sizes = (env.spec, data, given.envs, given.size, given.batch, num_steps)
         found = measure({"hajax": ours(*sizes), "flashbax": theirs(*sizes)}, length, given.repeats)
-        # An episode of T steps takes T + 1 of our rows, and T of flashbax's.
+        # An episode of T steps takes T + 1 rows in hajax, and T in flashbax.
         held = {"hajax": given.size * env.spec.max_steps / (env.spec.max_steps + 1), "flashbax": given.size}
         for name, transitions in held.items():
             found[name]["bytes_per_transition"] = round(found[name]["bytes"] / transitions, 1)

@@ -1,12 +1,12 @@
-"""The programs that `throughput.py` times: each a start and an iteration of `num_envs · rollout_length` steps.
+"""The programs timed by `throughput.py`: each has a start and an iteration of `num_envs · rollout_length` steps.
 
 random   random actions in hajax's simple_spread, nothing stored
-policy   HAPPO's rollout: its actors act, the batch is stored
-happo    HAPPO, rollout and update: actors of their own in sequence, one critic on all observations
-hatrpo   HATRPO: a natural-gradient step for every actor in place of the epochs
+policy   HAPPO's rollout: the actors act, the batch is stored
+happo    HAPPO, rollout and update: unshared actors in sequence, one critic on all observations
+hatrpo   HATRPO: a natural-gradient step for every actor instead of the epochs
 haa2c    HAA2C: HAPPO without the clip
 mappo    MAPPO: one actor for all agents, one critic on all observations
-ippo     the yardstick of ippo.py in the same environment: one actor and one critic for all agents, on their own
+ippo     the yardstick of ippo.py in the same environment: one actor and one critic for all agents, on individual
          observations
 """
 
@@ -40,7 +40,7 @@ class Iteration(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A rollout's size, and the same networks and passes over it for hajax and the yardstick."""
+    """The size of a rollout, and the networks and epochs, equal for hajax and the yardstick."""
 
     num_envs: int
     rollout_length: int
@@ -52,7 +52,7 @@ class Schedule:
         return self.num_envs * self.rollout_length
 
     def yardstick(self) -> Config:
-        """The same for ippo.py, whose value loss is JaxMARL's in any case (squared, clipped, not normalized)."""
+        """The configuration of ippo.py, whose value loss is always JaxMARL's (squared, clipped, not normalized)."""
         names = ("activation", "layer_norm", "epochs", "minibatches", "max_grad_norm", "clip", "entropy_coef")
         return Config(
             num_envs=self.num_envs,
@@ -73,7 +73,7 @@ def harl_mpe() -> Schedule:
         "sharing",
         "centralized",
         "agent_id",
-    )  # what an algorithm is, not its schedule
+    )  # these define the algorithm, not the schedule
     settings = {name: value for name, value in preset["algo"].items() if name not in choices}
     return Schedule(preset["num_envs"], preset["rollout_length"], settings)
 
@@ -116,13 +116,13 @@ def make_row(name: str, schedule: Schedule, num_agents: int) -> Iteration:
 
 
 def make_algorithm(name: str, env: Any, schedule: Schedule) -> Any:
-    """The algorithm with what it takes of the schedule's settings; a trust region has no use for an ascent's."""
+    """The algorithm with the schedule's settings (for HATRPO without those of gradient ascent)."""
     settings = {key: value for key, value in schedule.settings.items() if name != "hatrpo" or key not in ASCENT}
     return hajax.make_algorithm(name, env, **settings)
 
 
 def random_rollout(env: Any, algo: Any, schedule: Schedule) -> Iteration:
-    """Uniform actions; the state that is kept has the last timestep, so that every step must compute its own."""
+    """Uniform actions. The state keeps the last timestep, so that no step is compiled out."""
     shape = (schedule.num_envs, env.spec.num_agents, 1)
 
     def init(key):
@@ -145,7 +145,7 @@ def random_rollout(env: Any, algo: Any, schedule: Schedule) -> Iteration:
 
 
 def policy_rollout(env: Any, algo: Any, schedule: Schedule) -> Iteration:
-    """The rollout that training makes; the state that is kept has the batch, so that all of it is computed."""
+    """The rollout of a training. The state keeps the batch, so that nothing is compiled out."""
 
     def once(key, algo_state, actors):
         return rollout(env, algo, key, algo_state, actors, schedule.rollout_length)

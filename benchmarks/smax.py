@@ -1,9 +1,9 @@
-"""Environment steps per second of SMAX under random legal actions: hajax's beside jaxmarl's own, in one process.
+"""Environment steps per second of SMAX with random available actions: hajax and jaxmarl, in one process.
 
     python benchmarks/smax.py [--scenarios 3m 2s3z 5m_vs_6m] [--envs 64] [--steps 200] [--repeats 7] [--output FILE]
 
-Both draw legal actions, step with automatic reset, and sum up all that they show, so that nothing is compiled out. They
-are compiled first and then timed in turn, so that ratios are of the same moments. A step moves all agents of an
+Both draw available actions, step with automatic reset, and sum all outputs, so that nothing is compiled out. They are
+compiled first and then timed alternately, so that ratios are of the same time. A step moves all agents of an
 environment.
 """
 
@@ -26,17 +26,17 @@ import hajax
 
 
 def legal(key: jax.Array, available: jax.Array) -> jax.Array:
-    """An available choice of every agent, `[…, C] -> […]`, each equally likely."""
+    """A uniform available choice of every agent, `[…, C] -> […]`."""
     return jnp.argmax(jnp.where(available, jax.random.uniform(key, available.shape), -1), -1)
 
 
 def everything(shown: Any) -> jax.Array:
-    """One number that depends on all that is shown."""
+    """A number that depends on all outputs."""
     return sum(jnp.sum(x, dtype=float) for x in jax.tree.leaves(shown))
 
 
 def hajax_step(scenario: str) -> tuple[Callable, Callable]:
-    """`reset(key)` and `step(carry, key)`, the carry being the state and the mask."""
+    """`reset(key)` and `step(carry, key)`, where the carry is the state and the action mask."""
     env = hajax.make_env(f"smax/{scenario}")
 
     def reset(key):
@@ -53,7 +53,7 @@ def hajax_step(scenario: str) -> tuple[Callable, Callable]:
 
 
 def jaxmarl_step(scenario: str) -> tuple[Callable, Callable]:
-    """The same of jaxmarl's SMAX with its heuristic opponent."""
+    """The same for jaxmarl's SMAX with its heuristic opponent."""
     from jaxmarl.environments import smax
 
     env = smax.HeuristicEnemySMAX(scenario=smax.map_name_to_scenario(scenario))
@@ -81,7 +81,7 @@ SIDES = {"hajax": hajax_step, "jaxmarl": jaxmarl_step}
 
 
 class Side:
-    """One side's compiled roll-out, and its steps per second in every repeat."""
+    """The compiled rollout of one implementation, and its steps per second in every repeat."""
 
     def __init__(self, scenario: str, name: str, num_envs: int, steps: int):
         reset, step = SIDES[name](scenario)
@@ -107,7 +107,7 @@ class Side:
 
 
 def measure(scenario: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Both sides of a scenario."""
+    """Measures both implementations on a scenario."""
     sides = {name: Side(scenario, name, options.envs, options.steps) for name in SIDES}
     for repeat in range(-1, options.repeats):
         for side in sides.values():
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    jax.config.update("jax_enable_compilation_cache", False)  # or compile times would be those of the cache
+    jax.config.update("jax_enable_compilation_cache", False)  # otherwise compile times would be those of the cache
     cells = []
     for scenario in options.scenarios:
         cells.append(measure(scenario, options))

@@ -1,12 +1,12 @@
-"""Trains what docs/results shows of SMAX, run after run.
+"""Makes the SMAX runs of docs/results one after another.
 
     python benchmarks/smax_runs.py --list
     python benchmarks/smax_runs.py 3m/happo 3m/mappo
-    python benchmarks/smax_runs.py                    everything that docs/results does not have yet
+    python benchmarks/smax_runs.py                    all runs that are missing in docs/results
 
-A run trains in runs/smax/FOLDER/NAME, where it goes on if it was interrupted, and is copied to
-docs/results/FOLDER/NAME when it is finished. Several of these may work side by side, one on each core
-(`taskset -c 0 python benchmarks/smax_runs.py`): a run that another one has begun is left to it.
+A run trains in runs/smax/FOLDER/NAME, where it is resumed if it was interrupted, and is copied to
+docs/results/FOLDER/NAME when it is finished. Several of these processes may run concurrently, one on each core
+(`taskset -c 0 python benchmarks/smax_runs.py`): a run that another process has begun is skipped.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ VARIANTS = {
     "maa2c_unshared": ("maa2c", "haml/smac", UNSHARED),
 }
 FOUR = ("happo", "hatrpo", "mappo", "mappo_unshared")
-# What the preset was before.
+# The previous preset.
 NARROW = ["algo.hidden_sizes=[128,128]", "algo.discount=0.99", "algo.normalize_observations=false"]
 NARROW += ["algo.chunk_length=10"]
 # Rollouts twice as large, in minibatches of the same size.
 LARGE_BATCH = ["num_envs=512", "rollout_length=16", "algo.minibatches=16"]
-# And views alike in both halves of the map; evaluated in more games, as 200 hardly tell 0.95 from 0.96.
+# And mirrored views; evaluated in more games, because 200 hardly distinguish 0.95 from 0.96.
 MIRRORED = [*LARGE_BATCH, "env.mirrored=true", "eval.episodes=1000"]
-# The map of every folder, its variants and what they have otherwise than their presets.
+# The map of every folder, its variants, and their differences from the presets.
 SHOWN = {
     "3m": ("3m", tuple(VARIANTS), []),
     "3m_narrow": ("3m", FOUR, NARROW),
@@ -56,7 +56,7 @@ def runs() -> dict[str, list[str]]:
             settings = [f"algo={algo}", f"preset={preset}", f"env=smax/{scenario}", *BUDGETS[scenario]]
             last = dict(setting.split("=", 1) for setting in [*settings, *changes, *otherwise])
             listed[f"{folder}/{name}"] = [f"{setting}={value}" for setting, value in last.items()]
-    for name in set(FOUR) - {"hatrpo"}:  # which has no such rate
+    for name in set(FOUR) - {"hatrpo"}:  # it has no such rate
         listed[f"3m_narrow/{name}"] += ["algo.actor_lr=1e-3"]
     return listed
 

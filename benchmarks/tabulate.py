@@ -1,4 +1,4 @@
-"""Prints a Markdown table of finished runs, every seed shown.
+"""Prints a Markdown table of finished runs with every seed.
 
 python benchmarks/tabulate.py docs/results/spread/*
 python benchmarks/tabulate.py --metric win docs/results/3m/*
@@ -23,7 +23,7 @@ TRANSFERS = "| run | hajax | elsewhere | difference | by seed | intervals with 0
 
 
 def row(directory: Path, metric: str) -> str:
-    """One run: its directory's name, and the returns, or what `metric` says, of its last evaluation."""
+    """One run: its directory's name, and the returns, or another metric, of its last evaluation."""
     summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
     metrics = {"return": summary["eval_return"]} | summary.get("eval_metrics", {})
     if metric not in metrics:
@@ -37,9 +37,9 @@ def row(directory: Path, metric: str) -> str:
 
 
 def average_row(directory: Path, metric: str, since: int = 0) -> str:
-    """One run: the average over its evaluations from `since` steps on, which is how fast it learned.
+    """One run: the average over its evaluations from `since` steps on, a measure of its speed of learning.
 
-    The first is never among them, at the start or after an off-policy run's warm-up: nothing was learned by then.
+    The first evaluation is left out: it is of untrained policies, at the start or after an off-policy warm-up.
     """
     with (directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -62,7 +62,7 @@ def average_row(directory: Path, metric: str, since: int = 0) -> str:
 
 
 def transfer_row(directory: Path) -> str:
-    """One run's returns here and elsewhere, from `transfer.json`, and how many seeds' intervals contain 0."""
+    """One run's returns in hajax and elsewhere, from `transfer.json`, and the number of intervals that contain 0."""
     (played,) = json.loads((directory / "transfer.json").read_text(encoding="utf-8"))["runs"]
     every, seeds = played["all"], played["seeds"].values()
     low, high = every["interval"]
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--metric", default="return", help="length, or one of the environment's own, such as win")
     parser.add_argument("--all", action="store_true", help="averages over evaluations instead of the last")
     parser.add_argument("--since", type=int, default=0, metavar="STEPS", help="with --all, from so many steps on")
-    parser.add_argument("--transfer", action="store_true", help="beside mpe2 or gymnasium-robotics, from transfer.json")
+    parser.add_argument("--transfer", action="store_true", help="returns elsewhere, from transfer.json")
     arguments = parser.parse_args()
     if arguments.transfer:
         print("\n".join([TRANSFERS, *map(transfer_row, arguments.runs)]))

@@ -1,12 +1,12 @@
-"""The theorems of the papers on random games: every variant of exact mirror learning, what it keeps and what it breaks.
+"""The theorems of the papers on random games, for every variant of exact mirror learning.
 
     python benchmarks/theory.py [--games 10000] [--others 500] [--only NAME ...] [--chunk 125] [--output FILE.json]
 
 Random games of 2–4 agents, 2–4 actions each and 1–6 states, γ in [0.5, 0.95], rewards in [−1, 1], padded to one shape;
-game k is drawn from key k, whatever runs on it. In float64, exactly; a *fall* is a decrease of J, or of V in some
-state, by more than 1e-9 in one iteration. Gaps are max_i [max J(πⁱ, π^{−i}) − J(π)] over the game's reward range. Where
-a few games of a variant that a theorem covers end beyond 1e-3, these are played again for longer, to see whether they
-are slow or stuck.
+game k is drawn from key k for all variants. Updates are exact, in float64. A *fall* is a decrease of J, or of V in some
+state, by more than 1e-9 in one iteration. Gaps are max_i [max J(πⁱ, π^{−i}) − J(π)] over the game's reward range. If a
+few games of a variant that a theorem covers end beyond 1e-3, they are continued for longer, to see whether they
+converge.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LONGER = 3000  # iterations
 
 
 class Variant(NamedTuple):
-    """An exact algorithm, and for how long it runs."""
+    """An exact algorithm, and its number of iterations."""
 
     update: tabular.Update
     iterations: int
@@ -43,7 +43,7 @@ class Variant(NamedTuple):
 
 
 def variants() -> dict[str, Variant]:
-    """By name. The first is run on many games, the others on fewer."""
+    """The variants by name. The first runs on many games, the others on fewer."""
     drifts = {
         "none": tabular.no_drift(),
         "clip": tabular.clip_drift(0.2),
@@ -83,7 +83,7 @@ def variants() -> dict[str, Variant]:
 
 
 def draw(number: jax.Array) -> tuple[tabular.Game, jax.Array, jax.Array]:
-    """The game, the first joint policy and the key of a number."""
+    """The game, the initial joint policy and the key of an index."""
     game_key, policy_key, key = jax.random.split(jax.random.key(number), 3)
     game = tabular.random_game(game_key)
     return game, tabular.random_policy(policy_key, game), key
@@ -98,11 +98,11 @@ response_gaps = jax.jit(jax.vmap(tabular.quantal_response_gap, in_axes=(0, 0, No
 def play(
     variant: Variant, compiler_options: dict[str, Any] | None = None
 ) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
-    """Games, their first policies and their keys to the last policies and what happened on the way, scalars per game.
+    """Runs a variant on games with initial policies and keys; returns the last policies and diagnostics per game.
 
     Args:
       variant: the algorithm.
-      compiler_options: XLA's, for whoever compiles more than they compute.
+      compiler_options: XLA's, for callers that compile more than they compute.
     """
 
     def measure(game, policy, key):
@@ -122,7 +122,7 @@ def play(
 
 
 def gaps_of(variant: Variant, game: tabular.Game, policy: jax.Array) -> jax.Array:
-    """How far joint policies are from the equilibria that the variant is to find, one number per game."""
+    """The distance of joint policies from the equilibria that the variant converges to, one number per game."""
     if variant.update.temperature:
         return response_gaps(game, policy, variant.update.temperature)
     return nash_gaps(game, policy) / jax.vmap(lambda game: game.reward_range)(game)
@@ -136,10 +136,10 @@ def run(
     chunk: int = CHUNK,
     compiler_options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The numbers of one variant on the first `games` games."""
+    """The measurements of one variant on the first `games` games."""
     measure, start, parts = play(variant, compiler_options), time.perf_counter(), []
     for first in range(0, games, chunk):
-        # The last chunk goes beyond what is asked for, so that one program serves all; the surplus is cut off.
+        # The last chunk may exceed the requested games, so that one program is used for all; the surplus is cut off.
         game, policy, key = draw_all(jnp.arange(first, first + min(chunk, games)))
         last, measured = measure(game, policy, key)
         measured |= {"first_gap": gaps_of(variant, game, policy), "gap": gaps_of(variant, game, last)}
@@ -150,7 +150,7 @@ def run(
 
 
 def played_longer(variant: Variant, row: dict[str, Any], most: int = 16) -> dict[str, Any]:
-    """The largest gap that is left of those beyond 1e-3 in `row`, if they are a few, after 3,000 iterations in all."""
+    """The largest remaining gap of the games beyond 1e-3 in `row`, if few, after 3,000 iterations in total."""
     beyond = list(row["gaps_beyond_1e-3"])
     if not variant.covered or not 0 < len(beyond) <= most:
         return {}
@@ -160,7 +160,7 @@ def played_longer(variant: Variant, row: dict[str, Any], most: int = 16) -> dict
 
 
 def summary(variant: Variant, measured: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What the table and the file say of per-game numbers `[games]`."""
+    """The summary of measurements per game `[games]`, for the table and the file."""
     gap = measured["gap"]
     beyond = np.flatnonzero(gap > FAR)
     updates = gap.size * variant.iterations
@@ -209,7 +209,7 @@ def matrix_game(compiler_options: dict[str, Any] | None = None) -> dict[str, Any
 
 
 def best_soft_objective(game: tabular.Game, alpha: jax.Array, starts: int = 200) -> jax.Array:
-    """The best joint policy's soft objective, by HASPI from many starts: arg min of Eq. 9 of hasac at γ = 0."""
+    """The best soft objective, by HASPI from many initial policies (Liu et al., 2024, Eq. 9, at γ = 0)."""
 
     def climb(key):
         policy = tabular.random_policy(key, game)
@@ -263,7 +263,7 @@ def main() -> None:
         print(line(name, results[name]), flush=True)
         seconds = round(time.perf_counter() - start, 1)
         report = {"versions": versions, "seconds": seconds, "hasac_matrix_game": matrix, "variants": results}
-        if arguments.output:  # after every variant, so that an interrupted run leaves what it has
+        if arguments.output:  # after every variant, so that an interrupted run keeps its results
             arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"{seconds} s in all")
 

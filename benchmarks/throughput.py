@@ -1,15 +1,16 @@
-"""Environment steps per second of hajax's training beside a PureJaxRL-style IPPO, on simple_spread.
+"""Environment steps per second of hajax's training compared with a PureJaxRL-style IPPO, on simple_spread.
 
     python benchmarks/throughput.py [--schedules 16x128 harl/mpe] [--agents 2 4 8 16] [--seeds 1 8] [--output FILE.json]
 
-One process. The rows of a cell (schedule, agents, seeds) are compiled first and then timed in turn, a repeat of each
-before the next repeat of any, so that ratios are of the same moments. rows.py says what each row is. With several seeds
-the yardstick is timed vmapped, as in PureJaxRL, and with its seeds in turn, which a CPU's cache may like better; the
-ratio is against the faster. Steps are environment steps of all seeds; an environment step moves all agents.
+One process. The rows of a cell (schedule, agents, seeds) are compiled first and then timed alternately, a repeat of
+each before the next repeat of any, so that ratios are of the same time. The rows are described in rows.py. With several
+seeds the yardstick is timed vmapped, as in PureJaxRL, and with its seeds one after another, which may suit a CPU's
+cache better; the ratio is to the faster. Steps are environment steps of all seeds; an environment step moves all
+agents.
 
 The off-policy part, of continuous simple_spread at HARL's schedule, is described in off_policy.py.
 
-The table goes to stdout, progress to stderr, and all numbers to `--output`, which is written after every cell.
+The table is printed to stdout, progress to stderr, and all numbers are written to `--output` after every cell.
 """
 
 from __future__ import annotations
@@ -57,14 +58,13 @@ def grid(schedules: dict[str, Schedule], options: argparse.Namespace) -> Iterato
 
 
 def compile_init(init: Callable[[jax.Array], Any]) -> Any:
-    """A compiled start; what runs a few times isn't worth LLVM's last optimizations."""
+    """A compiled start, without LLVM's last optimizations, which are not worthwhile for a few runs."""
     quick: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     return jax.jit(init).lower(jax.random.key(0)).compile(quick)
 
 
 def table_line(cell: dict[str, Any]) -> str:
-    """One cell: medians of steps per second, ratios with their spread, HAPPO's matrix products, the process's peak, and
-    seconds to compile."""
+    """One cell: medians of steps per second, ratios, HAPPO's matrix products, the peak memory, and compile seconds."""
 
     def rate(name):
         row = cell["rows"].get(name)
@@ -100,10 +100,10 @@ def arithmetic(schedules: dict[str, Schedule], size: int) -> dict[str, Any]:
 
 
 def memory(schedule: Schedule, lengths: list[int]) -> dict[str, Any]:
-    """What a whole training of HAPPO needs for different numbers of iterations, by XLA's account and by the process's.
+    """The memory of a whole training of HAPPO for different numbers of iterations, by XLA and by the process.
 
-    The outputs are the final state and the metrics of every iteration; `peak_growth_bytes` is by how much a run
-    raised the process's memory at most.
+    The outputs are the final state and the metrics of every iteration. `peak_growth_bytes` is the largest growth of the
+    process's memory during a run.
     """
     env = hajax.make_env("mpe/simple_spread", num_agents=2)
     algo = hajax.make_algorithm("happo", env, **schedule.settings)
@@ -147,7 +147,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    if not options.quick:  # a program from the cache would compile in no time
+    if not options.quick:  # a cached program would have no compile time
         jax.config.update("jax_enable_compilation_cache", False)
     device = jax.devices()[0]
     result: dict[str, Any] = {

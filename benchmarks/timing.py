@@ -1,4 +1,4 @@
-"""Timing the rows of one cell in turn: compiled programs, their memory, and ratios of the same moments."""
+"""Alternating timing of the rows of one cell: compiled programs, their memory, and ratios of the same time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Timed:
         return (time.perf_counter() - began) / self.iterations
 
     def warm_up(self, seconds: float) -> None:
-        """Runs the program once, and sets how many iterations take about `seconds`."""
+        """Runs the program once, and sets the number of iterations that take about `seconds`."""
         once = self.advance()
         if once < seconds:
             once = self.advance()
@@ -55,7 +55,7 @@ class Timed:
 
 
 def program_bytes(program: Any) -> dict[str, int]:
-    """The memory that a compiled program needs at once, by XLA's account: `total` counts donated arguments once."""
+    """The peak memory of a compiled program, by XLA; `total` counts donated arguments once."""
     analysis = program.memory_analysis()
     sizes = {
         "arguments": analysis.argument_size_in_bytes,
@@ -66,13 +66,13 @@ def program_bytes(program: Any) -> dict[str, int]:
 
 
 def reset_peak() -> None:
-    """Lets the process's peak begin anew where Linux allows it; elsewhere `peak_memory` is since the process began."""
+    """Resets the process's peak memory on Linux; elsewhere `peak_memory` is since the start of the process."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> dict[str, int]:
-    """The process's peak since `reset_peak` in bytes, and the device's since the start where it keeps count."""
+    """The process's peak since `reset_peak` in bytes, and the device's since the start if available."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"resident": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
     of_device = jax.devices()[0].memory_stats() or {}
@@ -88,14 +88,14 @@ def spread(values: list[float], digits: int) -> dict[str, float]:
 def measure_cell(
     rows: dict[str, Iteration], starts: dict[str, list[Any]], schedule: Schedule, repeats: int, seconds: float
 ) -> dict[str, Any]:
-    """Compiles the rows of one cell and times them in turn.
+    """Compiles the rows of one cell and times them alternately.
 
     Args:
-      rows: by name.
+      rows: the programs by name.
       starts: every row's states, one per seed.
       schedule: the rows' schedule.
-      repeats: how often each row is timed.
-      seconds: about how long a timing takes, unless one iteration takes longer.
+      repeats: the number of timings of each row.
+      seconds: the approximate duration of a timing, unless one iteration takes longer.
     """
     reset_peak()
     num_seeds = len(next(iter(starts.values())))
@@ -107,7 +107,7 @@ def measure_cell(
     for _ in range(repeats):
         for row in timed:
             row.seconds.append(row.advance())
-    # HATRPO's line search ends when it has found a step, so that its products can't be counted beforehand.
+    # HATRPO's line search has a data-dependent length, so its products can't be counted beforehand.
     flops = {name: num_seeds * matmul_flops(rows[name].iterate, starts[name][0]) for name in rows if name != "hatrpo"}
     flops[IN_TURN] = flops.get("ippo", 0)
     results = {row.name: summary(row, num_seeds * schedule.steps, flops.get(row.name)) for row in timed}
@@ -115,7 +115,7 @@ def measure_cell(
 
 
 def summary(row: Timed, steps: int, flops: int | None) -> dict[str, Any]:
-    """What is reported of a row whose iterations take `steps` environment steps and `flops` of matrix products."""
+    """The report of a row whose iterations take `steps` environment steps and `flops` of matrix products."""
     products = (
         {}
         if flops is None
@@ -143,7 +143,7 @@ def ratios(timed: list[Timed]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     yardsticks = [name for name in rows if name.startswith("ippo")]
     if yardsticks:
-        # By the rates that are reported: of an even number of repeats, the median rate is not that of the median time.
+        # By the reported rates: for an even number of repeats the median rate is not that of the median time.
         found["against"] = max(yardsticks, key=lambda name: statistics.median(1 / s for s in rows[name].seconds))
         found |= {f"{name}_over_ippo": over(name, found["against"]) for name in ("happo", "mappo") if name in rows}
     if "hatrpo" in rows and "happo" in rows:

@@ -1,12 +1,12 @@
-"""Whether a policy trained here scores the same elsewhere: mean returns in both, and the interval of their difference.
+"""Compares the returns of a policy in hajax and in the original environment, with an interval of the difference.
 
     python benchmarks/transfer.py RUN_DIR [RUN_DIR ...] [--episodes 200] [--draw 0] [--output FILE.json]
 
 For each seed of each run, `--episodes` fresh episodes in hajax's environment, and as many in the parallel environment
-of the same name of mpe2, or of gymnasium-robotics for MAMuJoCo, whose physics is MuJoCo's C. What drives it is
-`hajax.load_policy`'s, with deterministic actions. Every seed's policy plays episodes of its own
-there: the same ones for all would make one lucky draw look like many. Several runs' policies of one seed do play the
-same; another `--draw` gives other episodes, here and there.
+of the same name of mpe2, or of gymnasium-robotics for MAMuJoCo, whose physics is MuJoCo's C. Policies are loaded with
+`hajax.load_policy` and act deterministically. Every seed has its own episodes there, because shared ones would make
+differences dependent. Policies of several runs with the same seed share episodes; another `--draw` gives other episodes
+in both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MPE2 = {
     "mpe/simple_reference": "simple_reference_v3",
     "mpe/simple_speaker_listener": "simple_speaker_listener_v4",
 }
-# gymnasium-robotics lacks the other partitions, or gives agents other joints under the same name (docs/mamujoco.md).
+# gymnasium-robotics lacks the other partitions, or has other joints under the same name (docs/mamujoco.md).
 COUNTERPARTS = {
     "half_cheetah": ("2x3", "6x1"),
     "ant": ("2x4", "4x2"),
@@ -48,7 +48,7 @@ COUNTERPARTS = {
 
 
 def returns_in_hajax(loaded: LoadedRun, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
-    """`[episodes]` team returns, from other episodes than the run's own evaluations saw."""
+    """`[episodes]` team returns, from other episodes than those of the run's evaluations."""
     evaluate = hajax.make_evaluate(loaded.team.env, loaded.team.algorithm, num_episodes=episodes)
     key = jax.random.fold_in(jax.random.key(seed), 2 + draw)
     return np.asarray(jax.jit(evaluate)(key, loaded.state(seed))["episode_return"])
@@ -60,11 +60,11 @@ class Elsewhere(NamedTuple):
     package: str
     env: Any
     by_state: bool  # the policy observes the whole state
-    shared: bool  # every agent is paid the team's reward, where others are paid a part of it
+    shared: bool  # every agent receives the team's reward, not a part of it
 
 
 def elsewhere(settings: dict[str, Any]) -> Elsewhere:
-    """The counterpart of the environment that a run's settings name."""
+    """The counterpart of the environment in a run's settings."""
     name = settings["name"]
     if name in MPE2:
         make = import_module(f"mpe2.{MPE2[name]}").parallel_env
@@ -88,7 +88,7 @@ def elsewhere(settings: dict[str, Any]) -> Elsewhere:
 
 
 def returns_elsewhere(policy: Policy, other: Elsewhere, seed: int, episodes: int, draw: int = 0) -> np.ndarray:
-    """`[episodes]` sums over steps of the other environment's own rewards to the team."""
+    """`[episodes]` sums over steps of the other environment's team reward."""
     env, returns = other.env, []
     start = zlib.crc32(policy.spec.name.encode())
     for episode in track(range(episodes), f"seed {seed} in {other.package}", transient=True):
@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run_dirs", nargs="+", type=Path)
     parser.add_argument("--episodes", type=int, default=200)
-    parser.add_argument("--draw", type=int, default=0, help="which episodes; another number, others")
+    parser.add_argument("--draw", type=int, default=0, help="the set of episodes; another number selects others")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     runs = [compare(path, arguments.episodes, arguments.draw) for path in arguments.run_dirs]

@@ -2,8 +2,9 @@
 
     python benchmarks/vmapped_init.py [--times 50] [--limit 300]
 
-Batched LAPACK calls inside one program deadlock the CPU thread pool of some jaxlib versions (0.10.0 and 0.10.2 were
-seen to); hajax's initializer has none. Exit code 0 and a line of JSON if all runs finished, 1 if the limit was reached.
+Batched LAPACK calls inside one program can deadlock the CPU thread pool of some jaxlib versions (observed with 0.10.0
+and 0.10.2); hajax's initializer has none. Exit code 0 and a line of JSON if all runs finished, 1 if the limit was
+reached.
 """
 
 from __future__ import annotations

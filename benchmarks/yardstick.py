@@ -1,11 +1,12 @@
-"""The yardstick of ippo.py beside the public JaxMARL `ippo_ff_mpe`: same environment, networks, schedule and process.
+"""Compares the yardstick of ippo.py with JaxMARL's `ippo_ff_mpe`: same environment, networks, schedule and process.
 
     python benchmarks/yardstick.py PATH/TO/baselines/IPPO/ippo_ff_mpe.py [--commit ITS_COMMIT] [--output FILE.json]
 
-The file is JaxMARL's, from a checkout of its repository, with `config/ippo_ff_mpe.yaml` beside it. It is run as it is,
-but its logging is taken out: `wandb` is a stand-in, and the callback to the host in every update does nothing, which
-can only make it faster. Both train MPE_simple_spread_v3 of jaxmarl with learning rates that fall to 0. A program is a
-whole training with its initialization; compilation is apart, and the repeats take turns.
+The file is JaxMARL's, from a checkout of its repository, with `config/ippo_ff_mpe.yaml` next to it. It runs unchanged
+except for its logging: `wandb` is a stand-in, and the host callback in every update does nothing, which can only make
+    it
+faster. Both train on jaxmarl's MPE_simple_spread_v3 with learning rates that fall to 0. A program is a whole training
+with its initialization; compile time is not included, and the repeats alternate.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from timing import spread
 
 
 def public_train(path: Path, updates: int) -> Callable[[jax.Array], Any]:
-    """JaxMARL's own `train(key)` of its own configuration, for that many updates."""
+    """JaxMARL's `train(key)` with its configuration, for that many updates."""
     sys.modules["wandb"] = types.ModuleType("wandb")
     found = importlib.util.spec_from_file_location("ippo_ff_mpe", path)
     if found is None or found.loader is None:
@@ -45,7 +46,7 @@ def public_train(path: Path, updates: int) -> Callable[[jax.Array], Any]:
 
 
 def compare(path: Path, updates: int, repeats: int) -> dict[str, Any]:
-    """Seconds per update of both, their compile seconds, and the yardstick's speed over the public one's, per round."""
+    """Seconds per update of both, compile seconds, and the yardstick's speed over the public one's, per round."""
     env = from_jaxmarl(jaxmarl.make("MPE_simple_spread_v3"))
     trains = {
         "ippo_ff_mpe": public_train(path, updates),

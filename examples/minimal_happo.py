@@ -1,6 +1,6 @@
-"""HAPPO in one file: the whole method and a toy problem in plain JAX, to be read from top to bottom.
+"""HAPPO in one file: the whole method and a toy problem in plain JAX.
 
-Kuba et al. (ICLR 2022), Algorithm 3 and Eq. 11, https://arxiv.org/abs/2109.11251; comments name the algorithm's lines.
+Kuba et al. (ICLR 2022), Algorithm 3 and Eq. 11, https://arxiv.org/abs/2109.11251; comments refer to its lines.
 
     T steps    E environments    N agents    A actions    O, S widths of an observation and of the state
     […] the parameters of one network    [N, …] those of all agents, stacked
@@ -26,7 +26,7 @@ class Config(NamedTuple):
     gae_lambda: float = 0.95  # λ
 
 
-# The problem: agents start on one cell of a line and spread over the posts. A step costs 1; the best mean is −33/7.
+# The problem: agents start in one cell of a line and move to the posts. The reward is −1 per step, the optimum −33/7.
 CELLS, POSTS = 7, (0, 3, 6)
 NUM_AGENTS, NUM_ACTIONS = len(POSTS), 3  # left, stay, right
 
@@ -57,7 +57,7 @@ class Rollout(NamedTuple):
     action: jax.Array  # [T, E, N]
     reward: jax.Array  # [T, E]
     terminated: jax.Array  # [T, E]
-    next_state: jax.Array  # [T, E, S], where the step led to, before any reset
+    next_state: jax.Array  # [T, E, S], after the step and before any reset
 
 
 def init_learner(key: jax.Array, config: Config, inputs: int, outputs: int) -> Learner:
@@ -84,11 +84,11 @@ def minimize(loss: Callable[[list], jax.Array], learner: Learner, config: Config
 
 
 def collect(key: jax.Array, config: Config, actors: list) -> Rollout:
-    """Plays in E environments, each from a new episode on. What lasts beyond T steps is truncated, not terminated."""
+    """Runs T steps of E environments from new episodes. Episodes of more than T steps are truncated, not terminated."""
 
     def step(cells: jax.Array, key: jax.Array) -> tuple[jax.Array, Rollout]:
         action_key, reset_key = jax.random.split(key)
-        observation = jax.nn.one_hot(cells, CELLS)  # an agent sees its own cell, the critic all of them
+        observation = jax.nn.one_hot(cells, CELLS)  # an agent observes its cell, the critic all cells
         action = jax.random.categorical(action_key, jax.vmap(network)(actors, observation))
         moved, reward, terminated = move(cells, action)
         next_state = jax.nn.one_hot(moved, CELLS).ravel()
@@ -100,7 +100,7 @@ def collect(key: jax.Array, config: Config, actors: list) -> Rollout:
 
 
 def gae(rollout: Rollout, value: jax.Array, next_value: jax.Array, config: Config) -> jax.Array:
-    """Advantages `[T, E]` (Schulman et al., 2016, Eq. 16): V follows a truncation, nothing follows a termination."""
+    """Advantages `[T, E]` (Schulman et al., 2016, Eq. 16); truncation bootstraps with V, termination with 0."""
     discount = config.discount * (1 - rollout.terminated)
     delta = rollout.reward + discount * next_value - value
 
@@ -113,16 +113,16 @@ def gae(rollout: Rollout, value: jax.Array, next_value: jax.Array, config: Confi
 
 
 def update(config: Config, order: jax.Array, team: Team, rollout: Rollout) -> Team:
-    """One iteration of HAPPO: improves the agents one after another, in `order`, int `[N]`, and then the critic."""
+    """One iteration of HAPPO: updates the agents one after another, in `order`, int `[N]`, and then the critic."""
     value, next_value = (network(team.critic.params, s)[..., 0] for s in (rollout.state, rollout.next_state))
     advantage = gae(rollout, value, next_value, config)  # line 7
     standardized = (advantage - advantage.mean()) / (advantage.std() + 1e-5)  # line 9: the first agent's M
 
     def improve(m: jax.Array, agent: tuple[Learner, jax.Array, jax.Array]) -> tuple[jax.Array, Learner]:
-        """One agent's turn. M, `[T, E]`, is the advantage times the ratios of all agents that had theirs before."""
+        """Updates one agent. M, `[T, E]`, is the advantage times the ratios of all agents updated before."""
         learner, observation, action = agent
 
-        def ratio(params: list) -> jax.Array:  # π_new(a|o) / π_old(a|o), [T, E]; π_old is what acted
+        def ratio(params: list) -> jax.Array:  # π_new(a|o) / π_old(a|o), [T, E]; π_old collected the rollout
             new, old = (jax.nn.log_softmax(network(p, observation)) for p in (params, learner.params))
             return jnp.exp(jnp.take_along_axis(new - old, action[..., None], -1)[..., 0])
 
@@ -135,7 +135,7 @@ def update(config: Config, order: jax.Array, team: Team, rollout: Rollout) -> Te
 
     agents = (team.actors, jnp.moveaxis(rollout.observation, 2, 0), jnp.moveaxis(rollout.action, 2, 0))
     _, actors = jax.lax.scan(improve, standardized, jax.tree.map(lambda x: x[order], agents))  # lines 10–13
-    actors = jax.tree.map(lambda x: x[jnp.argsort(order)], actors)  # back in the agents' own order
+    actors = jax.tree.map(lambda x: x[jnp.argsort(order)], actors)  # back in the order of the agents
 
     def value_loss(critic: list) -> jax.Array:
         return jnp.square(network(critic, rollout.state)[..., 0] - (advantage + value)).mean() / 2
@@ -144,7 +144,7 @@ def update(config: Config, order: jax.Array, team: Team, rollout: Rollout) -> Te
 
 
 def make_train(config: Config) -> Callable[[jax.Array], tuple[Team, jax.Array]]:
-    """`train(key)` gives the trained team and the mean return of every iteration, `[iterations]`."""
+    """`train(key)` returns the trained team and the mean return of every iteration, `[iterations]`."""
 
     def iterate(team: Team, key: jax.Array) -> tuple[Team, jax.Array]:
         rollout_key, order_key = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""Trains several seeds of HAPPO at once, and several learning rates beside them, as two vmaps of one pure function.
+"""Trains several seeds of HAPPO with several learning rates, by two vmaps of one pure function.
 
 python examples/vmapped_seeds.py [--steps 200000] [--seeds 4]
 """

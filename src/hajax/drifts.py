@@ -1,4 +1,4 @@
-"""Drift functionals for `hajax.haml` and `hajax.mehaml`, and what it takes to write one: see `hajax/core/drifts.py`."""
+"""Drift functionals for `hajax.haml` and `hajax.mehaml`, and the types for new ones; see `hajax/core/drifts.py`."""
 
 from hajax.core.drifts import (
     DRIFTS,

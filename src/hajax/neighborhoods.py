@@ -1,4 +1,4 @@
-"""Neighborhoods for `hajax.haml` and `hajax.mehaml`, and how to write one: see `hajax/core/neighborhoods.py`."""
+"""Neighborhoods for `hajax.haml` and `hajax.mehaml`, and the types for new ones; see `hajax/core/neighborhoods.py`."""
 
 from hajax.core.neighborhoods import (
     NEIGHBORHOODS,
@@ -7,6 +7,7 @@ from hajax.core.neighborhoods import (
     PolicyObjective,
     gradient_step,
     kl_ball,
+    mean_kl,
     unrestricted,
     with_hyperparameters,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "gradient_step",
     "init_learner",
     "kl_ball",
+    "mean_kl",
     "unrestricted",
     "with_hyperparameters",
 ]

@@ -1,4 +1,4 @@
-"""The action spaces of agents: one choice, several, or a real vector, and the same as other libraries write them."""
+"""The action spaces of agents: one choice, several choices, or a real vector; and conversion from other libraries."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True)
 class MultiDiscrete:
-    """One choice among `nvec[d]` for every component d, all at once. An array of several axes is flattened."""
+    """One choice among `nvec[d]` for every component d. An array of several axes is flattened."""
 
     nvec: tuple[int, ...]
 
@@ -58,17 +58,17 @@ class MultiDiscrete:
         return self.nvec
 
 
-# A bound of at least this size is no bound: other libraries write ±3.4e38, the largest float32, where they have none.
+# A bound of at least this size means unbounded: other libraries use ±3.4e38, the largest float32.
 NO_BOUND = 1e30
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Box:
-    """A real vector with bounds per dimension: `Box(low, high)`, or `Box(low, high, shape)` with the same for all.
+    """A real vector with bounds per dimension: `Box(low, high)`, or `Box(low, high, shape)` with equal bounds.
 
-    Bounds are numbers or arrays, which are flattened; `Box(-1, 1)` has one dimension. A dimension may be unbounded, on
-    one side or on both: ±inf, or any bound of 1e30 and more. Policies treat a dimension without both bounds as
-    unbounded, and the environment clips their actions at the bound that there is.
+    Bounds are numbers or arrays, which are flattened; `Box(-1, 1)` has one dimension. A dimension may be unbounded on
+    one side or both: ±inf, or any bound of 1e30 and more. Policies treat a dimension with only one bound as unbounded,
+    and the environment clips their actions at that bound.
     """
 
     low: tuple[float, ...]
@@ -102,13 +102,13 @@ ActionSpace = Discrete | MultiDiscrete | Box
 
 
 def as_space(space: Any) -> ActionSpace:
-    """`space` itself if it is one of the three, or the one that another library's stands for.
+    """The action space equal to `space`, which may be of another library.
 
-    Recognized by their attributes, as Gymnasium, gymnax, jaxmarl and Jumanji have them: Discrete (`n`, `num_values`),
+    Spaces of Gymnasium, gymnax, jaxmarl and Jumanji are recognized by their attributes: Discrete (`n`, `num_values`),
     MultiDiscrete (`nvec`), MultiBinary (a choice of two per entry) and Box (`low`, `high`). Arrays are flattened.
 
     Raises:
-        ValueError: nothing of the kind, choices that do not begin at 0, or a Box of whole numbers.
+        ValueError: `space` is of another kind, its choices do not begin at 0, or it is a Box of whole numbers.
     """
     if isinstance(space, ActionSpace):
         return space
@@ -138,7 +138,7 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
     """`shape` as a tuple of whole numbers; a number is the length of a vector.
 
     Raises:
-        ValueError: it is something else, or a length is negative.
+        ValueError: `shape` is of another kind, or a length is negative.
     """
     lengths = list(shape) if isinstance(shape, Sequence | np.ndarray) and np.ndim(shape) == 1 else [shape]
     try:
@@ -150,7 +150,7 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
 
 
 def _flat(values: Any) -> list[Any]:
-    """The entries of a number or an array, in order; what is neither as it is."""
+    """The entries of a number or an array, in order; any other value as the only entry."""
     try:
         return np.ravel(np.asarray(values)).tolist()
     except ValueError:  # lists of different lengths

@@ -1,11 +1,11 @@
-"""What agents and environments look like: specifications, padding tables, the timestep.
+"""Specifications of agents and environments, padding tables, and the timestep.
 
 Shape legend, used in every docstring of the library: `T` time, `E` environments, `N` agents, `G` parameter groups,
 `K` members of a group, `B` batch, `O` padded observation width, `D` action components, `C` padded choices of a
 discrete component, `S` state width.
 
-Agents that differ are padded to common widths. The tables that say what is padding are NumPy constants, so that a
-compiled program contains only what the team needs.
+Agents that differ are padded to common widths. The padding tables are NumPy constants, so that a compiled program
+contains only what the team needs.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ RewardKind = Literal["team", "individual"]
 
 @dataclasses.dataclass(frozen=True)
 class AgentSpec:
-    """One agent: its name, the natural shape of its observation (flattened in timesteps), its action space.
+    """One agent: its name, the natural shape of its observation (flattened in timesteps), and its action space.
 
-    `observation_shape` may be the length of a vector, and 0 for an agent that observes nothing. The spaces of other
-    libraries are converted; see `as_space`.
+    `observation_shape` may be the length of a vector, or 0 for an agent without observation. Spaces of other libraries
+    are converted; see `as_space`.
 
     Raises:
-        ValueError: a field is of another kind.
+        ValueError: a field has a wrong type or value.
     """
 
     name: str
@@ -72,10 +72,10 @@ class AgentSpec:
 
 
 class ActionLayout(NamedTuple):
-    """Which of the padded action components and choices exist; arrays `[…, D]` and `[…, D, C]`.
+    """The existing ones of the padded action components and choices; arrays `[…, D]` and `[…, D, C]`.
 
-    A component that is not discrete keeps choice 0, so that its categorical is a point mass and never NaN.
-    A Box action is `center + scale · u` with `u` the policy's Gaussian variable (scale 1 where unbounded).
+    A component that is not discrete keeps choice 0, so that its categorical distribution is a point mass and not NaN. A
+    Box action is `center + scale · u` with `u` the policy's Gaussian variable (scale 1 where unbounded).
     """
 
     discrete: Any  # bool [..., D]
@@ -83,18 +83,18 @@ class ActionLayout(NamedTuple):
     choices: Any  # bool [..., D, C]
     center: Any  # [..., D]
     scale: Any  # [..., D]
-    bounded: Any = None  # bool [..., D]: continuous and with both bounds, which squashed policies keep
+    bounded: Any = None  # bool [..., D]: continuous with both bounds, which squashed policies respect
 
 
 @dataclasses.dataclass(frozen=True)
 class EnvSpec:
-    """An environment: its agents, the critic's state width, the step limit, and what `reward` means.
+    """An environment: its agents, the width of the critic's state, the step limit, and the kind of reward.
 
-    `reward="team"` gives every agent the sum over agents; `"individual"` gives each its own. `max_steps` is the
+    `reward="team"` gives every agent the sum over agents, `"individual"` each agent its own reward. `max_steps` is the
     number of steps after which an episode is truncated, `None` if there is no limit. With `state_per_agent` the critic
-    sees a state of each agent's own, `[N, S]` instead of `[S]`. With `masks_actions=False` every choice is available at
-    all times, and updates are compiled without action masks. With `state_from_observations` the state is the agents'
-    unpadded observations end to end, so that a replay need not keep it.
+    has one state per agent, `[N, S]` instead of `[S]`. With `masks_actions=False` every choice is always available, and
+    updates are compiled without action masks. With `state_from_observations` the state is the concatenation of the
+    agents' unpadded observations, so a replay does not store it.
     """
 
     name: str
@@ -205,9 +205,10 @@ class EnvSpec:
 
 
 class FinalStep(NamedTuple):
-    """What the episode's own next step would have shown, across an automatic reset.
+    """The final timestep of an episode, which an automatic reset replaces.
 
-    Equal to the timestep's own fields when no reset happened. Truncation bootstraps from it; termination does not.
+    Equal to the fields of the timestep if there was no reset. A truncated episode bootstraps from it, a terminated one
+    does not.
     """
 
     observation: jax.Array  # [N, O]
@@ -217,17 +218,17 @@ class FinalStep(NamedTuple):
 
 
 class Timestep(NamedTuple):
-    """What `reset` and `step` show. Fields may carry leading batch axes.
+    """What `reset` and `step` return besides the state. Fields may have leading batch axes.
 
-    `reward`, `terminated`, `truncated`, `metrics` and `final` belong to the step that was just taken;
-    `observation`, `state`, `action_mask`, `active` and `first` to the next action (after an automatic reset, they
-    are the new episode's and `first` is true).
+    `reward`, `terminated`, `truncated`, `metrics` and `final` belong to the step just taken; `observation`, `state`,
+    `action_mask`, `active` and `first` to the next action (after an automatic reset, they are those of the new episode
+    and `first` is true).
     """
 
     observation: jax.Array  # [N, O], padded with zeros
-    state: jax.Array  # [S], for the critic; [N, S] if the specification says `state_per_agent`
+    state: jax.Array  # [S], for the critic; [N, S] with `state_per_agent`
     action_mask: jax.Array  # bool [N, D, C]: the choices available now
-    active: jax.Array  # bool [N]: whether the next action counts; false for an agent that has died
+    active: jax.Array  # bool [N]: whether the next action counts; false for a dead agent
     reward: jax.Array  # [N]
     terminated: jax.Array  # bool []: the episode ended for good
     truncated: jax.Array  # bool []: the episode was cut by the step limit

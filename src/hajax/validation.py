@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-# The largest count that a compiled program can hold: JAX counts in int32 unless `jax_enable_x64` is set. Messages
-# speak of it only to those who go beyond it.
+# The largest count in a compiled program: JAX counts in int32 unless `jax_enable_x64` is set. Messages mention it only
+# for values beyond it.
 MOST = 2**31 - 1
 _ABOUT = "about"  # the key in a field's metadata
 
@@ -109,7 +109,7 @@ def _kind(annotation: Any) -> str:
 
 
 def nearest(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
-    """The names that `name` was most likely meant to be: it is a word of theirs, or looks like them or their end."""
+    """The names closest to `name`: those of which it is a word, or which, or whose end, it resembles."""
     known = list(names)
     word = re.split(r"[./]", name)[-1]
     holding = [key for key in known if word in re.split(r"[./_]", key)]
@@ -165,7 +165,7 @@ def check_number(
 ) -> None:
     """Raises ValueError unless `value` is one number in the range, and finite if it must be.
 
-    An array without axes is a number; a list of one number is a list.
+    An array without axes counts as a number, a list of one number does not.
     """
     number = _number(value, whole)
     kind = "a whole number" if whole else "a number"
@@ -178,7 +178,7 @@ def check_number(
 
 
 def check_numbers(name: str, values: Any, low: float, *, whole: bool = False, empty: bool = False) -> None:
-    """Raises ValueError unless `values` is a list of numbers, each at least `low`; `empty`: there may be none."""
+    """Raises ValueError unless `values` is a list of numbers >= `low`; it may be empty if `empty`."""
     kind, example = ("whole numbers", "[64,64]") if whole else ("numbers", "[0.1,0.5]")
     listed = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str)
     numbers = [_number(value, whole) for value in values] if listed else []
@@ -188,7 +188,7 @@ def check_numbers(name: str, values: Any, low: float, *, whole: bool = False, em
 
 
 def _number(value: Any, whole: bool) -> int | float | None:
-    """`value` as Python's own number, exactly; `None` if it is no number, or not a whole one if it must be."""
+    """`value` as an equal Python number; `None` if it is not a number, or not a whole one if `whole`."""
     if isinstance(value, bool | str | bytes | Sequence | Mapping) or value is None:
         return None
     if isinstance(value, int | float):
@@ -202,12 +202,12 @@ def _number(value: Any, whole: bool) -> int | float | None:
 
 
 def _shown(value: Any) -> str:
-    """A number as it is, anything else as Python writes it."""
+    """The text of a number, or the `repr` of any other value."""
     return str(value) if isinstance(value, int | float | np.number) else repr(value)
 
 
 def check_has(given: Any, needed: type) -> None:
-    """Raises ValueError, naming what is missing, unless `given` has all fields of the dataclass `needed`."""
+    """Raises ValueError, which names the missing fields, unless `given` has all fields of the dataclass `needed`."""
     missing = [field.name for field in dataclasses.fields(needed) if not hasattr(given, field.name)]
     if missing:
         raise ValueError(f"{type(given).__name__} has no {', '.join(missing)}; allowed: any class that also has these")

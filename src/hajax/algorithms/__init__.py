@@ -1,4 +1,4 @@
-"""The algorithms: one file each; this is their registry.
+"""The registry of algorithms, which have one file each.
 
 | name | algorithm | paper |
 |---|---|---|
@@ -95,13 +95,13 @@ def register_algorithm(name: str, function: Callable[..., Algorithm]) -> None:
     """Lets `make_algorithm(name, env, **settings)` build `function(spec, settings, hyperparameters, actor=, critic=)`.
 
     Args:
-      name: the new name. Registering a name of one's own again replaces it.
+      name: the new name. A registered name may be registered again.
       function: returns an `Algorithm`. In its signature, `settings` and `hyperparameters` have defaults: an instance of
-        a frozen dataclass (of `hajax.settings`, or one's own), and one of a class derived from `BaseHyperparameters`.
+        a frozen dataclass (of `hajax.settings`, or your own), and one of a class derived from `BaseHyperparameters`.
 
     Raises:
       ValueError: `name` belongs to an algorithm of the library.
-      TypeError: `function` is none, or has no such defaults.
+      TypeError: `function` cannot be called, or its signature has no such defaults.
     """
     if name in _BUILT_IN or name in _TEMPLATES:
         known = ", ".join((*_BUILT_IN, *_TEMPLATES))

@@ -26,15 +26,15 @@ def haa2c(
 ) -> Algorithm:
     """HAA2C for the team that `spec` describes.
 
-    Agents update one after another in random order. Agent i_m ascends, for `epochs` mini-epochs,
+    Agents are updated one after another in random order. Agent i_m ascends, for `epochs` mini-epochs,
 
         E[r · M] + c · H,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
-    in which M is the advantage times the compound ratio of the agents before it (Eq. 6). Nothing holds r near 1 but
-    the number of mini-epochs and the learning rate: the drift is trivial, D = 0. The paper steps along the plain
-    gradient in its pseudo-code and by Adam in its experiments (Table 1), as here.
+    where M is the advantage times the compound ratio of the agents updated before (Eq. 6). Only the number of
+    mini-epochs and the learning rate keep r near 1: the drift is D = 0. The paper has plain gradient steps in its
+    pseudo-code and Adam in its experiments (Table 1), as here.
 
-    For arguments and errors see `core.haml.haml`, which is the algorithm.
+    For arguments and errors see `hajax.haml`.
     """
     return haml(
         name,

@@ -1,8 +1,8 @@
 """HAD3QN: heterogeneous-agent dueling double deep Q-networks.
 
 Double Q-learning (van Hasselt et al., 2016: https://arxiv.org/abs/1509.06461) with dueling networks (Wang et al., 2016:
-https://arxiv.org/abs/1511.06581) in the sequential scheme of *Heterogeneous-Agent Mirror Learning* (Kuba et al., 2022,
-Eq. 7: https://arxiv.org/abs/2208.01682). The name is HARL's; no paper gives its pseudo-code.
+https://arxiv.org/abs/1511.06581) in the sequential scheme of *Heterogeneous-Agent Mirror Learning* (Kuba et al., 2022b,
+Eq. 7: https://arxiv.org/abs/2208.01682). The name is HARL's; no paper has its pseudo-code.
 """
 
 from __future__ import annotations
@@ -26,16 +26,15 @@ def had3qn(
 ) -> Algorithm:
     """HAD3QN for the team that `spec` describes, all of whose actions are discrete.
 
-    Agents update one after another in random order. Agent i_m regresses its own values on its slice of a joint dueling
+    Agents are updated one after another in random order. Agent i_m regresses its values on its slice of a joint dueling
     critic,
 
         q^{i_m}(o^{i_m}, a) → Q(s, a_new^{i_1:m-1}, a, a^{i_m+1:n})   for all its choices a,
 
-    in which the agents before it already take the best choices of their new values. (HARL regresses on the choice that
-    was best so far, and lets agents see the state when they choose for the agents after them; its targets take the
-    agents' choices from target actors.) In training every agent in every environment explores with probability ε, each
-    by a coin of its own.
+    where the agents updated before take the best choices of their new values. (HARL regresses only on the choice that
+    was best so far, evaluates the agents' choices on the state for the agents after them, and takes the choices in
+    targets from target actors.) In training every agent in every environment explores independently with probability ε.
 
-    For arguments and errors see `core.double_q.double_q_learning`, which is the algorithm.
+    For arguments and errors see `core.off_policy.double_q.double_q_learning`.
     """
     return double_q_learning(name, spec, settings, hyperparameters, actor=actor, critic=critic)

@@ -1,6 +1,6 @@
 """HADDPG: heterogeneous-agent deep deterministic policy gradient.
 
-Kuba et al., *Heterogeneous-Agent Mirror Learning* (2022), Algorithm 3: https://arxiv.org/abs/2208.01682.
+Kuba et al., *Heterogeneous-Agent Mirror Learning* (2022b), Algorithm 3: https://arxiv.org/abs/2208.01682.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def haddpg(
 ) -> Algorithm:
     """HADDPG for the team that `spec` describes, all of whose actions are Boxes.
 
-    Agents update one after another in random order. Agent i_m ascends (Eq. 7)
+    Agents are updated one after another in random order. Agent i_m ascends (Eq. 7)
 
         E[Q(s, μ_new^{i_1:m-1}(o), μ^{i_m}(o^{i_m}), a^{i_m+1:n})],
 
-    a joint critic in which the agents before it already do what their new policies would, and those after it what the
-    replay says that they did. (HARL takes the latter from the current policies: `others="policy"`.) There is no drift
-    and no neighborhood but the learning rate.
+    a joint critic at the actions of the new policies of the agents updated before, and at the replay's actions of the
+    agents updated later. (HARL takes the latter from the current policies: `others="policy"`.) There is no drift, and
+    only the learning rate limits the step.
 
-    For arguments and errors see `core.deterministic.deterministic_policy_gradient`, which is the algorithm.
+    For arguments and errors see `core.off_policy.deterministic.deterministic_policy_gradient`.
     """
     return deterministic_policy_gradient(name, spec, settings, hyperparameters, twin=False, actor=actor, critic=critic)

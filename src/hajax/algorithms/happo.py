@@ -28,15 +28,15 @@ def happo(
 ) -> Algorithm:
     """HAPPO for the team that `spec` describes.
 
-    Agents update one after another in random order. Agent i_m maximizes the clipped surrogate (Eq. 11)
+    Agents are updated one after another in random order. Agent i_m maximizes the clipped surrogate (Eq. 11)
 
         E[min(r · M, clip(r, 1 ± ε) · M)] + c · H,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
-    in which M is the advantage times the compound ratio of the agents before it; once it has finished all its epochs,
-    the ratio is recomputed on the full batch for the agents after it: M ← r · M.
+    where M is the advantage times the compound ratio of the agents updated before. After all its epochs the ratio is
+    recomputed on the full batch for the agents updated later: M ← r · M.
 
     It is mirror learning with the drift `ppo_clip`, since min(r · M, clip(r) · M) = r · M − ReLU([r − clip(r)] · M).
-    For arguments and errors see `core.haml.haml`, which is the algorithm.
+    For arguments and errors see `hajax.haml`.
     """
 
     def clip_fraction(change: PolicyChange, hyperparameters: GradientHyperparameters):

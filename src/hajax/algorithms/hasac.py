@@ -24,21 +24,20 @@ def hasac(
     critic: nn.Module | None = None,
     name: str = "hasac",
 ) -> Algorithm:
-    """HASAC for the team that `spec` describes; its agents' actions may be discrete, Boxes, or both.
+    """HASAC for the team that `spec` describes; actions may be discrete, Boxes, or both.
 
-    Agents update one after another in random order. Agent i_m ascends (Eq. 10)
+    Agents are updated one after another in random order. Agent i_m ascends (Eq. 10)
 
         E[min_j Q_j(s, a_new^{i_1:m-1}, a^{i_m}, a^{i_m+1:n}) − α log π(a^{i_m}|o^{i_m})],   a^{i_m} ~ π,
 
     by reparametrized samples: a Gaussian squashed by tanh for Boxes, a Gumbel softmax for choices (or, with
-    `expectation="exact"`, all choices). The agents before it act by their new policies, those after it by their
-    current ones, over which the paper's multi-agent Q is an expectation. (HARL leaves the log of an action's scale out
-    of its log-probability, and its target entropy of choices comes out as 0.)
+    `expectation="exact"`, all choices). The agents updated before act by their new policies, those updated later by
+    their current ones, over which the paper's multi-agent Q is an expectation. (HARL omits the log of an action's scale
+    from its log-probability, and its target entropy of choices evaluates to 0.)
 
-    For few choices take the exact expectation. A Gumbel softmax asks a learned critic for its gradients between
-    choices, where it was never fitted; in the paper's own matrix game that ends in other policies (`docs/results`).
+    For few choices use the exact expectation. A Gumbel softmax takes the learned critic's gradients between choices,
+    where it was never fitted; in the paper's matrix game this leads to other policies (`docs/results/theory.md`).
 
-    It is maximum-entropy mirror learning without drift. For arguments and errors see `core.mehaml.mehaml`, which is the
-    algorithm.
+    It is maximum-entropy mirror learning without drift. For arguments and errors see `hajax.mehaml`.
     """
     return mehaml(name, spec, settings, hyperparameters, drift=no_drift, actor=actor, critic=critic)

@@ -1,7 +1,7 @@
 """HATD3: heterogeneous-agent twin delayed deep deterministic policy gradient.
 
 Zhong et al., *Heterogeneous-Agent Reinforcement Learning* (JMLR 2024): https://arxiv.org/abs/2304.09870. It is HADDPG
-(Kuba et al., 2022, Algorithm 3) with what TD3 added to DDPG (Fujimoto et al., 2018: https://arxiv.org/abs/1802.09477).
+(Kuba et al., 2022b, Algorithm 3) with TD3's changes to DDPG (Fujimoto et al., 2018: https://arxiv.org/abs/1802.09477).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def hatd3(
 ) -> Algorithm:
     """HATD3 for the team that `spec` describes, all of whose actions are Boxes.
 
-    As HADDPG, with three changes: two critics, whose smaller value makes the targets; clipped noise on the target
-    policies' actions, so that the critics learn to be smooth,
+    HADDPG with three changes: two critics, of which targets take the smaller value; clipped noise on the target
+    policies' actions, which smooths the critics,
 
         y = r + γ min_j Q′_j(s′, clip(μ′(o′) + clip(ε, ±c))),   ε ~ N(0, σ²);
 
-    and `policy_delay` steps of the critics for one of actors and targets. Actors ascend the first critic.
+    and `policy_delay` critic steps per step of actors and targets. Actors ascend the first critic.
 
-    For arguments and errors see `core.deterministic.deterministic_policy_gradient`, which is the algorithm.
+    For arguments and errors see `core.off_policy.deterministic.deterministic_policy_gradient`.
     """
     return deterministic_policy_gradient(name, spec, settings, hyperparameters, twin=True, actor=actor, critic=critic)

@@ -26,21 +26,22 @@ def hatrpo(
 ) -> Algorithm:
     """HATRPO for the team that `spec` describes.
 
-    Agents update one after another in random order. Agent i_m maximizes (Eq. 7)
+    Agents are updated one after another in random order. Agent i_m maximizes (Eq. 7)
 
         E[r · M]   subject to   E[KL(π_old(·|oᵐ) ‖ π_new(·|oᵐ))] ≤ δ,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
-    in which M is the advantage times the compound ratio of the agents before it, by one step along the natural
-    gradient x ≈ H⁻¹g, as long as the ball allows to second order, √(2δ / xᵀHx), and shortened to α^j of that until it
-    gains at least κ times what the gradient promises and its true KL divergence is within δ (Eq. 8). If no candidate
-    does, the agent stays exactly as it was.
+    where M is the advantage times the compound ratio of the agents updated before, by one step along the natural
+    gradient x ≈ H⁻¹g. The longest step reaches the boundary of the ball to second order, √(2δ / xᵀHx). It is shortened
+    to α^j of that until the surrogate increases by at least κ times the first-order prediction and the true KL
+    divergence is within δ (Eq. 8). If no candidate satisfies both, the agent's parameters are unchanged.
 
-    Other than HARL's code: the KL divergence is the true one for every kind of action, and over active steps only; the
-    damping bends the direction but does not shorten the step; and the test of the step is Algorithm 2's and the KL's.
+    Differences from HARL's code: the KL divergence is the true one for every kind of action, and over active steps
+    only; the damping affects the direction but not the length of the step; and the step is accepted by Algorithm 2's
+    condition and the KL divergence.
 
-    It is mirror learning with no drift in the neighborhood `kl_ball`. For arguments and errors see `core.haml.haml`,
-    which is the algorithm. The info holds, per agent: `kl`, `expected_improvement` (of the longest step) and
-    `improvement`, whether the step was `accepted`, and at which `candidate` j.
+    It is mirror learning with no drift in the neighborhood `kl_ball`. For arguments and errors see `hajax.haml`. The
+    info holds, per agent: `kl`, `expected_improvement` (of the longest step), `improvement`, whether a step was
+    `accepted`, and its `candidate` index j.
     """
     return haml(
         "hatrpo",

@@ -1,4 +1,4 @@
-"""ID3QN: independent dueling double Q-learning, in which every agent learns as if it were alone.
+"""ID3QN: independent dueling double Q-learning, in which every agent learns by itself.
 
 Tampuu et al., *Multiagent Cooperation and Competition with Deep Reinforcement Learning* (2017):
 https://arxiv.org/abs/1511.08779; with double Q-learning (van Hasselt et al., 2016: https://arxiv.org/abs/1509.06461)
@@ -29,19 +29,19 @@ def id3qn(
 ) -> Algorithm:
     """ID3QN for the team that `spec` describes, all of whose actions are discrete.
 
-    Every agent regresses its own values, of what it sees and does, on
+    Every agent regresses its values, of its observation and action, on
 
         yⁱ = Σ_{j<k} γʲ rⁱʲ + γᵏ (1 − terminated) q′ⁱ(o′ⁱ, argmax_a qⁱ(o′ⁱ, a)),
 
-    with the team's reward or its own (`reward="individual"`), and targets φ′ ← τ φ + (1 − τ) φ′. One agent alone is
-    D3QN. An agent that became inactive on the way has no value of its own any more: the team's reward goes on, so the
-    mean of the active agents' values stands for it; its own does not.
+    with the team reward or the individual reward (`reward="individual"`), and targets φ′ ← τ φ + (1 − τ) φ′. For a
+    single agent this is D3QN. An agent that became inactive within the n steps has no value afterwards. With a team
+    reward, which continues, the mean of the active agents' values replaces it; an individual reward is not continued.
 
     Args:
-      actor: a flax module used as torso; see `core.double_q.double_q_learning`. There is no critic.
+      actor: a flax module used as torso; see `core.off_policy.double_q.double_q_learning`. There is no critic.
 
     Raises:
-      ValueError: as there, but for joint choices, of which there may be any number; and if a `critic` is given.
+      ValueError: as there, except that the number of joint choices is not limited; and if a `critic` is given.
     """
     name = "id3qn"
     settings.require(name, order="simultaneous")

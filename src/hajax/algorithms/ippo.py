@@ -1,4 +1,4 @@
-"""IPPO: independent PPO, which is MAPPO with a critic per agent (or group) on its own observation.
+"""IPPO: independent PPO, which is MAPPO with a critic per agent (or group) on individual observations.
 
 de Witt et al., *Is Independent Learning All You Need in the StarCraft Multi-Agent Challenge?* (2020):
 https://arxiv.org/abs/2011.09533.
@@ -24,9 +24,9 @@ def ippo(
 ) -> Algorithm:
     """IPPO for the team that `spec` describes; arguments and errors as in `happo`.
 
-    Every agent runs PPO on its own advantage Âⁱ, from Vⁱ(oⁱ) and its own reward (`reward="individual"`; a team reward
-    serves too, as every agent's own; once an agent is inactive, the active agents' values stand for its own). Actors
-    and critics are shared alike: one of each per kind of agent by default.
+    Every agent runs PPO on its advantage Âⁱ, from Vⁱ(oⁱ) and its individual reward (`reward="individual"`). A team
+    reward is also possible: every agent receives it, and the mean of the active agents' values replaces that of an
+    inactive agent. Actors and critics share parameters in the same way: by default one of each per kind of agent.
     """
     settings.require("ippo", order="simultaneous", centralized=False)
     return happo(spec, settings, hyperparameters, actor=actor, critic=critic, name="ippo")

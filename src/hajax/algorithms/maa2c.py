@@ -1,4 +1,4 @@
-"""MAA2C: multi-agent advantage actor-critic: HAA2C with all agents updated simultaneously and no compound ratio.
+"""MAA2C: multi-agent advantage actor-critic, which is HAA2C with simultaneous updates and no compound ratio.
 
 Papoudakis et al., *Benchmarking Multi-Agent Deep Reinforcement Learning Algorithms in Cooperative Tasks* (2021):
 https://arxiv.org/abs/2006.07869; the baseline of *Heterogeneous-Agent Mirror Learning* (2022), Eq. 2.
@@ -24,8 +24,8 @@ def maa2c(
 ) -> Algorithm:
     """MAA2C for the team that `spec` describes; arguments and errors as in `haa2c`.
 
-    Every agent ascends E[r · Â] against the *old* policies of all others: M = Â. Agents with equal spaces share a
-    policy by default (the paper's MAA2C-S); `sharing="none"` gives each its own (MAA2C-NS).
+    Every agent ascends E[r · Â] given the *old* policies of all others: M = Â. Agents with equal spaces share a policy
+    by default (the paper's MAA2C-S); `sharing="none"` gives each agent its own (MAA2C-NS).
     """
     settings.require("maa2c", order="simultaneous", centralized=True)
     return haa2c(spec, settings, hyperparameters, actor=actor, critic=critic, name="maa2c")

@@ -1,4 +1,4 @@
-"""MAD3QN: dueling double Q-learning with a joint critic, which is HAD3QN with all agents updated simultaneously."""
+"""MAD3QN: dueling double Q-learning with a joint critic, which is HAD3QN with simultaneous updates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mad3qn(
 ) -> Algorithm:
     """MAD3QN for the team that `spec` describes; arguments and errors as in `had3qn`.
 
-    Every agent regresses its own values on the joint critic's with the others' *current* best choices.
+    Every agent regresses its values on the joint critic's at the *current* best choices of the others.
     """
     settings.require("mad3qn", order="simultaneous")
     return had3qn(spec, settings, hyperparameters, actor=actor, critic=critic, name="mad3qn")

@@ -1,4 +1,4 @@
-"""MADDPG: multi-agent deep deterministic policy gradient, which is HADDPG with all agents updated simultaneously.
+"""MADDPG: multi-agent deep deterministic policy gradient, which is HADDPG with simultaneous updates.
 
 Lowe et al., *Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments* (NeurIPS 2017):
 https://arxiv.org/abs/1706.02275; the baseline of *Heterogeneous-Agent Mirror Learning* (2022), Eq. 3.
@@ -24,9 +24,9 @@ def maddpg(
 ) -> Algorithm:
     """MADDPG for the team that `spec` describes; arguments and errors as in `haddpg`.
 
-    Every agent ascends E[Q(s, μ^i(oⁱ), μ^{−i}(o^{−i}))] against what the others' *current* policies do (Eq. 3 of haml).
-    Lowe et al. take the others' actions from the replay, `others="replay"`, and give every agent a critic of its own,
-    `per_agent_critics=True`, which learns from its own reward (`reward="individual"`).
+    Every agent ascends E[Q(s, μ^i(oⁱ), μ^{−i}(o^{−i}))] at the *current* policies of the others (Kuba et al., 2022b,
+    Eq. 3). Lowe et al. take the others' actions from the replay, `others="replay"`, and have one critic per agent,
+    `per_agent_critics=True`, which learns from the individual reward (`reward="individual"`).
     """
     settings.require("maddpg", order="simultaneous")
     return haddpg(spec, settings, hyperparameters, actor=actor, critic=critic, name="maddpg")

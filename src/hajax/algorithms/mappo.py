@@ -1,4 +1,4 @@
-"""MAPPO: multi-agent PPO, which is HAPPO with all agents updated simultaneously and no compound ratio.
+"""MAPPO: multi-agent PPO, which is HAPPO with simultaneous updates and no compound ratio.
 
 Yu et al., *The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games* (NeurIPS 2022):
 https://arxiv.org/abs/2103.01955.
@@ -24,8 +24,8 @@ def mappo(
 ) -> Algorithm:
     """MAPPO for the team that `spec` describes; arguments and errors as in `happo`.
 
-    Every agent maximizes E[min(r · Â, clip(r, 1 ± ε) · Â)] against the *old* policies of all others: M = Â. Agents with
-    equal spaces share a policy by default (the whole team, if all have them); `sharing="none"` gives each its own.
+    Every agent maximizes E[min(r · Â, clip(r, 1 ± ε) · Â)] given the *old* policies of all others: M = Â. Agents with
+    equal spaces share a policy by default; `sharing="none"` gives each agent its own.
     """
     settings.require("mappo", order="simultaneous", centralized=True)
     return happo(spec, settings, hyperparameters, actor=actor, critic=critic, name="mappo")

@@ -1,4 +1,4 @@
-"""MASAC: multi-agent soft actor-critic, which is HASAC with all agents updated simultaneously."""
+"""MASAC: multi-agent soft actor-critic, which is HASAC with simultaneous updates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def masac(
 ) -> Algorithm:
     """MASAC for the team that `spec` describes; arguments and errors as in `hasac`.
 
-    Every agent ascends the soft critics against samples of the others' *current* policies, as in MADDPG (Lowe et al.,
+    Every agent ascends the soft critics at samples of the *current* policies of the others, as in MADDPG (Lowe et al.,
     2017) with SAC's critics and entropy (Haarnoja et al., 2018: https://arxiv.org/abs/1812.05905).
     """
     settings.require("masac", order="simultaneous")

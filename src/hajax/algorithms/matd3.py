@@ -1,4 +1,4 @@
-"""MATD3: multi-agent TD3, which is HATD3 with all agents updated simultaneously.
+"""MATD3: multi-agent TD3, which is HATD3 with simultaneous updates.
 
 Ackermann et al., *Reducing Overestimation Bias in Multi-Agent Domains Using Double Centralized Critics* (2019):
 https://arxiv.org/abs/1910.01465.
@@ -24,9 +24,8 @@ def matd3(
 ) -> Algorithm:
     """MATD3 for the team that `spec` describes; arguments and errors as in `hatd3`.
 
-    Every agent ascends the first critic against what the others' *current* policies do. Ackermann et al. take the
-    others' actions from the replay, `others="replay"`, and give every agent critics of its own,
-    `per_agent_critics=True`.
+    Every agent ascends the first critic at the *current* policies of the others. Ackermann et al. take the others'
+    actions from the replay, `others="replay"`, and have critics per agent, `per_agent_critics=True`.
     """
     settings.require("matd3", order="simultaneous")
     return hatd3(spec, settings, hyperparameters, actor=actor, critic=critic, name="matd3")

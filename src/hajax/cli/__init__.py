@@ -1,6 +1,6 @@
 """The `hajax` command.
 
-Only what a command needs is imported, and JAX last, so that help and refusals are quick.
+Each command imports only what it needs, and JAX last, so that help and errors are quick.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ usage: hajax COMMAND [ARGUMENTS]
 
 commands:
   train    train an algorithm on an environment    hajax train algo=happo env=mpe/simple_spread num_seeds=4
-  evaluate play episodes with a trained run        hajax evaluate DIR --episodes 100
+  evaluate returns of a trained run over episodes  hajax evaluate DIR --episodes 100
   render   an episode as an animation              hajax render DIR
   plot     learning curves of one or more runs     hajax plot DIR [DIR ...]
   export   runs as one file for marl-eval          hajax export DIR [DIR ...] --output FILE.json
@@ -47,7 +47,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0, 1 if a run failed, 2 if refused, 130 if interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names need not be text, and a terminal may not have every sign
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may be undecodable, and a terminal may lack characters
         sys.stdout.reconfigure(errors="backslashreplace")
     hide_echoes()
     command, arguments = (argv[0], argv[1:]) if argv else ("--help", [])
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, `head` say, has gone; nothing is left to flush to it
+    except BrokenPipeError:  # the reader, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(command: str, message: object, code: int) -> int:
-    """Prints one line of what went wrong, and returns the exit code."""
+    """Prints the error in one line, and returns the exit code."""
     print(f"hajax {command}: {message}" if command in COMMANDS else f"hajax: {message}", file=sys.stderr)
     return code
 

@@ -1,4 +1,4 @@
-"""Arguments of commands that take a directory and `--name value` options; one line refuses what is wrong with them."""
+"""Arguments of commands that take directories and `--name value` options, with errors of one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Option(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """What a command was given: its directories, and a value for every option."""
+    """The arguments of a command: its directories, and a value for every option."""
 
     directories: list[str]
     values: dict[str, Any]
@@ -31,7 +31,7 @@ class Arguments(NamedTuple):
 def parse_arguments(
     command: str, usage: str, arguments: Sequence[str], options: Mapping[str, Option], *, directories: int | None
 ) -> Arguments | None:
-    """The arguments, checked; `None` if they asked for help, which is printed.
+    """The checked arguments; `None` after printing the help.
 
     `directories` is how many directories the command takes, `None` for one or more. An option is `--name value` or
     `--name=value`; a flag is `--name`.
@@ -53,7 +53,7 @@ def parse_arguments(
         if name not in options:
             close = nearest(name, options)
             hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise Refusal(f"{name} is no flag of `hajax {command}`; {hint}allowed: {', '.join(options)}, --help")
+            raise Refusal(f"{name} is not a flag of `hajax {command}`; {hint}allowed: {', '.join(options)}, --help")
         if options[name].kind == "flag":
             values[name] = True
         elif equals or left:
@@ -67,7 +67,7 @@ def parse_arguments(
 
 
 def writable(output: str | None, default: Path) -> Path:
-    """The path of the file to write, `--output` or the default, checked before the work for it is done."""
+    """The path of the file to write, `--output` or the default, checked before the work is done."""
     path = default if output is None else user_path(output)
     if output is not None and not path.parent.is_dir():
         raise Refusal(f"--output={path}: there is no directory {path.parent}; allowed: a file in one that exists")
@@ -78,7 +78,7 @@ def writable(output: str | None, default: Path) -> Path:
 
 
 def typed_options(values: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """What the library's arguments are called as options, for `refusing`: those that were given."""
+    """The options that were given, by the names of the library's arguments, for `refusing`."""
     names = {"seed": "--seed", "checkpoint": "--checkpoint", "num_episodes": "--episodes", "max_steps": "--max-steps"}
     return {name: (option, values[option]) for name, option in names.items() if values.get(option) is not None}
 

@@ -16,7 +16,7 @@ from hajax.runs.files import run_directory
 USAGE = """\
 usage: hajax evaluate DIR [--episodes 100] [--seed K] [--stochastic] [--checkpoint STEP] [--max-steps N] [--output FILE]
 
-Plays whole episodes with the policies of the run in DIR, prints their returns, and writes DIR/evaluation.json.
+Runs whole episodes with the policies of the run in DIR, prints their returns, and writes DIR/evaluation.json.
 
   --episodes N       episodes per seed (100)
   --seed K           one of the run's seeds instead of all of them
@@ -36,7 +36,7 @@ OPTIONS = {
 
 
 def evaluate(arguments: Sequence[str]) -> int:
-    """Carries out `hajax evaluate ARGUMENTS`."""
+    """Runs `hajax evaluate ARGUMENTS`."""
     given = parse_arguments("evaluate", USAGE, arguments, OPTIONS, directories=1)
     if given is None:
         return 0
@@ -102,7 +102,7 @@ def play(path: Path, options: dict[str, Any]) -> tuple[int, tuple[int, ...], dic
 
 
 def results_table(report: dict[str, Any], returns: Any) -> Table:
-    """Mean, spread and standard error of the return of every seed, and the means of all else."""
+    """Mean, standard deviation and standard error of the return of every seed, and the means of other metrics."""
     how = "deterministic" if report["deterministic"] else "stochastic"
     table = Table(
         title=f"{report['run']} after {report['step']:,} steps per seed",

@@ -26,21 +26,21 @@ usage: hajax plot DIR [DIR ...] [--metric NAME] [--output FILE]
   hajax plot runs/happo runs/mappo --output compare.pdf
   hajax plot runs/3m --metric win                      (plot_win.png and plot_win.csv)
 
-A DIR is a run directory or a folder of them, such as a sweep. Runs that differ in their seeds only are pooled. A curve
-is the interquartile mean over seeds with its 95% stratified bootstrap interval; it has the evaluations that all its
-seeds have. Wall time counts from the first evaluation, after compilation; there, seeds are interpolated between their
-evaluations, as far as all of them have been trained.
+A DIR is a run directory or a folder of them, such as a sweep. Runs that differ only in their seeds are pooled. A curve
+is the interquartile mean over seeds with its 95% stratified bootstrap interval, at the evaluations that all its seeds
+have. Wall time counts from the first evaluation, after compilation. By wall time, seeds are interpolated between
+their evaluations, up to the shortest run.
 
 options:
-  --metric NAME    what to plot instead of the return: length, or a metric of the environment's own, such as win
-  --output FILE    the picture: .png, .pdf or .svg; the numbers go beside it, with the suffix .csv. Without it:
-                   plot.png (plot_NAME.png) in DIR, or here if there are several
+  --metric NAME    what to plot instead of the return: length, or a metric of the environment, such as win
+  --output FILE    the picture: .png, .pdf or .svg; the numbers are written next to it, with the suffix .csv. Default:
+                   plot.png (plot_NAME.png) in DIR, or in the working directory if there are several
   -h, --help       this text
 """
 
 
 def plot(arguments: Sequence[str]) -> int:
-    """Carries out `hajax plot ARGUMENTS`; returns the exit code. `Refusal` before anything is written."""
+    """Runs `hajax plot ARGUMENTS` and returns the exit code; `Refusal` before anything is written."""
     given = parse_arguments("plot", USAGE, arguments, OPTIONS, directories=None)
     if given is None:
         return 0
@@ -50,7 +50,7 @@ def plot(arguments: Sequence[str]) -> int:
     default = directories[0] / name if len(directories) == 1 else Path(name)
     output = default if given.values["--output"] is None else checked_output(given.values["--output"])
     runs = [read_run(path, metric) for path in find_runs(directories)]
-    # These import JAX, which refusals don't need.
+    # These import JAX, which is not needed for errors in the arguments.
     from hajax.viewing.curve import draw_panels
     from hajax.viewing.groups import group_runs, make_panels
 
@@ -69,19 +69,19 @@ def plot(arguments: Sequence[str]) -> int:
 
 
 def checked_output(output: str) -> Path:
-    """The path, if its suffix is one that can be written and its numbers would not replace a run's file."""
+    """The path, if its format is supported and its CSV file would not replace a file of a run."""
     path = user_path(output)
     if path.suffix.lower() not in SUFFIXES:
         raise Refusal(f"--output={output} ends in {path.suffix or 'nothing'}; allowed: {', '.join(SUFFIXES)}")
     if path.stem in ("metrics", "timing"):
         raise Refusal(
-            f"--output={output} would put its numbers into {path.stem}.csv, a run's own file; allowed: any other name"
+            f"--output={output} would write its numbers to {path.stem}.csv, a file of runs; allowed: any other name"
         )
     return path
 
 
 def write_numbers(path: Path, panels: Sequence[Panel]) -> None:
-    """Everything drawn but the thin lines, which stand in the runs' `metrics.csv`: a row per point of a mean."""
+    """Writes a row per point of a mean; the thin lines of the seeds are in the runs' `metrics.csv`."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)

@@ -15,18 +15,18 @@ USAGE = """\
 usage: hajax render DIR [--seed K] [--episodes N] [--stochastic] [--checkpoint STEP] [--max-steps N]
                         [--renderer NAME] [--output FILE]
 
-Plays episodes with a policy of the run in DIR and writes them as an animation, DIR/episode.gif.
+Runs episodes with a policy of the run in DIR and writes them as an animation, DIR/episode.gif.
 
   --seed K           one of the run's seeds (its first)
-  --episodes N       episodes, one after the other (1; 8 for --stochastic play of a single step)
+  --episodes N       episodes, one after the other (1; 8 for --stochastic episodes of a single step)
   --stochastic       sample actions instead of taking the most probable ones
   --checkpoint STEP  the checkpoint of that step (last)
   --max-steps N      steps after which an episode is cut (the environment's own limit); without it a GIF ends after
-                     200 frames, which are 9 MB of MuJoCo's renderer
-  --renderer NAME    drawing, or for mamujoco/… mujoco, MuJoCo's own in three dimensions, which needs OpenGL
+                     200 frames, which take 9 MB with MuJoCo's renderer
+  --renderer NAME    drawing; or for mamujoco/… mujoco, MuJoCo's three-dimensional renderer, which needs OpenGL
                      (mujoco where it works, otherwise drawing)
   --output FILE      write there instead of DIR/episode.gif: a .gif, an .mp4 (needs imageio-ffmpeg), or for
-                     mamujoco/… an .html with brax's viewer (needs brax, and the network to look at it)
+                     mamujoco/… an .html with brax's viewer (needs brax, and the network to view it)
 """
 KINDS = (".gif", ".mp4", ".html")
 GIF_FRAMES = 200
@@ -43,7 +43,7 @@ OPTIONS = {
 
 
 def render(arguments: Sequence[str]) -> int:
-    """Carries out `hajax render ARGUMENTS`."""
+    """Runs `hajax render ARGUMENTS`."""
     given = parse_arguments("render", USAGE, arguments, OPTIONS, directories=1)
     if given is None:
         return 0
@@ -69,7 +69,7 @@ def render(arguments: Sequence[str]) -> int:
 
 
 def render_run(path: Path, options: dict[str, Any]) -> tuple[Path, int]:
-    """Writes the animation that the options ask for; where it is, and how many frames it lacks at the end."""
+    """Writes the requested animation; returns its path, and the number of frames left out at the end."""
     import jax
 
     from hajax.runs.loading import load_run

@@ -1,4 +1,4 @@
-"""What a run says on the screen: what it is about to do, and its results."""
+"""What a run prints: its plan, and its results."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from hajax.training.checkpoints import Checkpoint
 def print_start(
     settings: TrainSettings, schedule: Schedule, path: Path, checkpoint: Checkpoint | None, team: Team
 ) -> None:
-    """Names the run, its length and its directory, and says so if the length was rounded or the run goes on.
+    """Prints the run, its length and directory, and whether the length was rounded or the run is resumed.
 
-    That its replay would not fit into memory, or that it goes on without one, is told even without progress.
+    Warnings about the memory of the replay, or about a resumed run without one, are printed even without progress.
     """
     if (slow := slow_jax()) is not None:
         print(f"hajax train: warning: {slow}", file=sys.stderr)
     replay_bytes = team.loop.replay_bytes
     if replay_bytes:
         buffer_size = team.algorithm.settings.buffer_size
-        on_cpu = jax.default_backend() == "cpu"  # elsewhere a checkpoint's copy is in other memory than the replay
+        on_cpu = jax.default_backend() == "cpu"  # elsewhere the copy for a checkpoint is in host memory
         copies = 2 if settings.checkpoint.replay and on_cpu else 1
         warning = memory_warning(replay_bytes, settings.num_seeds, buffer_size, copies)
         if warning is not None:
@@ -45,8 +45,8 @@ def print_start(
     if checkpoint is not None and not checkpoint.facts.get("replay", True):
         print(
             f"hajax train: warning: the checkpoint at {checkpoint.step:,} steps was saved without the replay "
-            f"(checkpoint.replay=false): the run goes on with a new one, of {schedule.warmup_steps:,} random steps in "
-            "new episodes, and is not the same as one without a break",
+            f"(checkpoint.replay=false): the run continues with a new one, of {schedule.warmup_steps:,} random steps "
+            "in new episodes, and its results differ from those of an uninterrupted run",
             file=sys.stderr,
         )
     if not settings.progress:
@@ -64,18 +64,18 @@ def print_start(
             f"{schedule.warmup_steps:,} steps with random actions come first"
         )
     if checkpoint is not None:
-        screen.print(f"going on from the checkpoint at {checkpoint.step:,} steps")
+        screen.print(f"resuming from the checkpoint at {checkpoint.step:,} steps")
     if schedule.total_steps != settings.total_steps:
         screen.print(
             f"total_steps={settings.total_steps:,} is rounded up to whole iterations: {schedule.total_steps:,}"
         )
     if not screen.is_terminal:
-        screen.print("compiling" + (", or loading what was compiled before" if settings.compilation_cache else ""))
+        screen.print("compiling" + (", or loading compiled programs" if settings.compilation_cache else ""))
 
 
 @contextmanager
 def printing_warnings() -> Iterator[None]:
-    """Prints the library's own warnings as the command line's, a line each."""
+    """Prints the library's warnings as the command line's, a line each."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -87,11 +87,11 @@ def printing_warnings() -> Iterator[None]:
 
 
 def print_summary(summary: Mapping[str, Any], path: Path) -> None:
-    """The results as a table, on standard output."""
+    """Prints the results as a table on standard output."""
     screen = console()
     screen.print(results_table(summary))
     if summary["status"] == "interrupted":
-        screen.print(f"interrupted after {summary['total_steps']:,} steps, and saved; go on with:")
+        screen.print(f"interrupted after {summary['total_steps']:,} steps, and saved; resume with:")
         screen.print(f"  hajax train {shlex.quote(f'out_dir={path}')} resume=true", soft_wrap=True)
     screen.print(f"run directory: {path}", soft_wrap=True)
     for failure in summary.get("non_finite", ()):
@@ -107,7 +107,7 @@ def describe_failure(failure: Mapping[str, Any], summary: Mapping[str, Any]) -> 
         f"{'none' if good is None else f'step {good:,}'}"
     )
     if summary["total_steps"] == failure["step"] and len(summary["non_finite"]) < summary["num_seeds"]:
-        line += "; the other seeds were evaluated, and resume=true on_non_finite=continue trains them on"
+        line += "; the other seeds were evaluated, and resume=true on_non_finite=continue continues their training"
     return line
 
 
@@ -142,9 +142,9 @@ def results_table(summary: Mapping[str, Any]) -> Table:
 def print_sweep(path: Path, failed: Mapping[str, str], names: Collection[str] | None = None) -> list[str]:
     """One line per run of a sweep, best return first, and then those that failed; returns their names.
 
-    `failed` tells why of those that this process ran; others are known by the `error.txt` that they left. `names` are
-    those of the sweep's runs, `None` for whatever the directory holds; what is there of a run that failed may be
-    another's, and is not shown.
+    `failed` has the errors of runs in this process; those of other processes are in their `error.txt`. `names` are the
+    runs of the sweep, `None` for all in the directory. Results in the directory of a failed run are not shown, because
+    they may be of an earlier run.
     """
 
     def own(pattern: str) -> list[tuple[str, Path]]:
@@ -186,6 +186,6 @@ def _shown(value: float | None) -> str:
 
 
 def _score(summary: Mapping[str, Any]) -> float:
-    """For sorting: the interquartile mean; a run that diverged has `null` there, and comes last."""
+    """The sort key: the interquartile mean. A run that diverged has `null` there and comes last."""
     score = summary["eval_return"]["iqm"]
     return -math.inf if score is None else score

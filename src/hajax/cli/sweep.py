@@ -1,4 +1,4 @@
-"""`hajax train -m`: every combination of the swept values, a run each in a directory of its own."""
+"""`hajax train -m`: a run for every combination of the swept values, each in its own directory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from hajax.runs import config
 from hajax.runs.errors import Refusal, RunError, machine_limit, shown, user_path
 from hajax.runs.settings import TrainSettings, validate
 
-# Of a directory's name, in characters: a value, and all of it. File systems allow 255 bytes.
+# The longest value, and the longest name of a directory, in characters. File systems allow 255 bytes.
 LONGEST_VALUE, LONGEST_NAME = 40, 120
 
 
 class Swept(NamedTuple):
-    """A setting that a sweep gives several values: what it is called in directories' names, and its values there."""
+    """A swept setting: its name in the names of directories, and the names of its values there."""
 
     short: str
-    names: dict[str, str]  # of the values that are listed, as they are typed
+    names: dict[str, str]  # of the listed values, by the values as typed
 
 
 def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[str]], Mapping[str, Any]]) -> int:
@@ -55,7 +55,7 @@ def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[
 
 
 def check_combinations(overrides: Sequence[str]) -> TrainSettings:
-    """Checks every value of a sweep, with the others at their first, before anything runs; returns the first run's."""
+    """Checks every value of a sweep before any run, each with the first of the others; returns the first settings."""
     choices = []
     for override in config.parse(overrides):
         key = override.get_key_element()
@@ -72,7 +72,7 @@ def check_combinations(overrides: Sequence[str]) -> TrainSettings:
 
 
 def swept_settings(overrides: Sequence[str]) -> dict[str, Swept]:
-    """The settings that the overrides sweep, by the names that are typed."""
+    """The settings that the overrides sweep, by their names as typed."""
     parsed = [override for override in config.parse(overrides) if override.is_sweep_override()]
     keys = [override.get_key_element().lstrip("+~") for override in parsed]
     last = [key.rpartition(".")[2] for key in keys]
@@ -81,14 +81,14 @@ def swept_settings(overrides: Sequence[str]) -> dict[str, Swept]:
         names: dict[str, str] = {}
         for text in override.sweep_string_iterator() if override.is_discrete_sweep() else ():
             name = value_name(key, text)
-            taken = {other.lower() for other in names.values()}  # some file systems do not tell A from a
+            taken = {other.lower() for other in names.values()}  # some file systems ignore case
             names[text] = f"{name}-{_digest(text)}" if name.lower() in taken else name
         found[key] = Swept(short if last.count(short) == 1 else key, names)
     return found
 
 
 def value_name(key: str, text: str) -> str:
-    """A value as part of a directory's name that a shell takes as it is: `[8,16]` is `8-16`."""
+    """A value as part of a directory's name, without characters special to a shell: `[8,16]` is `8-16`."""
     value = config.parse([f"{key}={text}"])[0].value()
     name = text if isinstance(value, int | float) and not isinstance(value, bool) else _plain(value)
     return name if len(name) <= LONGEST_VALUE else f"{name[:LONGEST_VALUE]}-{_digest(text)}"
@@ -106,7 +106,7 @@ def run_name(task: Sequence[str], swept: Mapping[str, Swept]) -> str:
 
 
 def expected_names(overrides: Sequence[str], swept: Mapping[str, Swept]) -> set[str] | None:
-    """The names of all runs, if all their values are listed; `None` if the sweeper draws some."""
+    """The names of all runs, if all values are listed; `None` if the sweeper draws some."""
     parsed = config.parse(overrides)
     if not swept or not all(override.is_discrete_sweep() for override in parsed if override.is_sweep_override()):
         return None
@@ -119,9 +119,9 @@ def run_job(
     swept: Mapping[str, Swept],
     run_once: Callable[[TrainSettings, Sequence[str]], Mapping[str, Any]],
 ) -> tuple[str, str | None]:
-    """One run of a sweep, in the directory that its swept values name; returns the name, and why it failed if it did.
+    """One run of a sweep, in the directory named by its swept values; returns the name, and the error if it failed.
 
-    A run that could not start or crashed also leaves `error.txt` there, for launchers whose jobs are other processes.
+    A run that could not start or crashed also writes `error.txt`, for launchers whose jobs are other processes.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -138,7 +138,7 @@ def run_job(
         reason = known or f"{type(failure).__name__}: {failure}"
         print(f"hajax train: {name}: {reason}", file=sys.stderr)
         details = "" if known else f"\n{traceback.format_exc()}"
-        if not (was_there and isinstance(failure, Refusal)):  # a run that was there before stays as it is
+        if not (was_there and isinstance(failure, Refusal)):  # an earlier run there is left unchanged
             with contextlib.suppress(OSError):
                 path.mkdir(parents=True, exist_ok=True)
                 error.write_text(f"{reason}\n{details}", encoding="utf-8")
@@ -150,7 +150,7 @@ def run_job(
 
 @contextlib.contextmanager
 def as_command_line(argv: list[str]) -> Iterator[None]:
-    """`hydra.main` reads `sys.argv`; with full errors it raises instead of exiting with a page of text."""
+    """Sets `sys.argv`, which `hydra.main` reads; with full errors it raises instead of printing and exiting."""
     old_argv, old_errors = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, "1"
     try:

@@ -78,7 +78,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             prefer_headless_rendering()
         with printing_warnings():
             team = build(settings)
-        drawn = settings.render is True or (settings.render == "auto" and team.env.draw is not None)
+        drawn = settings.render is True or (settings.render == "auto" and team.env.viewer is not None)
         with refusing():
             check_loggers(settings.logger)  # not with the other settings: a run is loaded where it isn't logged
             if drawn:

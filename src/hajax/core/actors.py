@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.core.groups import Groups
-from hajax.core.normalization import RunningMoments, normalize_moments
 from hajax.core.settings import TeamSettings
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
@@ -129,7 +128,6 @@ class TeamActors:
         self,
         params: Any,
         tables: GroupTables,
-        moments: RunningMoments | None,
         observation: jax.Array,
         action_mask: jax.Array | None,
         memory_input: MemoryInput = NOTHING,
@@ -138,8 +136,6 @@ class TeamActors:
 
         Also the memory after every step. Inputs are single steps or sequences, as the shapes of `memory_input` say.
         """
-        if moments is not None:
-            observation = normalize_moments(moments, observation)
         inputs = (observation, tables.observation_mask, tables.layout, action_mask, memory_input)
         parameters, memory = self.module.apply({"params": params}, *inputs)
         return parameters, memory
@@ -148,7 +144,6 @@ class TeamActors:
         self,
         key: jax.Array,
         params: Any,
-        moments: RunningMoments | None,
         timestep: Timestep,
         memory: Any,
         deterministic: bool,
@@ -157,7 +152,7 @@ class TeamActors:
         first = jnp.broadcast_to(timestep.first[..., None], timestep.active.shape)
         memory_input = self.memory.select(memory, first, timestep.active)
         seen = (timestep.observation, timestep.action_mask)
-        parameters, memory = self.team_distribution(params, moments, *seen, memory_input)
+        parameters, memory = self.team_distribution(params, *seen, memory_input)
         if deterministic:
             action = distributions.mode(parameters, self.layout)
         else:
@@ -167,7 +162,6 @@ class TeamActors:
     def team_distribution(
         self,
         params: Any,
-        moments: RunningMoments | None,
         observation: jax.Array,
         action_mask: jax.Array | None,
         memory_input: MemoryInput = NOTHING,
@@ -175,5 +169,5 @@ class TeamActors:
         """The distributions of all agents' actions for observations `[…, N, O]`, masks `[…, N, D, C]`; and memory."""
         inputs = (policy_input(self.spec, observation, self.agent_id), action_mask, memory_input)
         inputs = jax.tree.map(lambda x: self.groups.gather(x, axis=observation.ndim - 2), inputs)
-        results = jax.vmap(self.distribution)(params, self.tables, moments, *inputs)
+        results = jax.vmap(self.distribution)(params, self.tables, *inputs)
         return jax.tree.map(lambda x: self.groups.scatter(x, axis=observation.ndim - 2), results)

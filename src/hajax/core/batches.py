@@ -10,6 +10,14 @@ import jax.numpy as jnp
 from hajax.spec import EnvSpec
 
 
+class CriticInput(NamedTuple):
+    """What critics may read of steps, beside actions; see `nn.networks.TeamCritic`."""
+
+    state: jax.Array  # [..., S], or [..., N, S] if every agent has its own
+    observation: jax.Array  # [..., N, O]
+    active: jax.Array  # bool [..., N]
+
+
 class OnPolicyBatch(NamedTuple):
     """A rollout of T steps in E environments, as `update` takes it.
 
@@ -206,3 +214,20 @@ def off_policy_batch(
         final_active=jnp.ones(agents, bool) if final_active is None else final_active,
         final_action_mask=everything if final_action_mask is None else final_action_mask,
     )
+
+
+def example_critic_input(spec: EnvSpec) -> CriticInput:
+    """Zeros of a single step, to initialize critics with."""
+    team = spec.num_agents
+    observation = jnp.zeros((team, spec.observation_size))
+    return CriticInput(jnp.zeros(spec.state_shape), observation, jnp.ones(team, bool))
+
+
+def critic_input(batch: OnPolicyBatch | OffPolicyBatch) -> CriticInput:
+    """What critics may read of the steps at which agents acted."""
+    return CriticInput(batch.state, batch.observation, batch.active)
+
+
+def final_critic_input(batch: OnPolicyBatch | OffPolicyBatch) -> CriticInput:
+    """What critics may read of where the steps led."""
+    return CriticInput(batch.final_state, batch.final_observation, batch.final_active)

@@ -1,4 +1,4 @@
-"""`check_drift`: is a function a heterogeneous-agent drift functional?"""
+"""`check_drift`: a test of whether a function is a heterogeneous-agent drift functional."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hajax.spec import ActionLayout
 from hajax.validation import check_choice
 
 KINDS = ("categorical", "Gaussian")
-_NEAR, _FAR = 1e-5, 1e-3  # step lengths, whose slopes tell a zero gradient from another
+_NEAR, _FAR = 1e-5, 1e-3  # step lengths, whose slopes distinguish a zero gradient
 
 
 class DriftReport(NamedTuple):
-    """What `check_drift` saw, over all policies that it tried."""
+    """The extremes that `check_drift` found over all tested policies."""
 
     smallest: float  # the least D of a new policy
-    at_old: float  # the largest |D| at the old policy itself
-    slope: float  # the largest |D| / h at new policies h = 1e-5 away
-    trivial: bool  # D = 0 wherever it was tried
+    at_old: float  # the largest |D| at the old policy
+    slope: float  # the largest |D| / h at new policies at distance h = 1e-5
+    trivial: bool  # D = 0 at all tested policies
 
 
 def check_drift(
@@ -39,25 +39,25 @@ def check_drift(
 ) -> DriftReport:
     """Checks the axioms of a drift functional (Kuba et al., 2022b, Definition 1) on random policies.
 
-    For categorical and Gaussian policies of two components (one has a choice less than the other, and some choices are
-    not available), D_π(π̂) = E over the *old* policy's actions of `drift(change, hyperparameters)` is summed over all
-    actions (for Gaussians over the nodes of a quadrature), with random advantages, and must be
+    For categorical and Gaussian policies of two components (with different numbers of choices, some of them not
+    available), D_π(π̂), the expectation of `drift(change, hyperparameters)` over the *old* policy's actions, is
+    computed as a sum over all actions (for Gaussians over the nodes of a quadrature), with random advantages. It must
 
-    1. non-negative for every new policy π̂,
-    2. zero at the old policy, and
+    1. be non-negative for every new policy π̂,
+    2. be zero at the old policy, and
     3. have zero gradient there: D(π + h v) / h → 0 for random directions v as h → 0.
 
-    It runs in float64. Axioms that hold on all policies tried may still fail on others.
+    The test runs in float64. Axioms that hold for all tested policies may still fail for others.
 
     Args:
       drift: `(change, hyperparameters) -> [K, B]`, elementwise.
-      hyperparameters: what the drift reads; `DriftHyperparameters()` if `None`.
-      kinds: of policies, for which the drift is meant: `categorical`, `Gaussian`, or both.
-      num_policies: how many pairs of an old and a new policy to try, of each kind.
-      seed: of the random policies.
+      hyperparameters: those that the drift reads; `DriftHyperparameters()` if `None`.
+      kinds: the kinds of policies to test: `categorical`, `Gaussian`, or both.
+      num_policies: the number of pairs of an old and a new policy of each kind.
+      seed: the seed of the random policies.
 
     Raises:
-      ValueError: an axiom fails, and the message names it; a kind is unknown; or the drift has another shape.
+      ValueError: an axiom fails (the message names it), a kind is unknown, or the drift has a wrong shape.
     """
     hyperparameters = DriftHyperparameters() if hyperparameters is None else hyperparameters
     name = getattr(drift, "__name__", repr(drift))
@@ -74,7 +74,7 @@ def check_drift(
 
 
 class _Problem(NamedTuple):
-    """Random policies, `[size, …]` numbers of each, what they are the parameters of, and all that each may do."""
+    """Random policies of one kind as arrays `[size, …]`, their distributions, and all their actions."""
 
     old: np.ndarray
     new: np.ndarray

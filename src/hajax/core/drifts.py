@@ -1,13 +1,13 @@
 """Drift functionals: the penalty on an agent's step away from its old policy.
 
-A heterogeneous-agent drift functional (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Definition 1:
+A heterogeneous-agent drift functional (Kuba et al., 2022b, *Heterogeneous-Agent Mirror Learning*, Definition 1:
 https://arxiv.org/abs/2208.01682) is nowhere negative, and zero with zero gradient where the new policy is the old one.
 Agent i_m then maximizes E[r · M − D] (Definition 3), in any neighborhood of its policy, and the team's return cannot
-fall. `check_drift` tests a functional of one's own.
+decrease. `check_drift` tests a functional.
 
 A drift here is an elementwise function `(change, hyperparameters) -> [K, B]` (for policies with memory `[K, B, L]`)
-whose mean over samples of the *old* policy estimates D_π(π̂ | s, π̄). It declares with `@reads(…)` which hyperparameters
-it reads. Sampled forms such as f(r) with f convex and f(1) = f'(1) = 0 are non-negative sample by sample.
+whose mean over samples of the *old* policy estimates D_π(π̂ | s, π̄). `@reads(…)` declares the hyperparameters that it
+reads. Sampled forms such as f(r) with f convex and f(1) = f'(1) = 0 are non-negative at every sample.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from hajax.spec import ActionLayout
 
 @dataclasses.dataclass(frozen=True)
 class PolicyChange:
-    """A group's step from its old policy to a new one, at samples `[K, B]` (or `[K, B, L]`) that the old one drew."""
+    """A group's step from its old policy to a new one, at samples `[K, B]` (or `[K, B, L]`) of the old policy."""
 
-    log_ratio: jax.Array  # [K, B], log r = log π_new(a|o) − log π_old(a|o); 0 where a sample has no weight
+    log_ratio: jax.Array  # [K, B], log r = log π_new(a|o) − log π_old(a|o); 0 at samples of weight 0
     advantage: jax.Array  # [K, B], M: the advantage times the compound ratio of the agents before
     new: ActionParameters  # the distributions π_new(·|o)
     layout: ActionLayout
@@ -56,7 +56,7 @@ class Drift(Protocol):
 
 
 def reads(*names: str) -> Callable[[Callable[[PolicyChange, Any], jax.Array]], Drift]:
-    """Declares which hyperparameters a drift reads, none if none are named: `@reads("drift_coef")`."""
+    """Declares the hyperparameters that a drift reads: `@reads("drift_coef")`, or `@reads()` for none."""
 
     def declare(function: Callable[[PolicyChange, Any], jax.Array]) -> Drift:
         @functools.wraps(function)
@@ -71,7 +71,7 @@ def reads(*names: str) -> Callable[[Callable[[PolicyChange, Any], jax.Array]], D
 
 
 def check_reads(drift: Drift, hyperparameters: Any) -> None:
-    """Raises ValueError unless the drift says what it reads, and the hyperparameters have it."""
+    """Raises ValueError unless the drift declares what it reads, and the hyperparameters have it."""
     name = getattr(drift, "__name__", repr(drift))
     if not hasattr(drift, "reads"):
         raise ValueError(
@@ -93,10 +93,9 @@ def no_drift(change: PolicyChange, hyperparameters: Any) -> jax.Array:
 
 @reads("clip")
 def ppo_clip(change: PolicyChange, hyperparameters: Any) -> jax.Array:
-    """D = ReLU([r − clip(r, 1 ± ε)] · M), which makes r · M − D the clipped surrogate (Kuba
-    et al., 2022b, Section 4.3, Appendix D).
+    """D = ReLU([r − clip(r, 1 ± ε)] · M), with which r · M − D is PPO's clipped surrogate.
 
-    ε is `hyperparameters.clip`.
+    ε is `hyperparameters.clip`. See Kuba et al., 2022b, Section 4.3 and Appendix D.
     """
     clipped = jnp.clip(change.ratio, 1 - hyperparameters.clip, 1 + hyperparameters.clip)
     return jax.nn.relu((change.ratio - clipped) * change.advantage)
@@ -116,12 +115,12 @@ def kl_new_old(change: PolicyChange, hyperparameters: Any) -> jax.Array:
 
 @reads("drift_coef")
 def squared_log_ratio(change: PolicyChange, hyperparameters: Any) -> jax.Array:
-    """D = c · ½ (log r)², sampled; c is `hyperparameters.drift_coef`. Near r = 1 it is the KL divergence."""
+    """D = c · ½ (log r)², sampled; c is `hyperparameters.drift_coef`. Near r = 1 its mean is the KL divergence."""
     return hyperparameters.drift_coef * jnp.square(change.log_ratio) / 2
 
 
 def tsallis(q: float = 2.0) -> Drift:
-    """D = c · (r^q − 1 − q (r − 1)) / (q (q − 1)), sampled: the Tsallis relative entropy of order `q`, over q.
+    """D = c · (r^q − 1 − q (r − 1)) / (q (q − 1)), sampled: the Tsallis relative entropy of order `q`, divided by q.
 
     Its mean over the old policy is c/q · D_q(π_new ‖ π_old), D_q = (E_old[r^q] − 1) / (q − 1); `q = 2` is half the χ²
     divergence, and q → 1 the KL divergence. The middle term has mean zero and makes every sample non-negative.
@@ -134,7 +133,7 @@ def tsallis(q: float = 2.0) -> Drift:
 
     @reads("drift_coef")
     def drift(change: PolicyChange, hyperparameters: Any) -> jax.Array:
-        # expm1 keeps the precision near r = 1, where the terms cancel.
+        # expm1 is precise near r = 1, where the terms cancel.
         powers = jnp.expm1(q * change.log_ratio) - q * jnp.expm1(change.log_ratio)
         return hyperparameters.drift_coef * powers / (q * (q - 1))
 

@@ -1,6 +1,6 @@
-"""Parameter groups: which agents share one set of parameters.
+"""Parameter groups: the agents that share parameters.
 
-Parameters are stacked on a leading axis of G groups. Unshared G = N, shared G = 1, by type anything between.
+Parameters are stacked on a leading axis of G groups: unshared G = N, shared G = 1, by type anything in between.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Groups:
 
     @functools.cached_property
     def member_mask(self) -> np.ndarray:
-        """bool `[G, K]`: false where `members` only fills up."""
+        """bool `[G, K]`: false where `members` is padding."""
         sizes = np.bincount(self.assignment, minlength=self.num_groups)
         return np.arange(sizes.max()) < sizes[:, None]
 
@@ -51,7 +51,7 @@ class Groups:
 
     @functools.cached_property
     def _slots(self) -> np.ndarray:
-        """int `[N]`: where each agent stands in the flattened `[G, K]` table."""
+        """int `[N]`: the index of each agent in the flattened `[G, K]` table."""
         real = np.flatnonzero(self.member_mask)
         slots = np.empty(self.num_agents, int)
         slots[self.members.ravel()[real]] = real
@@ -74,9 +74,9 @@ class Groups:
 
 
 def make_groups(spec: EnvSpec, sharing: str | Sequence[int]) -> Groups:
-    """The groups that `sharing` names: `"none"`, `"all"`, `"type"` (agents with equal spaces), or a group per agent.
+    """The groups of `sharing`: `"none"`, `"all"`, `"type"` (agents with equal spaces), or a list of the agents' groups.
 
-    Raises ValueError if agents that would share have different observation shapes or action spaces.
+    Raises ValueError if agents of one group have different observation shapes or action spaces.
     """
     spaces = [(agent.observation_shape, agent.action_space) for agent in spec.agents]
     if sharing == "none":

@@ -1,6 +1,6 @@
-"""Agents that are not active: what they observe and do takes no part in acting or learning, whatever it holds.
+"""Inactive agents: their observations and actions take no part in acting or learning, whatever they hold.
 
-An environment may show anything for an inactive agent, NaN included, and 0 · NaN is NaN in a sum or a gradient.
+An environment may return anything for an inactive agent, including NaN, and 0 · NaN is NaN in a sum or a gradient.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def blank(x: jax.Array, active: jax.Array) -> jax.Array:
 
 
 def blank_state(spec: EnvSpec, state: jax.Array, active: jax.Array) -> jax.Array:
-    """The critic's state `[…, S]` or `[…, N, S]` with zeros for what is an inactive agent's, from `active` `[…, N]`.
+    """The critic's state `[…, S]` or `[…, N, S]` with zeros for the parts of inactive agents, from `active` `[…, N]`.
 
-    That is its own state, or its part of a state that is the agents' observations end to end.
+    The part of an agent is its state, or its part of a state that is the concatenation of observations.
     """
     if spec.state_per_agent:
         return blank(state, active)
@@ -36,18 +36,18 @@ def blank_state(spec: EnvSpec, state: jax.Array, active: jax.Array) -> jax.Array
 
 
 def blank_masks(action_mask: jax.Array, active: jax.Array) -> jax.Array:
-    """The action masks `[…, N, D, C]` with every choice available to an inactive agent."""
+    """The action masks `[…, N, D, C]` with every choice available to inactive agents."""
     return action_mask | ~active[..., None, None]
 
 
 def blank_timestep(timestep: Timestep) -> Timestep:
-    """The timestep as policies see it: an inactive agent observes zeros. It chooses among what is available to it."""
-    seen = timestep.observation  # which may have batch axes that `active` lacks, so that `blank` does not do
+    """The timestep with zeros for the observations of inactive agents. Their action masks are unchanged."""
+    seen = timestep.observation  # it may have batch axes that `active` lacks, so `blank` cannot be used
     return timestep._replace(observation=jnp.where(timestep.active[..., None], seen, jnp.zeros((), seen.dtype)))
 
 
 def blank_batch(spec: EnvSpec, batch: Batch) -> Batch:
-    """A batch of either kind without what inactive agents observed, could choose and did."""
+    """A batch of either kind without the observations, action masks and actions of inactive agents."""
     given: Any = batch
     fields = {
         "observation": blank(given.observation, given.active),
@@ -64,7 +64,7 @@ def blank_batch(spec: EnvSpec, batch: Batch) -> Batch:
 
 
 def ignoring_inactive(algorithm: Algorithm) -> Algorithm:
-    """The algorithm, whose `act` and `update` never see what is shown of inactive agents."""
+    """The algorithm with `act` and `update` on timesteps and batches without the data of inactive agents."""
 
     def act(key: jax.Array, state: Any, timestep: Timestep, memory: Any, deterministic: bool = False):
         return algorithm.act(key, state, blank_timestep(timestep), memory, deterministic)

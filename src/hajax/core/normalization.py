@@ -27,7 +27,7 @@ def update_value_statistics(
 ) -> ValueStatistics:
     """One step of x ← β x + (1 − β) batch mean, for targets and their squares, over entries with weight.
 
-    A batch without weight changes nothing.
+    A batch of total weight 0 changes nothing.
     """
     rate = jnp.where(weight.sum() > 0, 1 - decay, 0)
 
@@ -63,7 +63,7 @@ def denormalize_value(statistics: ValueStatistics, value: jax.Array) -> jax.Arra
 
 
 class RunningMoments(NamedTuple):
-    """Total weight (a count), mean and sum of squared deviations of vectors `[S]` seen so far."""
+    """Total weight (a count), mean and sum of squared deviations of all vectors `[S]` so far."""
 
     weight: jax.Array
     mean: jax.Array
@@ -94,8 +94,10 @@ def update_moments(moments: RunningMoments, x: jax.Array, weight: jax.Array) -> 
 
 
 def normalize_moments(moments: RunningMoments, x: jax.Array, epsilon: float = 1e-8, limit: float = 10.0) -> jax.Array:
-    """(x − mean) / std, clipped to ±`limit`; `x` itself before anything was seen. An entry that never
-    varied becomes 0, up to the rounding of its mean."""
+    """(x − mean) / std, clipped to ±`limit`; `x` unchanged before the first update.
+
+    A constant entry becomes 0, up to the rounding of its mean.
+    """
     variance = moments.deviation / jnp.where(moments.weight > 0, moments.weight, 1)
     normalized = (x - moments.mean) * jax.lax.rsqrt(variance + epsilon)
     return jnp.where(moments.weight > 0, jnp.clip(normalized, -limit, limit), x)

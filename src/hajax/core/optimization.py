@@ -14,9 +14,9 @@ Params = TypeVar("Params")
 
 
 class Learner(NamedTuple):
-    """Parameters, the state of their optimizer (`None` if it keeps none), and what else their neighborhood remembers.
+    """Parameters, the state of their optimizer (`None` for one without a state), and the neighborhood's own data.
 
-    `extra` is any tree, which only the neighborhood reads: an adaptive coefficient, a radius.
+    `extra` is any tree that only the neighborhood reads, such as an adaptive coefficient or a radius.
     """
 
     params: Any
@@ -30,7 +30,7 @@ def init_learner(params: Any) -> Learner:
 
 
 def clip_to_norm(gradient: Any, max_norm: float | jax.Array) -> tuple[Any, jax.Array]:
-    """The gradient scaled down to global norm `max_norm` where it is longer, and the norm that it had."""
+    """The gradient, scaled down to global norm `max_norm` if it is longer, and its norm before."""
     norm = optax.tree.norm(gradient)
     scale = jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1), 1)
     return jax.tree.map(lambda g: g * scale.astype(g.dtype), gradient), norm
@@ -68,7 +68,7 @@ def decayed(learning_rate: float | jax.Array, updates: jax.Array, decay_updates:
 
 
 def actor_rate(state: Any) -> jax.Array | None:
-    """The decayed learning rate of the actors in an algorithm's state; `None` if there is none, as in a KL ball."""
+    """The decayed learning rate of the actors in a learner state; `None` if there is none, as in a KL ball."""
     rate = getattr(state.hyperparameters, "actor_lr", None)
     return None if rate is None else decayed(rate, state.updates, state.hyperparameters.decay_updates)
 
@@ -76,9 +76,9 @@ def actor_rate(state: Any) -> jax.Array | None:
 def shuffle(key: jax.Array, size: int) -> jax.Array:
     """0, …, size − 1 in random order, `[size]`, by one sort of random words that carry their index in the low bits.
 
-    `jax.random.permutation` sorts pairs, twice, which takes seven times as long and shows in a whole training. Words
-    that agree in their high bits stay in the order of their indices, so the order is not exactly uniform; with 12
-    random bits or more, which samples share a minibatch hardly depends on it.
+    `jax.random.permutation` sorts pairs, twice, which takes seven times as long and is noticeable in a whole training.
+    Words with equal high bits stay in the order of their indices, so the order is not exactly uniform. With 12 random
+    bits or more, this has almost no effect on which samples share a minibatch.
     """
     index_bits = max(size - 1, 1).bit_length()
     if index_bits > 20:
@@ -95,10 +95,10 @@ def train_epochs(
     epochs: int,
     minibatches: int,
 ) -> tuple[Learner, Any]:
-    """Runs `step(key, learner, minibatch) -> (learner, info)` over `epochs` passes of `minibatches`, shuffled anew.
+    """Runs `step(key, learner, minibatch) -> (learner, info)` over `epochs` reshuffled passes of `minibatches`.
 
-    Leaves of `batch` are `[K, B, …]`; a minibatch takes some samples of all members, as each mean is over both. With
-    one minibatch nothing is shuffled, for a mean does not depend on the order. `info` is averaged over all steps.
+    Leaves of `batch` are `[K, B, …]`; a minibatch has some samples of all members. A single minibatch is not shuffled,
+    because means do not depend on the order. `info` is averaged over all steps.
 
     Raises ValueError if B is not divisible by `minibatches`.
     """
@@ -113,7 +113,7 @@ def train_epochs(
 
         def on_minibatch(learner, inputs):
             key, rows = inputs
-            # The indices are in range; the default would compare each with the bounds again wherever a row is used.
+            # The indices are in range; the default mode would check the bounds of each index.
             return step(key, learner, jax.tree.map(lambda x: jnp.take(x, rows, axis=1, mode="clip"), batch))
 
         keys = jax.random.split(jax.random.fold_in(key, size), minibatches)

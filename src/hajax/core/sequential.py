@@ -1,7 +1,7 @@
-"""The sequential update: groups of agents, one after another, each seeing what the earlier ones changed.
+"""The sequential update: groups of agents are updated one after another, given the changes of the earlier ones.
 
-This is the scheme that the heterogeneous-agent algorithms share (Kuba et al., 2022, Algorithms 1–3): a scan over a
-permutation of stacked parameters with a carry, the compound ratio M on-policy, the joint action off-policy.
+All heterogeneous-agent algorithms share this scheme (Kuba et al., 2022a, Algorithms 1–3): a scan over a permutation of
+stacked parameters with a carry, which is M on-policy and the joint action off-policy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ORDERS: tuple[str, ...] = ("random", "fixed", "simultaneous")
 
 
 def draw_permutation(key: jax.Array, num_groups: int, order: str) -> jax.Array | None:
-    """The permutation `[G]` in which groups update: fresh (`random`) or 0 … G−1 (`fixed`); `None` if `simultaneous`."""
+    """The permutation `[G]` of the updates: fresh (`random`) or 0 … G−1 (`fixed`); `None` if `simultaneous`."""
     if order == "simultaneous":
         return None
     if order == "fixed" or num_groups == 1:
@@ -36,14 +36,15 @@ def sequential_update(
 
     Args:
       update_group: `(state, inputs, carry) -> (state, carry, info)`, the update of one group.
-      permutation: int `[G]`, or `None`: then every group sees the initial carry, which is returned unchanged, and the
-        order has no influence. That case *is* the simultaneous baseline (MAPPO for HAPPO).
+      permutation: int `[G]`, or `None`: then every group gets the initial carry, which is returned unchanged, and the
+        order has no effect. This case *is* the simultaneous baseline (MAPPO for HAPPO).
       states: a tree with leading axis G: each group's parameters and optimizer state.
       inputs: a tree with leading axis G: each group's data and random key.
       carry: what a group passes to the next.
 
     Returns:
-      The new states and each group's info, both in the groups' own order (not the permutation's), and the last carry.
+      The new states and each group's info, both in the order of the groups (not of the permutation), and the last
+      carry.
     """
     if permutation is None:
 

@@ -1,6 +1,6 @@
 """A step within a KL ball: natural gradient by conjugate gradients, then a backtracking line search.
 
-Schulman et al., *Trust Region Policy Optimization* (ICML 2015); for agents in sequence Kuba et al. (2022), Eq. 8 and
+Schulman et al., *Trust Region Policy Optimization* (ICML 2015); for sequential updates Kuba et al., 2022a, Eq. 8 and
 Algorithm 2, lines 11–13.
 """
 
@@ -23,9 +23,9 @@ Product = Callable[[Any], Any]  # v -> H v, on trees like the parameters
 
 
 class Linearized(NamedTuple):
-    """A policy around its parameters: every product is a pass of one linear map, or of its transpose."""
+    """A policy linearized at its parameters: a product is one pass of a linear map and one of its transpose."""
 
-    distribution: ActionParameters  # at the parameters themselves
+    distribution: ActionParameters  # at the parameters
     pull: Callable[[ActionParameters], Any]  # Jᵀu, from a gradient in the distribution's parameters to the network's
     fisher_product: Product  # Hv = JᵀFJv
 
@@ -35,8 +35,8 @@ def linearize(
 ) -> Linearized:
     """The policy `params -> distributions [K, B]` around `params`.
 
-    H is the Hessian of Σ share · KL(π_old ‖ ·) at the old policy: since the KL divergence has no gradient there, what
-    remains is the Fisher information F of the distributions between the network's Jacobians J.
+    H is the Hessian of Σ share · KL(π_old ‖ ·) at the old policy. The KL divergence has no gradient there, so H = JᵀFJ
+    with the Fisher information F of the distributions and the network's Jacobian J.
     """
     old, push = jax.linearize(distribution, params)
     transposed = jax.linear_transpose(push, params)
@@ -52,16 +52,16 @@ def linearize(
 
 
 class Direction(NamedTuple):
-    """Where to go and how far at most."""
+    """The longest step, and its expected gain."""
 
     step: Any  # β x, a tree like the parameters: ½ (βx)ᵀ H (βx) = δ
-    expected: jax.Array  # βx · g: what the objective gains to first order
+    expected: jax.Array  # βx · g: the gain of the objective to first order
 
 
 def natural_gradient_step(
     fisher_product: Product, gradient: Any, radius: Any, damping: Any, iterations: int
 ) -> Direction:
-    """The longest step along x ≈ (H + λI)⁻¹ g that keeps the KL divergence, to second order, within `radius` δ:
+    """The longest step along x ≈ (H + λI)⁻¹ g with a KL divergence, to second order, within `radius` δ:
 
         β = √(2δ / xᵀHx).
 
@@ -69,8 +69,8 @@ def natural_gradient_step(
       fisher_product: `v -> H v`, H the Hessian of the mean KL(π_old ‖ ·) at the old policy.
       gradient: g of the objective, a tree like the parameters.
       radius: δ.
-      damping: λ. It bends the direction only; the length is that of the undamped H.
-      iterations: of the conjugate gradient method, at most.
+      damping: λ, which affects only the direction; the length is that of the undamped H.
+      iterations: the largest number of conjugate gradient iterations.
     """
 
     def damped_product(v):
@@ -84,11 +84,11 @@ def natural_gradient_step(
 
 
 class Search(NamedTuple):
-    """The candidate at which a line search stands, or at which it ended."""
+    """The current or final candidate of a line search."""
 
-    candidate: jax.Array  # int j: the step was shortened by α^j
+    candidate: jax.Array  # int j: the step is shortened by α^j
     accepted: jax.Array  # bool
-    params: Any  # the candidate's
+    params: Any  # of the candidate
     improvement: jax.Array  # of the objective
     kl: jax.Array
 
@@ -102,15 +102,17 @@ def line_search(
     backtrack: Any,
     steps: int,
 ) -> Search:
-    """The first of θ + α^j · step, j = 0 … `steps`, that improves the objective by at least κ · α^j · expected and
-    stays within the KL radius, up to √eps of it. If there is none, `params` are returned as they were.
+    """The first of θ + α^j · step, j = 0 … `steps`, that is accepted; if there is none, `params` unchanged.
+
+    A candidate is accepted if it improves the objective by at least κ · α^j · expected, and if its KL divergence is
+    within the radius, up to a relative √eps.
 
     Args:
       evaluate: `params -> (improvement of the objective, mean KL from the old policy)`.
       params: θ.
       direction: the longest step.
       radius, accept_ratio, backtrack: δ, κ and α.
-      steps: how often the step is shortened, at most.
+      steps: the largest number of times that the step is shortened.
     """
     tolerance = float(jnp.finfo(direction.expected.dtype).eps) ** 0.5  # 3e-4 in float32, 1e-8 in float64
 
@@ -139,11 +141,11 @@ def step_within_kl_ball(
     hyperparameters: Any,
     settings: Any,
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """The parameters that a line search accepts along the natural gradient, or `params`; and what it did.
+    """The parameters accepted by a line search along the natural gradient, or `params`; and its diagnostics.
 
     Args:
-      params, gradient, fisher_product, evaluate: as above.
-      hyperparameters, settings: with all that `BallHyperparameters` and `BallSettings` have.
+      params, gradient, fisher_product, evaluate: as in `natural_gradient_step` and `line_search`.
+      hyperparameters, settings: with the fields of `BallHyperparameters` and `BallSettings`.
     """
     direction = natural_gradient_step(
         fisher_product, gradient, hyperparameters.kl_radius, hyperparameters.damping, settings.cg_iterations

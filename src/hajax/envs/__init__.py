@@ -1,11 +1,12 @@
-"""Environments by name: the registry, and what every environment shares.
+"""The registry of environments.
 
-Adding an environment is one file and one line in the table below; `register_env` adds one from outside. See
-`docs/adding-an-environment.md`.
+An environment of the library is one file and one line in the table below; `register_env` adds one from outside the
+library. See `docs/adding-an-environment.md`.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -18,9 +19,34 @@ from hajax.places import arguments, first_line, import_function, is_place, summa
 from hajax.validation import About, check_choice, check_known, check_settings
 
 if TYPE_CHECKING:
-    from hajax.envs.base import Environment
+    from hajax.envs.base import BatchedEnvironment as BatchedEnvironment
+    from hajax.envs.base import Environment as Environment
+    from hajax.envs.base import Viewer as Viewer
+    from hajax.envs.base import auto_reset as auto_reset
+    from hajax.envs.base import clip_action as clip_action
+    from hajax.envs.base import pad_observations as pad_observations
+    from hajax.envs.base import timestep as timestep
 
 Factory = Callable[..., Any]
+
+# The contract, imported with JAX on first use.
+_CONTRACT = (
+    "BatchedEnvironment",
+    "Environment",
+    "Viewer",
+    "auto_reset",
+    "clip_action",
+    "pad_observations",
+    "timestep",
+)
+__all__ = [*_CONTRACT, "env_options", "has_env", "list_envs", "make_env", "register_env"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CONTRACT:
+        raise AttributeError(f"module 'hajax.envs' has no attribute {name!r}")
+    return getattr(importlib.import_module("hajax.envs.base"), name)
+
 
 _BUILT_IN: dict[str, str] = {
     "mpe/simple_spread": "hajax.envs.mpe:simple_spread",
@@ -48,12 +74,12 @@ _STATE = About("the critic's state: the environment's own, or the agents' observ
 
 
 def list_envs() -> tuple[str, ...]:
-    """The names that `make_env` knows, sorted."""
+    """The sorted names of built-in and registered environments."""
     return tuple(sorted({**_BUILT_IN, **_registered}))
 
 
 def has_env(name: str) -> bool:
-    """Whether `make_env` may know it: a name of `list_envs()`, `"module:function"`, or a robot of other segments."""
+    """Whether `make_env` accepts the name: one of `list_envs()`, `"module:function"`, or a robot of many segments."""
     return name in list_envs() or ":" in name or _segmented(name) is not None
 
 
@@ -66,9 +92,9 @@ def register_env(name: str, factory: str | Factory) -> None:
     """Lets `make_env(name, **options)` build the environment `factory(**options)`.
 
     Args:
-        name: the new name, such as `"workshop/assembly"`. Registering a name of one's own again replaces it.
-        factory: a function that returns an `Environment` without automatic reset, or where to find one,
-            `"module:function"`, imported when it is first needed. Its keyword parameters are the allowed options.
+        name: the new name, such as `"workshop/assembly"`. A registered name may be registered again.
+        factory: a function that returns an `Environment` without automatic reset, or its location
+            `"module:function"`, imported when it is first needed. Its keyword parameters are the options.
 
     Raises:
         ValueError: `name` belongs to an environment of the library.
@@ -76,27 +102,27 @@ def register_env(name: str, factory: str | Factory) -> None:
     """
     if name in _BUILT_IN:
         raise ValueError(
-            f"name={name!r} is an environment of the library; allowed: any name but {', '.join(_BUILT_IN)}"
+            f"name={name!r} is an environment of the library; allowed: any name except {', '.join(_BUILT_IN)}"
         )
     if not callable(factory) and not is_place(factory):
         raise TypeError(f"factory={factory!r} of {name!r}; allowed: a function, or a string 'module:function'")
     _registered[name] = factory
 
 
-def make_env(name: str, **options: Any) -> Environment:
-    """The environment of that name, with automatic reset.
+def make_env(name: str, **options: Any) -> Environment | BatchedEnvironment:
+    """The environment of that name, with automatic reset: an `Environment`, or a `BatchedEnvironment`.
 
     Args:
-        name: one of `list_envs()`, or `"module:function"` for a factory that is registered nowhere.
-        options: the environment's own options; its factory's docstring tells them. Every environment also takes
-            `state`: `"observations"` for the agents' unpadded observations end to end, `"environment"` for its own
-            state (the default, unless the factory has a `state` option with another one).
+        name: one of `list_envs()`, or `"module:function"` for a factory that is not registered.
+        options: the options of the environment, documented in its factory. Every environment also takes `state`, the
+            critic's state: `"observations"` for the agents' concatenated unpadded observations, `"environment"` for
+            the environment's (the default, unless the factory has a `state` option with another default).
 
     Raises:
-        ValueError: unknown name or option, an option that is missing, or a value that is not allowed.
-        TypeError: the factory returned something else than an `Environment`.
+        ValueError: an unknown name or option, a missing option, or a value that is not allowed.
+        TypeError: the factory did not return an `Environment`.
     """
-    from hajax.envs.base import Environment, auto_reset, state_from_observations  # which need JAX
+    from hajax.envs.base import BatchedEnvironment, Environment, auto_reset, conform, state_from_observations  # JAX
 
     factory = _find(name)
     parameters = inspect.signature(factory).parameters
@@ -105,6 +131,10 @@ def make_env(name: str, **options: Any) -> Environment:
     state = "environment" if has_own_state else options.pop("state", "environment")
     check_choice("state", state, _STATES)
     env = factory(**options)
+    if isinstance(env, BatchedEnvironment):
+        if state == "observations":
+            raise ValueError(f"state='observations' of {name}, which steps a batch; allowed: environment")
+        return conform(env)
     if not isinstance(env, Environment):
         raise TypeError(f"the factory of {name!r} returned {type(env).__name__}; it must return an Environment")
     env = auto_reset(env)
@@ -112,7 +142,7 @@ def make_env(name: str, **options: Any) -> Environment:
 
 
 def env_options(name: str) -> dict[str, Any]:
-    """The options of that environment with their defaults; `...` for one that has none and must be given."""
+    """The options of that environment with their defaults; `...` for an option without a default."""
     parameters = inspect.signature(_find(name)).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     return {"state": "environment"} | {p.name: ... if p.default is p.empty else p.default for p in named}
@@ -164,7 +194,7 @@ def _find(name: str) -> Factory:
 
 
 def _segmented(name: str) -> str | None:
-    """Where `mamujoco/many_agent_swimmer_5x3` is made, and similar ones with other numbers."""
+    """The factory's location for robots of any number of segments, such as `mamujoco/many_agent_swimmer_5x3`."""
     group, _, robot = name.partition("/")
     return f"hajax.envs.mamujoco:{robot}" if group == "mamujoco" and SEGMENTED.fullmatch(robot) else None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -29,31 +29,53 @@ class Scene(NamedTuple):
     flat: bool  # whether it moves in a plane, to be seen from above
 
 
+class Viewer(NamedTuple):
+    """What draws pictures of an environment, if anything does. It runs outside compiled code.
+
+    `draw(axes, state, action, timestep)` draws one step on empty Matplotlib axes: the environment's state *before* the
+    step, the joint action `[N, D]` taken in it, and the timestep that followed, whose `reward`, `terminated`,
+    `truncated`, `metrics` and `final` are that step's. (The state after an episode's last step is never seen, since an
+    automatic reset has replaced it.) All are of one environment, without batch axes, and hold NumPy arrays.
+
+    `scene`, if the states are those of a MuJoCo model, is what a renderer of three dimensions needs.
+    """
+
+    draw: Callable[[Axes, Any, Any, Timestep], None]
+    scene: Scene | None = None
+
+
 class Environment(NamedTuple):
-    """Pure functions over explicit keys and states; one environment, to be vmapped over many.
+    """Pure functions over explicit keys and states, of one environment. `batched` makes a batch of it.
 
     `reset(key) -> (state, timestep)` and `step(key, state, action) -> (state, timestep)`, with `action` `[N, D]`:
     a discrete component holds its index; a Box component may lie outside its bounds, and the environment clips it.
 
-    `draw(axes, state, action, timestep)`, if the environment has one, draws one step on empty Matplotlib axes, for
-    people: the environment's state *before* the step, the joint action `[N, D]` taken in it, and the timestep that
-    followed, whose `reward`, `terminated`, `truncated`, `metrics` and `final` are that step's. (The state after an
-    episode's last step is never seen, since an automatic reset has replaced it.) All are of one environment, without
-    batch axes, and hold NumPy arrays. It runs outside compiled code.
-
     `observe(whole) -> observations [N, O]`, if the environment has one, says what its agents observe where another
     implementation of it shows its whole state, `[S]`.
-
-    `scene`, if its states are those of a MuJoCo model, is what a renderer of three dimensions needs.
     """
 
     spec: EnvSpec
     reset: Callable[[jax.Array], tuple[Any, Timestep]]
     step: Callable[[jax.Array, Any, jax.Array], tuple[Any, Timestep]]
     resets: bool = False  # whether `step` starts the next episode itself; `auto_reset` sees to it
-    draw: Callable[[Axes, Any, Any, Timestep], None] | None = None
     observe: Callable[[jax.Array], jax.Array] | None = None
-    scene: Scene | None = None
+    viewer: Viewer | None = None
+
+
+class BatchedEnvironment(NamedTuple):
+    """A batch of E environments with automatic reset, which is what training steps.
+
+    `reset(keys [E]) -> (states, timesteps)` and `step(keys [E], states, actions [E, N, D]) -> (states, timesteps)`,
+    with timesteps as those of `auto_reset`, `[E, …]`. An adapter that batches and resets by itself, such as a simulator
+    whose reset is expensive, returns one in place of an `Environment`; its states may be any tree. It takes whatever E
+    it is given, and is vmapped over seeds.
+    """
+
+    spec: EnvSpec
+    reset: Callable[[jax.Array], tuple[Any, Timestep]]
+    step: Callable[[jax.Array, Any, jax.Array], tuple[Any, Timestep]]
+    observe: Callable[[jax.Array], jax.Array] | None = None
+    viewer: Viewer | None = None  # of one environment; its states then have the batch's axis in front
 
 
 def timestep(
@@ -137,11 +159,15 @@ TRUTHS = ("action_mask", "active", "terminated", "truncated", "first")
 REALS = ("observation", "state", "reward")
 
 
-def conform(env: Environment) -> Environment:
+Either = TypeVar("Either", Environment, BatchedEnvironment)
+
+
+def conform(env: Either) -> Either:
     """The environment, checked against its specification, with timesteps of the types that the library computes with.
 
     `reset` and `step` are traced, and neither is run. Truth values given as numbers (0 is false) and real numbers
-    given as integers, such as the bytes of an image, are converted; `first` is true after `reset`.
+    given as integers, such as the bytes of an image, are converted; `first` is true after `reset`, whose timestep shows
+    zeros for the metrics that steps have.
 
     Raises:
         ValueError: a function returns something else than a state and a timestep, a field of a timestep has another
@@ -150,13 +176,18 @@ def conform(env: Environment) -> Environment:
     """
     spec, key = env.spec, jax.random.key(0)
     action = jnp.zeros((spec.num_agents, spec.num_components))
+    batch: tuple[int, ...] = ()
+    if isinstance(env, BatchedEnvironment):
+        batch = (2,)
+        key, action = jax.random.split(key, batch), jnp.stack([action] * 2)
     state, opening = _traced("reset", env, key)
     next_state, following = _traced("step", env, key, state, action)
     if getattr(opening, "reward", None) is None:
-        opening = opening._replace(reward=jnp.zeros(spec.num_agents))
-    _check_timestep("reset", spec, opening)
-    _check_timestep("step", spec, following)
-    before, after = (dict(jax.tree_util.tree_leaves_with_path(x)) for x in (state, next_state))
+        opening = opening._replace(reward=jnp.zeros((*batch, spec.num_agents)))
+    _check_timestep("reset", spec, opening, batch)
+    _check_timestep("step", spec, following, batch)
+    before: dict[Any, Any] = dict(jax.tree_util.tree_leaves_with_path(state))
+    after: dict[Any, Any] = dict(jax.tree_util.tree_leaves_with_path(next_state))
     for path in [*before, *after]:
         one, two = before.get(path), after.get(path)
         if one is None or two is None or (one.shape, one.dtype) != (two.shape, two.dtype):
@@ -168,8 +199,12 @@ def conform(env: Environment) -> Environment:
 
     def reset(key):
         state, shown = env.reset(key)
-        reward = jnp.zeros(spec.num_agents) if shown.reward is None else shown.reward
-        return state, _converted(shown._replace(reward=reward, first=jnp.array(True)))
+        first: jax.Array = jnp.ones(jnp.shape(shown.terminated), bool)
+        reward = jnp.zeros((*first.shape, spec.num_agents)) if shown.reward is None else shown.reward
+        action = jnp.zeros((*first.shape, spec.num_agents, spec.num_components))
+        following = jax.eval_shape(env.step, key, state, action)[1].metrics  # in this precision
+        metrics = {name: jnp.zeros(x.shape, x.dtype) for name, x in following.items()}
+        return state, _converted(shown._replace(reward=reward, first=first, metrics=metrics))
 
     def step(key, state, action):
         state, shown = env.step(key, state, action)
@@ -178,7 +213,7 @@ def conform(env: Environment) -> Environment:
     return env._replace(reset=reset, step=step)
 
 
-def _traced(function: str, env: Environment, *arguments: Any) -> tuple[Any, Timestep]:
+def _traced(function: str, env: Environment | BatchedEnvironment, *arguments: Any) -> tuple[Any, Timestep]:
     """The shapes of what `reset` or `step` returns."""
     result: Any = jax.eval_shape(getattr(env, function), *arguments)
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Timestep):
@@ -187,7 +222,7 @@ def _traced(function: str, env: Environment, *arguments: Any) -> tuple[Any, Time
     return result
 
 
-def _check_timestep(function: str, spec: EnvSpec, shown: Timestep) -> None:
+def _check_timestep(function: str, spec: EnvSpec, shown: Timestep, batch: tuple[int, ...]) -> None:
     shapes: dict[str, tuple[int, ...]] = {
         "observation": (spec.num_agents, spec.observation_size),
         "state": spec.state_shape,
@@ -206,10 +241,10 @@ def _check_timestep(function: str, spec: EnvSpec, shown: Timestep) -> None:
         if found is None:
             needed = "reward=[N], each agent's own, or joint_reward=, the team's" if name == "reward" else "an array"
             raise ValueError(f"{title} of {spec.name} is missing in {function}; allowed: {needed}")
-        shape = shapes.get(name, ())
+        shape = (*batch, *shapes.get(name, ()))
         if not hasattr(found, "shape") or found.shape != shape:
             has = f"shape {found.shape}" if hasattr(found, "shape") else f"type {type(found).__name__}"
-            says = "a scalar" if name == "metrics" else f"{shape}, as its EnvSpec says"
+            says = "a scalar" if name == "metrics" and not batch else f"{shape}, as its EnvSpec says"
             raise ValueError(f"{title} of {spec.name} has {has} in {function}; allowed: {says}")
         if not any(jnp.issubdtype(found.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
             kind = "truth values" if name in TRUTHS else "real numbers"
@@ -239,8 +274,7 @@ def auto_reset(env: Environment) -> Environment:
     """Starts a new episode in the same step in which one ends; an environment that does so already is left alone.
 
     The timestep then shows the new episode's first observation, with `first` true, while `reward`, `terminated`,
-    `truncated`, `metrics` and `final` still tell of the episode that ended. The first timestep of all shows zeros for
-    the metrics that steps have.
+    `truncated`, `metrics` and `final` still tell of the episode that ended.
 
     Raises:
         ValueError: the environment does not do what its specification says; see `conform`.
@@ -248,12 +282,6 @@ def auto_reset(env: Environment) -> Environment:
     if env.resets:
         return env
     env = conform(env)
-
-    def reset(key):
-        state, opening = env.reset(key)
-        action = jnp.zeros((env.spec.num_agents, env.spec.num_components))
-        _, following = jax.eval_shape(env.step, key, state, action)
-        return state, opening._replace(metrics=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), following.metrics))
 
     def step(key, state, action):
         step_key, reset_key = jax.random.split(key)
@@ -268,7 +296,19 @@ def auto_reset(env: Environment) -> Environment:
         shown = {name: choose(name) for name in ("observation", "state", "action_mask", "active")}
         return next_state, last._replace(**shown, first=done)
 
-    return env._replace(reset=reset, step=step, resets=True)
+    return env._replace(step=step, resets=True)
+
+
+def batched(env: Environment | BatchedEnvironment) -> BatchedEnvironment:
+    """The environment as training steps it: one that owns its batch as it is, any other by `vmap` of `auto_reset`.
+
+    Raises:
+        ValueError: the environment does not do what its specification says; see `conform`.
+    """
+    if isinstance(env, BatchedEnvironment):
+        return conform(env)
+    one = auto_reset(env)
+    return BatchedEnvironment(env.spec, jax.vmap(one.reset), jax.vmap(one.step), env.observe, env.viewer)
 
 
 def state_from_observations(env: Environment) -> Environment:

@@ -1,6 +1,6 @@
-"""Drawings of single steps, the `draw` of an `Environment`: particle worlds and single-state games.
+"""Drawings of single steps (`Environment.draw`): particle worlds and single-state games.
 
-Matplotlib is imported where something is drawn, never with the environments.
+Matplotlib is imported when something is drawn, not with the environments.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
 Draw = Callable[["Axes", Any, Any, Timestep], None]
 
-# Half the width of what is shown: the first that everything fits into, so that pictures rarely change scale.
+# Half the width of the view: the first value into which everything fits, so that the scale rarely changes.
 WINDOWS = (1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
-# A movement's arrow, in world units for the unit force.
+# The length of the arrow of a unit force, in world units.
 ARROW = 0.3
-# Up to so many agents the legend names each one; the numbers on them always do.
+# The legend names up to this many agents; numbers on the agents always do.
 MOST_NAMED = 6
 # Tables up to this size show every payoff.
 MOST_WRITTEN = 10
 
 
 def window(reach: float) -> float:
-    """The first of `WINDOWS` that is at least `reach`; the next power of ten beyond them."""
+    """The first of `WINDOWS` that is at least `reach`; beyond the last, the next power of ten."""
     fitting = [half for half in WINDOWS if half >= reach]
     return fitting[0] if fitting else float(10.0 ** np.ceil(np.log10(reach)))
 
 
 def particle_drawing(world: Any, spec: EnvSpec) -> Draw:
-    """A particle task: agents as discs of their size with an arrow for the movement, landmarks gray, goals as rings.
+    """A particle task: agents as discs with an arrow for the movement, landmarks in gray, goals as rings.
 
-    A ring has the color of the agent that should go to that landmark. What speaking agents say in this step stands
-    under the picture: the index, or of a continuous message the loudest component and how loud it is.
+    A ring has the color of the agent whose goal is that landmark. The messages of this step are printed under the
+    picture: the index, or for a continuous message the largest component and its value.
 
     Args:
-        world: the jaxmarl task; it decodes actions and knows radii and who speaks.
-        spec: its agents.
+        world: the jaxmarl task, which decodes actions and has the radii and the speaking agents.
+        spec: the environment's specification.
     """
     radius, speaks = np.asarray(world.rad), np.asarray(world.silent) == 0
     colors = [CYCLE[i % len(CYCLE)] for i in range(spec.num_agents)]
@@ -59,7 +59,7 @@ def particle_drawing(world: Any, spec: EnvSpec) -> Draw:
         for center, size in zip(position[spec.num_agents :], radius[spec.num_agents :], strict=True):
             axes.add_patch(Circle(center, size, color="0.75", label="landmark", zorder=1))
         for goal_of, landmark in goals(state, spec).items():
-            # Wider for later agents, so that two at one landmark are both seen.
+            # Wider for later agents, so that two rings at one landmark are both visible.
             size = radius[spec.num_agents + landmark] + 0.05 + 0.05 * goal_of
             look = {"fill": False, "color": colors[goal_of], "linewidth": 2, "zorder": 2}
             label = f"goal of {spec.agents[goal_of].name}"
@@ -80,7 +80,7 @@ def particle_drawing(world: Any, spec: EnvSpec) -> Draw:
 
 
 def goals(state: Any, spec: EnvSpec) -> dict[int, int]:
-    """The landmark of every agent that has one; a single goal is the last agent's, the listener's."""
+    """The goal landmark of every agent that has one; a single goal is that of the last agent, the listener."""
     if state.goal is None:
         return {}
     landmarks = np.atleast_1d(np.asarray(state.goal))
@@ -88,7 +88,7 @@ def goals(state: Any, spec: EnvSpec) -> dict[int, int]:
 
 
 def said(spec: EnvSpec, speaks: np.ndarray, message: np.ndarray) -> str:
-    """What every speaking agent says, in one line: `agent_0 says 3, agent_1 says 7 (0.42)`."""
+    """The messages of the speaking agents in one line: `agent_0 says 3, agent_1 says 7 (0.42)`."""
     parts = []
     for i, agent in enumerate(spec.agents):
         if speaks[i]:
@@ -99,7 +99,7 @@ def said(spec: EnvSpec, speaks: np.ndarray, message: np.ndarray) -> str:
 
 
 def _arrow(axes: Axes, center: np.ndarray, radius: float, direction: np.ndarray) -> None:
-    """The movement that the agent chose, from the edge of its disc; none for staying where it is."""
+    """An arrow for the chosen movement, from the edge of the agent's disc; none for staying."""
     length = float(np.linalg.norm(direction))
     if length > 1e-3:
         start = center + radius * direction / length
@@ -125,7 +125,7 @@ def _particle_legend(axes: Axes, spec: EnvSpec, goal_of: dict[int, int], colors:
 
 
 def table_drawing(table: np.ndarray) -> Draw:
-    """The payoffs of one agent `[n]` or two `[n₁, n₂]` as a table, with the joint action played outlined."""
+    """The payoffs of one agent `[n]` or two `[n₁, n₂]` as a table, with the joint action outlined."""
     payoffs = table.reshape(1, -1) if table.ndim == 1 else table
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
@@ -139,7 +139,7 @@ def table_drawing(table: np.ndarray) -> Draw:
             if max(payoffs.shape) <= MOST_WRITTEN or (i, j) == (row, column):
                 color = "white" if payoff < low + 0.6 * (high - low) else "black"
                 axes.text(j, i, f"{payoff:.4g}", color=color, size=13, ha="center", va="center")
-        for color, width, label in (("white", 8, None), (VERMILION, 4, "played")):  # white sets it off any cell
+        for color, width, label in (("white", 8, None), (VERMILION, 4, "played")):  # white shows on any cell
             corner = (column - 0.46, row - 0.46)
             axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, color=color, linewidth=width, label=label))
         axes.set_title(_payoff_line(table, joint), size=11)
@@ -153,7 +153,7 @@ def table_drawing(table: np.ndarray) -> Draw:
 
 
 def choices_drawing(table: np.ndarray) -> Draw:
-    """A game of many agents: a row per agent, a circle per action, filled where the agent played it."""
+    """A game of many agents: a row per agent, a circle per action, filled for the chosen one."""
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
         joint = tuple(int(a) for a in np.asarray(action)[:, 0])
@@ -172,10 +172,10 @@ def choices_drawing(table: np.ndarray) -> Draw:
 
 
 def product_drawing(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
-    """The game r(a) = a₁·a₂: its level lines, and the point that was played."""
+    """The game r(a) = a₁·a₂: its level lines, and the joint action."""
     first, second = (float(a) for a in np.asarray(action)[:2, 0])
     half = window(1.2 * max(abs(first), abs(second)))
-    # Three times as far as is shown, should other frames of a film show more.
+    # Three times the shown range, in case other frames of a film show more.
     line = np.linspace(-3 * half, 3 * half, 241)
     payoff, shown = np.outer(line, line), round_levels(0.85 * half**2)
     levels = [*(-level for level in reversed(shown)), *shown]
@@ -193,7 +193,7 @@ def product_drawing(axes: Axes, state: Any, action: Any, timestep: Timestep) -> 
 
 
 def bars_drawing(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
-    """A regulator: what every coordinate is, and beside it the force that its agent takes."""
+    """A regulator: every coordinate, and next to it the force of its agent."""
     position, force = np.asarray(state.position), np.asarray(action)[:, 0]
     places, half = np.arange(len(position)), window(1.1 * max(np.abs(position).max(), np.abs(force).max()))
     axes.bar(places - 0.2, position, 0.36, color=BLUE, label="coordinate")
@@ -217,5 +217,5 @@ def _payoff_line(table: np.ndarray, joint: tuple[int, ...]) -> str:
 
 
 def _ticks(n: int) -> list[int]:
-    """Every action's number, or some of them where there are many."""
+    """The indices of all actions, or of some if there are many."""
     return list(range(0, n, 1 + (n - 1) // 20))

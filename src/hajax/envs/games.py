@@ -1,11 +1,11 @@
-"""Games with a single state: test beds whose optimum, gradients and equilibria are known exactly.
+"""Games with a single state, whose optimum, gradients and equilibria are known exactly.
 
-Every agent observes the constant [1.]. The team reward is the payoff r(a) itself, and an agent's own reward is its
-equal share r(a)/N, so that the shares sum to the payoff.
+Every agent observes the constant [1.]. The team reward is the payoff r(a), and an individual reward is the equal share
+r(a)/N.
 
-A game is played once and terminates, so that its value is E[r]. With `max_steps` above 1 it is repeated, and the last
-round is a truncation: the constant observation cannot tell one round from another, so the value that it can carry
-is that of the game that goes on, E[r]/(1 − γ).
+By default an episode is one round, which terminates, so that its value is E[r]. With `max_steps` above 1 the game is
+repeated, and the last round is truncated: the constant observation does not distinguish rounds, so the value is that
+of the game without an end, E[r]/(1 − γ).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, timestep
+from hajax.envs.base import Environment, Viewer, timestep
 from hajax.envs.drawing import Draw, choices_drawing, product_drawing, table_drawing
 from hajax.spaces import ActionSpace, Box, Discrete
 from hajax.spec import AgentSpec, EnvSpec, RewardKind
@@ -27,16 +27,16 @@ Payoff = np.ndarray | Sequence[Any]
 
 
 class GameState(NamedTuple):
-    """How many rounds of the episode have been played."""
+    """The number of rounds so far in the episode."""
 
     round: jax.Array  # int []
 
 
 def trap_of_homogeneity_payoff(num_agents: int = 2) -> np.ndarray:
-    """The payoff `[2]*n` of Proposition 1 of Heterogeneous-Agent Mirror Learning (Kuba et al., 2022).
+    """The payoff `[2]*n` of Proposition 1 of *Heterogeneous-Agent Mirror Learning* (Kuba et al., 2022b).
 
-    1 where the first half of the agents play one action and the second half the other, else 0. The best policy that
-    all agents share earns 2/2ⁿ, policies of their own earn 1.
+    1 where the first half of the agents take one action and the second half the other, else 0. The best shared policy
+    has the value 2/2ⁿ, the best separate policies have the value 1.
 
     Raises:
         ValueError: `num_agents` is odd or not between 2 and 20 (the tensor has 2ⁿ entries).
@@ -52,15 +52,15 @@ def trap_of_homogeneity_payoff(num_agents: int = 2) -> np.ndarray:
 
 
 def trap_of_heterogeneity_payoff() -> np.ndarray:
-    """The payoff `[2, 2]` of Proposition 2 of Heterogeneous-Agent Mirror Learning (Kuba et al., 2022).
+    """The payoff `[2, 2]` of Proposition 2 of *Heterogeneous-Agent Mirror Learning* (Kuba et al., 2022b).
 
-    Agents that both improve against the other's old policy land together on the worst joint action, −1.
+    Agents that both respond to the other's old policy arrive at the worst joint action, −1.
     """
     return np.array([[0.0, 2.0], [2.0, -1.0]])
 
 
 def hasac_payoff() -> np.ndarray:
-    """The payoff `[3, 3]` of Figure 1 of the HASAC paper (Liu et al., 2024): 5, 10, 20 for agreeing, else −20."""
+    """The payoff `[3, 3]` of Figure 1 of the HASAC paper (Liu et al., 2024): 5, 10, 20 for equal actions, else −20."""
     payoff = np.full((3, 3), -20.0)
     np.fill_diagonal(payoff, [5.0, 10.0, 20.0])
     return payoff
@@ -122,8 +122,8 @@ def hasac_matrix(*, max_steps: int = 1, reward: RewardKind = "team") -> Environm
 def gaussian(*, max_steps: int = 1, reward: RewardKind = "team") -> Environment:
     """The game r(a) = a₁·a₂ of two agents with one unbounded real action each.
 
-    Figure 1 of Trust Region Policy Optimisation in Multi-Agent Reinforcement Learning (Kuba et al., 2022): from
-    means of opposite sign, simultaneous improvements lower the expected payoff μ₁·μ₂, sequential ones raise it.
+    Figure 1 of *Trust Region Policy Optimisation in Multi-Agent Reinforcement Learning* (Kuba et al., 2022a): from
+    means of opposite sign, simultaneous updates decrease the expected payoff μ₁·μ₂, sequential ones increase it.
 
     Args:
         max_steps: rounds of an episode; see the module's docstring for how it ends.
@@ -185,4 +185,4 @@ def _single_state_game(
         ending = {"terminated": over} if max_steps == 1 else {"truncated": over}
         return show(state, joint_reward=joint_reward, **ending)
 
-    return Environment(spec, reset, step, draw=draw)
+    return Environment(spec, reset, step, viewer=Viewer(draw))

@@ -1,4 +1,4 @@
-"""Importing jaxmarl and MuJoCo's JAX on demand, because that takes seconds."""
+"""Import of jaxmarl and MJX on demand, because it takes seconds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import jax
 def import_quietly(module: str) -> Any:
     """That module of jaxmarl or MuJoCo.
 
-    The import prints about optional parts, and leaves the process's own streams in the place of a notebook's or a
-    progress bar's; both are undone. The module's constants are arrays, also where a caller is being traced.
+    The import prints messages about optional parts, and replaces the streams of a notebook or a progress bar by those
+    of the process; both are undone. The module's constants are concrete arrays even if the caller is being traced.
     """
     streams = {name: getattr(sys, name) for name in ("stdout", "stderr", "__stdout__")}
     try:

@@ -1,12 +1,12 @@
-"""A game that needs a memory: every agent is shown a cue at first, and names it when asked, some steps later.
+"""A game that needs memory: every agent sees a cue in the first step, and must name it some steps later.
 
-An episode has `delay + 1` steps. At its first step agent i observes one of `num_cues` cues, drawn uniformly and for
-each agent alone; then nothing; and at the last step that it is asked. What it does there is its answer, what it does
-before has no effect. The team's reward is the share of right answers (agent i's own is 1/N for a right one), and the
-episode terminates.
+An episode has `delay + 1` steps. In the first step agent i observes one of `num_cues` cues, drawn uniformly and
+independently for each agent; then nothing; and in the last step a question mark. Its action in the last step is its
+answer; earlier actions have no effect. The team reward is the share of right answers (the individual reward is 1/N
+for a right one), and the episode terminates.
 
-A policy that remembers the cue has return 1, the optimum. When asked, every agent sees the same whatever its cue was,
-so that a policy without memory has return 1/`num_cues` on average, whatever it does: no more and no less.
+A policy that remembers the cue has a return of 1, the optimum. In the last step the observation does not depend on the
+cue, so every policy without memory has an expected return of exactly 1/`num_cues`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.colors import BLUE, VERMILION
-from hajax.envs.base import Environment, timestep
+from hajax.envs.base import Environment, Viewer, timestep
 from hajax.spaces import Discrete
 from hajax.spec import AgentSpec, EnvSpec, RewardKind, Timestep
 from hajax.validation import check_number
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class MemoryState(NamedTuple):
-    """The cues, and how many steps of the episode have been taken."""
+    """The cues, and the number of steps so far in the episode."""
 
     cue: jax.Array  # int [N]
     step: jax.Array  # int []
@@ -37,14 +37,14 @@ class MemoryState(NamedTuple):
 def memory(*, num_agents: int = 2, num_cues: int = 2, delay: int = 5, reward: RewardKind = "team") -> Environment:
     """Every agent is shown a cue and names it `delay` steps later, which needs a memory.
 
-    Observations `[num_cues + 1]` are the one-hot cue, at the first step, and 1 when asked; the critic's state
-    `[num_agents · num_cues + 1]` is all cues, at all times, and the share of the episode that is over.
+    Observations `[num_cues + 1]` are the one-hot cue, in the first step, and a 1 in the last step. The critic's state
+    `[num_agents · num_cues + 1]` is all cues, in every step, and the elapsed share of the episode.
 
     Args:
         num_agents: N.
-        num_cues: cues, and answers to choose from.
-        delay: steps from seeing the cue to answering.
-        reward: `"team"` gives every agent the share of right answers, `"individual"` 1/N for its own.
+        num_cues: the number of cues, and of answers.
+        delay: steps from the cue to the answer.
+        reward: `"team"` gives every agent the share of right answers, `"individual"` 1/N for its own right answer.
 
     Raises:
         ValueError: an option has a value that is not allowed.
@@ -71,11 +71,11 @@ def memory(*, num_agents: int = 2, num_cues: int = 2, delay: int = 5, reward: Re
         reward = right.astype(float) / num_agents
         return show(state._replace(step=state.step + 1), reward=reward, terminated=answered)
 
-    return Environment(spec, reset, step, draw=_draw)
+    return Environment(spec, reset, step, viewer=Viewer(_draw))
 
 
 def _draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
-    """A row per agent: its cue as a ring, what it does as a disc, pale until it is asked."""
+    """A row per agent: its cue as a ring, its action as a disc, which is pale before the last step."""
     answer = np.asarray(action)[:, 0]
     rows = np.arange(len(answer))
     asked = bool(timestep.terminated)

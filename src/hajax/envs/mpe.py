@@ -1,16 +1,16 @@
 """The cooperative particle tasks (MPE): jaxmarl's physics with the semantics of mpe2, the maintained MPE.
 
-mpe2 (formerly in PettingZoo) is what published curves were measured on. jaxmarl's tasks differ from it in ways that
-matter to learning, and this adapter corrects them:
+mpe2 (formerly in PettingZoo) is the environment of published curves. jaxmarl's tasks differ from it in ways that matter
+for learning, which this adapter corrects:
 
 - an episode lasts `max_steps` = 25 steps; jaxmarl tests its counter before it increments it, which gives 26;
-- the end of an episode is a truncation, never a termination, and its last observation is shown in `final`: jaxmarl
-  calls it `done`, and its `step` resets at once;
-- continuous actions are clipped to the Box [0, 1]; jaxmarl uses them as they are.
+- the end of an episode is a truncation, never a termination, and its last observation is in `final`; jaxmarl calls it
+  `done`, and its `step` resets immediately;
+- continuous actions are clipped to the Box [0, 1]; jaxmarl does not clip them.
 
 A discrete movement is 0 stay, 1 left, 2 right, 3 down, 4 up. Continuous movement `a` has five components and the
-force (a₂ − a₁, a₄ − a₃)·5. A message is an index (discrete) or a vector in [0, 1] (continuous), and it is heard in
-the next observation.
+force (a₂ − a₁, a₄ − a₃)·5. A message is an index (discrete) or a vector in [0, 1] (continuous), and is part of the next
+observation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, clip_action, pad_observations, state_from_observations, timestep
+from hajax.envs.base import Environment, Viewer, clip_action, pad_observations, state_from_observations, timestep
 from hajax.envs.drawing import particle_drawing
 from hajax.envs.lazy import import_quietly
 from hajax.spaces import Box, Discrete
@@ -47,18 +47,18 @@ def simple_spread(
 ) -> Environment:
     """N agents cover N landmarks and avoid each other.
 
-    An agent observes its velocity, its position, and relative to itself the landmarks and the other agents, then
-    the others' messages, which are always zero here: 6N entries. It moves by Discrete(5) or Box(5).
+    An agent observes its velocity, its position, the relative positions of the landmarks and of the other agents, and
+    the others' messages, which are always zero here: 6N entries. Its action is a movement, Discrete(5) or Box(5).
 
-    Its own reward is `(1 − local_ratio) · G + local_ratio · L`: G is minus the sum over landmarks of the distance to
-    the nearest agent, L minus the number of agents that it touches.
+    The individual reward is `(1 − local_ratio) · G + local_ratio · L`: G is minus the sum over landmarks of the
+    distance to the nearest agent, L minus the number of agents that the agent touches.
 
     Args:
         num_agents: N, at least 1.
         actions: `"discrete"` or `"continuous"`.
         reward: `"team"` gives every agent the sum over agents, `"individual"` its own.
-        state: `"observations"` is all agents' observations end to end; `"environment"` the world's own state,
-            positions of agents and landmarks and velocities of agents.
+        state: the critic's state. `"observations"` is the concatenation of all agents' observations, `"environment"`
+            the positions of agents and landmarks and the velocities of agents.
         max_steps: steps after which an episode is truncated.
         local_ratio: the weight of an agent's own part of its reward, between 0 and 1.
 
@@ -79,14 +79,14 @@ def simple_reference(
     max_steps: int = 25,
     local_ratio: float = 0.5,
 ) -> Environment:
-    """Two agents: each knows the landmark where the other should be, says so, and goes where it is told.
+    """Two agents: each knows the goal landmark of the other, sends a message, and moves.
 
-    An agent observes its velocity, the 3 landmarks relative to itself, the color of the *other* agent's goal and
-    the other's last message: 21 entries. It moves and speaks at once: Discrete(50), movement + 5 · message, or
-    Box(15), 5 components of movement and then 10 of message.
+    An agent observes its velocity, the relative positions of the 3 landmarks, the color of the *other* agent's goal and
+    the other's last message: 21 entries. Its action is a movement and a message: Discrete(50), movement + 5 · message,
+    or Box(15), 5 components of the movement and 10 of the message.
 
-    With Dᵢ the distance of agent i to its goal, the agent that knows this goal is rewarded for it: agent i's own
-    reward is `−(1 − local_ratio) · (D₀ + D₁)/2 − local_ratio · Dⱼ`, j the other agent.
+    With Dᵢ the distance of agent i to its goal, the agent that knows this goal is rewarded for it: the individual
+    reward of agent i is `−(1 − local_ratio) · (D₀ + D₁)/2 − local_ratio · Dⱼ`, j the other agent.
 
     Args:
         actions: `"discrete"` or `"continuous"`.
@@ -94,7 +94,7 @@ def simple_reference(
         max_steps: steps after which an episode is truncated.
         local_ratio: the weight of an agent's own part of its reward, between 0 and 1.
         state: `"environment"` is positions of agents and landmarks, velocities and messages of agents, and each
-            agent's own goal, one-hot.
+            agent's goal, one-hot.
 
     Raises:
         ValueError: an option has a value that is not allowed.
@@ -111,11 +111,11 @@ def simple_speaker_listener(
     state: StateKind = "observations",
     max_steps: int = 25,
 ) -> Environment:
-    """A speaker that cannot move names a landmark to a listener that cannot speak.
+    """A speaker that cannot move sends a message about a landmark to a listener that cannot speak.
 
-    The speaker observes the goal's color (3 entries) and says Discrete(3) or Box(3). The listener observes its
-    velocity, the 3 landmarks relative to itself and the last message (11 entries) and moves by Discrete(5) or Box(5).
-    The reward of either is minus the squared distance of the listener to the goal.
+    The speaker observes the goal's color (3 entries); its message is Discrete(3) or Box(3). The listener observes its
+    velocity, the relative positions of the 3 landmarks and the last message (11 entries); its movement is Discrete(5)
+    or Box(5). The reward of both is minus the squared distance of the listener to the goal.
 
     Args:
         actions: `"discrete"` or `"continuous"`.
@@ -133,7 +133,7 @@ def simple_speaker_listener(
 
 @functools.cache
 def _lean(task: Any) -> Any:
-    """The task in fewer operations: one random draw per reset, no noise, contact forces as one array expression.
+    """The task in fewer operations: one random draw per reset, no noise, contact forces in one array expression.
 
     jaxmarl splits keys and draws for every kind of entity, draws Gaussian noise to multiply it by zero (no task has
     noise), and decodes actions and gathers forces one by one through scatters.
@@ -145,7 +145,7 @@ def _lean(task: Any) -> Any:
             self.discrete = action_type == "Discrete"
             self.moves = np.asarray(self.moveable)[: self.num_agents]
             self.speaks = np.asarray(self.silent) == 0
-            self.agents_collide = np.asarray(self.collide).any()  # landmarks never do
+            self.agents_collide = np.asarray(self.collide).any()  # landmarks never collide
 
         def set_actions(self, actions):
             actions = actions.astype(jnp.result_type(float))
@@ -158,14 +158,14 @@ def _lean(task: Any) -> Any:
             else:
                 padded = jnp.pad(actions, ((0, 0), (0, len(_DIRECTIONS) + self.dim_c)))
                 movement, after_it = padded[:, : len(_DIRECTIONS)], padded[:, len(_DIRECTIONS) :]
-                # Differences, not a matrix product, which accelerators round.
+                # Differences instead of a matrix product, which accelerators compute at low precision.
                 direction = jnp.stack([movement[:, 2] - movement[:, 1], movement[:, 4] - movement[:, 3]], axis=-1)
                 message = jnp.where(moves, after_it[:, : self.dim_c], padded[:, : self.dim_c])
             force = direction * self.accel[:, None]
             return jnp.where(moves, force, 0), jnp.where(speaks, message, 0)
 
         def reset(self, key):
-            _, state = super().reset(key)  # its own draws are replaced, and so compiled out
+            _, state = super().reset(key)  # the draws of `super()` are replaced, and so compiled out
             num_positions, num_goals = 2 * self.num_entities, 0 if state.goal is None else state.goal.size
             positions, goals = jnp.split(jax.random.uniform(key, (num_positions + num_goals,)), [num_positions])
             state = state.replace(p_pos=2 * positions.reshape(-1, 2) - 1)
@@ -186,7 +186,7 @@ def _lean(task: Any) -> Any:
             agents = slice(self.num_agents)
             position, radius = state.p_pos[agents], self.rad[agents]
             offset = position[:, None] - position[None]
-            # The diagonal is moved away from zero; its force is zero because the offset is.
+            # The diagonal is moved away from zero; its force is zero because the offset is zero.
             distance = jnp.sqrt(jnp.sum(offset**2, axis=-1) + np.eye(self.num_agents))
             overlap = (radius[:, None] + radius[None] - distance) / self.contact_margin
             penetration = jnp.logaddexp(0.0, overlap) * self.contact_margin
@@ -205,7 +205,7 @@ def _environment(
     check_choice("state", state, ("observations", "environment"))
     check_number("max_steps", max_steps, 1, whole=True)
     task_class = _lean(getattr(import_quietly("jaxmarl.environments.mpe"), task))
-    with jax.ensure_compile_time_eval():  # its constants are arrays, also where a caller is being traced
+    with jax.ensure_compile_time_eval():  # constants are concrete arrays even if the caller is being traced
         world = task_class(action_type=actions.capitalize(), **options)
     agents = tuple(
         AgentSpec(agent, world.observation_spaces[agent].shape, _action_space(world.action_spaces[agent]))
@@ -234,7 +234,7 @@ def _environment(
         own_rewards = jnp.stack([rewards[agent] for agent in world.agents])
         return show(inner, observations, reward=own_rewards, truncated=inner.step >= max_steps)
 
-    env = Environment(spec, reset, step, draw=particle_drawing(world, spec))
+    env = Environment(spec, reset, step, viewer=Viewer(particle_drawing(world, spec)))
     return state_from_observations(env) if state == "observations" else env
 
 

@@ -1,12 +1,12 @@
-"""A linear-quadratic game: a test bed for continuous control whose optimum the Riccati equation gives.
+"""A linear-quadratic game for continuous control, whose optimum is given by the Riccati equation.
 
-The agents hold a vector at zero, each by a force of its own:
+The agents hold a vector at zero, each with one force:
 
     s' = A s + B a,    reward −(sᵀs + ½ aᵀa),
 
-with A and B from `dynamics`: every agent has a coordinate that turns into its neighbor's and a force that also moves
-the others'. All agents observe all of s, so that the best team is the linear regulator, a = −K s with K that of one
-controller for all. Episodes begin with s uniform in [−1, 1]ᴺ and are cut after `max_steps`.
+with A and B from `dynamics`: every agent has a coordinate that rotates into its neighbor's and a force that also moves
+the other coordinates. All agents observe all of s, so the optimum is the linear regulator a = −K s of a single
+controller. Episodes begin with s uniform in [−1, 1]ᴺ and are truncated after `max_steps`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, clip_action, timestep
+from hajax.envs.base import Environment, Viewer, clip_action, timestep
 from hajax.envs.drawing import bars_drawing
 from hajax.spaces import Box
 from hajax.spec import AgentSpec, EnvSpec, RewardKind
@@ -25,14 +25,14 @@ from hajax.validation import check_number
 
 
 class RegulatorState(NamedTuple):
-    """Where the vector is, and how many steps the episode has had."""
+    """The vector, and the number of steps so far in the episode."""
 
     position: jax.Array  # [N]
     step: jax.Array  # int []
 
 
 def dynamics(num_agents: int) -> tuple[np.ndarray, np.ndarray]:
-    """A and B, each `[N, N]`: coordinates shrink and turn into each other; a quarter of each force moves the others."""
+    """A and B, each `[N, N]`: coordinates shrink and rotate into each other; a quarter of a force moves the others."""
     identity = np.eye(num_agents)
     if num_agents == 1:
         return identity, identity
@@ -47,7 +47,7 @@ def linear_quadratic(
 
     Args:
         num_agents: N.
-        bound: forces are within ±`bound`; the best ones are within ±1.
+        bound: forces are within ±`bound`; optimal ones are within ±1.
         max_steps: steps after which an episode is truncated.
         reward: `"team"` gives every agent −(sᵀs + ½ aᵀa), `"individual"` an equal share of it.
 
@@ -76,4 +76,4 @@ def linear_quadratic(
         after = RegulatorState(jnp.asarray(drift, s.dtype) @ s + jnp.asarray(force, s.dtype) @ a, state.step + 1)
         return show(after, joint_reward=-cost, truncated=after.step >= max_steps)
 
-    return Environment(spec, reset, step, draw=bars_drawing)
+    return Environment(spec, reset, step, viewer=Viewer(bars_drawing))

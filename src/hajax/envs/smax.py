@@ -1,24 +1,24 @@
 """SMAX: StarCraft-like micromanagement, a team of units against a scripted one, with partial observability.
 
-The rules, units and scenarios are jaxmarl's (see `hajax.envs.smax_world`); what is shown follows hajax's contract:
+The rules, units and scenarios are jaxmarl's (see `hajax.envs.smax_world`). The timesteps follow hajax's contract:
 
 - an episode lasts at most `max_steps` = 100 steps, and its end by that limit is a truncation; jaxmarl tests its counter
   before it increments it, which gives 101, and calls every end `done`;
 - a dead agent is not `active` and can only stop;
-- the critic's state is scaled: jaxmarl's has positions of 0 to 32 and cooldowns that fall without end.
+- the critic's state is scaled; jaxmarl's has positions of 0 to 32 and cooldowns that decrease without bound.
 
 An action is 0 north, 1 east, 2 south, 3 west, 4 stop, 5 + k attack opponent k. The edge of the map kills. (With
-`mirrored=True`, which is hajax's own, all of this is upside down for agents in the upper half of the map.)
+`mirrored=True`, an option of hajax, all of this is upside down for agents in the upper half of the map.)
 
-What an agent sees, 13 (U − 1) + 10 entries for U units: of every other living unit in its sight (the agents before
-it, those after it, the opponents) the health, the relative position in units of its sight range, the direction in which
-it last moved, the number of its last attack as a share of the greatest, what is left of its weapon's cooldown and its
-kind, one-hot; then its own health, position, cooldown and kind. Kinds differ in speed, damage, range and health but not
-in what they see or can do, so that `sharing="type"` shares among all; to share by kind give the groups,
-`sharing=[0,0,1,1,1]` in 2s3z.
+An observation has 13 (U − 1) + 10 entries for U units: for every other living unit in sight (the agents before it,
+those after it, the opponents) the health, the relative position in units of the sight range, the last direction of
+movement, the index of the last attack as a share of the largest, the remaining cooldown of the weapon and the kind,
+one-hot; then the agent's own health, position, cooldown and kind. Kinds differ in speed, damage, range and health but
+not in their spaces, so `sharing="type"` shares among all; to share by kind give the groups, `sharing=[0,0,1,1,1]` in
+2s3z.
 
-The team is paid as a whole: the share of the opponents' health that it has removed in this step (1 for all of it), and
-1 for a win. The greatest return is 2.
+The team reward is the share of the opponents' health that was removed in this step (1 for all of it), and 1 for a win.
+The largest return is 2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, state_from_observations, timestep
+from hajax.envs.base import Environment, Viewer, state_from_observations, timestep
 from hajax.envs.lazy import import_quietly
 from hajax.envs.smax_drawing import units_drawing
 from hajax.envs.smax_scenarios import SCENARIOS
@@ -42,7 +42,7 @@ from hajax.validation import check_choice, check_flag, check_number
 StateKind = Literal["ep", "fp", "observations", "environment"]
 
 MARINE, MARAUDER, ZEALOT, ZERGLING = 0, 1, 3, 4
-# Line-ups that jaxmarl does not have: the kinds of the agents and of the opponents.
+# Scenarios that are not in jaxmarl: the kinds of the agents and of the opponents.
 OWN_LINE_UPS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "8m_vs_9m": ((MARINE,) * 8, (MARINE,) * 9),
     "6z_vs_24zg": ((ZEALOT,) * 6, (ZERGLING,) * 24),
@@ -51,7 +51,7 @@ OWN_LINE_UPS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 
 def __getattr__(name: str) -> Callable[..., Environment]:
-    """The factory of a scenario, by its name (which is why it is no function of its own: `3m` is no identifier)."""
+    """The factory of a scenario by its name; `3m` is not an identifier, so it cannot be a function's name."""
     if name in SCENARIOS:
         return _factory(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -71,16 +71,17 @@ def _factory(scenario: str) -> Callable[..., Environment]:
     factory.__doc__ = f"""StarCraft-like: {SCENARIOS[scenario]}.
 
     Args:
-        reward: `"team"` gives every agent what the team is paid (not N times that), `"individual"` an equal share of
-            it: SMAX knows no reward of an agent's own.
-        state: what the critic sees. `"ep"` is one state of the environment, `[10 U]`: of every living unit its health,
-            position, cooldown and kind (`"environment"` is another name for it). `"fp"` is a state of each agent's own,
-            `[N, 14 (U − 1) + 10]`: its observation as if it saw the whole map, and whom it does see.
-            `"observations"` is all agents' observations end to end.
-        opponent: whom an opponent attacks among those in its range, `"closest"` or `"random"`.
-        mirrored: whether agents in the upper half of the map see it upside down, and go north for south. The rules do
-            not tell the halves apart, so that a policy need not learn both; but agents no longer see which half they
-            are in. The critic's `"fp"` and `"observations"` are mirrored as agents' views are, `"ep"` is not.
+        reward: `"team"` gives every agent the team's reward (not N times that), `"individual"` an equal share of it;
+            SMAX has no individual rewards.
+        state: the critic's state. `"ep"` is one state of the environment, `[10 U]`: health, position, cooldown and kind
+            of every living unit (`"environment"` is another name for it). `"fp"` is one state per agent,
+            `[N, 14 (U − 1) + 10]`: its observation as if it saw the whole map, and which units it does see.
+            `"observations"` is the concatenation of all agents' observations.
+        opponent: which unit in its range an opponent attacks, `"closest"` or `"random"`.
+        mirrored: whether agents in the upper half of the map see it upside down, with north and south exchanged in
+            their actions. The rules are symmetric, so a policy that learns one half has learned both; but agents no
+            longer see in which half they are. The critic's `"fp"` and `"observations"` are mirrored as agents' views
+            are, `"ep"` is not.
         max_steps: steps after which an episode is truncated.
 
     Raises:
@@ -92,7 +93,7 @@ def _factory(scenario: str) -> Callable[..., Environment]:
 def make_world(scenario: str, opponent: OpponentKind = "closest") -> World:
     """The dynamics of a scenario, with jaxmarl's numbers."""
     smax = import_quietly("jaxmarl.environments.smax")
-    with jax.ensure_compile_time_eval():  # arrays, also where a caller is being traced
+    with jax.ensure_compile_time_eval():  # concrete arrays even if the caller is being traced
         if scenario in OWN_LINE_UPS:
             agents, opponents = OWN_LINE_UPS[scenario]
             kinds = jnp.array([*agents, *opponents], jnp.uint8)
@@ -126,7 +127,7 @@ def make_world(scenario: str, opponent: OpponentKind = "closest") -> World:
 
 
 def _upside_down(world: World, state: WorldState) -> WorldState:
-    """The same fight, reflected in the line that parts the map's upper half from its lower one."""
+    """The state reflected about the line between the map's upper and lower half."""
     flipped = jnp.array([1, -1], state.position.dtype)
     origin = jnp.array([0, world.size], state.position.dtype)
     return state._replace(
@@ -161,9 +162,9 @@ def _environment(
         return jnp.where(turned, 2 - action, action) if mirrored else action
 
     observe = own_view(world.observe)
-    judged = own_view(world.perspective) if state == "fp" else world.survey
+    critic_state = own_view(world.perspective) if state == "fp" else world.survey
     first = jax.eval_shape(world.reset, jax.random.key(0))
-    observed, shown_state = jax.eval_shape(lambda inner: (observe(inner), judged(inner)), first)
+    observed, shown_state = jax.eval_shape(lambda inner: (observe(inner), critic_state(inner)), first)
     agents = tuple(
         AgentSpec(f"ally_{i}", observed.shape[1:], Discrete(world.num_actions)) for i in range(world.num_agents)
     )
@@ -175,7 +176,7 @@ def _environment(
             "action_mask": world.available(inner)[:, None],
             "active": inner.alive[: world.num_agents],
         }
-        return inner, timestep(spec, observe(inner), judged(inner), **shown, **fields)
+        return inner, timestep(spec, observe(inner), critic_state(inner), **shown, **fields)
 
     def reset(key):
         return show(world.reset(key), first=True)
@@ -196,5 +197,5 @@ def _environment(
     def draw(axes, inner, action, timestep):
         drawing(axes, inner, on_the_map(inner, action), timestep)
 
-    env = Environment(spec, reset, step, draw=draw)
+    env = Environment(spec, reset, step, viewer=Viewer(draw))
     return state_from_observations(env) if state == "observations" else env

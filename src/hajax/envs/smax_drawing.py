@@ -1,4 +1,4 @@
-"""The drawing of SMAX: both teams on the map, whom the agents attack and where they go."""
+"""The drawing of SMAX: both teams on the map, and the attacks and movements of the agents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hajax.spec import EnvSpec, Timestep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Half the width of what is shown around the map's center: the first that every living unit fits into.
+# Half the width of the view around the map's center: the first value into which every living unit fits.
 WINDOWS = (6.0, 9.0, 12.0, 16.5)
 # Units are small on a wide map.
 ENLARGED = 1.5
@@ -24,7 +24,7 @@ LETTERS = ("m", "M", "s", "z", "zg", "h")
 def units_drawing(world: World, spec: EnvSpec) -> Draw:
     """Agents as discs with numbers, opponents as squares with the letter of their kind, both filled up to their health.
 
-    A line goes to whom an agent attacks, an arrow to where it moves; a cross is where a unit died.
+    A line leads to the attacked opponent, an arrow shows the movement, and a cross marks a dead unit.
     """
     center = world.size / 2
 
@@ -61,7 +61,7 @@ def units_drawing(world: World, spec: EnvSpec) -> Draw:
 
 
 def _unit(axes: Axes, center: np.ndarray, radius: float, health: float, is_agent: bool) -> None:
-    """The outline of a unit, and its color from the bottom up to its share of health."""
+    """The outline of a unit, filled from the bottom up to its share of health."""
     from matplotlib.patches import Circle, Patch, Rectangle
 
     corner, width = center - radius, 2 * radius
@@ -77,7 +77,7 @@ def _unit(axes: Axes, center: np.ndarray, radius: float, health: float, is_agent
 
 
 def _intention(axes: Axes, position: np.ndarray, radius: float, i: int, chosen: int, world: World) -> None:
-    """A line from agent i to the opponent that it attacks, or an arrow to where it moves; neither if it stops."""
+    """A line from agent i to the opponent that it attacks, or an arrow for its movement; neither if it stops."""
     start = position[i]
     if chosen >= MOVES:
         target = position[world.num_agents + chosen - MOVES]

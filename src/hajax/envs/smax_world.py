@@ -1,9 +1,9 @@
-"""The world of SMAX: two teams of units on a square map, ours and a scripted one, as array expressions.
+"""The dynamics of SMAX: two teams of units on a square map, agents and scripted opponents, as array expressions.
 
-The rules and numbers are those of jaxmarl's SMAX with its heuristic opponent (Rutherford et al., *JaxMARL*, 2024,
-https://arxiv.org/abs/2311.10090), and given the same random draws every step is the same. jaxmarl computes unit by
-unit, through scatters, conditionals and a random key per unit and physical step; here a step draws once, all pairs of
-units are one array, and each team's view is computed where it is needed and only there.
+The rules and constants are those of jaxmarl's SMAX with its heuristic opponent (Rutherford et al., *JaxMARL*, 2024,
+https://arxiv.org/abs/2311.10090); given the same random draws every step is equal. jaxmarl computes unit by unit,
+through scatters, conditionals and a random key per unit and physical step. Here a step draws once, all pairs of units
+are one array, and the view of a team is computed only where it is needed.
 
 Shapes: `U` units, the N agents first and then the M opponents; `P` physical steps in one step of the environment.
 """
@@ -20,13 +20,13 @@ import numpy as np
 
 OpponentKind = Literal["closest", "random"]
 
-# North, east, south, west, stop; attacks on the other team's units follow.
+# North, east, south, west, stop; then attacks on the units of the other team.
 DIRECTIONS = ((0, 1), (1, 0), (0, -1), (-1, 0), (0, 0))
 MOVES = len(DIRECTIONS)
 
 
 class Units(NamedTuple):
-    """What units are like, `[U]` each (in `World.kinds`, of every kind of unit)."""
+    """The properties of units, `[U]` each (in `World.kinds`, of every kind of unit)."""
 
     velocity: Any
     attack: Any  # damage
@@ -39,16 +39,16 @@ class Units(NamedTuple):
 
 
 class WorldState(NamedTuple):
-    """Everything that the next step depends on. A unit without health is dead."""
+    """The state on which the next step depends. A unit without health is dead."""
 
     position: jax.Array  # [U, 2], between 0 and the map's size
     health: jax.Array  # [U]
-    cooldown: jax.Array  # [U], seconds until the weapon is ready; below 0 it has been
+    cooldown: jax.Array  # [U], seconds until the weapon is ready; negative if it already is
     kind: jax.Array  # int [U]
-    movement: jax.Array  # [U, 2], the direction last chosen
-    attack: jax.Array  # [U], the number of the attack last chosen, as the unit's own team counts; 0 for none
-    goal: jax.Array  # [M, 2], where an opponent goes that sees nobody: where it started, turned about the center
-    prey: jax.Array  # int [M], whom an opponent attacked last, from the last agent backwards; −1 for nobody
+    movement: jax.Array  # [U, 2], the last direction of movement
+    attack: jax.Array  # [U], the index of the last attack, as the unit's own team counts; 0 for none
+    goal: jax.Array  # [M, 2], the destination of an opponent that sees no agent: its start, rotated about the center
+    prey: jax.Array  # int [M], the agent that an opponent attacked last, from the last agent backwards; −1 for none
     step: jax.Array  # int []
 
     @property
@@ -60,9 +60,9 @@ class WorldState(NamedTuple):
 class Draws(NamedTuple):
     """The random numbers of one step, uniform in [0, 1)."""
 
-    cooldown: jax.Array  # [P, U], how long a weapon takes that is fired in that physical step
-    pursuit: jax.Array  # [M], which of the agents in sight an opponent follows
-    target: jax.Array | None  # [M], which of those in range it attacks; None if the closest
+    cooldown: jax.Array  # [P, U], the cooldown of a weapon that is fired in that physical step
+    pursuit: jax.Array  # [M], selects the agent in sight that an opponent follows
+    target: jax.Array | None  # [M], selects the agent in range that it attacks; None for the closest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,12 +71,12 @@ class World:
 
     Args:
         num_agents, num_opponents: N and M.
-        kinds: the numbers of every kind of unit.
-        line_up: int `[U]`, the kinds of all units; `None` if every episode draws them.
+        kinds: the properties of every kind of unit.
+        line_up: int `[U]`, the kinds of all units; `None` if they are drawn for every episode.
         size: width and height of the map.
         time_step, physical_steps: seconds of a physical step, and P.
-        opponent: whom an opponent attacks among those in its range.
-        place, muster: functions of a key, the positions `[U, 2]` and kinds `[U]` of an episode that draws them.
+        opponent: which unit in its range an opponent attacks.
+        place, muster: functions of a key, for positions `[U, 2]` and kinds `[U]` that are drawn for every episode.
     """
 
     num_agents: int
@@ -100,17 +100,17 @@ class World:
 
     @functools.cached_property
     def others(self) -> np.ndarray:
-        """bool `[N, U − 1, 1]`: in a row of units without agent i, those before it."""
+        """bool `[N, U − 1, 1]`: in the list of units without agent i, those before it."""
         return (np.arange(self.num_units - 1) < np.arange(self.num_agents)[:, None])[..., None]
 
     def units(self, state: WorldState) -> Units:
-        """Every unit's own numbers; constants unless episodes draw the kinds."""
+        """The properties of every unit; constants unless kinds are drawn."""
         if self.line_up is not None:
             return Units(*(table[self.line_up] for table in self.kinds))
         return Units(*(jnp.asarray(table, state.health.dtype)[state.kind] for table in self.kinds))
 
     def reset(self, key: jax.Array) -> WorldState:
-        """Two groups facing each other, or positions and kinds drawn."""
+        """Two groups that face each other, or drawn positions and kinds."""
         zeros = jnp.zeros(self.num_units)
         if self.line_up is None:
             place_key, muster_key = jax.random.split(key)
@@ -137,7 +137,7 @@ class World:
         return state._replace(position=position, goal=self.size - position[self.num_agents :])
 
     def draw(self, key: jax.Array) -> Draws:
-        """All random numbers of a step at once. No weapon fires twice within it, so a number each is enough."""
+        """All random numbers of a step. No weapon fires twice within it, so one number per weapon is enough."""
         lengths = [self.num_units, self.num_opponents]
         lengths += [self.num_opponents] if self.opponent == "random" else []
         cooldown, *choices = jnp.split(jax.random.uniform(key, (sum(lengths),)), np.cumsum(lengths)[:-1])
@@ -145,7 +145,7 @@ class World:
         return Draws(jnp.broadcast_to(cooldown, (self.physical_steps, self.num_units)), choices[0], target)
 
     def step(self, state: WorldState, action: jax.Array, draws: Draws) -> WorldState:
-        """One step: the agents' actions int `[N]`, the opponents' own, and P physical steps with them."""
+        """One step: the agents' actions int `[N]`, the opponents' actions, and P physical steps."""
         n, units = self.num_agents, self.units(state)
         reply, prey = self.reply(state, units, draws)
         chosen = jnp.concatenate([action, reply])
@@ -176,10 +176,10 @@ class World:
         return WorldState(position, health, cooldown, state.kind, movement, attack, state.goal, prey, state.step + 1)
 
     def reply(self, state: WorldState, units: Units, draws: Draws) -> tuple[jax.Array, jax.Array]:
-        """The opponents' actions int `[M]`, and whom they remember to have attacked.
+        """The opponents' actions int `[M]`, and the agents that they attacked last.
 
-        Each keeps attacking whom it attacked last while that one is in range, else the closest or any that is in
-        range; with nobody in range it goes after anybody in sight, else straight on to its goal.
+        Each keeps attacking the same agent while that is in range, else the closest or a random one in range. With none
+        in range it follows an agent in sight, else it moves to its goal.
         """
         n = self.num_agents
         own, agents = state.position[n:], state.position[:n][::-1]
@@ -201,13 +201,13 @@ class World:
         return jnp.where(can_attack, MOVES + prey, direction), jnp.where(can_attack, prey, -1)
 
     def reward(self, before: WorldState, after: WorldState) -> jax.Array:
-        """The health that the opponents have lost, as a share of all that they started with per unit; 1 for a win."""
+        """The health that the opponents have lost, as a share of the initial health per unit, and 1 for a win."""
         health = self.units(after).health[self.num_agents :]
         lost = (before.health - after.health)[self.num_agents :]
         return jnp.sum(lost / health) / self.num_opponents + self.won(after)
 
     def won(self, state: WorldState) -> jax.Array:
-        """Whether every opponent is dead and an agent is not."""
+        """Whether every opponent is dead and some agent is alive."""
         return ~state.alive[self.num_agents :].any() & state.alive[: self.num_agents].any()
 
     def decided(self, state: WorldState) -> jax.Array:
@@ -215,7 +215,7 @@ class World:
         return ~state.alive[self.num_agents :].any() | ~state.alive[: self.num_agents].any()
 
     def available(self, state: WorldState) -> jax.Array:
-        """bool `[N, 5 + M]`: the living move and attack whom they reach; the dead stop."""
+        """bool `[N, 5 + M]`: living agents can move and attack opponents in range; dead ones can only stop."""
         n, units = self.num_agents, self.units(state)
         alive = state.alive
         away = distance(state.position[n:] - state.position[:n, None])
@@ -224,7 +224,7 @@ class World:
         return jnp.concatenate([moves, reached], -1)
 
     def observe(self, state: WorldState) -> jax.Array:
-        """What each agent sees, `[N, 13 (U − 1) + 10]`: the other units in sight, then itself; a dead one nothing."""
+        """The agents' observations `[N, 13 (U − 1) + 10]`: other units in sight, then itself; zeros if dead."""
         n, units = self.num_agents, self.units(state)
         offset = state.position - state.position[:n, None]
         seen = self.seen(state, units, offset)
@@ -234,8 +234,8 @@ class World:
     def perspective(self, state: WorldState) -> jax.Array:
         """The whole world as each agent would observe it, `[N, 14 (U − 1) + 10]`.
 
-        Every living unit wherever it is, at its relative position in units of the map, and whether the agent sees it;
-        then the agent itself.
+        All living units with their relative positions in units of the map, and whether the agent sees them; then the
+        agent itself.
         """
         n, units = self.num_agents, self.units(state)
         offset = state.position - state.position[:n, None]
@@ -244,7 +244,7 @@ class World:
         return self._arrange(state, units, place, jnp.broadcast_to(state.alive, seen.shape))
 
     def survey(self, state: WorldState) -> jax.Array:
-        """The world `[10 U]`: of every living unit what it knows of itself, in the units of observations."""
+        """The state `[10 U]`: the own features of every living unit, in the units of observations."""
         return self.own_features(state, self.units(state)).ravel()
 
     def seen(self, state: WorldState, units: Units, offset: jax.Array) -> jax.Array:
@@ -253,18 +253,18 @@ class World:
         return (distance(offset) < units.sight_range[:n, None]) & alive[:n, None] & alive
 
     def own_features(self, state: WorldState, units: Units) -> jax.Array:
-        """`[U, 10]`: health and position, each as a share of the most there is, cooldown, kind; zeros for the dead."""
+        """`[U, 10]`: health and position, as shares of their largest values, cooldown, kind; zeros for dead units."""
         health, ready, bits = self._condition(state, units)
         features = jnp.concatenate([health, state.position / self.size, ready, bits], -1)
         return jnp.where(state.alive[:, None], features, 0)
 
     def _condition(self, state: WorldState, units: Units) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Health `[U, 1]`, what is left of the cooldown `[U, 1]`, the kind `[U, kinds]`."""
+        """Health `[U, 1]`, remaining cooldown `[U, 1]`, kind `[U, kinds]`."""
         ready = jnp.clip(state.cooldown / units.weapon_cooldown, 0, 1)
         return (state.health / units.health)[:, None], ready[:, None], jnp.asarray(units.bits, ready.dtype)
 
     def _arrange(self, state: WorldState, units: Units, place: jax.Array, shown: jax.Array) -> jax.Array:
-        """Rows of the other units' features, those that are `shown` `[N, U]`, and of the agent's own."""
+        """The features of the other units that are `shown` `[N, U]`, and the agent's own features."""
         n, width = self.num_agents, self.num_units
         health, ready, bits = self._condition(state, units)
         most = np.where(np.arange(width) < n, self.num_actions - 1, MOVES + n - 1)
@@ -281,7 +281,7 @@ def distance(offset: jax.Array) -> jax.Array:
 
 
 def choose(among: jax.Array, uniform: jax.Array) -> jax.Array:
-    """An index where `among` `[…, K]` is true, each equally likely, from a number in [0, 1); any if it is nowhere."""
+    """A uniform index where `among` `[…, K]` is true, from a number in [0, 1); any index if it is true nowhere."""
     counted = jnp.cumsum(among, -1)
     return jnp.sum(counted < counted[..., -1:] * (1 - uniform[..., None]), -1)
 

@@ -2,5 +2,6 @@
 
 from hajax.nn.layers import MLP
 from hajax.nn.memory import GRU, Memory
+from hajax.nn.networks import TeamCritic
 
-__all__ = ["GRU", "MLP", "Memory"]
+__all__ = ["GRU", "MLP", "Memory", "TeamCritic"]

@@ -1,8 +1,9 @@
-"""Checks of a user's own torso and memory, before anything is built on them."""
+"""Checks of a user's own torso, critic and memory, before anything is built on them."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, cast
 
 import flax.linen as nn
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from hajax.nn.memory import Memory
-from hajax.nn.networks import apply_torso
+from hajax.nn.networks import TeamCritic, apply_torso
+from hajax.spec import EnvSpec
 
 BATCH = (2, 3)  # batch axes to try it with: it sees none, one and several
 
@@ -88,6 +90,38 @@ def check_memory(memory: Memory, torso: nn.Module, width: int, masked: bool = Fa
     shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree) for tree in (before, after)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"{what} makes {shapes[1]} of {shapes[0]}; allowed: a memory of the same structure and shape")
+
+
+def check_team_critic(critic: TeamCritic, spec: EnvSpec, action_size: int | None = None) -> None:
+    """Tries a user's critic of a team, and refuses one that cannot be trained.
+
+    Raises:
+      ValueError: it reads what there is not (actions, if `action_size` is `None`), it fails, it has variables beside
+        its parameters, or it does not return values `[…]` whatever the batch axes.
+    """
+    what, team = f"critic={type(critic).__name__}(...)", spec.num_agents
+    shapes: dict[str, tuple[int, ...]] = {
+        "state": spec.state_shape,
+        "observation": (team, spec.observation_size),
+        "active": (team,),
+    }
+    if action_size is not None:
+        shapes["action"] = (team, action_size)
+    if unknown := [name for name in critic.reads if name not in shapes]:
+        raise ValueError(f"{what} reads {', '.join(unknown)}; allowed: {', '.join(shapes)}")
+    for batch in ((), BATCH[:1], BATCH):
+        given = {name: jnp.zeros((*batch, *shapes[name]), bool if name == "active" else float) for name in critic.reads}
+        told = f"inputs of shapes {', '.join(f'{name} {x.shape}' for name, x in given.items())}"
+        try:
+            value, variables = jax.eval_shape(partial(critic.init_with_output, jax.random.key(0)), *given.values())
+        except Exception as error:
+            raise ValueError(f"{what} fails on {told}: {_first_line(error)}; allowed: values {batch}") from error
+        if others := sorted(set(variables) - {"params"}):
+            raise ValueError(
+                f"{what} has variables {', '.join(others)} beside its parameters; allowed: parameters only"
+            )
+        if getattr(value, "shape", None) != batch or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise ValueError(f"{what} makes {value} of {told}; allowed: real values of shape {batch}")
 
 
 _ALLOWED = "allowed: a map of inputs [..., O] to features [..., H], whatever the batch axes"

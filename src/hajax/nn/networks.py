@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -103,6 +103,38 @@ class Critic(nn.Module):
     ) -> tuple[jax.Array, Any]:
         features, memory = self.memory(apply_torso(self.torso, x, mask), memory_input)
         return dense(1, orthogonal(1.0), features, "value")[..., 0], memory
+
+
+class TeamCritic(nn.Module):
+    """A critic of a whole team, in place of a torso: from what it reads to a value. A subclass defines `__call__`.
+
+    `reads` names the arguments of `__call__`, in their order:
+
+    - `state` `[…, S]`: the critic's state of the environment (`[…, N, S]` if every agent has one of its own);
+    - `observation` `[…, N, O]`: what the agents observe, zeros where padded or inactive;
+    - `action` `[…, N, F]`: the features of the agents' actions, zeros where padded or inactive. A discrete component
+      is one-hot over its choices, a Box component is in units in which its bounds are ±1. State values have none;
+    - `active` bool `[…, N]`: the agent is active.
+
+    It returns values `[…]`, whatever the batch axes.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("state",)
+
+
+class JointCritic(TeamCritic):
+    """A torso and a linear output, on the state and all agents' actions end to end."""
+
+    torso: nn.Module
+    columns: tuple[int, ...] | None = None  # the entries of `action`, flattened, that agents have; None: all
+    reads = ("state", "action")
+
+    @nn.compact
+    def __call__(self, state: jax.Array, action: jax.Array) -> jax.Array:
+        rows = action.reshape(*action.shape[:-2], -1)
+        own = rows if self.columns is None else rows[..., jnp.array(self.columns, int)]
+        features = apply_torso(self.torso, jnp.concatenate([state, own.astype(state.dtype)], -1), None)
+        return dense(1, orthogonal(1.0), features, "value")[..., 0]
 
 
 def init_params(module: nn.Module, key: jax.Array, *inputs: Any) -> Any:

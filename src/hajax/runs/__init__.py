@@ -1,1 +1,1 @@
-"""A training on the host: its configuration, directory, programs, health, resumption, loggers; and runs read back."""
+"""Trainings on the host: configuration, directory, programs, health, resume, loggers, and loading of finished runs."""

@@ -1,4 +1,4 @@
-"""Where the command line prints: consoles that show text as it is given."""
+"""Consoles of the command line, which print text without interpreting markup."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from rich.console import Console
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console for results (standard output) or for everything else; `[word]` and `:word:` are no markup there."""
+    """A console for results (standard output) or for everything else; `[word]` and `:word:` are not markup."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)

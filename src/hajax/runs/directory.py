@@ -1,7 +1,7 @@
-"""What a run leaves behind: `config.yaml`, `metrics.csv`, `timing.csv`, `summary.json`, `curve.png`, `checkpoints/`.
+"""The files of a run: `config.yaml`, `metrics.csv`, `timing.csv`, `summary.json`, `curve.png`, `checkpoints/`.
 
-`metrics.csv` holds nothing that depends on the machine's speed, so that the same run gives the same file, byte for
-byte, however often it was interrupted; `timing.csv` holds the seconds.
+`metrics.csv` does not depend on the machine's speed: the same run gives the same bytes, however often it was
+interrupted. `timing.csv` holds the seconds.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "jaxmarl")
 
 
 class RunDirectory:
-    """A run's files, written as the run goes on, so that an interrupted run keeps what it has."""
+    """A run's files, written during the run, so that an interrupted run keeps its results so far."""
 
     def __init__(self, path: Path, resumed: Checkpoint | None = None):
-        """Reads what there is at `path` for a run that goes on from `resumed`; nothing for one that starts.
+        """Reads the files at `path` if the run continues from `resumed`; nothing if it is new.
 
         Raises:
             Refusal: rows that were there when the checkpoint was saved are missing.
@@ -45,7 +45,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.metrics, self.timing = Table(path / "metrics.csv"), Table(path / "timing.csv")
         if resumed is not None:
-            # Not by the checkpoint's own step: an evaluation there may have come after it, and is done again.
+            # Not by the checkpoint's step: an evaluation at that step may have come after it, and is repeated.
             self.timing.read(lambda step: step <= resumed.facts["evaluated"])
             complete = {row["step"] for row in self.timing.rows}
             self.metrics.read(complete.__contains__)
@@ -56,9 +56,9 @@ class RunDirectory:
                 )
 
     def open(self, settings: TrainSettings) -> None:
-        """Writes the settings, and drops what a run that goes on had written after its checkpoint."""
+        """Writes the settings, and drops the rows that a resumed run had written after its checkpoint."""
         remove_unfinished(self.checkpoints)
-        (self.path / "summary.json").unlink(missing_ok=True)  # it would tell of another end than the one to come
+        (self.path / "summary.json").unlink(missing_ok=True)  # it describes the end of the earlier session
         self.metrics.write()
         self.timing.write()
         with replacing(self.path / "config.yaml") as file:
@@ -66,23 +66,23 @@ class RunDirectory:
             yaml.safe_dump(config, file, sort_keys=False, allow_unicode=True)
 
     def evaluated(self, step: int) -> bool:
-        """Whether the results of that step's evaluation are there."""
+        """Whether the results of the evaluation at that step are written."""
         return any(row["step"] == step for row in self.timing.rows)
 
     def append(self, rows: Sequence[Row], seconds: Row) -> None:
-        """Adds an evaluation's rows, one per seed, and when it was."""
+        """Adds the rows of an evaluation, one per seed, and its time."""
         self.metrics.append(rows)
-        self.timing.append([seconds])  # last, for it says that the evaluation is there
+        self.timing.append([seconds])  # last, because it marks the evaluation as complete
 
 
 @contextmanager
 def claim(out_dir: str | None, default: Sequence[str], *, resume: bool) -> Iterator[Path]:
-    """The run's directory, this process's alone for as long as the context lasts.
+    """The run's directory, locked by this process while the context lasts.
 
-    It is created unless a run is to go on in it; if none is given it is a new one in `runs`, named by `default`.
+    It is created unless a run is resumed in it. Without `out_dir` it is a new directory in `runs`, named by `default`.
 
     Raises:
-        Refusal: it can't be made, holds a run already, or another process runs there.
+        Refusal: it can't be created, already holds a run, or is in use by another process.
     """
     if out_dir is None:
         path = new_directory(*default)
@@ -100,7 +100,7 @@ def claim(out_dir: str | None, default: Sequence[str], *, resume: bool) -> Itera
             raise Refusal(f"out_dir={path} can't be written to; allowed: a new or an empty directory")
     with lock(path):
         if not resume:
-            _refuse_run(path)  # another process may have been faster
+            _refuse_run(path)  # another process may have written one meanwhile
         yield path
 
 
@@ -109,12 +109,12 @@ def _refuse_run(path: Path) -> None:
         if (path / name).exists():
             raise Refusal(
                 f"out_dir={path} already holds a run ({name}); allowed: a new or an empty directory, "
-                "or resume=true to go on with that run"
+                "or resume=true to continue that run"
             )
 
 
 def new_directory(*parts: str) -> Path:
-    """Creates `runs/<parts>_<time>`, with a number appended if another process or run has that.
+    """Creates `runs/<parts>_<time>`, with a number appended if that exists.
 
     Raises:
         Refusal: it can't be created.
@@ -126,7 +126,7 @@ def new_directory(*parts: str) -> Path:
             path.mkdir(parents=True)
         except FileExistsError:
             if not path.parent.is_dir():
-                raise Refusal("out_dir=null: runs is no directory; allowed: out_dir=DIR") from None
+                raise Refusal("out_dir=null: runs is not a directory; allowed: out_dir=DIR") from None
         except OSError as error:
             raise Refusal(f"out_dir=null: {path} can't be created ({error.strerror}); allowed: out_dir=DIR") from error
         else:
@@ -136,12 +136,12 @@ def new_directory(*parts: str) -> Path:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Keeps other processes from running in the directory; the system lets go of it however this one ends.
+    """Locks the directory for this process. The system releases the lock when the process ends, however it ends.
 
-    Where the file system has no locks, one line says that nothing is kept out.
+    Prints a warning of one line where the file system has no locks.
 
     Raises:
-        Refusal: another process runs there.
+        Refusal: another process has locked it.
     """
     file = path / ".lock"
     while True:
@@ -161,7 +161,7 @@ def lock(path: Path) -> Iterator[None]:
                     file=sys.stderr,
                 )
             else:
-                if not _is_file(opened, file):  # the one that had it before has removed it meanwhile
+                if not _is_file(opened, file):  # the previous owner has removed it meanwhile
                     continue
             try:
                 yield
@@ -171,7 +171,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def _flock(file: TextIO) -> None:
-    import fcntl  # which Windows lacks
+    import fcntl  # not available on Windows
 
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -185,7 +185,7 @@ def _is_file(opened: TextIO, path: Path) -> bool:
 
 
 def last_checkpoint(path: Path, warmup_steps: int = 0) -> Checkpoint | None:
-    """The checkpoint to go on from; `None` for a run that was killed before it had trained, beyond its warm-up.
+    """The checkpoint to resume from; `None` for a run that was killed before its first iteration (after any warm-up).
 
     Raises:
         CheckpointError: the last checkpoint is missing, damaged or of a newer format.
@@ -198,7 +198,7 @@ def last_checkpoint(path: Path, warmup_steps: int = 0) -> Checkpoint | None:
 
 
 def finished_summary(path: Path, total_steps: int) -> dict[str, Any] | None:
-    """The summary of a run that has done all its steps already."""
+    """The summary of a run that has already done all its steps."""
     try:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -221,5 +221,5 @@ def summarize_returns(returns: np.ndarray) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """What the run was computed with."""
+    """The versions of hajax, Python and the packages that affect results."""
     return {"hajax": __version__, "python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}

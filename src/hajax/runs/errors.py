@@ -1,4 +1,4 @@
-"""What the command line says, in one line, of a request that it can't carry out, or of a machine that can't."""
+"""Errors of the command line, each in one line: refused requests, failed runs, and limits of the machine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hajax.validation import nearest
 
 
 class Refusal(ValueError):
-    """A request refused before anything was written. Its text is one line: field, value and what is allowed."""
+    """A request refused before anything was written. Its text is one line: field, value and allowed values."""
 
     def __init__(self, message: str):
         super().__init__(" ".join(str(message).split()))
 
 
 def user_path(text: str | Path) -> Path:
-    """The path that was typed, `~` and all; `Refusal` if nobody has that home."""
+    """The typed path with `~` expanded; `Refusal` if there is no such home directory."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -30,7 +30,7 @@ def user_path(text: str | Path) -> Path:
 
 
 class RunError(Exception):
-    """A run that began and can't go on, in one line. What was saved before stays."""
+    """A run that began and cannot continue, in one line. Earlier checkpoints are kept."""
 
     def __init__(self, message: str):
         super().__init__(" ".join(str(message).split()))
@@ -40,9 +40,9 @@ class RunError(Exception):
 def refusing(
     kinds: tuple[type[Exception], ...] = (ValueError,), typed: Mapping[str, tuple[str, Any]] | None = None
 ) -> Iterator[None]:
-    """Turns the library's own errors about what it was asked for, which are of these kinds, into refusals.
+    """Turns errors of the library of these kinds into refusals.
 
-    `typed` says what the settings in their messages are called at the command line, and what was given:
+    `typed` maps the names of settings in their messages to names at the command line and given values:
     `{"clip": ("algo.clip", 0.2)}`.
     """
     try:
@@ -56,7 +56,7 @@ def refusing(
 
 
 def as_typed(message: str, typed: Mapping[str, tuple[str, Any]]) -> str:
-    """The message with its settings' names and values as one types them: `algo.order=sorted` for `order='sorted'`."""
+    """The message with names and values of settings as typed: `algo.order=sorted` for `order='sorted'`."""
 
     def replaced(found: re.Match[str]) -> str:
         name, value = typed[found[1]]
@@ -68,7 +68,7 @@ def as_typed(message: str, typed: Mapping[str, tuple[str, Any]]) -> str:
 
     if not typed:
         return message
-    lengths: dict[int, int] = {}  # of the values that were replaced with their names, by where they began
+    lengths: dict[int, int] = {}  # of values that were replaced with their names, by their first position
     parts, end = [], 0
     for found in re.finditer(rf"(?<![\w.])({'|'.join(map(re.escape, typed))})=", message):
         parts += [message[end : found.start()], replaced(found)]
@@ -77,7 +77,7 @@ def as_typed(message: str, typed: Mapping[str, tuple[str, Any]]) -> str:
 
 
 def shown(value: Any) -> str:
-    """As the user would write it."""
+    """The value as the user would write it."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, Mapping):
@@ -87,7 +87,7 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-# What an operating system says of the machine and not of a program; other errors of its are faults, with a traceback.
+# Errors of the operating system that concern the machine and not the program. Others are raised with a traceback.
 NO_SPACE, TOO_LONG = (errno.ENOSPC, errno.EDQUOT), errno.ENAMETOOLONG
 LIMITS = (
     *NO_SPACE,
@@ -104,10 +104,10 @@ LIMITS = (
 
 
 def machine_limit(error: BaseException) -> str | None:
-    """One line for an error that says what the machine lacks: space, memory, permission; `None` for any other."""
+    """One line for an error about a missing resource (space, memory, permission); `None` for any other."""
     if isinstance(error, OSError) and error.errno in LIMITS:
         place = f": {error.filename}" if error.filename else ""
-        advice = dict.fromkeys(NO_SPACE, "; free some space, and go on with resume=true")
+        advice = dict.fromkeys(NO_SPACE, "; free some space and continue with resume=true")
         advice[TOO_LONG] = "; allowed: a shorter name"
         return f"{error.strerror}{place}{advice.get(error.errno, '')}"
     text = str(error)
@@ -115,8 +115,8 @@ def machine_limit(error: BaseException) -> str | None:
         needed = re.search(r"(?:allocat\w+|of) ([\d.]+ ?[KMGT]?i?B|\d+ bytes)", text)
         asked = f" for {needed[1]}" if needed else ""
         return (
-            f"the memory does not suffice{asked}; smaller num_seeds, num_envs, rollout_length, eval.episodes or "
-            "algo.buffer_size take less, and resume=true goes on from what was saved"
+            f"not enough memory{asked}; smaller num_seeds, num_envs, rollout_length, eval.episodes or "
+            "algo.buffer_size take less, and resume=true continues from the last checkpoint"
         )
     return None
 
@@ -130,7 +130,7 @@ def one_of(field: str, value: Any, allowed: Iterable[str]) -> str:
 
 
 def unknown_key(key: str, value: Any, keys: Iterable[str]) -> str:
-    """`key=value: no such setting`, with the nearest ones, or those beside it if none is near."""
+    """`key=value: there is no setting key`, with the nearest names, or those of its section if none is near."""
     names = list(keys)
     close = nearest(key, names)
     if close:
@@ -144,10 +144,10 @@ _usual_hook = sys.unraisablehook
 
 
 def hide_echoes() -> None:
-    """Leaves out what orbax prints about an error besides raising it; what is raised is told as any other error.
+    """Suppresses what orbax prints about an error in addition to raising it.
 
-    It logs the error of each of its threads, and closes the event loop to which tensorstore then goes on to report: a
-    traceback for every array.
+    It logs the error of each of its threads, and closes the event loop to which tensorstore still reports: a traceback
+    for every array.
     """
     logging.getLogger("absl").addFilter(_is_no_echo)
     sys.unraisablehook = _hook

@@ -22,11 +22,11 @@ class RunCurve(NamedTuple):
     seeds: tuple[int, ...]
     steps: np.ndarray  # [K], ascending
     seconds: np.ndarray  # [K] since the first evaluation, after compilation; NaN where timing.csv has no row (yet)
-    returns: np.ndarray  # [K, S], or another metric; NaN for an evaluation that a seed lacks, or that gave no number
+    returns: np.ndarray  # [K, S], or another metric; NaN where a seed has no evaluation or no value
 
 
 def run_directory(name: str | Path) -> Path:
-    """A directory that was named, checked to hold a run."""
+    """The path of that name, checked to be the directory of a run."""
     path = user_path(name)
     if not (path / "config.yaml").is_file():
         raise Refusal(f"{path} holds no run (no config.yaml); allowed: a directory that `hajax train` wrote")
@@ -34,11 +34,11 @@ def run_directory(name: str | Path) -> Path:
 
 
 def find_runs(directories: Iterable[Path]) -> list[Path]:
-    """The run directories that these are or hold, each once, in the order given; `Refusal` for one without a run."""
+    """The run directories among these or in them, each once, in the given order; `Refusal` if one holds no run."""
     found: dict[Path, Path] = {}
     for directory in directories:
         if not directory.is_dir():
-            raise Refusal(f"{directory} is no directory; allowed: {RUN}")
+            raise Refusal(f"{directory} is not a directory; allowed: {RUN}")
         runs = [file.parent for file in sorted(directory.rglob("metrics.csv"))]
         if not runs:
             raise Refusal(f"{directory} holds no run; allowed: {RUN}")
@@ -59,7 +59,7 @@ def read_run(path: Path, metric: str = "return") -> RunCurve:
         raise Refusal(f"{path / 'metrics.csv'} holds no evaluation yet; allowed: {RUN}")
     metrics = evaluated_metrics(columns)
     if metric not in metrics:
-        raise Refusal(f"--metric={metric} is nothing that {path} was evaluated for; allowed: {', '.join(metrics)}")
+        raise Refusal(f"--metric={metric} is not a metric of {path}; allowed: {', '.join(metrics)}")
     _, timing = read_rows(path / "timing.csv", ("step", "wall_seconds"))
     return run_curve(path, settings, rows, timing, metrics[metric])
 
@@ -81,7 +81,7 @@ def run_curve(
     timing: Sequence[Mapping[str, Any]],
     column: str = "eval_return_mean",
 ) -> RunCurve:
-    """The run with these rows of `metrics.csv` and `timing.csv`."""
+    """The curve of a run from rows of its `metrics.csv` and `timing.csv`."""
     seeds = sorted({int(row["seed"]) for row in rows})
     steps = sorted({int(row["step"]) for row in rows})
     returns = np.full((len(steps), len(seeds)), math.nan)

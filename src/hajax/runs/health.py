@@ -1,4 +1,4 @@
-"""Watching for NaN and infinity while a run trains: which quantity of which seed was the first, and when."""
+"""Detection of NaN and infinity during a training: the first quantity of each seed, and its iteration."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 
 class Health(NamedTuple):
-    """What is known of one seed; part of the compiled loop's state."""
+    """The health of one seed, a part of the compiled loop's state."""
 
     iterations: jax.Array  # int []: iterations done
-    failed_at: jax.Array  # int []: the first iteration, counted from 1, that left something non-finite; 0 if none did
-    quantity: jax.Array  # int []: which quantity was the first
+    failed_at: jax.Array  # int []: the first iteration, from 1, after which a quantity was non-finite; 0 if none
+    quantity: jax.Array  # int []: the index of the first such quantity
 
 
 class Failure(NamedTuple):
@@ -26,7 +26,7 @@ class Failure(NamedTuple):
 
 
 def healthy(shape: tuple[int, ...] = ()) -> Health:
-    """Nothing done, nothing wrong. Each zero is allocated separately, because buffers are donated."""
+    """The health before the first iteration. Each zero is allocated separately, because buffers are donated."""
     return Health(jnp.zeros(shape, int), jnp.zeros(shape, int), jnp.zeros(shape, int))
 
 
@@ -44,7 +44,7 @@ def quantities(algorithm_state: Any, metrics: Mapping[str, jax.Array], undefined
 
 
 def watch(health: Health, found: Mapping[str, jax.Array]) -> Health:
-    """Health after one more iteration, which left these quantities."""
+    """The health after one more iteration, with these quantities."""
     bad = jnp.stack([~jnp.isfinite(value).all() for value in found.values()])
     iterations = health.iterations + 1
     newly = (health.failed_at == 0) & bad.any()
@@ -56,7 +56,7 @@ def watch(health: Health, found: Mapping[str, jax.Array]) -> Health:
 
 
 def failures(health: Health, names: tuple[str, ...], first_seed: int) -> list[Failure]:
-    """The seeds that failed, of a `health` with a leading seed axis."""
+    """The failed seeds in a `health` with a leading seed axis."""
     _, failed_at, quantity = jax.device_get(health)
     return [
         Failure(first_seed + k, int(iteration), names[int(quantity[k])])

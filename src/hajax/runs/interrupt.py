@@ -1,4 +1,4 @@
-"""Ctrl-C, and the signals of a cluster or a closed terminal, that let a run end in good order."""
+"""Ctrl-C, and the signals of a cluster or a closed terminal: the run saves and stops."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Ctrl-C; what schedulers send before they take a machine back or a limit is reached; a closed terminal.
+# Ctrl-C; signals of schedulers before a machine is reclaimed or a limit is reached; a closed terminal.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Sets the event at the first of `SIGNALS`; a second Ctrl-C or SIGTERM raises KeyboardInterrupt at once.
+    """Sets the event at the first of `SIGNALS`; a second Ctrl-C or SIGTERM raises KeyboardInterrupt immediately.
 
-    Nothing is raised in between, so that no library can swallow it or be left half imported: whoever works inside
-    looks at the event between steps. SIGHUP stays ignored where it is, as under `nohup`.
+    Nothing is raised at the first signal, so that no library can swallow it or be left half imported: the code inside
+    checks the event between steps. SIGHUP stays ignored where it already is, as under `nohup`.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
@@ -52,7 +52,7 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
 
 
 def _leave_terminal() -> None:
-    """What is still to be said goes nowhere: writing to a terminal that was closed is an error."""
+    """Discards further output, because writing to a closed terminal is an error."""
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (1, 2):
@@ -62,6 +62,6 @@ def _leave_terminal() -> None:
 
 
 def raise_if_set(stop: threading.Event) -> None:
-    """Ends what has not begun to write yet."""
+    """Raises KeyboardInterrupt if the event is set; called before anything is written."""
     if stop.is_set():
         raise KeyboardInterrupt

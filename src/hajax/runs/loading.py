@@ -1,4 +1,4 @@
-"""A run directory read back: its team and the trained state of one seed, or a policy to act with."""
+"""Loading of run directories: the team and the trained state of one seed, or its policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hajax.training.policy import Policy
 
 
 class LoadedRun(NamedTuple):
-    """A trained run. `states` is the algorithm's state with a leading axis over `seeds`."""
+    """A trained run. `states` is the learner state with a leading axis over `seeds`."""
 
     settings: TrainSettings
     team: Team
@@ -26,7 +26,7 @@ class LoadedRun(NamedTuple):
     step: int  # environment steps per seed that had been trained when the checkpoint was saved
 
     def state(self, seed: int) -> Any:
-        """The algorithm's state of one seed.
+        """The learner state of one seed.
 
         Raises:
             ValueError: the run has no such seed.
@@ -37,9 +37,9 @@ class LoadedRun(NamedTuple):
 
 
 def load_run(run_dir: str | Path, checkpoint: int | str = "last") -> LoadedRun:
-    """The run in `run_dir`, its parameters those of the checkpoint at that step, or of the last one.
+    """The run in `run_dir`, with the parameters of the checkpoint at that step, or of the last one.
 
-    They are in this program's precision: what was trained in float32 also acts where `jax_enable_x64` is on.
+    Arrays are converted to this program's precision: a policy trained in float32 also acts with `jax_enable_x64`.
 
     Raises:
         ValueError: there is no run, or no such checkpoint, or it is damaged or of a newer version.
@@ -58,7 +58,7 @@ def load_run(run_dir: str | Path, checkpoint: int | str = "last") -> LoadedRun:
 
 
 def load_policy(run_dir: str | Path, seed: int | None = None, checkpoint: int | str = "last") -> Policy:
-    """The policy that a run trained, to act with outside hajax.
+    """The policy of a trained run, for use outside hajax.
 
         policy = hajax.load_policy("runs/spread")
         memory = policy.initial_memory()

@@ -1,4 +1,4 @@
-"""Where a run's numbers go besides `metrics.csv`: TensorBoard and Weights & Biases, one series per seed.
+"""Loggers besides `metrics.csv`: TensorBoard and Weights & Biases, one series per seed.
 
 Packages are imported when a logger is made, so that a run without them needs neither.
 """
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from hajax.validation import check_known
 
-# The package that each logger needs; `csv` is what a run directory always writes.
+# The package that each logger needs; `csv` is always written by the run directory.
 PACKAGES = {"csv": None, "tensorboard": "tensorboardX", "wandb": "wandb"}
 WANDB_IDS = "wandb_ids.json"
 
@@ -25,17 +25,17 @@ Row = Mapping[str, Any]
 
 
 class Logger(Protocol):
-    """Takes rows as the run goes on."""
+    """Takes rows during a run."""
 
     def log(self, rows: Sequence[Row]) -> None:
-        """Logs rows, each with its `step` (environment steps) and `seed`. NaN, and what is no number, is left out."""
+        """Logs rows, each with its `step` (environment steps) and `seed`. Only numbers other than NaN are logged."""
 
     def close(self, summary: Mapping[str, Any] | None) -> None:
-        """Ends the series: `summary` is that of the run, `None` if the run failed."""
+        """Ends the series. `summary` is the run's summary, `None` if the run failed."""
 
 
 def check_names(names: Any) -> tuple[str, ...]:
-    """The loggers asked for, `csv` first and each once. ValueError for what isn't a list, and for an unknown name."""
+    """The requested loggers, `csv` first and each once; ValueError unless `names` is a list of known names."""
     if not isinstance(names, Sequence) or isinstance(names, str):
         raise ValueError(f"logger={names!r}; allowed: a list of {', '.join(PACKAGES)}")
     for name in names:
@@ -44,7 +44,7 @@ def check_names(names: Any) -> tuple[str, ...]:
 
 
 def check_loggers(names: Any) -> tuple[str, ...]:
-    """`check_names`, and ValueError for a logger whose package is missing here. Imports nothing."""
+    """`check_names`, and ValueError for a logger whose package is not installed. Imports nothing."""
     checked = check_names(names)
     for name in checked:
         package = PACKAGES[name]
@@ -60,11 +60,10 @@ def make_loggers(
     seeds: Sequence[int],
     resume_step: int | None = None,
 ) -> list[Logger]:
-    """The loggers of a run in the directory `path`, `csv` aside, which the directory writes itself.
+    """The loggers of a run in the directory `path`, except `csv`, which the directory writes itself.
 
-    A run that goes on passes `resume_step`: rows up to and including that step were logged and are not logged again,
-    what was logged after it gives way to what comes. Raises ValueError as `check_loggers` does, and for a W&B that
-    can't be reached.
+    A resumed run passes `resume_step`: rows up to and including that step are not logged again, and later ones are
+    replaced. Raises ValueError as `check_loggers` does, and if W&B can't be reached.
     """
     makers: dict[str, Callable[..., Logger]] = {"tensorboard": TensorBoardLogger, "wandb": WandbLogger}
     return [makers[name](path, config, seeds, resume_step) for name in check_loggers(names) if name in makers]
@@ -73,7 +72,8 @@ def make_loggers(
 class TensorBoardLogger:
     """One TensorBoard run per seed, in `tensorboard/seed_<k>`; a tag's step is in environment steps.
 
-    Events are written at once: tensorboardX's SummaryWriter leaves them to a thread, and a killed run loses the last.
+    Events are written immediately: tensorboardX's SummaryWriter leaves them to a thread, and a killed run loses the
+    last ones.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], seeds: Sequence[int], resume_step: int | None):
@@ -81,7 +81,7 @@ class TensorBoardLogger:
         from tensorboardX.proto import event_pb2, summary_pb2
 
         self._event, self._log, self._summary = event_pb2.Event, event_pb2.SessionLog, summary_pb2.Summary
-        # Files are named by the second: the suffix keeps a run that goes on from replacing what it wrote before.
+        # Files are named by the second: the suffix keeps a resumed run from replacing its earlier file.
         suffix = "" if resume_step is None else f".from_{resume_step}"
         self._writers = {}
         for seed in seeds:
@@ -89,7 +89,7 @@ class TensorBoardLogger:
             directory.mkdir(parents=True, exist_ok=True)
             self._writers[seed] = EventsWriter(str(directory / "events"), suffix)
             if resume_step is not None:
-                # TensorBoard hides what earlier files have from this step on.
+                # TensorBoard hides the events of earlier files from this step on.
                 start = self._log(status=self._log.START)
                 self._write(seed, step=resume_step + 1, session_log=start)
 
@@ -111,8 +111,8 @@ class WandbLogger:
     """One W&B run per seed, grouped under the run directory's name; its step is in environment steps.
 
     Project, entity and mode are W&B's own WANDB_PROJECT (or `hajax`), WANDB_ENTITY and WANDB_MODE. The runs' ids are
-    kept in `wandb_ids.json`, so that a run that goes on goes on there too; W&B keeps the first of two rows with the
-    same step.
+    kept in `wandb_ids.json`, so that a resumed run continues its series; W&B keeps the first of two rows with the same
+    step.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], seeds: Sequence[int], resume_step: int | None):
@@ -132,7 +132,7 @@ class WandbLogger:
                     resume="allow",
                     config={**config, "seed": seed},
                     reinit="create_new",
-                    # The terminal is the progress bar's; errors are still shown.
+                    # The terminal shows the progress bar; errors are still printed.
                     settings=wandb.Settings(console="off", silent=True),
                 )
         except wandb.Error as error:
@@ -152,7 +152,7 @@ class WandbLogger:
 
 
 def series(row: Row) -> Iterator[tuple[str, float]]:
-    """The tags and values in a row: `eval_return_mean` is `eval/return_mean`, and NaN is nothing to log."""
+    """The tags and values in a row: `eval_return_mean` is `eval/return_mean`; NaN is left out."""
     for name, value in row.items():
         if name in ("step", "seed") or isinstance(value, str | None) or math.isnan(value):
             continue
@@ -161,7 +161,7 @@ def series(row: Row) -> Iterator[tuple[str, float]]:
 
 
 def _is_installed(package: str) -> bool:
-    """Whether Python can import it; a folder of that name, such as the one that W&B leaves, does not count."""
+    """Whether Python can import it; a mere folder of that name, such as W&B's output, does not count."""
     spec = importlib.util.find_spec(package)
     return spec is not None and spec.origin is not None
 
@@ -171,7 +171,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _wandb_ids(path: Path, seeds: Sequence[int], resumed: bool) -> dict[int, str]:
-    """An id per seed: those in the file at `path` if the run goes on, else new ones; the file is written."""
+    """An id per seed: those in the file at `path` if the run is resumed, else new ones, which are written to it."""
     known = json.loads(path.read_text(encoding="utf-8")) if resumed and path.exists() else {}
     ids = {seed: known.get(str(seed)) or secrets.token_hex(4) for seed in seeds}
     path.write_text(json.dumps(ids, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a run needs of the machine: a device, a place for compiled programs, and a JAX that is fast there."""
+"""Requirements of a run on the machine: a device, a directory for compiled programs, a JAX version that is fast."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax._src import compilation_cache  # there is no public way to what loads a program
+from jax._src import compilation_cache  # the function that loads a program is not public
 from jaxlib import utils
 
 from hajax.runs.errors import Refusal
 
-# A JAX that is slow on CPUs, and the one to install instead; `benchmarks/` and constraints.txt say more.
+# A JAX version that is slow on CPUs, and the one to install instead; see `benchmarks/` and constraints.txt.
 SLOW_ON_CPU, FAST_ON_CPU = (0, 10), "0.9.2"
 
 
 def check_device() -> None:
-    """Starts JAX's backend; `Refusal` if the device that was asked for is not there."""
+    """Starts JAX's backend; `Refusal` if the requested device is not available."""
     try:
         jax.devices()
-    except Exception as error:  # JAX's own depend on which device is missing; one is an AssertionError
+    except Exception as error:  # the type depends on the missing device; one is an AssertionError
         asked = os.environ.get("JAX_PLATFORMS") or "?"
         reason = str(error).strip().splitlines()
         raise Refusal(
@@ -32,7 +32,7 @@ def check_device() -> None:
 
 
 def slow_jax() -> str | None:
-    """What to say if the JAX that is installed is slow on this device; `None` if it is not."""
+    """A warning if the installed JAX is slow on this device; else `None`."""
     if jax.default_backend() != "cpu" or jax.__version_info__[:2] < SLOW_ON_CPU:
         return None
     return (
@@ -44,10 +44,10 @@ def slow_jax() -> str | None:
 def use_compilation_cache(setting: bool | str) -> None:
     """Keeps compiled programs between runs, in `JAX_COMPILATION_CACHE_DIR` or the user's cache.
 
-    Where the user has no home or may not write there, programs are compiled anew every time, and one line says so.
+    Without a writable home directory programs are compiled every time, and a line on standard error says so.
 
     Raises:
-        Refusal: a directory that was asked for cannot be written to.
+        Refusal: a requested directory cannot be written to.
     """
     jax.config.update("jax_enable_compilation_cache", setting is not False)
     if setting is False:
@@ -64,7 +64,7 @@ def use_compilation_cache(setting: bool | str) -> None:
         try:
             directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hajax" / "jax"
             _make(directory)
-        except (OSError, RuntimeError) as error:  # no home directory, or not one's own
+        except (OSError, RuntimeError) as error:  # no home directory, or not a writable one
             jax.config.update("jax_enable_compilation_cache", False)
             print(f"hajax: compiled programs are not kept for the next run: {_reason(error)}", file=sys.stderr)
             return
@@ -89,12 +89,12 @@ _num_loading = 0
 
 
 def _load_quietly() -> None:
-    """Silences XLA while it loads a program from the cache, and only then.
+    """Silences XLA's messages while it loads a program from the cache.
 
-    It compares the features of the CPU that a program was compiled for, LLVM's tuning preferences among them, with
-    those that the CPU reports, and prints kilobytes of errors on machines with AVX-512 about programs of their own
-    (openxla/xla issue 44565). Fatal errors, and whatever is printed at other times, stay; so do JAX's own warnings of
-    programs that cannot be loaded, which are Python's.
+    XLA compares the CPU features that a program was compiled for, including LLVM's tuning preferences, with those that
+    the CPU reports. On machines with AVX-512 it prints kilobytes of errors about programs compiled on the same machine
+    (openxla/xla issue 44565). Fatal errors are still printed, and so are JAX's warnings of programs that cannot be
+    loaded, which come from Python.
     """
     load = getattr(compilation_cache, "get_executable_and_time", None)
     set_min_log_level = getattr(utils, "absl_set_min_log_level", None)
@@ -103,7 +103,7 @@ def _load_quietly() -> None:
     usual = int(os.environ.get("TF_CPP_MIN_LOG_LEVEL") or 0)
 
     def count(change: int) -> None:
-        global _num_loading  # several programs may be loaded at once
+        global _num_loading  # several programs may be loaded concurrently
         with _loading:
             _num_loading += change
             set_min_log_level(FATAL if _num_loading else usual)

@@ -1,9 +1,9 @@
 """Runs in the JSON that marl-eval reads, for its plots and tables over tasks and algorithms.
 
 The schema (https://github.com/instadeepai/marl-eval): environment, task, algorithm, run, and for every evaluation
-`step_<i>` the `step_count`, seconds and a list per metric; then `absolute_metrics`. Two things to know about ours:
+`step_<i>` the `step_count`, seconds and a list per metric; then `absolute_metrics`. Two differences:
 
-- A list holds one number, the mean over the evaluation's episodes; the schema has that beside one number per episode.
+- A list holds one number, the mean over the evaluation's episodes. The schema also allows one number per episode.
 - `absolute_metrics` are those of the last evaluation. The protocol (https://arxiv.org/abs/2209.10485) asks for the
   best policy, evaluated again over ten times as many episodes, which a run does not do.
 """
@@ -27,17 +27,17 @@ NEEDED = ("config.yaml", "metrics.csv", "timing.csv")
 
 
 class Run(NamedTuple):
-    """What a run directory says about its evaluations."""
+    """The evaluations in a run directory."""
 
     path: Path
     env: Mapping[str, Any]
     algo: Mapping[str, Any]
-    wall_seconds: Mapping[int, float]  # by step; an evaluation that isn't here was never completed
+    wall_seconds: Mapping[int, float]  # by step; an evaluation that is missing here was not completed
     rows: Sequence[Mapping[str, Any]]  # of metrics.csv, one per seed and evaluation
 
 
 def read_run(path: Path) -> Run:
-    """Reads a run directory, finished or not. `Refusal` if it isn't one or holds no complete evaluation."""
+    """Reads a run directory, finished or not; `Refusal` if it is none or holds no complete evaluation."""
     for name in NEEDED:
         if not (path / name).is_file():
             raise Refusal(f"{path} holds no {name}; allowed: the directory of a run, with {', '.join(NEEDED)}")
@@ -54,8 +54,8 @@ def read_run(path: Path) -> Run:
 def marl_eval_json(runs: Iterable[Run]) -> dict[str, Any]:
     """The runs in marl-eval's schema: `mpe/simple_spread` is the task `simple_spread` of the environment `mpe`.
 
-    Metrics are the columns `eval_*`, without those that have no finite value in some row of a run. `elapsed_time` is in
-    seconds since the run's first evaluation, so that compilation does not count.
+    Metrics are the columns `eval_*` that are finite in every row of a run. `elapsed_time` is in seconds since the run's
+    first evaluation, so that compilation does not count.
 
     Raises:
         Refusal: two runs with the same environment but other options, with the same algorithm on it but other options,
@@ -79,7 +79,7 @@ def write_marl_eval(path: Path) -> None:
 
 
 def _check_together(one: Run, two: Run) -> None:
-    """Raises `Refusal` if marl-eval would take the runs for something that they are not."""
+    """Raises `Refusal` if marl-eval would misinterpret the two runs."""
     both = f"{one.path} and {two.path}"
     if _environment_and_task(one)[0] == _environment_and_task(two)[0]:
         counts = len(one.wall_seconds), len(two.wall_seconds)
@@ -123,7 +123,7 @@ def _by_seed(run: Run) -> dict[str, dict[str, Any]]:
         steps[f"step_{len(steps)}"] = {"step_count": step, "elapsed_time": elapsed, **metrics}
     for steps in seeds.values():
         last = steps[f"step_{len(steps) - 1}"]
-        # With the seconds, since marl-eval's checks want the same names everywhere.
+        # With the seconds, since marl-eval's checks require the same names everywhere.
         steps["absolute_metrics"] = {name: value for name, value in last.items() if name != "step_count"}
     return seeds
 

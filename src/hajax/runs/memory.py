@@ -1,4 +1,4 @@
-"""Whether a replay fits into memory, before anything compiles."""
+"""A check that the replay fits into memory, before anything compiles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 
 
 def free_memory() -> int | None:
-    """The bytes that are free on the first device, or in the machine if that is a CPU; `None` if nothing tells."""
+    """The free bytes on the first device, or in the machine if that is a CPU; `None` if unknown."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
@@ -29,16 +29,16 @@ def _free_in_machine() -> int | None:
 
 
 def _free_in_container() -> int | None:
-    """What a control group (version 2) leaves; `None` where there is none, or no limit."""
+    """The free bytes of a control group (version 2); `None` where there is none, or no limit."""
     group = Path("/sys/fs/cgroup")
     try:
         return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # `max` is no number
+    except (OSError, ValueError):  # `max` is not a number
         return None
 
 
 def shown_bytes(number: float) -> str:
-    """In the unit that suits it, of powers of ten."""
+    """A number of bytes with a decimal unit, such as `300 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 999.5:
             return f"{number:.3g} {unit}"
@@ -47,7 +47,7 @@ def shown_bytes(number: float) -> str:
 
 
 def memory_warning(replay_bytes: int, num_seeds: int, buffer_size: int, copies: int = 1) -> str | None:
-    """What to say if the replays of all seeds, and their copies in a checkpoint that is written, would not fit."""
+    """A warning if the replays of all seeds, and their copies while a checkpoint is written, would not fit."""
     needed, free = replay_bytes * num_seeds, free_memory()
     if free is None or copies * needed <= free:
         return None

@@ -1,4 +1,4 @@
-"""The compiled programs of a run: start, train for some iterations, evaluate; each over all seeds at once."""
+"""The compiled programs of a run: start, train for some iterations, evaluate; each over all seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jax import lax
 from hajax.algorithms import make_algorithm
 from hajax.core.algorithm import Algorithm
 from hajax.envs import make_env
-from hajax.envs.base import Environment
+from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.runs.errors import RunError, refusing
 from hajax.runs.health import Health, healthy, quantities, watch
 from hajax.runs.settings import TrainSettings
@@ -27,17 +27,17 @@ EVALUATION_STREAM = 0x_E7A1
 
 
 class Team(NamedTuple):
-    """What a run is made of: pure functions for one seed."""
+    """The pure functions of a run, for one seed."""
 
     algorithm: Algorithm
     loop: Loop
-    env: Environment
+    env: Environment | BatchedEnvironment
     evaluators: dict[str, Callable]  # column prefix -> evaluate(key, algorithm_state)
     episode_metrics: tuple[str, ...]  # names of training metrics that are means over the episodes that ended
 
 
 class RunState(NamedTuple):
-    """All that a run carries from one iteration to the next, and a checkpoint holds."""
+    """What a run carries from one iteration to the next, and what a checkpoint holds."""
 
     train: TrainState
     totals: Totals
@@ -45,7 +45,7 @@ class RunState(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """Traced and not compiled: enough to know what a run's state looks like."""
+    """Traced but not compiled programs, which give the shapes and dtypes of a run's state."""
 
     init: Any  # jitted (keys, hyperparameters) -> run state
     iterate: Any  # jitted, of one seed
@@ -53,18 +53,18 @@ class Traced(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """Compiled for `num_seeds` at once; every array has a leading seed axis."""
+    """Programs compiled for `num_seeds`; every array has a leading seed axis."""
 
     init: Callable  # (keys, hyperparameters) -> run state
-    advance: Callable  # (run state, iterations, stop at a failure) -> run state; the old one is donated
+    advance: Callable  # (run state, iterations, stop at a failure) -> run state; the argument is donated
     evaluate: Callable  # (keys, algorithm state) -> {prefix: results}
-    quantities: tuple[str, ...]  # what `Health.quantity` counts
+    quantities: tuple[str, ...]  # the names that `Health.quantity` indexes
     compile_seconds: float
 
 
 def build(settings: TrainSettings) -> Team:
-    """The environment, the algorithm and the functions made of them; `Refusal` if they don't accept their settings."""
-    # `reward` in algo/*.yaml is what environments take as their default; it is no setting of the algorithm.
+    """The environment, the algorithm and their functions; `Refusal` if they do not accept the settings."""
+    # `reward` in algo/*.yaml is the environments' default; it is not a setting of the algorithm.
     options = {name: value for name, value in settings.algo.items() if name not in ("name", "reward")}
     env_options = {name: value for name, value in settings.env.items() if name != "name"}
     typed = typed_settings(settings)
@@ -76,7 +76,7 @@ def build(settings: TrainSettings) -> Team:
         updates = loop.iterations(settings.total_steps) * loop.updates_per_iteration
         if settings.lr_decay:
             numbers = algo.hyperparameters.replace(decay_updates=updates)
-            algo = algo._replace(hyperparameters=numbers)  # which the programs get as an argument
+            algo = algo._replace(hyperparameters=numbers)  # the programs take them as an argument
         evaluators = {"eval_": _evaluator(env, algo, settings, deterministic=True)}
         if settings.eval.stochastic:
             evaluators["eval_stochastic_"] = _evaluator(env, algo, settings, deterministic=False)
@@ -85,18 +85,20 @@ def build(settings: TrainSettings) -> Team:
 
 
 def typed_settings(settings: TrainSettings) -> dict[str, tuple[str, Any]]:
-    """What the settings that the library speaks of are called at the command line, and their values."""
+    """The names of the library's settings at the command line, and their values."""
     typed = {name: (f"algo.{name}", value) for name, value in settings.algo.items() if name != "name"}
     typed |= {name: (name, getattr(settings, name)) for name in ("total_steps", "num_envs", "rollout_length")}
     typed |= {name: (f"eval.{name}", value) for name, value in vars(settings.eval).items()}
-    # An environment's reward follows the algorithm's, unless it was given one of its own.
+    # An environment's reward follows the algorithm's, unless it was set.
     reward = settings.env.get("reward")
     if reward is not None and reward != settings.algo.get("reward"):
         typed["reward"] = ("env.reward", reward)
     return typed
 
 
-def _evaluator(env: Environment, algo: Algorithm, settings: TrainSettings, deterministic: bool) -> Callable:
+def _evaluator(
+    env: Environment | BatchedEnvironment, algo: Algorithm, settings: TrainSettings, deterministic: bool
+) -> Callable:
     return make_evaluate(
         env,
         algo,
@@ -107,12 +109,12 @@ def _evaluator(env: Environment, algo: Algorithm, settings: TrainSettings, deter
 
 
 def seed_keys(seed: int, num_seeds: int) -> jax.Array:
-    """`[num_seeds]` keys; seed k of a run has `jax.random.key(seed + k)`, whatever the other seeds are."""
+    """`[num_seeds]` keys; seed k of a run has `jax.random.key(seed + k)`, independent of the other seeds."""
     return jnp.stack([jax.random.key(seed + k) for k in range(num_seeds)])
 
 
 def evaluation_keys(keys: jax.Array, steps: int) -> jax.Array:
-    """Keys for the evaluation after `steps` environment steps: fresh episodes every time, and none of training's."""
+    """Keys for the evaluation after `steps` environment steps, other than those of training and other evaluations."""
     words = [steps % 2**32, *([steps // 2**32] if steps >= 2**32 else [])]  # a key takes 32 bits at a time
 
     def of_seed(key: jax.Array) -> jax.Array:
@@ -124,13 +126,13 @@ def evaluation_keys(keys: jax.Array, steps: int) -> jax.Array:
 
 
 def fresh_keys(seeds: Sequence[int], steps: int) -> jax.Array:
-    """Keys for an evaluation after training: other episodes than the run's own evaluations saw."""
+    """Keys for an evaluation after training: other episodes than those of the run's evaluations."""
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     return jax.vmap(lambda key: jax.random.fold_in(key, 1))(evaluation_keys(keys, steps))
 
 
 def check_finished(spec: EnvSpec, finished: Any) -> None:
-    """Raises `RunError` if episodes went on after the environment's own step limit, at which they are cut."""
+    """Raises `RunError` if episodes did not end at the environment's step limit."""
     if not finished.all():
         raise RunError(
             f"{(~finished).sum()} of {finished.size} episodes of {spec.name} went on after max_steps={spec.max_steps}, "
@@ -141,7 +143,7 @@ def check_finished(spec: EnvSpec, finished: Any) -> None:
 def trace(team: Team, keys: jax.Array) -> Traced:
     """Traces a run's start and its iteration for as many seeds as there are keys."""
     numbers = hyperparameters(team)
-    iterate = jax.jit(team.loop.iterate)  # traced once, though used twice
+    iterate = jax.jit(team.loop.iterate)  # traced once, used twice
     _, metrics = jax.eval_shape(iterate, jax.eval_shape(team.loop.init, keys[0], numbers))
 
     def init(key: jax.Array, numbers: Any) -> RunState:
@@ -154,8 +156,8 @@ def trace(team: Team, keys: jax.Array) -> Traced:
 def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
     """Compiles for as many seeds as there are keys.
 
-    The number of iterations and the hyperparameters are arguments, so that neither an evaluation at another moment nor
-    another learning rate needs another program.
+    The number of iterations and the hyperparameters are arguments, so that another schedule of evaluations or another
+    learning rate does not recompile.
     """
     started = time.perf_counter()
     names: list[str] = []
@@ -169,7 +171,7 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
         return RunState(train_state, totals, watch(state.health, found))
 
     def advance(run_state: RunState, iterations: jax.Array, stop_at_failure: jax.Array) -> RunState:
-        """All seeds stop after the iteration in which the first of them fails, so that it is the same in every run."""
+        """All seeds stop after the iteration in which the first of them fails, which makes runs reproducible."""
 
         def going_on(carry):
             done, state = carry
@@ -182,9 +184,9 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
 
     advance_all = jax.jit(advance, donate_argnums=0)
     evaluate_all = jax.jit(jax.vmap(evaluate))
-    # What runs rarely isn't worth LLVM's last optimizations.
+    # LLVM's last optimizations are not worthwhile for what runs rarely.
     quick: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile beside it
+    with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile meanwhile
         advancing = threads.submit(advance_all.lower(traced.run_state, jnp.zeros((), int), jnp.zeros((), bool)).compile)
         starting = threads.submit(traced.init.lower(keys, hyperparameters(team)).compile, quick)
         evaluating = threads.submit(evaluate_all.lower(keys, traced.run_state.train.algorithm).compile, quick)
@@ -193,5 +195,5 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
 
 
 def hyperparameters(team: Team) -> Any:
-    """The default hyperparameters as arrays, to be passed to programs instead of being compiled into them."""
+    """The default hyperparameters as arrays, which are passed to programs instead of being compiled into them."""
     return jax.tree.map(lambda x: jnp.asarray(x, float), team.algorithm.hyperparameters)

@@ -13,16 +13,16 @@ from hajax.runs.console import console as make_console
 
 
 class TrainingProgress(AbstractContextManager):
-    """Shows steps per seed, steps/s over all seeds, the latest return and the time that is left.
+    """Shows steps per seed, steps/s over all seeds, the latest return and the remaining time.
 
-    `advance` is called between compiled slices, `evaluated` after an evaluation. Nothing of it reaches standard
-    output, which is for results.
+    `advance` is called between compiled slices, `evaluated` after an evaluation. Nothing is written to standard output,
+    which is for results.
     """
 
     def __init__(
         self, total_steps: int, num_seeds: int, show: bool, console: Console | None = None, warmup_steps: int = 0
     ):
-        self.warmup_steps = warmup_steps  # which no seconds of training are counted for
+        self.warmup_steps = warmup_steps  # which do not count as training in steps/s
         self.total_steps, self.num_seeds, self.show = total_steps, num_seeds, show
         self.console = console or make_console(stderr=True)
         self.bar = Progress(
@@ -49,12 +49,12 @@ class TrainingProgress(AbstractContextManager):
         self.bar.stop()
 
     def advance(self, steps: int, seconds: float) -> None:
-        """`steps` per seed have been done in `seconds` of training."""
+        """Adds `steps` per seed, which took `seconds` of training."""
         self.steps, self.seconds = steps, seconds
         self.bar.update(self.task, description="training", completed=steps, status=self.status())
 
     def evaluated(self, mean_return: float) -> None:
-        """The latest evaluation's mean return over seeds."""
+        """Sets the mean return over seeds of the latest evaluation."""
         self.latest_return = mean_return
         self.bar.update(self.task, status=self.status())
         if self.show and not self.console.is_terminal:

@@ -1,4 +1,4 @@
-"""Going on with a run: its own settings, the few that may differ, and its last checkpoint."""
+"""Resuming a run: its settings, the few that may differ, and its last checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hajax.runs import config
 from hajax.runs.errors import Refusal, refusing, shown, user_path
 from hajax.runs.settings import TrainSettings, as_dict, validate
 
-# Settings that don't touch what is computed, and the length of the run, which may grow.
+# Settings that do not affect results, and the length of the run, which may increase.
 FREE = (
     "checkpoint",
     "compilation_cache",
@@ -39,7 +39,7 @@ def read_settings(run_dir: Path) -> TrainSettings:
         raise Refusal(f"{file} can't be read; allowed: the config.yaml that `hajax train` wrote") from error
     if not isinstance(saved, dict):
         raise Refusal(f"{file} holds no settings; allowed: the config.yaml that `hajax train` wrote")
-    with refusing():  # before its settings, which another format may have named otherwise
+    with refusing():  # before its settings, whose names another format may not have
         check_format(run_dir / "checkpoints")
     try:
         return validate(saved)
@@ -48,12 +48,12 @@ def read_settings(run_dir: Path) -> TrainSettings:
 
 
 def settings_to_resume(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
-    """The settings of the run in `out_dir`, with what `overrides` may change; `settings` themselves if it is new.
+    """The settings of the run in `out_dir` with the overrides that are allowed; `settings` unchanged if it is new.
 
-    What isn't given stands as the run was started with it; what is given must agree with it, or be free.
+    Settings that are not given keep the values that the run was started with. Given ones must equal these or be free.
 
     Raises:
-        Refusal: `resume=true` without a run to go on with, or a setting that may not change.
+        Refusal: `resume=true` without a run to resume, or a setting that may not change.
     """
     if settings.resume is False:
         return settings
@@ -79,7 +79,7 @@ def settings_to_resume(settings: TrainSettings, overrides: Sequence[str]) -> Tra
 
 
 def free_values(settings: TrainSettings, saved: TrainSettings, overrides: Sequence[str]) -> dict[str, Any]:
-    """What may differ from the run as it was started, checked."""
+    """The values of the settings that may differ from those that the run was started with, checked."""
     given = [key for key in given_keys(overrides) if key.split(".")[0] in FREE]
     free = {name: getattr(settings, name) for name in given if "." not in name}
     parts = [name.removeprefix("checkpoint.") for name in given if name.startswith("checkpoint.")]
@@ -94,7 +94,7 @@ def free_values(settings: TrainSettings, saved: TrainSettings, overrides: Sequen
 
 
 def given_keys(overrides: Sequence[str]) -> list[str]:
-    """The settings that overrides name; a group's choice is named by `algo.name` or `env.name`."""
+    """The settings that overrides name; `algo=…` and `env=…` are `algo.name` and `env.name`."""
     keys = [override.key_or_group for override in config.parse(overrides)]
     return [f"{key}.name" if key in ("algo", "env") else key for key in keys]
 

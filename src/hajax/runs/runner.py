@@ -1,4 +1,4 @@
-"""One training run: compile, then train, evaluate and save in turn, with progress, files and a clean Ctrl-C."""
+"""One training run: compile, then alternate training, evaluation and saving, with progress, files and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from hajax.runs.tables import write_json
 from hajax.runs.totals import means, no_totals
 from hajax.training.checkpoints import Checkpoint, CheckpointError, list_checkpoints, restore, save_checkpoint
 
-# How long the host lets the device work between looks at Ctrl-C and the progress bar.
+# Seconds of device work between two checks of Ctrl-C and updates of the progress bar.
 SLICE_SECONDS = 1.0
 
 
 @dataclass
 class Clock:
-    """Seconds since the run began, over all its sessions, and those of them spent in training and in evaluation."""
+    """Seconds since the run began, over all its sessions, and the seconds of training and of evaluation."""
 
     began: float = field(default_factory=time.perf_counter)
     training: float = 0.0
@@ -65,7 +65,7 @@ class Clock:
 
 
 class Run(NamedTuple):
-    """What a run needs on the host."""
+    """The host's data of a run."""
 
     settings: TrainSettings
     team: Team
@@ -78,11 +78,11 @@ class Run(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Where a run stands when it stops."""
+    """The state of a run when it stops."""
 
     iterations: int
     failures: list[Failure]
-    diverged: bool  # whether it stopped because of them
+    diverged: bool  # whether it stopped because of the failures
 
 
 def run(
@@ -95,10 +95,10 @@ def run(
 ) -> dict[str, Any]:
     """Trains from the checkpoint, or from the start, and writes the run directory at `path`; returns the summary.
 
-    `stop` ends it early, in good order.
+    `stop` ends it early, after saving.
 
     Raises:
-        Refusal: the checkpoint isn't one of this run, or is damaged.
+        Refusal: the checkpoint is of another run, or damaged.
     """
     keys = seed_keys(settings.seed, settings.num_seeds)
     traced = trace(team, keys)
@@ -118,7 +118,7 @@ def run(
             this = Run(settings, team, schedule, directory, clock, keys, bar, loggers)
             programs, outcome = train(this, traced, run_state, stop)
         summary = summarize(this, programs, outcome)
-        write_json(path / "summary.json", summary)  # first, since it is what one least wants to lose
+        write_json(path / "summary.json", summary)  # first, because it is the most important file
     finally:
         for logger in loggers:
             logger.close(summary)
@@ -131,7 +131,7 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
     schedule, directory = this.schedule, this.directory
     programs = compile_programs(this.team, this.keys, traced)
     if run_state is None or run_state.train.replay is None:
-        # A new replay is of other random steps than those that filled the first.
+        # A new replay has other random steps than the first one.
         done = 0 if run_state is None else int(run_state.health.iterations[0])
         keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, done) if done else this.keys
         fresh = programs.init(keys, hyperparameters(this.team))
@@ -154,7 +154,7 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
 def advance(
     this: Run, programs: Programs, run_state: RunState, done: int, target: int, stop: threading.Event
 ) -> tuple[RunState, int]:
-    """Trains up to `target` iterations, or a failure that ends the run; it looks at `stop` between slices."""
+    """Trains up to `target` iterations or a failure that ends the run; checks `stop` between slices."""
     iterations, stop_at_failure = 1, jnp.asarray(this.settings.on_non_finite == "stop")
     while done < target and not stop.is_set():
         iterations = min(iterations, target - done)
@@ -171,7 +171,7 @@ def advance(
 
 
 def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, failed: list[Failure]) -> RunState:
-    """Evaluates after `step` steps and writes a row per seed that has not failed; training metrics start anew."""
+    """Evaluates after `step` steps, writes a row per seed that has not failed, and resets the training metrics."""
     began = time.perf_counter()
     results = jax.device_get(programs.evaluate(evaluation_keys(this.keys, step), run_state.train.algorithm))
     for arrays in results.values():
@@ -210,12 +210,12 @@ def with_replay(run_state: RunState, replay: Any) -> RunState:
 
 
 def with_episodes(run_state: RunState, fresh: RunState) -> RunState:
-    """What was learned, with a new replay and the environments whose last steps it holds."""
+    """The learned parts of `run_state`, with the replay and the environments of `fresh`."""
     return run_state._replace(train=run_state.train._replace(replay=fresh.train.replay, actors=fresh.train.actors))
 
 
 def saved_part(checkpoint: Checkpoint, run_state: RunState) -> RunState:
-    """What of a run's state the checkpoint holds."""
+    """The part of a run's state that the checkpoint holds."""
     return run_state if checkpoint.facts.get("replay", True) else with_replay(run_state, None)
 
 

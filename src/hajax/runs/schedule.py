@@ -1,4 +1,4 @@
-"""When a run evaluates and saves: whole iterations, spread evenly over the run."""
+"""The iterations after which a run evaluates and saves, spread evenly over the run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Schedule(NamedTuple):
         return self.step(self.iterations)
 
     def step(self, iterations: int) -> int:
-        """The environment steps taken when so many iterations are done."""
+        """The environment steps after so many iterations."""
         return self.warmup_steps + iterations * self.steps_per_iteration
 
     def pauses(self, done: int) -> list[int]:
-        """Iterations from `done` on after which there is something to do."""
+        """The iterations from `done` on after which the run evaluates or saves."""
         return sorted(i for i in {*self.evaluate_after, *self.save_after} if i >= done)
 
 

@@ -18,7 +18,7 @@ RUN = "a run directory, or a folder of them (config.yaml, metrics.csv, timing.cs
 
 
 class Table:
-    """A CSV file that grows by rows. Every state of it on the disk is whole rows, but perhaps for the last."""
+    """A CSV file that grows by rows. On disk only its last row can be incomplete."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -26,7 +26,7 @@ class Table:
         self.columns: list[str] = []
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds rows; a column that is new in them joins, and is empty in the rows before."""
+        """Adds rows. A new column is added, and is empty in earlier rows."""
         self.rows.extend(dict(row) for row in rows)
         columns = list(dict.fromkeys([*self.columns, *(name for row in rows for name in row)]))
         if columns == self.columns:
@@ -38,13 +38,13 @@ class Table:
             self.write()
 
     def read(self, keep: Callable[[int], bool] = lambda step: True) -> None:
-        """Reads back what was written at the steps to be kept; nothing if there is no file."""
+        """Reads back the rows of the steps to be kept; nothing if there is no file."""
         if self.path.exists():
             self.columns, rows = read_rows(self.path, ("step",))
             self.rows = [row for row in rows if keep(row["step"])]
 
     def write(self) -> None:
-        """Writes all rows anew."""
+        """Rewrites all rows."""
         if not self.columns:
             return
         with replacing(self.path) as file:
@@ -57,10 +57,10 @@ class Table:
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> tuple[list[str], list[Row]]:
-    """The columns of a CSV file and its rows as numbers: an empty cell is NaN, a last row half written is left out.
+    """The columns of a CSV file and its rows as numbers. An empty cell is NaN; an incomplete last row is left out.
 
     Raises:
-        Refusal: the file can't be read, lacks a column that is needed, or holds something that is no number.
+        Refusal: the file can't be read, lacks a needed column, or has a cell that is not a number.
     """
     lines = read_text(path).splitlines(keepends=True)
     reader = csv.DictReader(line for line in lines if line.endswith("\n"))
@@ -81,7 +81,7 @@ def read_text(path: Path) -> str:
 
 
 def _number(path: Path, line: int, name: str, cell: str | None) -> float:
-    """A cell as a number: steps and seeds whole, anything else possibly empty, which is NaN."""
+    """A cell as a number: steps and seeds are whole, other cells may be empty, which is NaN."""
     whole = name in ("step", "seed")
     try:
         if cell == "" and not whole:
@@ -94,14 +94,14 @@ def _number(path: Path, line: int, name: str, cell: str | None) -> float:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file of JSON; numbers that are not finite become `null`."""
+    """Writes a JSON file; numbers that are not finite become `null`."""
     with replacing(path) as file:
         file.write(json.dumps(_finite(content), indent=2) + "\n")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """A file that takes the place of `path` when it is complete, and not before."""
+    """A temporary file that replaces `path` when it is complete."""
     partial = path.with_name(f"{path.name}.partial")
     with open(partial, "w", newline="", encoding="utf-8") as file:
         yield file
@@ -110,18 +110,18 @@ def replacing(path: Path) -> Iterator[TextIO]:
 
 
 def _flush(file: TextIO) -> None:
-    """To the disk: a checkpoint, which is flushed too, must never be ahead of the rows before it."""
+    """Flushes to disk: a checkpoint, which is flushed too, must never be ahead of the rows before it."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def _cells(row: Mapping[str, Any]) -> Row:
-    """CSV has no NaN: a mean over no episodes is an empty cell."""
+    """A row for CSV, which has no NaN: a mean over no episodes is an empty cell."""
     return {name: "" if isinstance(x, float) and math.isnan(x) else x for name, x in row.items()}
 
 
 def _finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinities; they become `null`."""
+    """A value for JSON, which has neither NaN nor infinities; they become `null`."""
     if isinstance(value, Mapping):
         return {name: _finite(x) for name, x in value.items()}
     if isinstance(value, list | tuple):

@@ -18,12 +18,12 @@ class Totals(NamedTuple):
 
 
 def no_totals(names: tuple[str, ...], shape: tuple[int, ...] = ()) -> Totals:
-    """Nothing summed yet. Each zero is allocated separately, because buffers are donated."""
+    """Sums of zero. Each zero is allocated separately, because buffers are donated."""
     return Totals({name: jnp.zeros(shape) for name in names}, jnp.zeros(shape), jnp.zeros(shape))
 
 
 def add(totals: Totals, metrics: dict[str, jax.Array], episode_metrics: tuple[str, ...]) -> Totals:
-    """Adds one iteration; means over episodes count as often as there were episodes, `[G]` metrics by their mean."""
+    """Adds one iteration. Means over episodes are weighted by the number of episodes; `[G]` metrics are averaged."""
     episodes = metrics["episodes"]
 
     def weighted(name: str, value: jax.Array) -> jax.Array:

@@ -9,10 +9,10 @@
     update = tabular.haml(tabular.kl_drift(0.1))
     history = tabular.iterate(update, game, tabular.random_policy(policy_key, game), key, 300, gap=tabular.nash_gap)
     history.expected_return  # [301], never decreases
-    history.gap  # [301], goes to 0
+    history.gap  # [301], converges to 0
 
-Games are padded to one shape, so that `jax.vmap` makes ten thousand of them one call. Everything is exact to rounding;
-the proofs' inequalities are meant for float64.
+Games are padded to one shape, so that `jax.vmap` evaluates ten thousand of them in one call. Everything is exact up to
+rounding; use float64 for the inequalities of the proofs.
 """
 
 from hajax.tabular.drifts import (

@@ -1,8 +1,8 @@
-"""Exact drift functionals: how much an agent's change of policy costs it, in every state.
+"""Exact drift functionals: the penalty for an agent's change of policy, in every state.
 
 A heterogeneous-agent drift functional Dⁱ_π(π̂ⁱ | s, π̄^{j_1:m}) is non-negative, zero at the old policy, and has zero
-gradient there (Kuba et al., 2022, *Heterogeneous-Agent Mirror Learning*, Definition 1). Those here are expectations
-E_{a~old}[δ(log r, A)] of a function of the probability ratio r = new/old and the advantage.
+gradient there (Kuba et al., 2022b, *Heterogeneous-Agent Mirror Learning*, Definition 1). The drifts here are
+expectations E_{a~old}[δ(log r, A)] of a function of the probability ratio r = new/old and the advantage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Temperature = jax.Array | float
 
 
 def is_zero(temperature: Temperature) -> bool:
-    """Whether the objective is known, before tracing, to have no entropy bonus."""
+    """Whether the temperature is a concrete zero, so that the objective has no entropy bonus."""
     return isinstance(temperature, int | float) and temperature == 0
 
 
@@ -31,12 +31,12 @@ class Drift(NamedTuple):
 
     divergence: Callable[[jax.Array, jax.Array, Surrogate], jax.Array]  # (new, old, surrogate) -> [S]
     maximize: Callable[[jax.Array, Surrogate, Temperature], jax.Array]  # (old, surrogate, α) -> new
-    splits: bool = False  # whether it needs the surrogate's gains and losses
+    splits: bool = False  # whether it reads the surrogate's gains and losses
     trivial: bool = False  # whether it is zero
 
 
 def no_drift() -> Drift:
-    """D = 0. The maximizer is greedy, or with α > 0 Boltzmann's exp(q/α)/Z: the update of HASPI (hasac, Eq. 8)."""
+    """D = 0. The maximizer is greedy, or for α > 0 exp(q/α)/Z: the update of HASPI (Liu et al., 2024, Eq. 8)."""
 
     def maximize(old, surrogate, temperature):
         if is_zero(temperature):
@@ -47,20 +47,19 @@ def no_drift() -> Drift:
 
 
 def clip_drift(clip: float = 0.2, softness: float = 1e-6) -> Drift:
-    """PPO's clip as a drift, E[ReLU([r − clip(r, 1 ± ε)] · A^{i_1:m})] (haml, Appendix D), a^{i_1:m−1} ~ π̄, a^{i_m}
-    ~ old.
+    """PPO's clip as a drift, E[ReLU([r − clip(r, 1 ± ε)] · A^{i_1:m})] with a^{i_1:m−1} ~ π̄ and a^{i_m} ~ old.
 
-    With it the mirror operator is HAPPO's objective. It is piecewise linear in the policy, so its maximizer is found by
-    filling. Where the maximizers are many, probabilities stay within the clip.
+    See Kuba et al., 2022b, Appendix D. The mirror operator is then HAPPO's objective. It is piecewise linear in the
+    policy, so the maximizer is found by filling. If it is not unique, probabilities stay within the clip.
 
-    The maximizer gives all the mass to an action as soon as the clip allows it, and on the simplex's boundary the clip
-    is no drift: an action of probability zero has no ratio, and the gradient in its direction is not zero. So policies
-    are kept η-soft, as Assumption 1 of hatrpo-happo has them. (With η = 0 what is left to an action is e^`LOG_LEAST`.)
-    With a temperature the entropy bonus keeps them soft, and η is not read.
+    The maximizer puts all mass on one action as soon as the clip allows it, and on the boundary of the simplex the clip
+    is not a drift: an action of probability zero has no ratio, and the gradient in its direction is not zero. Policies
+    are therefore kept η-soft (Kuba et al., 2022a, Assumption 1). With η = 0 every action keeps the probability
+    e^`LOG_LEAST`. With a temperature the entropy bonus keeps policies soft, and η is not read.
 
     Args:
       clip: ε.
-      softness: η, the least probability that an update leaves to an action (unless it had less before).
+      softness: η, the least probability of an action after an update (unless it was smaller before).
 
     Raises:
       ValueError: if ε is not in (0, 1), or η not in [0, 0.01].
@@ -109,7 +108,7 @@ def kl_drift(coefficient: float = 0.1) -> Drift:
 
 
 def reverse_kl_drift(coefficient: float = 0.1) -> Drift:
-    """c · KL(old ‖ new), the direction of hatrpo-happo; `tsallis_drift` in the limit κ → 0.
+    """c · KL(old ‖ new), the direction of Kuba et al. (2022a); `tsallis_drift` in the limit κ → 0.
 
     Raises:
       ValueError: if c is not positive.
@@ -141,8 +140,8 @@ def tsallis_drift(coefficient: float = 0.1, order: float = 0.5) -> Drift:
 def squared_log_ratio_drift(coefficient: float = 0.1, limit: float = 0.5) -> Drift:
     """c/2 · E_{a~old}[(log r)²], with |log r| ≤ `limit` ≤ 0.8.
 
-    Beyond r = e the drift is no longer convex in the policy and the maximizer not unique, hence the limit, which is a
-    neighborhood operator (it contains a ball of the metric max|log r|).
+    Beyond r = e the drift is not convex in the policy and the maximizer not unique, hence the limit. It is a
+    neighborhood operator, since it contains a ball of the metric max|log r|.
 
     Raises:
       ValueError: if c is not positive, or the limit not in (0, 0.8].

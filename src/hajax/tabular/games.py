@@ -14,11 +14,11 @@ from hajax.validation import check_number
 
 
 class Game(NamedTuple):
-    """A cooperative Markov game ⟨N, S, A, r, P, γ, d⟩ (Kuba et al., 2022, *Heterogeneous-Agent Mirror Learning*, §2).
+    """A cooperative Markov game ⟨N, S, A, r, P, γ, d⟩ (Kuba et al., 2022b, *Heterogeneous-Agent Mirror Learning*, §2).
 
-    Every agent has its own axis of joint actions, all of the common width A; entries that no agent can reach are zero.
-    Padding is exact: an agent that is not there has one action, a state that is not there is never entered, so every
-    value, advantage and update of the padded game is that of the game itself. Batches are made by `jax.vmap`.
+    Every agent has its own axis of joint actions, of the common width A; entries that no agent can reach are zero.
+    Padding is exact: an absent agent has one action and an absent state is never entered, so every value, advantage and
+    update of the padded game equals that of the game. Use `jax.vmap` for batches.
     """
 
     reward: jax.Array  # [S, A, …, A], r(s, a) of the team
@@ -30,7 +30,7 @@ class Game(NamedTuple):
 
     @property
     def num_agents(self) -> int:
-        """N, with the padded ones."""
+        """N, including padded agents."""
         return self.action_mask.shape[-2]
 
     @property
@@ -43,14 +43,14 @@ class Game(NamedTuple):
 
     @property
     def reward_range(self) -> jax.Array:
-        """max r − min r over what exists, the unit in which gaps are measured."""
+        """max r − min r over existing states and actions, the unit of gaps."""
         exists = self.joint_mask
         low = jnp.where(exists, self.reward, jnp.inf).min()
         return jnp.where(exists, self.reward, -jnp.inf).max() - low
 
 
 def make_game(reward: Any, transition: Any, initial: Any, discount: float) -> Game:
-    """A game from its own arrays; agents may have different numbers of actions.
+    """A game from unpadded arrays; agents may have different numbers of actions.
 
     Args:
       reward: `[S, A_1, …, A_N]`.
@@ -59,7 +59,7 @@ def make_game(reward: Any, transition: Any, initial: Any, discount: float) -> Ga
       discount: γ in [0, 1).
 
     Raises:
-      ValueError: if shapes disagree, a number is not finite, a distribution is none, or γ is out of range.
+      ValueError: if shapes disagree, a number is not finite, a distribution is invalid, or γ is out of range.
     """
     reward, transition, initial = (np.asarray(x, dtype=float) for x in (reward, transition, initial))
     check_number("discount", discount, 0, np.nextafter(1, 0))
@@ -86,7 +86,7 @@ def make_game(reward: Any, transition: Any, initial: Any, discount: float) -> Ga
 
 
 def matrix_game(payoff: Any, discount: float = 0.0) -> Game:
-    """The single-state game of the tensor `payoff` `[A_1, …, A_N]`; with γ = 0 its value is E[r], as if played once.
+    """The single-state game of the tensor `payoff` `[A_1, …, A_N]`; with γ = 0 its value is E[r], that of one round.
 
     Raises:
       ValueError: as `make_game`.
@@ -135,14 +135,14 @@ def random_game(
 ) -> Game:
     """A random game in arrays of the largest size, so that `jax.vmap(random_game)(keys)` is a batch of games.
 
-    The numbers of agents, of states and of every agent's actions are uniform in their (inclusive) ranges, γ in its own.
+    The numbers of agents, of states and of every agent's actions are uniform in their (inclusive) ranges, and so is γ.
     Rewards are uniform in [−1, 1]. A transition is E^k/Σ E^k of exponential variables E, uniform on the simplex for
     k = 1 and nearly deterministic for larger k, which is uniform in [1, 5]. Initial states are uniform on the
     simplex, positive.
 
     Args:
-      key: of this game.
-      num_agents, num_actions, num_states, discount: least and greatest.
+      key: the random key of the game.
+      num_agents, num_actions, num_states, discount: the ranges, (least, greatest).
 
     Raises:
       ValueError: if a range is empty or out of bounds.
@@ -155,7 +155,7 @@ def random_game(
     agents, actions, states = num_agents[1], num_actions[1], num_states[1]
     shape = (states,) + (actions,) * agents
     sizes = np.array([agents, 1, 1, 1, 1, states, math.prod(shape), math.prod(shape) * states])
-    # One draw for everything: each call of a generator adds seconds of compilation.
+    # A single draw, because each call of a generator adds seconds of compilation.
     parts = jnp.split(jax.random.uniform(key, (sizes.sum(),)), np.cumsum(sizes)[:-1])
     own_actions, team, number, place, exponent, initial, reward, transition = parts
 

@@ -1,4 +1,4 @@
-"""How far a joint policy is from an equilibrium: the Nash gap and the quantal-response gap."""
+"""The distance of a joint policy from an equilibrium: the Nash gap and the quantal-response gap."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hajax.tabular.values import evaluate, solve
 
 
 def best_responses(game: Game, policy: jax.Array) -> jax.Array:
-    """max over πⁱ of V_{πⁱ, π^{−i}}(s) for every agent, `[N, S]`: what each could reach if the others stayed.
+    """max over πⁱ of V_{πⁱ, π^{−i}}(s) for every agent, `[N, S]`: the best value with the others' policies fixed.
 
-    By policy iteration, which is exact, on the Markov decision process that the others' policies make for agent i.
+    Computed by policy iteration, which is exact, on agent i's Markov decision process given the others' policies.
     """
     probabilities = jnp.exp(policy)
     reward = own_action_values(game.reward, probabilities)  # [N, S, A]
@@ -33,8 +33,8 @@ def best_responses(game: Game, policy: jax.Array) -> jax.Array:
         def improve(carry):
             actions, value, _ = carry
             q = q_of(value)
-            # Only a gain beyond rounding moves on, so that ties cannot cycle; nor can an error of the solution that is
-            # larger than that, for then the actions stay.
+            # Actions change only for a gain beyond rounding, so that ties cannot cycle. Larger errors of the solution
+            # cannot cycle either, because then the actions stay.
             gain = q.max(-1) - value
             better = jnp.where(gain > precision * (1 + jnp.abs(value).max()), q.argmax(-1), actions)
             return better, value_of(better), (better != actions).any()
@@ -47,7 +47,7 @@ def best_responses(game: Game, policy: jax.Array) -> jax.Array:
 
 
 def nash_gap(game: Game, policy: jax.Array) -> jax.Array:
-    """max_i [max_{πⁱ} J(πⁱ, π^{−i}) − J(π)], scalar: zero exactly at Nash equilibria (haml, §2).
+    """max_i [max_{πⁱ} J(πⁱ, π^{−i}) − J(π)], scalar: zero exactly at Nash equilibria (Kuba et al., 2022b, §2).
 
     Args:
       game: one game; `jax.vmap` for a batch.
@@ -57,15 +57,15 @@ def nash_gap(game: Game, policy: jax.Array) -> jax.Array:
 
 
 def quantal_response(game: Game, policy: jax.Array, temperature: jax.Array | float) -> jax.Array:
-    """Every agent's Boltzmann reply, exp(E_{a^{−i}~π^{−i}}[Q_π(s, aⁱ, a^{−i})]/α)/Z (hasac, Theorem 1), `[N, S, A]`."""
+    """The responses exp(E_{a^{−i}~π^{−i}}[Q_π(s, aⁱ, a^{−i})]/α)/Z, `[N, S, A]` (Liu et al., 2024, Theorem 1)."""
     q = own_action_values(evaluate(game, policy, temperature).q, jnp.exp(policy))
     return normalize(q / temperature, game.action_mask[:, None])
 
 
 def quantal_response_gap(game: Game, policy: jax.Array, temperature: jax.Array | float) -> jax.Array:
-    """max |πⁱ(aⁱ|s) − reply| over agents, states and actions, scalar: zero exactly at quantal response equilibria.
+    """max |πⁱ(aⁱ|s) − response| over agents, states and actions, scalar: zero exactly at quantal response equilibria.
 
-    The reply is the closed form of Theorem 1 of hasac; α must be positive.
+    The response is the closed form of Liu et al., 2024, Theorem 1; α must be positive.
     """
     reply = quantal_response(game, policy, temperature)
     distance = jnp.abs(jnp.exp(policy) - jnp.exp(reply)).max((0, 2))

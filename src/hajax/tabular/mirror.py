@@ -20,10 +20,10 @@ from hajax.validation import check_choice, check_number
 
 
 class Info(NamedTuple):
-    """What an update tells."""
+    """Diagnostics of an update."""
 
-    values: Values  # of the joint policy before it
-    gain: jax.Array  # [N, S], by how much each agent raised its mirror operator in each state: inequality (5) of haml
+    values: Values  # of the joint policy before the update
+    gain: jax.Array  # [N, S], increase of each agent's mirror operator (Kuba et al., 2022b, inequality (5))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Update:
     """`update(key, game, policy) -> (policy, info)` of log-probabilities `[N, S, A]`; `jax.vmap` it over games."""
 
     apply: Callable[[jax.Array, Game, jax.Array], tuple[jax.Array, Info]]
-    temperature: Temperature  # α of the values that it improves
+    temperature: Temperature  # α of the values that are improved
 
     def __call__(self, key: jax.Array, game: Game, policy: jax.Array) -> tuple[jax.Array, Info]:
         return self.apply(key, game, policy)
@@ -50,14 +50,14 @@ def mehaml(
 
         π^{i_m} = arg max over U(π_old^{i_m}) of E_β[E_{π̄^{i_1:m−1}, π}[A^{i_m}_{old}] + α H(π(·|s)) − D(π | s, π̄)],
 
-    π̄ the new policies of the agents before. With α = 0 this is HAML (Kuba et al., 2022, Algorithm Template 1).
+    with π̄ the new policies of the agents before. α = 0 is HAML (Kuba et al., 2022b, Algorithm Template 1).
 
     Args:
       drift: D, `no_drift()` by default.
       neighborhood: U, all policies by default.
-      temperature: α ≥ 0; may be traced if positive (a traced zero is not told apart, and may give NaN).
-      order: `random` (a fresh permutation), `fixed` (0 … N−1), or `simultaneous`: every agent answers the *old*
-        policies of the others, for which nothing is proved.
+      temperature: α ≥ 0; may be traced if positive (a traced zero is not recognized, and may give NaN).
+      order: `random` (a fresh permutation), `fixed` (0 … N−1), or `simultaneous`: every agent responds to the *old*
+        policies of the others, for which nothing is proven.
 
     Raises:
       ValueError: if the temperature is negative or the order unknown.
@@ -65,7 +65,7 @@ def mehaml(
     check_choice("order", order, ORDERS)
     if not isinstance(temperature, jax.core.Tracer):
         check_number("temperature", temperature, 0)
-        temperature = float(temperature)  # a zero in an array is a zero
+        temperature = float(temperature)  # a concrete array may hold a zero
     drift = no_drift() if drift is None else drift
     neighborhood = no_neighborhood() if neighborhood is None else neighborhood
 
@@ -81,15 +81,15 @@ def mehaml(
 
         agents = jnp.arange(game.num_agents)
         permutation = draw_permutation(key, game.num_agents, order)
-        nobody = jnp.zeros(game.num_agents, bool)
-        policy, _, gain = sequential_update(update_agent, permutation, policy, agents, (policy, nobody))
+        none_updated = jnp.zeros(game.num_agents, bool)
+        policy, _, gain = sequential_update(update_agent, permutation, policy, agents, (policy, none_updated))
         return policy, Info(values, gain)
 
     return Update(update, temperature)
 
 
 def haml(drift: Drift | None = None, neighborhood: Neighborhood | None = None, *, order: str = "random") -> Update:
-    """One iteration of heterogeneous-agent mirror learning (Kuba et al., 2022, Template 1): `mehaml` with α = 0."""
+    """One iteration of heterogeneous-agent mirror learning (Kuba et al., 2022b, Template 1): `mehaml` with α = 0."""
     return mehaml(drift, neighborhood, order=order)
 
 
@@ -107,22 +107,22 @@ def haspi(temperature: Temperature, *, order: str = "random") -> Update:
 
 
 def multi_agent_policy_iteration(*, order: str = "random") -> Update:
-    """Algorithm 1 of hatrpo-happo, L^{i_1:m}(π̄, π) − C max_s KL(π_old ‖ π) with C = 4γ max|A|/(1 − γ)².
+    """Kuba et al., 2022a, Algorithm 1: L^{i_1:m}(π̄, π) − C max_s KL(π_old ‖ π) with C = 4γ max|A|/(1 − γ)².
 
-    J never decreases, but the constant makes steps so small that no useful number of iterations comes near an
-    equilibrium. The penalty couples the states and is no part of `Info.gain`, which is the advantage alone.
+    J never decreases, but the constant makes steps so small that no practical number of iterations comes near an
+    equilibrium. The penalty couples the states and is not part of `Info.gain`, which is the advantage alone.
     """
     return haml(no_drift(), max_penalty(), order=order)
 
 
 class History(NamedTuple):
-    """What `iterate` saw: K updates and the K + 1 joint policies around them."""
+    """The history of `iterate`: K updates and the K + 1 joint policies around them."""
 
-    policy: jax.Array  # [N, S, A], the last, log-probabilities
+    policy: jax.Array  # [N, S, A], log-probabilities of the last joint policy
     value: jax.Array  # [K + 1, S], V of π_0 … π_K (soft for α > 0)
     expected_return: jax.Array  # [K + 1], J
     gain: jax.Array  # [K, N, S], see `Info`
-    gap: jax.Array | None  # [K + 1], or None if no gap was asked for
+    gap: jax.Array | None  # [K + 1], or None without a `gap` function
 
 
 def iterate(
@@ -142,7 +142,7 @@ def iterate(
       policy: π_0, log-probabilities `[N, S, A]`.
       key: for the permutations.
       num_iterations: K.
-      gap: `(game, policy) -> []`, computed of every policy, for example `nash_gap`.
+      gap: `(game, policy) -> []`, computed for every policy, for example `nash_gap`.
     """
 
     def step(policies, key):
@@ -151,7 +151,7 @@ def iterate(
         distance = None if gap is None else gap(game, policy)
         return (policy, new_policy), (info.values.value, info.values.expected_return, info.gain, distance)
 
-    # One update more than asked for, which is dropped, so that the last policy is measured by the same program.
+    # One extra update, which is dropped, so that the last policy is evaluated by the same program.
     keys = jax.random.split(key, num_iterations)
     keys = jnp.concatenate([keys, key[None]])
     (last, _), (value, expected_return, gain, distances) = lax.scan(step, (policy, policy), keys)

@@ -1,12 +1,12 @@
-"""Neighborhood operators: which policies an agent may choose from, and how the best of them is found.
+"""Neighborhood operators: the policies that an agent may choose from, and how the best of them is found.
 
 A neighborhood is a function `(drift, old, surrogate, α) -> new` of log-probabilities `[S, A]`. Where it has no exact
-maximizer for a drift, the best of a fixed number of candidates is taken in every state, the old policy among them: the
-mirror operator then never decreases, which is all that inequality (5) of haml, and with it monotonic improvement,
-needs.
+maximizer for a drift, the best of a fixed number of candidates is taken in every state, including the old policy. The
+mirror operator then never decreases, which is sufficient for inequality (5) of Kuba et al., 2022b, and so for monotonic
+improvement.
 
-Candidates are η-soft (Assumption 1 of hatrpo-happo), with η = `SOFTNESS`: on the simplex's boundary a drift such as
-KL(new ‖ old) is infinite in every direction that leads back, and an agent would be held there for ever.
+Candidates are η-soft (Kuba et al., 2022a, Assumption 1), with η = `SOFTNESS`: on the boundary of the simplex a drift
+such as KL(new ‖ old) is infinite in every direction that leads away from it, and the policy would stay there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hajax.validation import check_number
 
 Neighborhood = Callable[[Drift, jax.Array, Surrogate, Temperature], jax.Array]
 
-CANDIDATES = 24  # step sizes that are tried, each half of the one before
+CANDIDATES = 24  # the number of step sizes, each half of the one before
 SOFTNESS = 1e-6
 
 
@@ -34,21 +34,21 @@ def mirror_operator(
 ) -> jax.Array:
     """[M^{(new)}_{D, π̄} A_π](s) = E_{a~new}[A^{i_1:m}(s, a)] + α H(new(·|s)) − D_π(new | s, π̄), `[S]`.
 
-    haml, Definition 3, with ν = β, plus the entropy of hasac, Definition 2 (and both up to a constant in the state).
+    See Kuba et al., 2022b, Definition 3, with ν = β, and Liu et al., 2024, Definition 2; up to a constant per state.
     """
     return linear_part(new, surrogate, temperature) - drift.divergence(new, old, surrogate)
 
 
 def no_neighborhood() -> Neighborhood:
-    """All policies: the drift's own maximizer, exact."""
+    """All policies: the exact maximizer of the drift."""
     return lambda drift, old, surrogate, temperature: drift.maximize(old, surrogate, temperature)
 
 
 def kl_ball(radius: float = 0.05) -> Neighborhood:
     """KL(old(·|s) ‖ new(·|s)) ≤ δ in every state: greedy within it, or the best of that step and its halvings.
 
-    The greedy step is exact where there is neither a drift nor an entropy bonus. Else the candidates lie on the path of
-    greedy steps within smaller balls.
+    The greedy step is exact without drift and entropy bonus. Otherwise the candidates are the greedy steps within
+    smaller balls.
 
     Raises:
       ValueError: if δ is not positive.
@@ -69,8 +69,8 @@ def kl_ball(radius: float = 0.05) -> Neighborhood:
 def gradient_step(step_size: float = 1.0) -> Neighborhood:
     """One projected gradient step on the probabilities, η in units of 1/reward, or the best of it and its halvings.
 
-    The drift's gradient is zero at the old policy, so that the step is along the surrogate's, and the drift decides its
-    length. Without drift and entropy bonus the whole step is the longest and the best.
+    The drift's gradient is zero at the old policy, so the direction is the surrogate's gradient, and the drift affects
+    the length. Without drift and entropy bonus the full step is the best.
 
     Raises:
       ValueError: if η is not positive.
@@ -89,8 +89,7 @@ def gradient_step(step_size: float = 1.0) -> Neighborhood:
 
 
 def trust_region(radius: float = 0.05) -> Neighborhood:
-    """E_{s~ρ}[KL(old ‖ new)] ≤ δ, HATRPO's neighborhood, and the exact greedy policy in it: no drift, no entropy
-    bonus.
+    """E_{s~ρ}[KL(old ‖ new)] ≤ δ, HATRPO's neighborhood, and the exact greedy policy in it, without drift and entropy.
 
     Raises:
       ValueError: if δ is not positive, or if it is combined with a drift or a temperature.
@@ -105,10 +104,10 @@ def trust_region(radius: float = 0.05) -> Neighborhood:
 
 
 def max_penalty() -> Neighborhood:
-    """The update of Algorithm 1 of hatrpo-happo: no neighborhood, but −C max_s KL(old ‖ new) in the objective.
+    """Kuba et al., 2022a, Algorithm 1: no neighborhood, but −C max_s KL(old ‖ new) in the objective.
 
-    The maximum couples the states, which a drift in the sense of haml cannot; it stands here for its place in the
-    update.
+    The maximum couples the states, so it is not a drift (Kuba et al., 2022b); it takes the place of a neighborhood in
+    the update.
 
     Raises:
       ValueError: if it is combined with a drift or a temperature.
@@ -131,7 +130,7 @@ def _check_alone(name: str, drift: Drift, temperature: Temperature) -> None:
 def _best(
     candidates: jax.Array, drift: Drift, old: jax.Array, surrogate: Surrogate, temperature: Temperature
 ) -> jax.Array:
-    """Of candidates `[K, S, A]` and the old policy, the one with the largest mirror operator in every state."""
+    """The candidate of `[K, S, A]`, or the old policy, with the largest mirror operator in every state."""
     soft = log_policy(jnp.maximum(jnp.exp(candidates), SOFTNESS), surrogate.mask)
     candidates = jnp.concatenate([soft, old[None]])
     scores = jax.vmap(lambda new: mirror_operator(drift, new, old, surrogate, temperature))(candidates)

@@ -1,8 +1,8 @@
 """Joint policies of a finite game, as log-probabilities, and expectations under them.
 
-A joint policy is `[N, S, A]`, log πⁱ(aⁱ | s). Exact updates drive probabilities to zero, from where no factor brings
-them back although a later change of the other agents may ask for it. So every action keeps e^`LOG_LEAST`, far below
-what rounding lets values feel; actions that an agent does not have stay at `LOG_ZERO`.
+A joint policy is `[N, S, A]`, log πⁱ(aⁱ | s). Exact updates drive probabilities to zero, from which a multiplicative
+update cannot recover although a later change of the other agents may require it. Every action therefore keeps the
+probability e^`LOG_LEAST`, far below the rounding of values; actions that an agent does not have stay at `LOG_ZERO`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from hajax.tabular.games import Game
 
-# Stands for log 0: exp of it is exactly 0, and differences of two such entries are 0, not NaN.
+# Represents log 0: its exp is exactly 0, and the difference of two such entries is 0, not NaN.
 LOG_ZERO = -1e4
 LOG_LEAST = -600.0
 
@@ -25,7 +25,7 @@ def normalize(log_weights: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def log_policy(probabilities: jax.Array, mask: jax.Array) -> jax.Array:
-    """The log-probabilities of probabilities `[…, A]`, which are renormalized over the actions of `mask`."""
+    """The log-probabilities of probabilities `[…, A]`, renormalized over the actions of `mask`."""
     return normalize(jnp.maximum(jnp.log(jnp.maximum(probabilities, 0)), LOG_ZERO), mask)
 
 
@@ -36,7 +36,7 @@ def uniform_policy(game: Game) -> jax.Array:
 
 
 def random_policy(key: jax.Array, game: Game) -> jax.Array:
-    """Log-probabilities `[N, S, A]` uniform on every simplex (that of the game's own actions)."""
+    """Log-probabilities `[N, S, A]`, uniform on the simplex of the agents' actions."""
     policy = uniform_policy(game)
     weights = -jnp.log1p(-jax.random.uniform(key, policy.shape))
     return normalize(jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)), game.action_mask[:, None])
@@ -46,13 +46,13 @@ def joint_probabilities(probabilities: jax.Array) -> jax.Array:
     """π(a|s) = Π_i πⁱ(aⁱ|s), `[S, A, …, A]`, of `[N, S, A]`."""
     num_agents, num_states, _ = probabilities.shape
     joint = jnp.ones((num_states,) + (1,) * num_agents, probabilities.dtype)
-    for agent in range(num_agents):  # static and small: every agent has an axis of its own
+    for agent in range(num_agents):  # static and small: every agent has its own axis
         joint = joint * _along(probabilities[agent], agent, joint.ndim)
     return joint
 
 
 def average_over(table: jax.Array, probabilities: jax.Array, agents: jax.Array) -> jax.Array:
-    """E over the actions of `agents` (bool `[N]`, may be traced) of a table `[S, A, …, A]`, which keeps its shape.
+    """E over the actions of `agents` (bool `[N]`, may be traced) of a table `[S, A, …, A]`, in the same shape.
 
     With the complement of i_1:m for `agents` and Q for the table this is the multi-agent Q^{i_1:m}.
     """
@@ -65,8 +65,8 @@ def average_over(table: jax.Array, probabilities: jax.Array, agents: jax.Array) 
 def own_action_values(table: jax.Array, probabilities: jax.Array) -> jax.Array:
     """E over the *other* agents' actions of a table `[S, A, …, A, …]`, for every agent: `[N, S, A, …]`.
 
-    By halves: the tensor is averaged over one half of the agents to serve the other, which costs two passes over it
-    instead of N.
+    Recursive: the tensor is averaged over one half of the agents for the results of the other half, which costs two
+    passes over it instead of N.
     """
 
     def serve(table, agents):
@@ -90,15 +90,15 @@ def _along(own: jax.Array, axis: int, ndim: int) -> jax.Array:
 
 
 def entropy(log_probs: jax.Array) -> jax.Array:
-    """H = −Σ_a π log π over the last axis; an impossible action contributes nothing."""
+    """H = −Σ_a π log π over the last axis; actions that do not exist contribute nothing."""
     return -(jnp.exp(log_probs) * log_probs).sum(-1)
 
 
 def kl_divergence(first: jax.Array, second: jax.Array) -> jax.Array:
-    """KL(first ‖ second) of log-probabilities over the last axis, exact to rounding for steps of any size.
+    """KL(first ‖ second) of log-probabilities over the last axis, exact up to rounding for steps of any size.
 
-    Σ p (e^w − 1 − w) with w = log q/p: each term is non-negative, and a short series replaces it where w is so small
-    that the difference would cancel (Algorithm 1's steps have divergences below 1e-12).
+    Computed as Σ p (e^w − 1 − w) with w = log q/p. Each term is non-negative, and a short series replaces it where w is
+    so small that the difference would cancel (the steps of Algorithm 1 have divergences below 1e-12).
     """
     w = second - first
     series = w * w * (1 / 2 + w * (1 / 6 + w * (1 / 24 + w * (1 / 120 + w * (1 / 720 + w * (1 / 5040 + w / 40320))))))

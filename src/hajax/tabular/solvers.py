@@ -1,4 +1,4 @@
-"""Exact maximizers of the mirror operator over one agent's simplex, in every state at once.
+"""Exact maximizers of the mirror operator over one agent's simplex, vectorized over states.
 
 All work on the last axis, take and return log-probabilities `[…, A]`, and need no LAPACK.
 """
@@ -13,13 +13,13 @@ from jax import lax
 
 from hajax.tabular.policies import LOG_LEAST, log_policy, normalize
 
-BISECTIONS = 54  # halvings, until the precision of float64 is reached
+BISECTIONS = 54  # halvings, to the precision of float64
 
 
 def bisect(
     increasing: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array, steps: int = BISECTIONS
 ) -> jax.Array:
-    """The root of a function that increases in each entry on its own, between `low` and `high`, by `steps` halvings."""
+    """The elementwise root of an increasing function between `low` and `high`, by `steps` halvings."""
 
     def halve(_, bounds):
         low, high = bounds
@@ -38,8 +38,7 @@ def greedy(action_value: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def fill(capacities: jax.Array, slopes: jax.Array, mask: jax.Array) -> jax.Array:
-    """Maximizes Σ_a f_a(p_a) over the simplex for concave, piecewise linear f_a: mass goes to the steepest pieces
-    first.
+    """Maximizes Σ_a f_a(p_a) over the simplex for concave, piecewise linear f_a by filling the steepest pieces first.
 
     Args:
       capacities: `[…, M, A]`, the length of the M pieces of every f_a, from p_a = 0 on.
@@ -60,13 +59,13 @@ def power_tilt(old: jax.Array, action_value: jax.Array, coefficient: float, orde
     """Maximizes ⟨q, p⟩ − c Σ [(1−κ) old + κ p − p^κ old^{1−κ}] / (κ(1−κ)) for κ in [0, 1); κ → 0 is c · KL(old ‖ p).
 
     Stationarity makes the log-ratio w = log p/old satisfy exp(−(1−κ) w_a) = exp(−(1−κ) w_b) + (1−κ)(q_b − q_a)/c for
-    any two actions. The unknown is that of the best action, which is between 0 and −log old: bisected, however small
-    its probability was.
+    any two actions. The unknown, that of the best action, is between 0 and −log old and found by bisection, however
+    small the action's probability was.
     """
     best = jnp.where(mask, action_value, -jnp.inf).max(-1, keepdims=True)
     scaled_gap = jnp.where(mask, best - action_value, 0) * ((1 - order) / coefficient)
     power = 1 / (1 - order)
-    power = int(power) if power == int(power) else power  # a whole power is cheap
+    power = int(power) if power == int(power) else power  # integer powers are cheaper
     weights = jnp.where(mask, jnp.exp(old), 0)
 
     def new(top):
@@ -99,16 +98,16 @@ def separable(
 ) -> jax.Array:
     """Maximizes any concave objective that is a sum over actions, with |log p/old| ≤ `limit`, by bisection.
 
-    The multiplier μ of Σp = 1 is where the log-ratios `log_ratio(gradient − μ)` make probabilities sum to 1.
-    It is exact to rounding, and log-ratios to rounding over the objective's curvature: with next to none, as of a
-    temperature of 1e-10 alone, to 1e-6.
+    The multiplier μ of Σp = 1 is the one at which the log-ratios `log_ratio(gradient − μ)` make probabilities sum to 1.
+    It is exact up to rounding. Log-ratios are exact up to rounding divided by the objective's curvature: with very
+    little, such as that of a temperature of 1e-10 alone, to 1e-6.
 
     Args:
       old: log-probabilities `[…, A]`.
       gradient: `[…, A]`, the objective's derivative at the old policy.
-      log_ratio: at which log p/old the derivative has decreased by `[…, A]`: increasing, 0 at 0.
+      log_ratio: the log p/old at which the derivative has decreased by `[…, A]`: increasing, 0 at 0.
       mask: bool `[A]`.
-      limit: of the log-ratio's size; without one it ends where the probability is 1.
+      limit: the bound of |log-ratio|; without one it is where the probability is 1.
     """
     high = -old if limit is None else jnp.minimum(limit, -old)
     low = jnp.full_like(old, 2 * LOG_LEAST if limit is None else -limit)
@@ -125,9 +124,9 @@ def separable(
 
 
 def project(point: jax.Array, mask: jax.Array) -> jax.Array:
-    """The probabilities `[…, A]` nearest to `point`: max(point − θ, 0), with the θ that makes them sum to 1."""
+    """The probabilities `[…, A]` nearest to `point`: max(point − θ, 0) with the θ for which they sum to 1."""
     ranked = -jnp.sort(-jnp.where(mask, point, -jnp.inf), axis=-1)
     counts = jnp.arange(1, point.shape[-1] + 1)
-    # Whichever actions keep mass, they give the largest of these candidates.
+    # θ is the largest of the candidates from each number of actions that keep mass.
     threshold = jnp.where(jnp.isfinite(ranked), (jnp.cumsum(ranked, -1) - 1) / counts, -jnp.inf).max(-1, keepdims=True)
     return jnp.where(mask, jnp.maximum(point - threshold, 0), 0)

@@ -1,4 +1,4 @@
-"""What one agent sees when its turn comes: everything that its drift, its neighborhood and its objective may use."""
+"""The surrogate of one agent at its update: the data that its drift, neighborhood and objective may use."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hajax.tabular.values import Values
 class Surrogate(NamedTuple):
     """Agent i_m's exact surrogate in every state, given the new policies of the agents before it, π̄^{i_1:m−1}.
 
-    `action_value` is E[A^{i_1:m}_π(s, a^{i_1:m−1}, a^{i_m})] over a^{i_1:m−1} ~ π̄. It differs from the agent's own
-    advantage by what the earlier agents have gained, a constant in a^{i_m}, and so has the same maximizers.
+    `action_value` is E[A^{i_1:m}_π(s, a^{i_1:m−1}, a^{i_m})] over a^{i_1:m−1} ~ π̄. It differs from the agent's
+    advantage by the gain of the earlier agents, which is constant in a^{i_m}, and so has the same maximizers.
     """
 
     action_value: jax.Array  # [S, A]
-    gains: jax.Array  # [S, A], E[max(A^{i_1:m}, 0)]: the part that a larger probability collects
+    gains: jax.Array  # [S, A], E[max(A^{i_1:m}, 0)]
     losses: jax.Array  # [S, A], E[max(−A^{i_1:m}, 0)]
     state_weight: jax.Array  # [S], ρ_π
-    penalty: jax.Array  # [], C = 4 γ max|A_π| / (1 − γ)² (hatrpo-happo, Theorem 1)
+    penalty: jax.Array  # [], C = 4 γ max|A_π| / (1 − γ)² (Kuba et al., 2022a, Theorem 1)
     mask: jax.Array  # bool [A]
 
 
@@ -35,8 +35,8 @@ def make_surrogate(
     Args:
       game: the game.
       values: of the old joint policy.
-      policy: log-probabilities `[N, S, A]`, new for agents that have had their turn and old for the others.
-      updated: bool `[N]`, who has had a turn.
+      policy: log-probabilities `[N, S, A]`, new for agents that are already updated and old for the others.
+      updated: bool `[N]`, the agents that are already updated.
       agent: int [].
       split: whether `gains` and `losses` are needed; they are zero otherwise.
     """
@@ -54,7 +54,7 @@ def make_surrogate(
 
 
 def penalty(game: Game, values: Values) -> jax.Array:
-    """C = 4 γ max_{s,a} |A_π(s, a)| / (1 − γ)², scalar (hatrpo-happo, Theorem 1 and Algorithm 1)."""
+    """C = 4 γ max_{s,a} |A_π(s, a)| / (1 − γ)², scalar (Kuba et al., 2022a, Theorem 1 and Algorithm 1)."""
     largest = jnp.where(game.joint_mask, jnp.abs(values.advantage), 0).max()
     return 4 * game.discount * largest / (1 - game.discount) ** 2
 

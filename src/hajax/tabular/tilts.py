@@ -1,8 +1,9 @@
 """Greedy policies within a KL(old ‖ new) ball: the tilts π_t ∝ old/(1 + t·gap), gap = max g − g, t ≥ 0.
 
 max ⟨g, p⟩ − λ KL(old ‖ p) is attained where λ old_a/p_a = μ − g_a, that is at the tilt with t = 1/(μ − max g), whose
-multiplier is λ = 1/(t Σ_a old_a/(1 + t·gap_a)). The divergence grows with t, the multiplier falls. t is found by
-bisecting log t, since Algorithm 1's steps are tiny, and an action that had all but vanished needs an enormous one.
+multiplier is λ = 1/(t Σ_a old_a/(1 + t·gap_a)). The divergence increases with t, the multiplier decreases. t is found
+by bisection of log t, since Algorithm 1's steps are tiny, and an action that had almost vanished needs a very large
+one.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import jax.numpy as jnp
 from hajax.tabular.policies import normalize
 from hajax.tabular.solvers import bisect
 
-LOG_STEPS = (-60.0, 650.0)  # from steps below rounding to those that bring an action back from LOG_LEAST
+LOG_STEPS = (-60.0, 650.0)  # from steps below rounding to those that recover an action from LOG_LEAST
 LOG_MULTIPLIERS = (-60.0, 60.0)
 
 
 def gaps(direction: jax.Array, mask: jax.Array) -> jax.Array:
-    """How far every action is behind the best, `[S, A]`, of an ascent direction g `[S, A]`."""
+    """The gaps max g − g, `[S, A]`, of an ascent direction g `[S, A]`."""
     best = jnp.where(mask, direction, -jnp.inf).max(-1, keepdims=True)
     return jnp.where(mask, best - direction, 0)
 
@@ -45,7 +46,7 @@ def log_multiplier(old: jax.Array, gap: jax.Array, log_step: jax.Array) -> jax.A
 
 
 def step_of_divergence(old: jax.Array, gap: jax.Array, radius: jax.Array | float) -> jax.Array:
-    """log t `[S, 1]` with KL(old ‖ π_t) = δ in every state (the largest allowed where no tilt is that far)."""
+    """log t `[S, 1]` with KL(old ‖ π_t) = δ in every state (the largest allowed where no tilt reaches δ)."""
     return _step_where(lambda step: divergence(old, gap, step) - radius, old)
 
 
@@ -62,9 +63,9 @@ def _step_where(increasing: Callable[[jax.Array], jax.Array], old: jax.Array) ->
 def within_mean_divergence(
     old: jax.Array, direction: jax.Array, state_weight: jax.Array, radius: float, mask: jax.Array
 ) -> jax.Array:
-    """arg max E_{s~ρ}[⟨g, p⟩] subject to E_{s~ρ}[KL(old ‖ p)] ≤ δ, ρ normalized (hatrpo-happo, Eq. 7), exactly.
+    """arg max E_{s~ρ}[⟨g, p⟩] subject to E_{s~ρ}[KL(old ‖ p)] ≤ δ, ρ normalized (Kuba et al., 2022a, Eq. 7).
 
-    One multiplier serves all states, whose tilts differ.
+    Exact. All states have the same multiplier, and different tilts.
     """
     gap = gaps(direction, mask)
     weight = state_weight / state_weight.sum()
@@ -82,9 +83,10 @@ def within_mean_divergence(
 def with_max_penalty(
     old: jax.Array, direction: jax.Array, state_weight: jax.Array, penalty: jax.Array, mask: jax.Array
 ) -> jax.Array:
-    """arg max Σ_s ρ(s) ⟨g, p⟩ − C max_s KL(old ‖ p) (hatrpo-happo, Algorithm 1, line 7), exactly.
+    """arg max Σ_s ρ(s) ⟨g, p⟩ − C max_s KL(old ‖ p) (Kuba et al., 2022a, Algorithm 1, line 7).
 
-    Every state is greedy within the same divergence δ, and at the best δ their multipliers satisfy Σ_s ρ(s) λ_s = C.
+    Exact. Every state is greedy within the same divergence δ, and at the best δ the multipliers satisfy Σ_s ρ(s) λ_s =
+    C.
     """
     gap = gaps(direction, mask)
 
@@ -95,6 +97,6 @@ def with_max_penalty(
         multipliers = jnp.exp(log_multiplier(old, gap, step(log_radius)))[..., 0]
         return penalty - (state_weight * multipliers).sum()
 
-    # To 1e-10 of the radius: at the best one the objective is flat, and what is lost is of the order of its square.
+    # To 1e-10 of the radius: at the best one the objective is flat, so the loss is of second order.
     low, high = (jnp.asarray(bound, old.dtype) for bound in (-70.0, 6.0))
     return tilt(old, gap, step(bisect(shortfall, low, high, 40)), mask)

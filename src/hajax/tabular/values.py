@@ -1,4 +1,4 @@
-"""Exact values of a joint policy, with or without an entropy bonus. No LAPACK, so that everything may be vmapped."""
+"""Exact values of a joint policy, with or without an entropy bonus, without LAPACK so that they can be vmapped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hajax.tabular.policies import average_over, entropy, joint_probabilities
 
 
 class Values(NamedTuple):
-    """What `evaluate` finds of a joint policy π at temperature α (α = 0: the standard objective)."""
+    """The values of a joint policy π at temperature α (α = 0: the standard objective)."""
 
     value: jax.Array  # [S], V_π(s) = E[Q_π(s, a)] + α Σ_i H(πⁱ(·|s))
     q: jax.Array  # [S, A, …, A], Q_π(s, a) = r + γ E[V_π(s')]
@@ -24,8 +24,8 @@ class Values(NamedTuple):
 def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
     """x `[S]` with matrix · x = right, by Gauss–Jordan elimination.
 
-    Without pivoting, which I − γP and its transpose do not need: one is diagonally dominant by rows, the other by
-    columns. Batched LAPACK calls inside one compiled program can deadlock on CPUs with few cores.
+    Pivoting is not needed for I − γP and its transpose: one is diagonally dominant by rows, the other by columns.
+    Batched LAPACK calls inside one compiled program can deadlock on CPUs with few cores.
     """
     table = jnp.concatenate([matrix, right[:, None]], axis=1)
     for k in range(matrix.shape[0]):
@@ -39,7 +39,7 @@ def evaluate(game: Game, policy: jax.Array, temperature: jax.Array | float = 0.0
     """Values of the joint policy `[N, S, A]` (log-probabilities) from the Bellman equation V = r_π + α H + γ P_π V.
 
     With α > 0 these are the soft values of Liu et al. (2024), *Maximum Entropy Heterogeneous-Agent Reinforcement
-    Learning*, Eqs. 4–6: Q does not contain the entropy of the action it is the value of, V does.
+    Learning*, Eqs. 4–6: Q does not contain the entropy of its own action, V does.
     """
     probabilities = jnp.exp(policy)
     states = game.initial.shape[0]
@@ -56,28 +56,28 @@ def evaluate(game: Game, policy: jax.Array, temperature: jax.Array | float = 0.0
 
 
 def soft_bellman_target(game: Game, value: jax.Array) -> jax.Array:
-    """r(s, a) + γ E[V(s')], `[S, A, …, A]` (hasac, Eq. 5, for a value `[S]` that may contain entropies)."""
+    """r(s, a) + γ E[V(s')], `[S, A, …, A]` (Liu et al., 2024, Eq. 5, for a value `[S]` that may contain entropies)."""
     return game.reward + game.discount * (game.transition * value).sum(-1)
 
 
 def soft_bellman(game: Game, policy: jax.Array, q: jax.Array, temperature: jax.Array | float = 0.0) -> jax.Array:
-    """The soft Bellman operator Γ_π of hasac, Eqs. 5–6, on a table `[S, A, …, A]`: a γ-contraction to Q_π."""
+    """The soft Bellman operator Γ_π (Liu et al., 2024, Eqs. 5–6) on a table `[S, A, …, A]`: a γ-contraction to Q_π."""
     joint = joint_probabilities(jnp.exp(policy))
     expected = (joint * q).reshape(q.shape[0], -1).sum(1)
     return soft_bellman_target(game, expected + temperature * entropy(policy).sum(0))
 
 
 def multi_agent_q(q: jax.Array, policy: jax.Array, agents: jax.Array) -> jax.Array:
-    """Q^{i_1:m}_π(s, a^{i_1:m}) = E over everybody else's actions, for i_1:m given by bool `agents` `[N]`.
+    """Q^{i_1:m}_π(s, a^{i_1:m}) = E over the other agents' actions, for i_1:m given by bool `agents` `[N]`.
 
-    Of shape `[S, A, …, A]`, constant along the axes of the others (hatrpo-happo, Definition 1; for soft values the
-    entropies of the others, constant in a^{i_1:m}, are left out).
+    Of shape `[S, A, …, A]`, constant along the axes of the others (Kuba et al., 2022a, Definition 1; for soft values
+    without the entropies of the others, which are constant in a^{i_1:m}).
     """
     return average_over(q, jnp.exp(policy), ~agents)
 
 
 def multi_agent_advantage(q: jax.Array, policy: jax.Array, given: jax.Array, agents: jax.Array) -> jax.Array:
-    """A^{i_1:m}_π(s, a^{j_1:k}, a^{i_1:m}) = Q^{j_1:k, i_1:m} − Q^{j_1:k} (hatrpo-happo, Eq. 1), `[S, A, …, A]`.
+    """A^{i_1:m}_π(s, a^{j_1:k}, a^{i_1:m}) = Q^{j_1:k, i_1:m} − Q^{j_1:k}, `[S, A, …, A]` (Kuba et al., 2022a, Eq. 1).
 
     Args:
       q: Q_π, `[S, A, …, A]`.

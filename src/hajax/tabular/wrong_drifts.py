@@ -1,6 +1,6 @@
-"""Three functionals that each break one axiom of a drift, to see what the axioms are for.
+"""Three functionals that each violate one axiom of a drift, to show the purpose of the axioms.
 
-Definition 1 of haml asks of a drift that it is non-negative, zero at the old policy, and has zero gradient there.
+A drift is non-negative, zero at the old policy, and has zero gradient there (Kuba et al., 2022b, Definition 1).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hajax.tabular.surrogate import Surrogate
 
 
 def negative_drift(coefficient: float = 0.1) -> Drift:
-    """−c · KL(new ‖ old): zero with zero gradient at the old policy, but *negative* elsewhere: distance pays."""
+    """−c · KL(new ‖ old): zero with zero gradient at the old policy, but *negative* elsewhere."""
 
     def divergence(new, old, surrogate):
         return -coefficient * kl_divergence(new, old)
@@ -24,7 +24,7 @@ def negative_drift(coefficient: float = 0.1) -> Drift:
 
 
 def offset_drift(coefficient: float = 0.1) -> Drift:
-    """c · (2 − Σ(new − old)²)/2: non-negative with zero gradient, but *not zero at the old policy*: largest there."""
+    """c · (2 − Σ(new − old)²)/2: non-negative with zero gradient, but *not zero at the old policy*."""
 
     def divergence(new, old, surrogate):
         return coefficient * (2 - ((jnp.exp(new) - jnp.exp(old)) ** 2).sum(-1)) / 2
@@ -33,9 +33,10 @@ def offset_drift(coefficient: float = 0.1) -> Drift:
 
 
 def kinked_drift(coefficient: float = 0.1) -> Drift:
-    """c · Σ|new − old|, which is non-negative and zero at the old policy, but *its derivatives there are not zero*.
+    """c · Σ|new − old|: non-negative and zero at the old policy, but *its derivatives there are not zero*.
 
-    Lemma 2 of haml still holds, so nothing falls; but no agent moves for an advantage below 2c.
+    Lemma 2 of Kuba et al., 2022b, still holds, so returns do not decrease; but no policy changes for advantages below
+    2c.
     """
 
     def divergence(new, old, surrogate):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hajax.core.algorithm import Algorithm
-from hajax.envs.base import Environment
+from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.spec import EnvSpec
 from hajax.training.rollout import playable, team_reward
 from hajax.validation import check_number
@@ -26,7 +26,7 @@ def step_limit(spec: EnvSpec, max_steps: int | None) -> int:
 
 
 def make_evaluate(
-    env: Environment,
+    env: Environment | BatchedEnvironment,
     algo: Algorithm,
     *,
     num_episodes: int = 100,
@@ -43,13 +43,13 @@ def make_evaluate(
     Raises ValueError if the environment has no step limit and `max_steps` is not given, or the agents are not
     those that the algorithm was made for.
     """
-    env = playable(env, algo, evaluation=True)
-    limit = step_limit(env.spec, max_steps)
+    envs = playable(env, algo, evaluation=True)
+    limit = step_limit(envs.spec, max_steps)
     check_number("num_episodes", num_episodes, 1, whole=True)
 
     def evaluate(key: jax.Array, state: Any) -> dict[str, jax.Array]:
         reset_key, step_key = jax.random.split(key)
-        env_state, timestep = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
+        env_state, timestep = envs.reset(jax.random.split(reset_key, num_episodes))
         results = {name: jnp.zeros(num_episodes) for name in ("episode_return", "episode_length", *timestep.metrics)}
 
         def running_on(carry):
@@ -60,8 +60,8 @@ def make_evaluate(
             t, running, env_state, timestep, memory, results = carry
             act_key, env_key = jax.random.split(jax.random.fold_in(step_key, t))
             action, _, memory = algo.act(act_key, state, timestep, memory, deterministic)
-            env_state, timestep = jax.vmap(env.step)(jax.random.split(env_key, num_episodes), env_state, action)
-            reward = team_reward(env.spec, timestep.reward)
+            env_state, timestep = envs.step(jax.random.split(env_key, num_episodes), env_state, action)
+            reward = team_reward(envs.spec, timestep.reward)
             results = {
                 **{name: jnp.where(running, value, results[name]) for name, value in timestep.metrics.items()},
                 "episode_return": results["episode_return"] + jnp.where(running, reward, 0),

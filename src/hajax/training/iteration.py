@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 
-from hajax.envs.base import Environment
+from hajax.envs.base import BatchedEnvironment
 from hajax.training.rollout import Actors
 
 # What hajax reports of episodes itself, in training or in evaluation.
@@ -72,9 +72,9 @@ def in_turn_on_cpu(update: Callable) -> Callable:
     return sequential_vmap(update) if jax.default_backend() == "cpu" else update
 
 
-def check_metrics(env: Environment) -> None:
+def check_metrics(env: BatchedEnvironment) -> None:
     """Raises ValueError if the environment's metrics have names that are hajax's own."""
-    _, opening = jax.eval_shape(env.reset, jax.random.key(0))
+    _, opening = jax.eval_shape(env.reset, jax.random.split(jax.random.key(0), 1))
     for name in opening.metrics:
         if name in RESERVED_METRICS or name.startswith("stochastic_"):
             raise ValueError(f"metrics={name!r} of {env.spec.name} is a name of hajax's own; allowed: any other")

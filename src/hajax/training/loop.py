@@ -9,7 +9,7 @@ import jax
 from jax import lax
 
 from hajax.core.algorithm import Algorithm
-from hajax.envs.base import Environment
+from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.training.iteration import Loop
 from hajax.training.off_policy import make_off_policy_loop
 from hajax.training.on_policy import make_on_policy_loop
@@ -19,7 +19,9 @@ from hajax.validation import check_number
 ROLLOUT_LENGTHS = {"on_policy": 200, "off_policy": 50}
 
 
-def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_length: int | None = None) -> Loop:
+def make_loop(
+    env: Environment | BatchedEnvironment, algo: Algorithm, *, num_envs: int, rollout_length: int | None = None
+) -> Loop:
     """The loop for the algorithm's kind, `rollout_length` steps in each of `num_envs` environments per iteration.
 
     On-policy algorithms make one update of these steps; off-policy ones store them, and make as many updates on what is
@@ -37,7 +39,7 @@ def make_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_lengt
 
 
 def make_train(
-    env: Environment,
+    env: Environment | BatchedEnvironment,
     algo: Algorithm,
     *,
     total_steps: int,

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from hajax.core.algorithm import Algorithm
-from hajax.envs.base import Environment
+from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.spec import EnvSpec
 from hajax.training.iteration import Loop, TrainState, check_metrics, in_turn_on_cpu
 from hajax.training.replay import Replay, add, init_replay, replay_bytes, sample
@@ -31,7 +31,9 @@ def random_action(spec: EnvSpec, key: jax.Array, action_mask: jax.Array) -> jax.
     return jnp.where(layout.discrete, choice, jnp.where(layout.continuous, real, 0))
 
 
-def make_off_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_length: int) -> Loop:
+def make_off_policy_loop(
+    env: Environment | BatchedEnvironment, algo: Algorithm, *, num_envs: int, rollout_length: int
+) -> Loop:
     """`rollout_length` steps in `num_envs` environments, then `rollout_length · updates_per_step` critic steps.
 
     `init` takes the warm-up's steps, in whole steps of all environments. Where `policy_delay` does not divide the
@@ -42,8 +44,8 @@ def make_off_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, ro
     are no whole number, an algorithm made for another team, or an environment whose metrics have names that are taken.
     """
     settings, spec = algo.settings, env.spec
-    env, update = playable(env, algo), in_turn_on_cpu(algo.update)
-    check_metrics(env)
+    envs, update = playable(env, algo), in_turn_on_cpu(algo.update)
+    check_metrics(envs)
     capacity = check_replay(settings, spec, num_envs)
     warmup = math.ceil(settings.warmup_steps / num_envs)
     due = plan_updates(settings, rollout_length)
@@ -58,14 +60,14 @@ def make_off_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, ro
             action, memory = random_action(spec, act_key, seen.action_mask), actors.memory
         else:
             action, _, memory = algo.act(act_key, state, seen, actors.memory)
-        env_state, timestep = jax.vmap(env.step)(jax.random.split(env_key, num_envs), actors.env_state, action)
+        env_state, timestep = envs.step(jax.random.split(env_key, num_envs), actors.env_state, action)
         episodes = count_episodes(spec, actors.episodes, timestep)
         return Actors(env_state, timestep, memory, episodes), add(replay, seen, action, timestep)
 
     def init(key: jax.Array, hyperparameters: Any = None) -> TrainState:
         algo_key, env_key, warmup_key, key = jax.random.split(key, 4)
         state = algo.init(algo_key, hyperparameters)
-        carry = start(env, algo, env_key, num_envs), init_replay(spec, num_envs, capacity)
+        carry = start(envs, algo, env_key, num_envs), init_replay(spec, num_envs, capacity)
 
         def step(carry, key):
             return play(state, carry, key, random=True), None

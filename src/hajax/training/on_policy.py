@@ -7,19 +7,21 @@ from typing import Any
 import jax
 
 from hajax.core.algorithm import Algorithm
-from hajax.envs.base import Environment
+from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.training.iteration import Loop, TrainState, check_metrics, in_turn_on_cpu
 from hajax.training.rollout import playable, report_episodes, rollout, start
 
 
-def make_on_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, rollout_length: int) -> Loop:
+def make_on_policy_loop(
+    env: Environment | BatchedEnvironment, algo: Algorithm, *, num_envs: int, rollout_length: int
+) -> Loop:
     """A rollout of `rollout_length` steps in `num_envs` environments, then one update.
 
     Raises ValueError for minibatches or chunks that do not divide the rollout, an algorithm made for another team, or
     an environment whose metrics have names that are taken.
     """
-    env, update = playable(env, algo), in_turn_on_cpu(algo.update)
-    check_metrics(env)
+    envs, update = playable(env, algo), in_turn_on_cpu(algo.update)
+    check_metrics(envs)
     chunk = getattr(algo.settings, "sample_length", 1)
     if rollout_length % chunk:
         raise ValueError(
@@ -36,11 +38,11 @@ def make_on_policy_loop(env: Environment, algo: Algorithm, *, num_envs: int, rol
 
     def init(key: jax.Array, hyperparameters: Any = None) -> TrainState:
         algo_key, env_key, key = jax.random.split(key, 3)
-        return TrainState(algo.init(algo_key, hyperparameters), start(env, algo, env_key, num_envs), key)
+        return TrainState(algo.init(algo_key, hyperparameters), start(envs, algo, env_key, num_envs), key)
 
     def iterate(train_state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         key, rollout_key, update_key = jax.random.split(train_state.key, 3)
-        actors, batch = rollout(env, algo, rollout_key, train_state.algorithm, train_state.actors, rollout_length)
+        actors, batch = rollout(envs, algo, rollout_key, train_state.algorithm, train_state.actors, rollout_length)
         algo_state, info = update(update_key, train_state.algorithm, batch)
         episodes, metrics = report_episodes(actors.episodes)
         return TrainState(algo_state, actors._replace(episodes=episodes), key), metrics | info

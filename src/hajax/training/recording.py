@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hajax.core.algorithm import Algorithm
-from hajax.envs.base import Environment
+from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.spec import Timestep
 from hajax.training.evaluation import step_limit
 from hajax.training.rollout import playable, team_reward
@@ -27,7 +27,7 @@ class Episode(NamedTuple):
 
 
 def record_episode(
-    env: Environment, algo: Algorithm, *, deterministic: bool = True, max_steps: int | None = None
+    env: Environment | BatchedEnvironment, algo: Algorithm, *, deterministic: bool = True, max_steps: int | None = None
 ) -> Callable[[jax.Array, Any], Episode]:
     """`record(key, state) -> Episode`, the first episode after a reset, with `state` the algorithm's.
 
@@ -38,24 +38,28 @@ def record_episode(
     Raises ValueError if the environment has no step limit and `max_steps` is not given, or the agents are not those
     that the algorithm was made for.
     """
-    env = playable(env, algo, evaluation=True)
-    limit = step_limit(env.spec, max_steps)
+    envs = playable(env, algo, evaluation=True)
+    limit = step_limit(envs.spec, max_steps)
+
+    def only(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x[0], tree)
 
     def record(key: jax.Array, state: Any) -> Episode:
         reset_key, step_key = jax.random.split(key)
-        env_state, timestep = env.reset(jax.random.split(reset_key, 1)[0])  # the keys of one episode's evaluation
+        env_state, timestep = envs.reset(jax.random.split(reset_key, 1))
 
         def step(carry, t):
             env_state, timestep, memory, running = carry
             act_key, env_key = jax.random.split(jax.random.fold_in(step_key, t))  # as in an evaluation
             action, _, memory = algo.act(act_key, state, timestep, memory, deterministic)
-            next_env_state, following = env.step(jax.random.split(env_key, 1)[0], env_state, action)
-            reward = jnp.where(running, team_reward(env.spec, following.reward), 0)
-            row = (env_state, action, following, reward, running)
-            running = running & ~(following.terminated | following.truncated)
+            next_env_state, following = envs.step(jax.random.split(env_key, 1), env_state, action)
+            shown = only(following)
+            reward = jnp.where(running, team_reward(envs.spec, shown.reward), 0)
+            row = (only(env_state), action[0], shown, reward, running)
+            running = running & ~(shown.terminated | shown.truncated)
             return (next_env_state, following, memory, running), row
 
-        carry = (env_state, timestep, algo.initial_memory(()), jnp.array(True))
+        carry = (env_state, timestep, algo.initial_memory((1,)), jnp.array(True))
         _, (states, actions, timesteps, rewards, own) = lax.scan(step, carry, jnp.arange(limit))
         return Episode(states, actions, timesteps, rewards, own.sum())
 

@@ -10,7 +10,7 @@ from jax import lax
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.batches import OnPolicyBatch
-from hajax.envs.base import Environment, auto_reset
+from hajax.envs.base import BatchedEnvironment, Environment, batched
 from hajax.spec import EnvSpec, Timestep
 
 
@@ -34,8 +34,8 @@ class Actors(NamedTuple):
     episodes: EpisodeStatistics
 
 
-def playable(env: Environment, algo: Algorithm, *, evaluation: bool = False) -> Environment:
-    """The environment with automatic reset, checked to be one that the algorithm was made for.
+def playable(env: Environment | BatchedEnvironment, algo: Algorithm, *, evaluation: bool = False) -> BatchedEnvironment:
+    """The batch of environments that is stepped, checked to be one that the algorithm was made for.
 
     Raises ValueError if their agents differ, or, unless only for evaluation, the critic's state, whether actions are
     masked, or the kind of reward.
@@ -46,7 +46,7 @@ def playable(env: Environment, algo: Algorithm, *, evaluation: bool = False) -> 
             raise ValueError(
                 f"{field}={has!r} of {env.spec.name}; allowed: {expected!r}, for which {algo.name} was made"
             )
-    return auto_reset(env)
+    return batched(env)
 
 
 def team_reward(spec: EnvSpec, reward: jax.Array) -> jax.Array:
@@ -54,9 +54,9 @@ def team_reward(spec: EnvSpec, reward: jax.Array) -> jax.Array:
     return reward[..., 0] if spec.reward == "team" else reward.sum(-1)
 
 
-def start(env: Environment, algo: Algorithm, key: jax.Array, num_envs: int) -> Actors:
+def start(envs: BatchedEnvironment, algo: Algorithm, key: jax.Array, num_envs: int) -> Actors:
     """Resets `num_envs` environments."""
-    env_state, timestep = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+    env_state, timestep = envs.reset(jax.random.split(key, num_envs))
     zeros = jnp.zeros(num_envs)
     metrics = {name: jnp.zeros(()) for name in timestep.metrics}
     episodes = EpisodeStatistics(zeros, zeros, jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), metrics)
@@ -103,7 +103,7 @@ def report_episodes(episodes: EpisodeStatistics) -> tuple[EpisodeStatistics, dic
 
 
 def rollout(
-    env: Environment, algo: Algorithm, key: jax.Array, state: Any, actors: Actors, length: int
+    envs: BatchedEnvironment, algo: Algorithm, key: jax.Array, state: Any, actors: Actors, length: int
 ) -> tuple[Actors, OnPolicyBatch]:
     """`length` steps in every environment with the algorithm's stochastic policy: an `OnPolicyBatch` of `[T, E, …]`."""
     num_envs = actors.timestep.first.shape[0]
@@ -113,7 +113,7 @@ def rollout(
         act_key, env_key = jax.random.split(key)
         seen = actors.timestep
         action, extras, memory = algo.act(act_key, state, seen, actors.memory)
-        env_state, timestep = jax.vmap(env.step)(jax.random.split(env_key, num_envs), actors.env_state, action)
+        env_state, timestep = envs.step(jax.random.split(env_key, num_envs), actors.env_state, action)
         row = OnPolicyBatch(
             observation=seen.observation,
             state=seen.state,
@@ -130,7 +130,7 @@ def rollout(
             final_active=timestep.final.active,
             memory=(),
         )
-        return Actors(env_state, timestep, memory, count_episodes(env.spec, actors.episodes, timestep)), row
+        return Actors(env_state, timestep, memory, count_episodes(envs.spec, actors.episodes, timestep)), row
 
     actors, batch = lax.scan(step, actors, jax.random.split(key, length))
     return actors, batch._replace(memory=initial_memory)

@@ -1,1 +1,1 @@
-"""What draws: learning curves, films and scenes."""
+"""Drawing: learning curves, films and scenes."""

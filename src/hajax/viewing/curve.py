@@ -1,4 +1,4 @@
-"""Drawing learning curves: interquartile means with their bootstrap intervals, and every seed as a thin line."""
+"""Learning curves: interquartile means with bootstrap intervals, and every seed as a thin line."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-# Told apart without color too: dashes and markers repeat with other periods than colors.
+# Distinguishable without color: dashes and markers repeat with other periods than colors.
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS = "os^Dv"
-# What a reader can take in under the picture, in characters of a line.
+# The characters of a line of the legend that fit under the picture.
 LEGEND_WIDTH = {1: 70, 2: 120}
 
 
 def draw_curve(path: Path, run: RunCurve) -> None:
-    """Draws the evaluation returns of one run, in the format that the suffix of `path` says, without a display."""
+    """Draws the evaluation returns of one run without a display; the suffix of `path` selects the format."""
     title = f"{run.settings['algo']['name']} on {run.settings['env']['name']}"
     draw_panels(path, make_panels([Group(title, "this run", [run])]))
 
 
 def draw_panels(path: Path, panels: Sequence[Panel], metric: str = "return") -> None:
-    """Draws a row per panel, by steps and beside it by wall time if that is known, with one legend below all.
+    """Draws a row per panel, by steps and, if known, by wall time next to it, with one legend below all rows.
 
-    The suffix of `path` says the format. There is no display.
+    The suffix of `path` selects the format. No display is needed.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -66,7 +66,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], metric: str = "return") -> 
 
 
 def time_unit(times: Sequence[np.ndarray]) -> tuple[str, float]:
-    """The unit that suits times `[K]` in seconds, and how many seconds it has."""
+    """A unit for times `[K]` in seconds, and its length in seconds."""
     longest = max((x.max(initial=0) for x in times), default=0)
     for unit, seconds in (("hours", 3600.0), ("minutes", 60.0)):
         if longest >= 2 * seconds:
@@ -75,7 +75,7 @@ def time_unit(times: Sequence[np.ndarray]) -> tuple[str, float]:
 
 
 def style(index: int) -> dict[str, Any]:
-    """Color, dashes and marker of the line with that number."""
+    """Color, dashes and marker of the line with that index."""
     return {
         "color": CYCLE[index % len(CYCLE)],
         "linestyle": DASHES[index % len(DASHES)],
@@ -102,7 +102,7 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], labels: Sequence[str], scale:
 
 
 def _leave_out_the_start(axes: Axes, lines: Sequence[Line]) -> None:
-    """Lets the first evaluations, of untrained policies, leave the picture if they would take up half of it."""
+    """Excludes the first evaluations, of untrained policies, from the axis if they would take up half of it."""
     later, all_returns = (
         np.concatenate([y[start:][np.isfinite(y[start:])] for line in lines for _, y in line.seeds]) for start in (1, 0)
     )
@@ -113,7 +113,7 @@ def _leave_out_the_start(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def _handle(index: int, label: str, num_seeds: Sequence[int]) -> Line2D:
-    """The line's entry in the legend, with the number of its seeds."""
+    """The entry of a line in the legend, with the number of its seeds."""
     from matplotlib.lines import Line2D
 
     counts = "/".join(map(str, sorted(set(num_seeds))))
@@ -121,7 +121,7 @@ def _handle(index: int, label: str, num_seeds: Sequence[int]) -> Line2D:
 
 
 def _explanations() -> list[Any]:
-    """What the kinds of lines mean, in gray."""
+    """Legend entries, in gray, for the kinds of lines."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from hajax.envs.base import Environment
+from hajax.envs.base import BatchedEnvironment, Environment, Viewer
 from hajax.training.recording import Episode
 
 if TYPE_CHECKING:
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIZE = (5.2, 6.0)  # inches
-# Where the axes are: always the same, so that nothing jumps. There is room for a title, and below for a legend.
+# The position of the axes, constant over the film, with room for a title above and a legend below.
 AXES = (0.15, 0.18, 0.81, 0.675)
-# How long the last frame of an episode stays, in seconds.
+# The duration of the last frame of an episode, in seconds.
 HOLD = 1.5
-# A frame of an environment with a `scene` stays for at least so long, in seconds; browsers slow shorter ones of a GIF.
+# The least duration of a frame of an environment with a `scene`, in seconds; browsers slow down shorter GIF frames.
 SHORTEST = 0.02
 
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
 
 class Frame(NamedTuple):
-    """One step, and what stands above it."""
+    """One step, and its caption."""
 
     state: Any
     action: np.ndarray
@@ -42,7 +42,7 @@ class Frame(NamedTuple):
 
 def render_film(
     path: str | Path,
-    env: Environment,
+    env: Environment | BatchedEnvironment,
     episode: Episode,
     *,
     title: str,
@@ -54,34 +54,34 @@ def render_film(
 
     Args:
         path: the file to write: `.gif`, which repeats, or `.mp4`.
-        env: the environment that the episode was recorded in; it draws the frames.
-        episode: of `record_episode`; with a leading axis `[K]` on everything, as from `jax.vmap(record)`, K episodes
+        env: the environment in which the episode was recorded; it draws the frames.
+        episode: of `record_episode`; with a leading axis `[K]` on all leaves, as from `jax.vmap(record)`, K episodes
             one after the other.
         title: the first line above every frame.
-        fps: frames per second, one for each step; the last frame of an episode stays for 1.5 seconds at least. Default:
-            5, or 1 if every episode is a single step; for an environment with a `scene` as fast as it happened, with
-            no more frames than 50 in a second.
+        fps: frames per second, one per step; the last frame of an episode lasts at least 1.5 seconds. Default: 5, or 1
+            if every episode is a single step; for an environment with a `scene` in real time, with at most 50 frames
+            per second.
         dpi: pixels per inch; a frame is 5.2 by 6 inches.
-        max_frames: after so many the film ends, whatever is left of the episodes. Default: no limit.
+        max_frames: the largest number of frames; the rest of the episodes is left out. Default: no limit.
 
     Returns:
-        How many frames were left out at the end.
+        The number of frames that were left out at the end.
 
     Raises:
-        ValueError: the environment has no drawing, or the file is of another kind or cannot be encoded here.
+        ValueError: the environment has no drawing, or the file's format is not supported or cannot be encoded here.
     """
-    check_drawing(env)
+    scene = check_drawing(env).scene
     encode = encoder(path)
     stride = 1
-    if fps is None and env.scene is not None:
-        stride = math.ceil(SHORTEST / env.scene.seconds - 1e-6)
-        fps = 1 / (stride * env.scene.seconds)
+    if fps is None and scene is not None:
+        stride = math.ceil(SHORTEST / scene.seconds - 1e-6)
+        fps = 1 / (stride * scene.seconds)
     every = list(each_frame(episode, stride))
     frames = every[:max_frames]
     if fps is None:
         fps = 1 if all(frame.last for frame in frames) else 5
-    # What has a scene is drawn around its middle, at one scale.
-    limits = None if env.scene else widest([frame_figure(env, frame, title, dpi)[1] for frame in frames])
+    # A scene is drawn around its center, at one scale.
+    limits = None if scene else widest([frame_figure(env, frame, title, dpi)[1] for frame in frames])
     seconds = [1 / fps] * len(frames)
     for i, frame in enumerate(frames):
         if frame.last and (i == len(frames) - 1 or not frames[i + 1].last):
@@ -91,7 +91,7 @@ def render_film(
 
 
 def encoder(path: str | Path) -> Callable[[str | Path, Iterable[Image], Sequence[float]], None]:
-    """What writes pictures, and how many seconds each stays, as a file of that kind.
+    """The function that writes pictures with their durations in seconds to a file with the suffix of `path`.
 
     Raises ValueError if there is none.
     """
@@ -107,7 +107,7 @@ def _gif(path: str | Path, images: Iterable[Image], seconds: Sequence[float]) ->
     from PIL import Image
 
     first, *others = [image.quantize(256, dither=Image.Dither.NONE) for image in images]
-    # The format counts hundredths of a second: what one frame lacks of its time the next one makes up for.
+    # The format counts hundredths of a second: rounding errors are carried over to the next frame.
     ends = np.round(100 * np.cumsum(seconds)).astype(int)
     duration = [10 * int(stays) for stays in np.diff(ends, prepend=0)]
     first.save(path, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
@@ -119,7 +119,7 @@ def _mp4(path: str | Path, images: Iterable[Image], seconds: Sequence[float]) ->
     shortest = min(seconds)
     writer = None
     for image, stays in zip(images, seconds, strict=True):
-        if writer is None:  # the pixels of a frame are even in number, as the codec asks for
+        if writer is None:  # the width and height of a frame are even, as the codec requires
             writer = imageio_ffmpeg.write_frames(str(path), image.size, fps=1 / shortest, macro_block_size=2)
             writer.send(None)
         for _ in range(round(stays / shortest)):
@@ -131,17 +131,18 @@ def _mp4(path: str | Path, images: Iterable[Image], seconds: Sequence[float]) ->
 ENCODERS = {".gif": _gif, ".mp4": _mp4}
 
 
-def check_drawing(env: Environment) -> None:
-    """Raises ValueError unless the environment can draw its steps."""
-    if env.draw is None:
+def check_drawing(env: Environment | BatchedEnvironment) -> Viewer:
+    """The environment's viewer; raises ValueError if it has none."""
+    if env.viewer is None:
         raise ValueError(
-            f"environment={env.spec.name} has no drawing; allowed: environments whose `draw` is set, "
+            f"environment={env.spec.name} has no drawing; allowed: environments whose `viewer` is set, "
             "see docs/adding-an-environment.md"
         )
+    return env.viewer
 
 
 def each_frame(episode: Episode, stride: int = 1) -> Iterator[Frame]:
-    """The steps of the episode, or of every episode of a batch, that are its own: every so many, and the last."""
+    """Every `stride`-th step, and the last, of the episode or of every episode of a batch; padding is left out."""
     episode = jax.device_get(episode)
     lengths = np.atleast_1d(episode.length)
     for k, length in enumerate(lengths):
@@ -157,7 +158,7 @@ def each_frame(episode: Episode, stride: int = 1) -> Iterator[Frame]:
 
 
 def widest(limits: Sequence[Limits]) -> Limits:
-    """Axis limits that hold all of these, in the direction of the first: one scale for the whole film."""
+    """Axis limits that contain all of these, in the direction of the first: one scale for the whole film."""
 
     def union(pairs: list[tuple[float, float]]) -> tuple[float, float]:
         low, high = min(min(pair) for pair in pairs), max(max(pair) for pair in pairs)
@@ -167,15 +168,14 @@ def widest(limits: Sequence[Limits]) -> Limits:
 
 
 def frame_figure(
-    env: Environment, frame: Frame, title: str, dpi: int, limits: Limits | None = None
+    env: Environment | BatchedEnvironment, frame: Frame, title: str, dpi: int, limits: Limits | None = None
 ) -> tuple[Figure, Limits]:
-    """The frame as a figure, and the limits of its axes: the drawing's own unless others are given."""
+    """The frame as a figure, and the limits of its axes: those of the drawing unless others are given."""
     from matplotlib.figure import Figure
 
-    assert env.draw is not None
     figure = Figure(figsize=SIZE, dpi=dpi)
     axes: Axes = figure.add_axes(AXES)
-    env.draw(axes, frame.state, frame.action, frame.timestep)
+    check_drawing(env).draw(axes, frame.state, frame.action, frame.timestep)
     if limits is not None:
         axes.set(xlim=limits[0], ylim=limits[1])
     place = {"x": 0.03, "y": 0.985, "ha": "left", "va": "top"}

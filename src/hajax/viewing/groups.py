@@ -1,4 +1,4 @@
-"""Which runs belong together, what to call them, and their interquartile means."""
+"""Groups of runs for curves, their labels, and their interquartile means."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from hajax.runs.files import RunCurve
 from hajax.training.statistics import interquartile_mean, stratified_bootstrap_interval
 
-# Settings that say which seeds were run, where and how, but not what was run.
+# Settings of the seeds and of the execution, which do not define the method.
 NOT_THE_METHOD = (
     "seed", "num_seeds", "preset", "out_dir", "resume", "render", "checkpoint", "logger", "progress",
     "compilation_cache", "on_non_finite",
 )  # fmt: skip
-# Options of an environment that change what is learned from, but not the returns that are compared.
+# Options of an environment that change the training, but not the returns that are compared.
 NOT_THE_TASK = ("name", "reward", "state")
-# A label names up to so many settings; beyond that, those that suffice to tell the groups apart.
+# A label names up to this many settings; beyond that, enough of them to distinguish the groups.
 MOST_IN_LABEL = 3
 
 Track = tuple[np.ndarray, np.ndarray]  # x [K], returns [K]
 
 
 class Line(NamedTuple):
-    """A group of seeds against steps or seconds, at K places."""
+    """A group of seeds against steps or seconds, at K points."""
 
     label: str
     seeds: list[Track]
@@ -52,10 +52,10 @@ class Group(NamedTuple):
 
 
 def group_runs(runs: Sequence[RunCurve]) -> list[Group]:
-    """Groups runs by task (the environment with its options) and by method (all other settings but seeds).
+    """Groups runs by task (the environment with its options) and by method (all other settings except seeds).
 
-    A run that repeats a seed of its group is another look at the same training and not another sample, so it gets a
-    group of its own, named by its directory.
+    A run that repeats a seed of its group is the same training and not another sample, so it gets a separate group,
+    named by its directory.
     """
     grouped: dict[Hashable, list[list[RunCurve]]] = {}
     for run in runs:
@@ -77,7 +77,7 @@ def group_runs(runs: Sequence[RunCurve]) -> list[Group]:
 
 
 def method_labels(runs: Sequence[RunCurve]) -> list[str]:
-    """What to call the methods of these runs on one task: the algorithm, and what tells it from others like it."""
+    """Labels of the methods of these runs on one task: the algorithm, and the settings that distinguish it."""
     settings = [method_settings(run) for run in runs]
     repeated = [settings.count(own) > 1 for own in settings]
     for run, own, is_repeated in zip(runs, settings, repeated, strict=True):
@@ -87,7 +87,7 @@ def method_labels(runs: Sequence[RunCurve]) -> list[str]:
 
 
 def task_settings(run: RunCurve) -> dict[str, Any]:
-    """The options of the run's environment that make it another task."""
+    """The options of the run's environment that define the task."""
     return {f"env.{key}": value for key, value in run.settings["env"].items() if key not in NOT_THE_TASK}
 
 
@@ -101,7 +101,7 @@ def method_settings(run: RunCurve) -> dict[str, Any]:
 
 
 def tell_apart(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names, and where some are equal and their settings are not, the settings in which these differ."""
+    """The names; where some are equal, with the settings in which they differ."""
     labels = list(names)
     for name in dict.fromkeys(names):
         members = [i for i, other in enumerate(names) if other == name]
@@ -114,7 +114,7 @@ def tell_apart(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> l
 
 
 def _telling(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], int]:
-    """The settings that differ, or if they are many, enough of them to tell all apart; and how many are left out."""
+    """The settings that differ, or, of many, enough to distinguish all; and the number of settings left out."""
     columns = {key: [_shown(s, key) for s in settings] for key in dict.fromkeys(itertools.chain(*settings))}
     differing = {key: column for key, column in columns.items() if len(set(column)) > 1}
     if len(differing) <= MOST_IN_LABEL:
@@ -150,11 +150,11 @@ def steps_line(group: Group) -> Line:
 
 
 def seconds_line(group: Group) -> Line:
-    """The group against wall time, where every run of it has been trained for so long.
+    """The group against wall time, up to the shortest run.
 
     Runs are evaluated at different times. Between two evaluations of a run its seeds' returns are interpolated
-    linearly, at the times at which any run of the group was evaluated. The seeds of one run are trained together, so
-    all of them have the time that they take together.
+    linearly, at the times at which any run of the group was evaluated. The seeds of one run are trained together and
+    have the same times.
     """
     tracks = []
     for run in group.runs:
@@ -190,12 +190,12 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
-        elif f"{prefix}{key}" != "eval.stochastic":  # adds columns, and changes none
+        elif f"{prefix}{key}" != "eval.stochastic":  # only adds columns
             yield f"{prefix}{key}", value
 
 
 def _shown(settings: Mapping[str, Any], key: str) -> str:
-    """The setting as one would write it on the command line."""
+    """The setting as on the command line."""
     value = settings.get(key, "unset")
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()

@@ -1,4 +1,4 @@
-"""Episodes of MuJoCo's models in three dimensions: MuJoCo's own renderer, and brax's viewer in a browser."""
+"""Episodes of MuJoCo's models in three dimensions: MuJoCo's renderer, and brax's viewer in a browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hajax.envs.base import Environment, Scene
+from hajax.envs.base import BatchedEnvironment, Environment, Scene, Viewer
 from hajax.spec import Timestep
 from hajax.training.recording import Episode
 from hajax.viewing.film import check_drawing
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 560, 540  # pixels; a film's axes have this shape
-# Where the camera is, seen from the robot's first body: degrees, and distances in sizes of the robot.
+# The position of the camera relative to the robot's first body: degrees, and distances in sizes of the robot.
 AZIMUTH, ELEVATION, FROM_ABOVE, DISTANCE = 90.0, -20.0, -70.0, 2.0
-# What brax's viewer can draw without vertices.
+# The shapes that brax's viewer draws without vertices.
 SHAPES = ("plane", "sphere", "capsule", "cylinder", "box")
 
 
 def prefer_headless_rendering() -> None:
-    """Has MuJoCo render without a display where there is none, unless `MUJOCO_GL` says how.
+    """Makes MuJoCo render without a display where there is none, unless `MUJOCO_GL` is set.
 
-    MuJoCo reads that variable when it is imported, so this must come before.
+    MuJoCo reads that variable when it is imported, so this must be called before.
     """
     displayed = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform == "linux" and not displayed and "MUJOCO_GL" not in os.environ and ctypes.util.find_library("EGL"):
         os.environ["MUJOCO_GL"] = "egl"
 
 
-def drawn(env: Environment, renderer: str) -> Environment:
-    """The environment with the drawing that was asked for: `drawing`, `mujoco`, or `auto`, MuJoCo's where it works.
+def drawn(env: Environment | BatchedEnvironment, renderer: str) -> Environment | BatchedEnvironment:
+    """The environment with the requested drawing: `drawing`, `mujoco`, or `auto`, which is MuJoCo's where it works.
 
     Raises ValueError if there is none.
     """
-    if renderer == "mujoco" or (renderer == "auto" and env.scene is not None):
+    if renderer == "mujoco" or (renderer == "auto" and env.viewer is not None and env.viewer.scene is not None):
         try:
             return rendered(env)
         except ValueError:
@@ -51,17 +51,16 @@ def drawn(env: Environment, renderer: str) -> Environment:
     return env
 
 
-def positions(env: Environment, recorded: Episode) -> np.ndarray:
+def positions(env: Environment | BatchedEnvironment, recorded: Episode) -> np.ndarray:
     """Joint positions of all episodes of a batch `[K, T, …]`, one after the other, `[steps, nq]`."""
-    assert env.scene is not None
-    every = np.asarray(env.scene.qpos(recorded.state))
+    every = np.asarray(scene_of(env, "positions").qpos(recorded.state))
     return np.concatenate([one[:length] for one, length in zip(every, np.asarray(recorded.length), strict=True)])
 
 
-def rendered(env: Environment) -> Environment:
+def rendered(env: Environment | BatchedEnvironment) -> Environment | BatchedEnvironment:
     """The environment with MuJoCo's renderer as its drawing.
 
-    Raises ValueError if its states are not a MuJoCo model's, or MuJoCo cannot render on this machine.
+    Raises ValueError if its states are not those of a MuJoCo model, or MuJoCo cannot render on this machine.
     """
     import mujoco
 
@@ -72,7 +71,7 @@ def rendered(env: Environment) -> Environment:
     data = mujoco.MjData(model)
     try:
         renderer = mujoco.Renderer(model, HEIGHT, WIDTH)
-    except Exception as error:  # whatever the driver raises
+    except Exception as error:  # the type depends on the driver
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"--renderer=mujoco: MuJoCo cannot render here ({reason}); allowed: drawing, or a machine with OpenGL, "
@@ -91,25 +90,25 @@ def rendered(env: Environment) -> Environment:
         axes.imshow(renderer.render())
         axes.set_axis_off()
 
-    return env._replace(draw=draw)
+    return env._replace(viewer=Viewer(draw, scene))
 
 
 def without_end(model: Any) -> None:
-    """Draws `model`'s planes without an end, since robots walk off Gymnasium's and brax's of 40 m."""
+    """Makes `model`'s planes infinite, because robots leave those of Gymnasium and brax, of 40 m."""
     import mujoco
 
     for geom in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE):
         material, half = model.geom_matid[geom], model.geom_size[geom, :2].copy()
         model.geom_size[geom, :2] = 0
-        # Of a plane without an end a texture's repeats are those of a meter, whatever `texuniform` says.
+        # The texture of an infinite plane repeats per meter, whatever `texuniform` says.
         if material >= 0 and (half > 0).all() and not model.mat_texuniform[material]:
             model.mat_texrepeat[material] /= 2 * half
 
 
-def viewer(env: Environment, positions: np.ndarray) -> str:
+def viewer(env: Environment | BatchedEnvironment, positions: np.ndarray) -> str:
     """A page in which brax's viewer plays joint positions `[T, nq]`; the page loads the viewer from the network.
 
-    Raises ValueError if the states are not a MuJoCo model's, or brax is not installed.
+    Raises ValueError if the states are not those of a MuJoCo model, or brax is not installed.
     """
     scene = check_viewer(env, "a page")
     from hajax.envs.lazy import import_quietly
@@ -118,7 +117,7 @@ def viewer(env: Environment, positions: np.ndarray) -> str:
     return page.render_from_json(json.dumps(played(scene, positions)), height=None, colab=False, base_url=None)
 
 
-def check_viewer(env: Environment, what: str) -> Scene:
+def check_viewer(env: Environment | BatchedEnvironment, what: str) -> Scene:
     """The environment's scene.
 
     Raises ValueError if there is none, or brax is not installed.
@@ -130,7 +129,7 @@ def check_viewer(env: Environment, what: str) -> Scene:
 
 
 def played(scene: Scene, positions: np.ndarray) -> dict[str, Any]:
-    """What brax's viewer reads: shapes by the body that they belong to, and where the bodies are at every step."""
+    """The input of brax's viewer: the shapes of every body, and the positions of the bodies at every step."""
     import mujoco
 
     model = scene.model
@@ -144,13 +143,11 @@ def played(scene: Scene, positions: np.ndarray) -> dict[str, Any]:
             continue
         shape = {
             "name": kind.capitalize(),
-            "link_idx": body - 1,  # the world has no motion
+            "link_idx": body - 1,  # the world does not move
             "pos": model.geom_pos[geom].tolist(),
             "rot": model.geom_quat[geom].tolist(),
             "rgba": model.geom_rgba[geom].tolist(),
-            "size": [0, 0, 0]
-            if kind == "plane"
-            else model.geom_size[geom].tolist(),  # a chequered floor without an end
+            "size": [0, 0, 0] if kind == "plane" else model.geom_size[geom].tolist(),  # an infinite checkered floor
         }
         shapes.setdefault(bodies[body], []).append(shape)
     states = []
@@ -161,11 +158,11 @@ def played(scene: Scene, positions: np.ndarray) -> dict[str, Any]:
     return {"opt": {"timestep": scene.seconds}, "geoms": shapes, "states": {"x": states}}
 
 
-def scene_of(env: Environment, what: str) -> Scene:
-    """Its scene.
+def scene_of(env: Environment | BatchedEnvironment, what: str) -> Scene:
+    """The environment's scene.
 
     Raises ValueError if there is none.
     """
-    if env.scene is None:
-        raise ValueError(f"{what}: {env.spec.name} is no MuJoCo model; allowed: environments mamujoco/…")
-    return env.scene
+    if env.viewer is None or env.viewer.scene is None:
+        raise ValueError(f"{what}: {env.spec.name} is not a MuJoCo model; allowed: environments mamujoco/…")
+    return env.viewer.scene

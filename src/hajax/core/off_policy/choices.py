@@ -100,16 +100,16 @@ class TeamChoices:
         return jnp.asarray(self.table.index)[agents, number].astype(float)
 
     def joint(self, number: jax.Array) -> jax.Array:
-        """The team's number from its agents', `int [N, …] -> […]`."""
-        return jnp.tensordot(jnp.asarray(self.strides), number, 1)
+        """The team's number from its agents', `int […, N] -> […]`."""
+        return jnp.sum(number * self.strides, -1)
 
     def along(self, values: jax.Array, number: jax.Array, agent: jax.Array) -> jax.Array:
-        """What becomes of `values` `[B, J]` with each choice of one agent, the others' being as in `number` `[N, B]`.
+        """What becomes of `values` `[B, J]` with each choice of one agent, the others' being as in `number` `[B, N]`.
 
         Returns `[B, M]`; meaningless for choices that the agent does not have.
         """
         stride = jnp.take(jnp.asarray(self.strides), agent, mode="clip")
-        own = jnp.take(number, agent, axis=0, mode="clip")
+        own = jnp.take(number, agent, axis=-1, mode="clip")
         places = self.joint(number) - stride * own
         index = places[:, None] + stride * jnp.arange(self.table.exists.shape[-1])
         return jnp.take_along_axis(values, index, -1, mode="clip")

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 from hajax.core.actors import GroupTables, TeamActors, policy_torso
 from hajax.core.algorithm import Algorithm
-from hajax.core.batches import OffPolicyBatch
+from hajax.core.batches import CriticInput, OffPolicyBatch, critic_input, final_critic_input
 from hajax.core.groups import make_groups
 from hajax.core.inactive import blank
 from hajax.core.neighborhoods import unrestricted
 from hajax.core.off_policy import template
 from hajax.core.off_policy.joint_actions import JointActions
-from hajax.core.off_policy.joint_critics import ActionValues
+from hajax.core.off_policy.joint_critics import ActionValues, action_values
 from hajax.core.off_policy.joint_sequence import GroupActor, GroupObjective, GroupSamples, Info, score
 from hajax.core.off_policy.settings import DeterministicHyperparameters, DeterministicSettings
 from hajax.core.off_policy.template import ObjectiveOfGroup, OffPolicyState, Parts
@@ -37,8 +37,8 @@ class ActionValueObjective(GroupObjective):
     critics: ActionValues
     actor: GroupActor
     params: Any  # the critics', [V, …]
-    critic_input: jax.Array  # the state, [B, S]
-    joint: jax.Array  # [N, B, F], the joint action that the group sees
+    inputs: CriticInput  # what critics read beside actions, [B, …]
+    joint: jax.Array  # [B, N, F], the joint action that the group sees
 
     def features(self, params: Any, samples: GroupSamples) -> jax.Array:
         """What the policies do, as critics see it, `[K, B, F]`."""
@@ -47,7 +47,7 @@ class ActionValueObjective(GroupObjective):
 
     def loss(self, key: jax.Array, params: Any, old_params: Any, samples: GroupSamples) -> tuple[jax.Array, Info]:
         features = self.features(params, samples)
-        loss = -score(self.critics, self.params, self.critic_input, self.joint, samples, features)
+        loss = -score(self.critics, self.params, self.inputs, self.joint, samples, features)
         return loss, {"policy_loss": loss}
 
 
@@ -65,7 +65,7 @@ class DeterministicParts(Parts):
 
     def units(self, params: Any, observation: jax.Array) -> jax.Array:
         """What the policies do, `[…, N, D]`, in units in which bounds are ±1."""
-        parameters, _ = self.policies.team_distribution(params, None, observation, None)
+        parameters, _ = self.policies.team_distribution(params, observation, None)
         return squashed_mean(self.policies.layout, parameters)
 
     def init_memory(self, batch_shape: tuple[int, ...]) -> Any:
@@ -101,8 +101,7 @@ class DeterministicParts(Parts):
             noise = jnp.clip(noise, -hyperparameters.target_noise_clip, hyperparameters.target_noise_clip)
             u = clip_to_bounds(layout, u + noise)
         joint = blank(self.team_actions.join(layout, None, u), minibatch.final_active)
-        values = self.critics.values(state.target_critics, minibatch.final_state, jnp.moveaxis(joint, -2, 0))
-        return values.min(1)
+        return self.critics.values(state.target_critics, final_critic_input(minibatch), joint).min(1)
 
     def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
         first_copy = jax.tree.map(lambda x: x[:, 0], state.critics.params)
@@ -115,7 +114,7 @@ class DeterministicParts(Parts):
                 critics=self.critics,
                 actor=GroupActor(self.policies, tables),
                 params=first_copy,
-                critic_input=minibatch.state,
+                inputs=critic_input(minibatch),
                 joint=joint,
             )
 
@@ -153,7 +152,8 @@ def deterministic_policy_gradient(
       settings, hyperparameters: the static settings, and the default hyperparameters, which `init` may replace.
       twin: whether the smaller of two critics' values makes the targets, with noise on the target actions.
       actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (the critic: the state and the
-        joint action's features, `[…, S + A]`) to features `[…, H]`; see `core.haml.haml`.
+        joint action's features, `[…, S + A]`) to features `[…, H]`; see `core.haml.haml`. Or as `critic` a
+        `TeamCritic`, which reads the agents' observations and actions one by one.
 
     Raises:
       ValueError: a number is out of range, an action is not a Box, agents cannot share parameters, the reward is of the
@@ -168,8 +168,7 @@ def deterministic_policy_gradient(
     template.check_spec(name, spec, settings.per_agent_critics)
     groups, actions = make_groups(spec, settings.sharing), JointActions(spec)
     actor = policy_torso(spec, settings, actor)
-    critic = settings.torso("critic", critic, spec.state_size + actions.size)
     actors = TeamActors(spec, groups, actor, settings.agent_id, True, settings.output_gain, std="none")
-    critics = ActionValues(spec, actions, critic, settings.per_agent_critics, copies=2 if twin else 1)
+    critics = action_values(spec, actions, settings, critic, copies=2 if twin else 1)
     parts = DeterministicParts(actors, critics, actions, settings, twin)
     return template.make_algorithm(name, parts, hyperparameters)

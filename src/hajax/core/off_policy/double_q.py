@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -11,30 +12,41 @@ import jax.numpy as jnp
 
 from hajax.core.actors import policy_torso
 from hajax.core.algorithm import Algorithm
-from hajax.core.batches import OffPolicyBatch
+from hajax.core.batches import CriticInput, OffPolicyBatch, critic_input, final_critic_input
 from hajax.core.groups import make_groups
 from hajax.core.inactive import blank
 from hajax.core.losses import weighted_mean
 from hajax.core.neighborhoods import unrestricted
 from hajax.core.off_policy import template
 from hajax.core.off_policy.choices import MOST_CHOICES, MOST_JOINT_CHOICES, TeamChoices, unlisted
-from hajax.core.off_policy.joint_critics import discounted
+from hajax.core.off_policy.joint_actions import JointActions
+from hajax.core.off_policy.joint_critics import ActionValues, Critics, action_values, discounted
 from hajax.core.off_policy.joint_sequence import GroupObjective, GroupSamples, Info, group_samples
 from hajax.core.off_policy.own_values import OwnValues, ValueTables, best, make_dueling
 from hajax.core.off_policy.settings import DoubleQHyperparameters, DoubleQSettings, DuelingSettings
 from hajax.core.off_policy.template import ObjectiveOfGroup, OffPolicyState, Parts
-from hajax.nn.dueling import Dueling, action_values
-from hajax.nn.networks import init_params
+from hajax.nn.dueling import Dueling
+from hajax.nn.dueling import action_values as dueling_values
+from hajax.nn.networks import TeamCritic, init_params
 from hajax.spec import EnvSpec, Timestep
+
+# The values [B, M] of all choices of the agent in a slot, the others' being as in the joint action [B, N, 1].
+Alternatives = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class ChoiceValues(Critics, Protocol):
+    """Critics whose joint action is the indices `[B, N, 1]` of the agents' choices."""
+
+    def init(self, key: jax.Array) -> Any:
+        """Parameters stacked `[1, 1, …]`, one critic of one copy."""
+
+    def alternatives(self, params: Any, inputs: CriticInput) -> Alternatives:
+        """One network's values of what any one agent could do instead."""
 
 
 @dataclasses.dataclass(frozen=True)
 class JointValues:
-    """Static description of the critic: a dueling network from the state to the values of all J joint choices.
-
-    Parameters are stacked `[1, 1, …]`, one critic of one copy. The numbers of a team's choices, `[N, B, 1]`, are its
-    joint action.
-    """
+    """Static description of the default critic: a dueling network from the state to values of all J joint choices."""
 
     spec: EnvSpec
     choices: TeamChoices
@@ -44,14 +56,45 @@ class JointValues:
         params = init_params(self.module, key, jnp.zeros(self.spec.state_size))
         return jax.tree.map(lambda x: x[None, None], params)
 
-    def table(self, params: Any, state: jax.Array) -> jax.Array:
+    def table(self, params: Any, inputs: CriticInput) -> jax.Array:
         """Q(s, ·) `[B, J]`."""
-        return action_values(self.module, params, state)
+        return dueling_values(self.module, params, inputs.state)
 
-    def value(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
+    def value(self, params: Any, inputs: CriticInput, joint: jax.Array) -> jax.Array:
         """Q(s, a) `[B]`."""
         number = self.choices.joint(joint[..., 0])
-        return jnp.take_along_axis(self.table(params, state), number[:, None], -1, mode="clip")[:, 0]
+        return jnp.take_along_axis(self.table(params, inputs), number[:, None], -1, mode="clip")[:, 0]
+
+    def alternatives(self, params: Any, inputs: CriticInput) -> Alternatives:
+        table = self.table(params, inputs)
+        return lambda joint, slot: self.choices.along(table, joint[..., 0], slot)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadValues:
+    """Static description of a `TeamCritic` as the critic: it reads the chosen actions' features."""
+
+    choices: TeamChoices
+    values: ActionValues
+
+    def init(self, key: jax.Array) -> Any:
+        return self.values.init(key)
+
+    def value(self, params: Any, inputs: CriticInput, joint: jax.Array) -> jax.Array:
+        actions = self.values.actions
+        features = actions.features(actions.spec.action_layout, self.choices.action(joint[..., 0]))
+        return self.values.value(params, inputs, blank(features, inputs.active))
+
+    def alternatives(self, params: Any, inputs: CriticInput) -> Alternatives:
+        choices = jnp.arange(self.choices.table.exists.shape[-1])
+
+        def values(joint: jax.Array, slot: jax.Array) -> jax.Array:
+            def of_choice(choice):
+                return self.value(params, inputs, joint.at[:, slot, 0].set(choice, mode="drop"))
+
+            return jax.vmap(of_choice, out_axes=-1)(choices)
+
+        return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,22 +146,22 @@ class GreedyParts(Parts):
 class DoubleQParts(GreedyParts):
     """See `double_q_learning`."""
 
-    critics: JointValues
+    critics: ChoiceValues
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
         """Q′(s′, a′) `[1, B]`."""
         index = self.policies.greedy(state.actors.params, minibatch.final_observation, minibatch.final_action_mask)
         joint = blank(index, minibatch.final_active)
         params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
-        return self.critics.value(params, minibatch.final_state, joint.T[..., None])[None]
+        return self.critics.value(params, final_critic_input(minibatch), joint[..., None])[None]
 
     def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
-        table = self.critics.table(jax.tree.map(lambda x: x[0, 0], state.critics.params), minibatch.state)
-        of_member = jax.vmap(self.choices.along, in_axes=(None, None, 0))
+        params = jax.tree.map(lambda x: x[0, 0], state.critics.params)
+        of_member = jax.vmap(self.critics.alternatives(params, critic_input(minibatch)), in_axes=(None, 0))
         common = self.common(state)
 
         def of_group(tables: ValueTables, joint: jax.Array, samples: GroupSamples) -> RegressionObjective:
-            target = of_member(table, joint[..., 0], samples.slot)  # [K, B, M]
+            target = of_member(joint, samples.slot)  # [K, B, M]
             available = jnp.broadcast_to(self.policies.available(tables, samples.action_mask), target.shape)
             return RegressionObjective(**common, own=self.policies, tables=tables, target=target, available=available)
 
@@ -215,7 +258,8 @@ def double_q_learning(
       spec: the environment's specification; all actions are discrete.
       settings, hyperparameters: the static settings, and the default hyperparameters, which `init` may replace.
       actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (the critic: the state, `[…, S]`)
-        to features `[…, H]`; see `core.haml.haml`.
+        to features `[…, H]`; see `core.haml.haml`. Or as `critic` a `TeamCritic`, which reads the agents' observations
+        and actions one by one, however many joint choices there are.
 
     Raises:
       ValueError: a hyperparameter is out of range, an agent has a Box or too many choices, the team has too many joint
@@ -223,15 +267,20 @@ def double_q_learning(
     """
     template.check_spec(name, spec, per_agent_critics=False)
     choices = team_choices(name, spec)
-    if choices.num_joint > MOST_JOINT_CHOICES:
+    read = isinstance(critic, TeamCritic)
+    if not read and choices.num_joint > MOST_JOINT_CHOICES:
         counts = " x ".join(map(str, choices.counts))
         raise ValueError(
             f"{name} has a value for each of the team's {counts} = {choices.num_joint} joint choices; allowed: at most "
             f"{MOST_JOINT_CHOICES} (algo=id3qn has none)"
         )
     own = OwnValues(spec, make_groups(spec, settings.sharing), choices, policy_torso(spec, settings, actor), settings)
-    critic = settings.torso("critic", critic, spec.state_size)
-    critics = JointValues(spec, choices, make_dueling(settings, critic, choices.num_joint))
+    critics: ChoiceValues
+    if read:
+        critics = ReadValues(choices, action_values(spec, JointActions(spec), settings, critic, copies=1))
+    else:
+        torso = settings.torso("critic", critic, spec.state_size)
+        critics = JointValues(spec, choices, make_dueling(settings, torso, choices.num_joint))
     return template.make_algorithm(name, DoubleQParts(own, settings, critics), hyperparameters)
 
 

@@ -33,8 +33,13 @@ class JointActions:
 
     @property
     def size(self) -> int:
-        """A: the width of `flat`."""
+        """A: the number of features that agents have, all together."""
         return int(self.own.sum())
+
+    @property
+    def columns(self) -> tuple[int, ...] | None:
+        """The features that agents have among all of them, end to end; `None` if these are all."""
+        return None if self.own.all() else tuple(np.flatnonzero(self.own).tolist())
 
     def features(self, layout: ActionLayout, action: jax.Array) -> jax.Array:
         """`[…, D] -> […, F]`: the features of actions of agents with that layout, of all of them or of one."""
@@ -58,10 +63,3 @@ class JointActions:
             assert real is not None
             parts.append(jnp.where(layout.continuous, real, 0))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
-
-    def flat(self, features: jax.Array) -> jax.Array:
-        """`[N, …, F] -> […, A]`: all agents' own features, end to end."""
-        features = jnp.moveaxis(features, 0, -2)
-        rows = features.reshape(*features.shape[:-2], -1)
-        own = self.own.ravel()
-        return rows if own.all() else rows[..., own]

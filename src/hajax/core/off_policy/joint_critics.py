@@ -1,4 +1,4 @@
-"""Action-value critics on the state and the joint action: one for the team, or one per agent; single or twin.
+"""Action-value critics on the joint action: one for the team, or one per agent; single or twin.
 
 And the regression that fits critics of any kind to their targets.
 """
@@ -6,19 +6,19 @@ And the regression that fits critics of any kind to their targets.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hajax.core.batches import OffPolicyBatch
+from hajax.core.batches import CriticInput, OffPolicyBatch, critic_input, example_critic_input
 from hajax.core.off_policy.joint_actions import JointActions
 from hajax.core.optimization import Learner, adam_step
-from hajax.nn.networks import Critic, init_params
+from hajax.nn.checks import check_team_critic
+from hajax.nn.networks import JointCritic, TeamCritic, init_params
 from hajax.spec import EnvSpec
 
 
@@ -26,50 +26,65 @@ from hajax.spec import EnvSpec
 class ActionValues:
     """Static description of V critics of `copies` networks each: V = 1 for the team's reward, V = N for agents' own.
 
-    Parameters are stacked `[V, copies, …]`. Every network sees the state and the actions of all agents.
+    Parameters are stacked `[V, copies, …]`. Every network may read all agents' actions.
     """
 
     spec: EnvSpec
     actions: JointActions
-    torso: nn.Module
+    module: TeamCritic
     per_agent: bool
     copies: int
-
-    @functools.cached_property
-    def module(self) -> Critic:
-        return Critic(self.torso)
 
     @property
     def num_critics(self) -> int:
         """V."""
         return self.spec.num_agents if self.per_agent else 1
 
-    @property
-    def input_size(self) -> int:
-        return self.spec.state_size + self.actions.size
-
     def init(self, key: jax.Array) -> Any:
         """Parameters stacked `[V, copies, …]`, each network from a key of its own."""
         keys = jax.random.split(key, (self.num_critics, self.copies))
-        init = functools.partial(init_params, self.module)
-        return jax.vmap(jax.vmap(init, in_axes=(0, None)), in_axes=(0, None))(keys, jnp.zeros(self.input_size))
+        read = self.read(example_critic_input(self.spec), jnp.zeros(self.actions.own.shape))
 
-    def value(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
-        """One network's values `[…]` of states `[…, S]` and joint actions `[N, …, F]`."""
-        x = jnp.concatenate([state, self.actions.flat(joint).astype(state.dtype)], -1)
-        return self.module.apply({"params": params}, x)[0]
+        def init(key):
+            return init_params(self.module, key, *read)
 
-    def values(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
+        return jax.vmap(jax.vmap(init))(keys)
+
+    def read(self, inputs: CriticInput, joint: jax.Array) -> list[jax.Array]:
+        """What the networks read."""
+        return [joint if name == "action" else getattr(inputs, name) for name in self.module.reads]
+
+    def value(self, params: Any, inputs: CriticInput, joint: jax.Array) -> jax.Array:
+        """One network's values `[…]` of joint actions `[…, N, F]`."""
+        return cast(jax.Array, self.module.apply({"params": params}, *self.read(inputs, joint)))
+
+    def values(self, params: Any, inputs: CriticInput, joint: jax.Array) -> jax.Array:
         """All networks' values, `[V, copies, …]`."""
         of_copies = jax.vmap(self.value, in_axes=(0, None, None))
-        return jax.vmap(of_copies, in_axes=(0, None, None))(params, state, joint)
+        return jax.vmap(of_copies, in_axes=(0, None, None))(params, inputs, joint)
+
+
+def action_values(
+    spec: EnvSpec, actions: JointActions, settings: Any, critic: nn.Module | None, *, copies: int
+) -> ActionValues:
+    """The critics of a user's `TeamCritic`, of a user's torso, or of the settings' default.
+
+    Raises:
+      ValueError: the critic or torso does not suit (see `check_team_critic` and `check_torso`).
+    """
+    if isinstance(critic, TeamCritic):
+        check_team_critic(critic, spec, action_size=actions.own.shape[-1])
+        module = critic
+    else:
+        module = JointCritic(settings.torso("critic", critic, spec.state_size + actions.size), actions.columns)
+    return ActionValues(spec, actions, module, getattr(settings, "per_agent_critics", False), copies)
 
 
 class Critics(Protocol):
-    """Networks on the state and the joint action, all of one shape."""
+    """Networks on the joint action, all of one shape."""
 
-    def value(self, params: Any, state: jax.Array, joint: jax.Array) -> jax.Array:
-        """One network's values `[B]` of states `[B, S]` and joint actions `[N, B, F]`."""
+    def value(self, params: Any, inputs: CriticInput, joint: jax.Array) -> jax.Array:
+        """One network's values `[B]` of joint actions `[B, N, F]`."""
 
 
 def check_minibatches(policy_delay: int, batch: OffPolicyBatch) -> None:
@@ -84,17 +99,17 @@ def check_minibatches(policy_delay: int, batch: OffPolicyBatch) -> None:
 def regress(
     critics: Critics,
     learners: Learner,
-    state: jax.Array,
+    inputs: CriticInput,
     joint: jax.Array,
     target: jax.Array,
     learning_rate: jax.Array,
     hyperparameters: Any,
 ) -> tuple[Learner, dict[str, jax.Array]]:
-    """One Adam step of every network on mean (y − Q(s, a))², for states `[B, S]`, actions `[N, B, F]`, y `[V, B]`."""
+    """One Adam step of every network on mean (y − Q(s, a))², for actions `[B, N, F]`, y `[V, B]`."""
 
     def step(learner, target):
         def loss(params):
-            value = critics.value(params, state, joint)
+            value = critics.value(params, inputs, joint)
             return jnp.mean(jnp.square(target - value)), value.mean()
 
         (value_loss, value), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
@@ -119,7 +134,7 @@ def fit_critics(
     """A step of every network on each minibatch, one after another: to Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) · value.
 
     Args:
-      taken: the joint actions of the minibatches, `[P, N, B, F]`.
+      taken: the joint actions of the minibatches, `[P, B, N, F]`.
       target_values: `(key, minibatch) -> [V, B]`, the values of where the transitions led.
       keys: one per minibatch, `[P]`.
     """
@@ -127,7 +142,7 @@ def fit_critics(
     def step(learners: Learner, inputs):
         key, minibatch, taken = inputs
         target = discounted(minibatch, target_values(key, minibatch), hyperparameters.discount)
-        return regress(critics, learners, minibatch.state, taken, target, learning_rate, hyperparameters)
+        return regress(critics, learners, critic_input(minibatch), taken, target, learning_rate, hyperparameters)
 
     learners, info = lax.scan(step, learners, (keys, batch, taken))
     return learners, {name: x.mean() for name, x in info.items()}

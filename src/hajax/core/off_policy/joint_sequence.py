@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hajax.core.actors import GroupTables, TeamActors, policy_input
-from hajax.core.batches import OffPolicyBatch
+from hajax.core.batches import CriticInput, OffPolicyBatch
 from hajax.core.groups import Groups
 from hajax.core.inactive import blank
 from hajax.core.losses import weighted_mean
@@ -65,7 +65,7 @@ class GroupActor:
 
     def distribution(self, params: Any, samples: GroupSamples) -> ActionParameters:
         """The parameters of the group's actions, `[K, B, …]`."""
-        return self.actors.distribution(params, self.tables, None, samples.observation, samples.action_mask)[0]
+        return self.actors.distribution(params, self.tables, samples.observation, samples.action_mask)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +95,8 @@ def group_samples(policies: Policies, batch: OffPolicyBatch) -> GroupSamples:
 
 
 def replaced(joint: jax.Array, slot: jax.Array, own: jax.Array) -> jax.Array:
-    """The joint action `[N, B, F]` with a group's own features `[K, B, F]` in its members' rows."""
-    return joint.at[slot].set(own.astype(joint.dtype), mode="drop")
+    """The joint action `[B, N, F]` with a group's own features `[K, B, F]` in its members' rows."""
+    return joint.at[:, slot].set(jnp.moveaxis(own, 0, 1).astype(joint.dtype), mode="drop")
 
 
 Improve = Callable[[jax.Array, Any, Learner, GroupSamples, jax.Array], tuple[Learner, jax.Array, Info]]
@@ -120,7 +120,7 @@ def improve_in_sequence(
       order: `random`, `fixed`, or `simultaneous` (every group sees `joint` as it was).
       learners: stacked `[G, …]`.
       samples: of all groups, `[G, K, B, …]`.
-      joint: `[N, B, F]`, the joint action that the first group sees.
+      joint: `[B, N, F]`, the joint action that the first group sees.
       improve: `(key, tables, learner, samples, joint) -> (learner, features, info)`, one group's whole improvement,
         given its tables of `policies.tables`, and the features `[K, B, F]` of what its new policy does.
 
@@ -146,7 +146,7 @@ def improve_in_sequence(
 
 
 def score(
-    critics: ActionValues, params: Any, state: jax.Array, joint: jax.Array, samples: GroupSamples, own: jax.Array
+    critics: ActionValues, params: Any, inputs: CriticInput, joint: jax.Array, samples: GroupSamples, own: jax.Array
 ) -> jax.Array:
     """The mean over samples of the critics' values of a group's own actions `[K, B, F]` in the joint action.
 
@@ -159,12 +159,12 @@ def score(
     """
     own = blank(own, samples.weight)
     if not critics.per_agent:
-        value = critics.value(jax.tree.map(lambda x: x[0], params), state, replaced(joint, samples.slot, own))
+        value = critics.value(jax.tree.map(lambda x: x[0], params), inputs, replaced(joint, samples.slot, own))
         return weighted_mean(value, samples.weight.max(0))
     others = replaced(joint, samples.slot, lax.stop_gradient(own))
 
     def of_member(slot, own):
         critic = jax.tree.map(lambda x: jnp.take(x, slot, axis=0, mode="clip"), params)
-        return critics.value(critic, state, others.at[slot].set(own, mode="drop"))
+        return critics.value(critic, inputs, others.at[:, slot].set(own, mode="drop"))
 
     return weighted_mean(jax.vmap(of_member)(samples.slot, own), samples.weight)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from hajax.core.actors import GroupTables, TeamActors, policy_torso
 from hajax.core.algorithm import Algorithm
-from hajax.core.batches import OffPolicyBatch
+from hajax.core.batches import OffPolicyBatch, critic_input, final_critic_input
 from hajax.core.drifts import Drift, check_reads, no_drift
 from hajax.core.groups import make_groups
 from hajax.core.inactive import blank
@@ -25,7 +25,7 @@ from hajax.core.neighborhoods import Neighborhood, unrestricted
 from hajax.core.off_policy import template
 from hajax.core.off_policy.choices import Choices
 from hajax.core.off_policy.joint_actions import JointActions
-from hajax.core.off_policy.joint_critics import ActionValues
+from hajax.core.off_policy.joint_critics import ActionValues, action_values
 from hajax.core.off_policy.joint_sequence import GroupActor, GroupSamples, Info, group_samples
 from hajax.core.off_policy.settings import EntropyHyperparameters, SoftSettings
 from hajax.core.off_policy.soft_objective import SoftObjective, own_choices
@@ -71,7 +71,7 @@ class SoftParts(Parts):
 
     def team(self, params: Any, observation: jax.Array, action_mask: jax.Array) -> ActionParameters:
         mask = action_mask if self.policies.spec.masks_actions else None
-        return self.policies.team_distribution(params, None, observation, mask)[0]
+        return self.policies.team_distribution(params, observation, mask)[0]
 
     def act(self, key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool) -> Any:
         layout = self.policies.layout
@@ -99,8 +99,8 @@ class SoftParts(Parts):
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
         """The soft value `[1, B]` of the final states."""
         drawn, features = self.drawn(key, state, minibatch.final_observation, minibatch.final_action_mask)
-        joint = jnp.moveaxis(blank(features, minibatch.final_active), -2, 0)
-        value = self.critics.values(state.target_critics, minibatch.final_state, joint).min(1)
+        joint = blank(features, minibatch.final_active)
+        value = self.critics.values(state.target_critics, final_critic_input(minibatch), joint).min(1)
         log_prob = jnp.where(minibatch.final_active, self.temperatures(state) * drawn.log_prob, 0)
         return value - jnp.sum(log_prob, -1)
 
@@ -118,7 +118,7 @@ class SoftParts(Parts):
                 critics=self.critics,
                 actor=GroupActor(self.policies, tables),
                 params=params,
-                critic_input=minibatch.state,
+                inputs=critic_input(minibatch),
                 joint=joint,
                 temperature=jnp.take(alpha, samples.slot, mode="clip")[:, None],
                 drift=self.drift,
@@ -193,7 +193,7 @@ def mehaml(
         line search of the last evaluates sampled actions, of which discrete ones jump: with `expectation="exact"` it
         evaluates what it climbs. `gradient_step`, which no drift changes, is as long as `max_grad_norm` says, which is
         infinite unless it is set.
-      actor, critic: flax modules used as torsos instead of the MLP; see `core.deterministic`.
+      actor, critic: flax modules used instead of the MLP; see `core.off_policy.deterministic`.
 
     Raises:
       ValueError: a hyperparameter is out of range or missing, agents cannot share parameters, the reward is of the
@@ -208,9 +208,8 @@ def mehaml(
     template.check_spec(name, spec, per_agent_critics=False)
     groups, actions = make_groups(spec, settings.sharing), JointActions(spec)
     actor = policy_torso(spec, settings, actor)
-    critic = settings.torso("critic", critic, spec.state_size + actions.size)
     actors = TeamActors(spec, groups, actor, settings.agent_id, True, settings.output_gain, std="network")
-    critics = ActionValues(spec, actions, critic, per_agent=False, copies=2)
+    critics = action_values(spec, actions, settings, critic, copies=2)
     choices = own_choices(name, spec, groups) if settings.expectation == "exact" else None
     parts = SoftParts(actors, critics, actions, settings, drift, neighborhood, choices)
     return template.make_algorithm(name, parts, hyperparameters)

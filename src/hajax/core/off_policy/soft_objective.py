@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hajax.core.batches import CriticInput
 from hajax.core.drifts import Drift, PolicyChange, no_drift
 from hajax.core.groups import Groups
 from hajax.core.inactive import blank
@@ -34,8 +35,8 @@ class SoftObjective(GroupObjective):
     critics: ActionValues
     actor: GroupActor
     params: Any  # the critics', [2, …]
-    critic_input: jax.Array  # the state, [B, S]
-    joint: jax.Array  # [N, B, F], the joint action that the group sees
+    inputs: CriticInput  # what critics read beside actions, [B, …]
+    joint: jax.Array  # [B, N, F], the joint action that the group sees
     temperature: jax.Array  # [K, 1], α
     drift: Drift
 
@@ -97,7 +98,7 @@ class SoftObjective(GroupObjective):
 
     def smaller(self, joint: jax.Array) -> jax.Array:
         """min_j Q_j `[B]`."""
-        return jax.vmap(self.critics.value, in_axes=(0, None, None))(self.params, self.critic_input, joint).min(0)
+        return jax.vmap(self.critics.value, in_axes=(0, None, None))(self.params, self.inputs, joint).min(0)
 
     def expected(self, parameters: ActionParameters, features: jax.Array, samples: GroupSamples) -> jax.Array:
         """Each member's Σ_a π(a|o) (min_j Q_j(s, a) − α log π(a|o)), `[K, B]`, the other members acting as drawn."""
@@ -113,7 +114,7 @@ class SoftObjective(GroupObjective):
         joint = replaced(self.joint, samples.slot, features)
 
         def value(slot, own):
-            return self.smaller(joint.at[slot].set(own.astype(joint.dtype), mode="drop"))
+            return self.smaller(joint.at[:, slot].set(own.astype(joint.dtype), mode="drop"))
 
         of_choices = jax.vmap(value, in_axes=(None, 0), out_axes=-1)
         values = jax.vmap(of_choices, in_axes=(0, None))(samples.slot, own)  # [K, B, M]

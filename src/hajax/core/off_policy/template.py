@@ -39,7 +39,7 @@ class OffPolicyState(NamedTuple):
     moments: ObservationMoments | None = None  # if observations are normalized
 
 
-# From a group's own tables (of `policies.tables`), the joint action [N, B, F] that it sees, and its samples.
+# From a group's own tables (of `policies.tables`), the joint action [B, N, F] that it sees, and its samples.
 ObjectiveOfGroup = Callable[[Any, jax.Array, GroupSamples], Objective]
 
 
@@ -152,9 +152,8 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
         assert critics is not None
         rate = decayed(state.hyperparameters.critic_lr, state.updates, state.hyperparameters.decay_updates)
         target_values = functools.partial(parts.target_values, state)
-        joint = jnp.moveaxis(parts.joint(batch), -2, 1)
         learners, info = fit_critics(
-            critics, state.critics, batch, joint, target_values, keys, rate, state.hyperparameters
+            critics, state.critics, batch, parts.joint(batch), target_values, keys, rate, state.hyperparameters
         )
         return state._replace(critics=learners), info
 
@@ -174,9 +173,7 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
             return learner, features, info | further
 
         joint = parts.first_joint(others_key, state, minibatch)
-        learners, info = improve_in_sequence(
-            key, policies, settings.order, learners, samples, jnp.moveaxis(joint, -2, 0), improve_group
-        )
+        learners, info = improve_in_sequence(key, policies, settings.order, learners, samples, joint, improve_group)
         return state._replace(actors=learners), info
 
     def update(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
@@ -208,7 +205,7 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
         return state._replace(updates=state.updates + 1)
 
     algorithm = Algorithm(name, "off_policy", policies.spec, settings, defaults, init, parts.init_memory, act, update)
-    return with_running_moments(algorithm, policies.groups)
+    return with_running_moments(algorithm, policies.groups, update_first=True)
 
 
 def check_spec(name: str, spec: EnvSpec, per_agent_critics: bool) -> None:

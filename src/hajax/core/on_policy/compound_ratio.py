@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.losses import weighted_mean
-from hajax.core.normalization import RunningMoments
 from hajax.core.on_policy.samples import GroupBatch, in_chunks
 from hajax.core.optimization import Learner
 from hajax.core.sequential import draw_permutation, sequential_update
@@ -34,7 +33,6 @@ class GroupPolicy:
 
     actors: TeamActors
     tables: GroupTables
-    moments: RunningMoments | None
 
     def distribution(self, params: Any, samples: GroupBatch) -> ActionParameters:
         """The action distribution at every sample."""
@@ -67,7 +65,7 @@ class GroupPolicy:
 
     def _evaluate(self, params: Any, samples: GroupBatch) -> tuple[ActionParameters, Any]:
         inputs = (samples.observation, samples.action_mask, samples.memory_input)
-        return self.actors.distribution(params, self.tables, self.moments, *inputs)
+        return self.actors.distribution(params, self.tables, *inputs)
 
     def _log_ratio(self, new: ActionParameters, samples: GroupBatch) -> jax.Array:
         log_prob = distributions.log_prob(new, self.tables.layout, samples.action)
@@ -142,7 +140,6 @@ def improve_in_sequence(
     actors: TeamActors,
     order: str,
     learners: Learner,
-    moments: RunningMoments | None,
     samples: GroupBatch,
     improve: Improve,
 ) -> tuple[Learner, dict[str, jax.Array]]:
@@ -166,8 +163,8 @@ def improve_in_sequence(
     num_groups = actors.groups.num_groups
 
     def update_group(learner, inputs, ratio):
-        key, tables, moments, samples = inputs
-        policy = GroupPolicy(actors, tables, moments)
+        key, tables, samples = inputs
+        policy = GroupPolicy(actors, tables)
         weighted = samples._replace(advantage=ratio * samples.advantage)
         learner, info = improve(key, policy, learner, weighted)
         return learner, ratio * jnp.exp(policy.log_ratio(learner.params, samples)), info
@@ -176,7 +173,7 @@ def improve_in_sequence(
         update_group,
         draw_permutation(order_key, num_groups, order),
         learners,
-        (jax.random.split(improve_key, num_groups), actors.tables, moments, samples),
+        (jax.random.split(improve_key, num_groups), actors.tables, samples),
         jnp.ones_like(samples.log_prob[0, 0]),
     )
     return learners, info | {"compound_ratio": ratio.mean()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.core.actors import policy_input, policy_input_mask
-from hajax.core.batches import OnPolicyBatch
+from hajax.core.batches import CriticInput, OnPolicyBatch, critic_input, example_critic_input, final_critic_input
 from hajax.core.groups import Groups
-from hajax.core.normalization import RunningMoments, normalize_moments
 from hajax.nn.memory import NO_MEMORY, NOTHING, Memory, MemoryInput, initial_input
-from hajax.nn.networks import Critic, init_params
+from hajax.nn.networks import Critic, TeamCritic, init_params
 from hajax.spec import EnvSpec
 
 
@@ -28,6 +27,8 @@ class ValueFunctions:
     parameters stacked over groups, values `[…, V]`. Where every agent has a state of its own
     (`EnvSpec.state_per_agent`), it is a team of N that share their parameters: one critic, V = N values.
 
+    A `TeamCritic` in place of the torso reads the whole team, and so is centralized with one value; it has no memory.
+
     With a `memory` a critic remembers what it saw since the episode or the rollout began, whichever is later. It is no
     part of acting, so that nothing carries its memory from one rollout to the next; and since it learns as it is used,
     with an empty memory at every rollout's step 0, its values there are those of what little it has seen.
@@ -35,7 +36,7 @@ class ValueFunctions:
 
     spec: EnvSpec
     agent_groups: Groups
-    torso: nn.Module
+    torso: nn.Module  # or a `TeamCritic`
     centralized: bool
     agent_id: bool
     memory: Memory = NO_MEMORY
@@ -46,9 +47,14 @@ class ValueFunctions:
         return Critic(self.torso, self.memory)
 
     @property
+    def team(self) -> TeamCritic | None:
+        """The `TeamCritic`, if the critic is one."""
+        return self.torso if isinstance(self.torso, TeamCritic) else None
+
+    @property
     def joint(self) -> bool:
         """Whether there is one value for the whole team, V = 1."""
-        return self.centralized and not self.spec.state_per_agent
+        return self.centralized and (self.team is not None or not self.spec.state_per_agent)
 
     @functools.cached_property
     def groups(self) -> Groups:
@@ -70,14 +76,21 @@ class ValueFunctions:
             return self.spec.state_size
         return self.spec.observation_size + (self.spec.num_agents if self.agent_id else 0)
 
-    def inputs(self, observation: jax.Array, state: jax.Array) -> jax.Array:
-        """What the critics see, `[…, V, S]`, from observations `[…, N, O]` and states `[…, S]` or `[…, N, S]`."""
+    def inputs(self, given: CriticInput) -> Any:
+        """What the critics see, `[…, V, S]`; for a `TeamCritic` a list of all that it reads, `[…, 1, …]`."""
+        if self.team is not None:
+            axis = given.active.ndim - 1
+            return [jnp.expand_dims(getattr(given, name), axis) for name in self.team.reads]
         if self.centralized:
-            return state[..., None, :] if self.joint else state
-        return policy_input(self.spec, observation, self.agent_id)
+            return given.state[..., None, :] if self.joint else given.state
+        return policy_input(self.spec, given.observation, self.agent_id)
 
     def init(self, key: jax.Array) -> Any:
         """Parameters stacked `[G, …]`."""
+
+        if self.team is not None:
+            read = [getattr(example_critic_input(self.spec), name) for name in self.team.reads]
+            return jax.tree.map(lambda x: x[None], init_params(self.team, key, *read))
 
         def init_group(key, mask):
             return init_params(self.module, key, jnp.zeros(self.input_size), mask, initial_input(self.memory))
@@ -88,16 +101,15 @@ class ValueFunctions:
         self,
         params: Any,
         mask: jax.Array | np.ndarray | None,
-        moments: RunningMoments | None,
-        inputs: jax.Array,
+        inputs: Any,
         memory_input: MemoryInput = NOTHING,
     ) -> tuple[jax.Array, Any]:
         """One group's values `[…]` for inputs `[…, S]`, in normalized units if values are normalized.
 
         Also the memory after every step. Inputs are single steps or sequences, as the shapes of `memory_input` say.
         """
-        if moments is not None:
-            inputs = normalize_moments(moments, inputs)
+        if self.team is not None:
+            return cast(jax.Array, self.team.apply({"params": params}, *inputs)), ()
         value, memory = self.module.apply({"params": params}, inputs, mask, memory_input)
         return value, memory
 
@@ -125,9 +137,7 @@ class ValueFunctions:
             return gae_lambda
         return jnp.where(final_active, gae_lambda, 1)
 
-    def of_rollout(
-        self, params: Any, moments: RunningMoments | None, batch: OnPolicyBatch
-    ) -> tuple[jax.Array, jax.Array]:
+    def of_rollout(self, params: Any, batch: OnPolicyBatch) -> tuple[jax.Array, jax.Array]:
         """Values `[T, E, V]` of a rollout's steps and of where each step led before any reset.
 
         Steps are remembered where the critic's agent is active. Where a step led is one step further in the same
@@ -139,16 +149,16 @@ class ValueFunctions:
         def arranged(x):
             return jnp.moveaxis(x, 0, 2) if sequences else x
 
-        def values(observation, state, memory, first):
-            inputs = arranged(self.inputs(observation, state)), self.memory.select(memory, first, active)
+        def values(given, memory, first):
+            inputs = jax.tree.map(arranged, self.inputs(given)), self.memory.select(memory, first, active)
             grouped = jax.tree.map(lambda x: self.groups.gather(x, axis), inputs)
-            results = jax.vmap(self.group_value)(params, self.mask, moments, *grouped)
+            results = jax.vmap(self.group_value)(params, self.mask, *grouped)
             value, memory = jax.tree.map(lambda x: self.groups.scatter(x, axis), results)
             return jnp.moveaxis(value, 2, 0) if sequences else value, memory
 
         active = self.active(batch.active)
         first = arranged(jnp.broadcast_to(batch.first[..., None], active.shape))
         active = arranged(active)
-        value, memory = values(batch.observation, batch.state, self.memory.initial_memory(active.shape[:2]), first)
-        final_value, _ = values(batch.final_observation, batch.final_state, memory, jnp.zeros_like(first))
+        value, memory = values(critic_input(batch), self.memory.initial_memory(active.shape[:2]), first)
+        final_value, _ = values(final_critic_input(batch), memory, jnp.zeros_like(first))
         return value, final_value

@@ -66,7 +66,8 @@ def haml(
       actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for a centralized critic the
         state `[…, S]`), padded with zeros, to features `[…, H]`. A module whose `__call__` has a parameter `mask` also
         gets the entries that the agent has, bool `[O]`, or `None` if nothing is padded. With `memory="gru"` the unit
-        follows it, and it sees sequences too, `[…, L, O]`.
+        follows it, and it sees sequences too, `[…, L, O]`. Or as `critic` a
+        `TeamCritic` that reads the state and the agents' observations one by one.
 
     Raises:
       ValueError: a number is out of range or missing, a coefficient is to adapt that the drift does not read or that
@@ -97,11 +98,8 @@ def haml(
             objective = MirrorObjective(policy, drift, diagnostics, settings, state.hyperparameters, learning_rate)
             return neighborhood.improve(key, objective, learner, samples)
 
-        new_actors, actor_info = improve_in_sequence(
-            actor_key, actors, settings.order, learners, state.actor_moments, samples, improve
-        )
+        new_actors, actor_info = improve_in_sequence(actor_key, actors, settings.order, learners, samples, improve)
         state, critic_info = template.update_critics(critic_key, critics, settings, state, batch, estimates)
-        state = template.update_actor_moments(state, samples)
         return state._replace(actors=new_actors, updates=state.updates + 1), actor_info | critic_info
 
     return template.make_algorithm(name, settings, hyperparameters, actors, critics, update, neighborhood.init)

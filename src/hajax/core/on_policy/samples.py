@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from hajax.core.actors import TeamActors, policy_input
-from hajax.core.batches import OnPolicyBatch
+from hajax.core.batches import OnPolicyBatch, critic_input
 from hajax.core.groups import Groups
 from hajax.core.inactive import blank
-from hajax.core.normalization import RunningMoments, ValueStatistics, denormalize_value
-from hajax.core.on_policy.advantages import generalized_advantages, standardize
+from hajax.core.on_policy.advantages import standardize
 from hajax.core.on_policy.critics import ValueFunctions
 from hajax.nn.memory import NOTHING, MemoryInput
 
@@ -45,7 +44,7 @@ class GroupBatch(NamedTuple):
 class CriticBatch(NamedTuple):
     """One critic's samples (all critics' with a further leading axis G), or sequences as in `GroupBatch`."""
 
-    inputs: jax.Array  # [K, B, S]
+    inputs: Any  # [K, B, S]; for a `TeamCritic` a list of what it reads, [K, B, …]
     old_value: jax.Array  # [K, B], in the critic's units
     target: jax.Array  # [K, B], in reward units
     weight: jax.Array  # [K, B]
@@ -93,39 +92,6 @@ def in_chunks(samples: Sequences, memory: Any, length: int) -> Sequences:
     return jax.tree.map(cut, samples._replace(memory_input=NOTHING))._replace(memory_input=memory_input)
 
 
-def estimate(
-    critics: ValueFunctions,
-    params: Any,
-    moments: RunningMoments | None,
-    statistics: ValueStatistics | None,
-    batch: OnPolicyBatch,
-    discount: float | jax.Array,
-    gae_lambda: float | jax.Array,
-) -> Estimates:
-    """Values by the critics as they are, and from them GAE advantages and value targets."""
-
-    def in_reward_units(value):
-        if statistics is None:
-            return value
-        per_value = jax.tree.map(lambda x: x[jnp.array(critics.groups.assignment)], statistics)
-        return denormalize_value(per_value, value)
-
-    value, final_value = critics.of_rollout(params, moments, batch)
-    final_value = critics.fill_inactive(in_reward_units(final_value), batch.final_active)
-    baseline = critics.fill_inactive(in_reward_units(value), batch.active)
-    advantage = generalized_advantages(
-        reward=batch.reward[..., : value.shape[-1]],
-        value=baseline,
-        next_value=final_value,
-        terminated=jnp.broadcast_to(batch.terminated[..., None], value.shape),
-        truncated=jnp.broadcast_to(batch.truncated[..., None], value.shape),
-        discount=discount,
-        gae_lambda=critics.bootstrapped(gae_lambda, batch.final_active),
-    )
-    active = critics.active(batch.active)
-    return Estimates(value, advantage, advantage + baseline, active)
-
-
 def check_memory(actors: TeamActors, batch: OnPolicyBatch) -> None:
     """Raises ValueError unless the batch has the actors' memory before step 0."""
     wanted = jax.eval_shape(lambda: actors.initial_memory(batch.log_prob.shape[1:2]))
@@ -169,7 +135,7 @@ def critic_batches(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Est
     memory = critics.memory.initial_memory(weight.shape[:3])
     first = grouped(jnp.broadcast_to(batch.first[..., None], estimates.active.shape))
     return CriticBatch(
-        inputs=blank(grouped(critics.inputs(batch.observation, batch.state)), weight),
+        inputs=jax.tree.map(lambda x: blank(grouped(x), weight), critics.inputs(critic_input(batch))),
         old_value=blank(grouped(estimates.value), weight),
         target=blank(grouped(estimates.target), weight),
         weight=weight,

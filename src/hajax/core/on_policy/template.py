@@ -13,23 +13,23 @@ from hajax.core.actors import TeamActors, policy_input_mask, policy_torso
 from hajax.core.algorithm import Algorithm, Update
 from hajax.core.batches import OnPolicyBatch
 from hajax.core.groups import Groups, make_groups
-from hajax.core.inactive import ignoring_inactive
 from hajax.core.losses import value_error, weighted_mean
 from hajax.core.normalization import (
-    RunningMoments,
     ValueStatistics,
-    init_moments,
+    denormalize_value,
     init_value_statistics,
     normalize_value,
-    update_moments,
     update_value_statistics,
 )
+from hajax.core.observation_moments import ObservationMoments, with_running_moments
+from hajax.core.on_policy.advantages import generalized_advantages
 from hajax.core.on_policy.critics import ValueFunctions
-from hajax.core.on_policy.samples import Estimates, GroupBatch, critic_batches, in_chunks
-from hajax.core.on_policy.samples import estimate as estimate_with
+from hajax.core.on_policy.samples import Estimates, critic_batches, in_chunks
 from hajax.core.optimization import Learner, adam_step, decayed, init_learner, train_epochs
 from hajax.core.settings import Hyperparameters, Settings, as_arrays
-from hajax.nn.checks import check_memory
+from hajax.nn.checks import check_memory, check_team_critic
+from hajax.nn.memory import NO_MEMORY
+from hajax.nn.networks import TeamCritic
 from hajax.spec import EnvSpec
 
 
@@ -39,10 +39,9 @@ class OnPolicyState(NamedTuple):
     actors: Learner  # stacked [G, …]
     critics: Learner  # stacked [1, …] if centralized, else [G, …]
     value_statistics: ValueStatistics | None
-    actor_moments: RunningMoments | None
-    critic_moments: RunningMoments | None
     updates: jax.Array  # int []: updates done so far
     hyperparameters: Any  # a `Hyperparameters` of the algorithm's own
+    moments: ObservationMoments | None = None  # if observations are normalized
 
 
 class ActExtras(NamedTuple):
@@ -64,10 +63,16 @@ def make_networks(
     mask = policy_input_mask(spec, settings.agent_id)
     observed = (mask.shape[-1], not mask.all())
     read = (spec.state_size, False) if settings.centralized else observed
-    actor, critic = policy_torso(spec, settings, actor), settings.torso("critic", critic, *read)
+    actor = policy_torso(spec, settings, actor)
+    if isinstance(critic, TeamCritic):
+        settings.require(f"{name} with critic={type(critic).__name__}(...)", centralized=True)
+        check_team_critic(critic, spec)
+    else:
+        critic = settings.torso("critic", critic, *read)
     if memory is settings.memory:  # the user's own
         check_memory(memory, actor, *observed)
-        check_memory(memory, critic, *read)
+        if not isinstance(critic, TeamCritic):
+            check_memory(memory, critic, *read)
     actors = TeamActors(
         spec,
         groups,
@@ -79,8 +84,9 @@ def make_networks(
         memory=memory,
         chunk_length=settings.chunk_length,
     )
+    remembered = NO_MEMORY if isinstance(critic, TeamCritic) else memory
     critics = ValueFunctions(
-        spec, groups, critic, settings.centralized, settings.agent_id, memory, settings.chunk_length
+        spec, groups, critic, settings.centralized, settings.agent_id, remembered, settings.chunk_length
     )
     return actors, critics
 
@@ -106,8 +112,7 @@ def make_algorithm(
         return init_state(key, actors, critics, settings, chosen, init_actor)
 
     def act(key, state, timestep, memory, deterministic=False):
-        learned = (state.actors.params, state.actor_moments)
-        action, log_prob, memory = actors.act(key, *learned, timestep, memory, deterministic)
+        action, log_prob, memory = actors.act(key, state.actors.params, timestep, memory, deterministic)
         return action, ActExtras(log_prob), memory
 
     algorithm = Algorithm(
@@ -121,7 +126,8 @@ def make_algorithm(
         act=act,
         update=update,
     )
-    return ignoring_inactive(algorithm)
+    # The ratio of the new policy to the old one starts at exactly 1: both see what they acted on.
+    return with_running_moments(algorithm, actors.groups, update_first=False)
 
 
 def init_state(
@@ -138,32 +144,38 @@ def init_state(
     def stacked(make, groups: Groups, *args):
         return jax.tree.map(lambda x: jnp.stack([x] * groups.num_groups), make(*args))
 
-    def moments(groups: Groups, size: int):
-        return stacked(init_moments, groups, size) if settings.normalize_observations else None
-
     return OnPolicyState(
         actors=jax.vmap(init_actor, in_axes=(0, None))(actors.init(actor_key), hyperparameters),
         critics=jax.vmap(init_learner)(critics.init(critic_key)),
         value_statistics=stacked(init_value_statistics, critics.groups) if settings.normalize_values else None,
-        actor_moments=moments(actors.groups, policy_input_mask(actors.spec, actors.agent_id).shape[-1]),
-        critic_moments=moments(critics.groups, critics.input_size),
         updates=jnp.zeros((), int),
         hyperparameters=hyperparameters,
     )
 
 
 def estimate(critics: ValueFunctions, state: OnPolicyState, batch: OnPolicyBatch) -> Estimates:
-    """Values, GAE advantages and value targets, by the critics as they are."""
-    hyperparameters = state.hyperparameters
-    return estimate_with(
-        critics,
-        state.critics.params,
-        state.critic_moments,
-        state.value_statistics,
-        batch,
-        hyperparameters.discount,
-        hyperparameters.gae_lambda,
+    """Values by the critics as they are, and from them GAE advantages and value targets."""
+    hyperparameters, statistics = state.hyperparameters, state.value_statistics
+
+    def in_reward_units(value):
+        if statistics is None:
+            return value
+        per_value = jax.tree.map(lambda x: x[jnp.array(critics.groups.assignment)], statistics)
+        return denormalize_value(per_value, value)
+
+    value, final_value = critics.of_rollout(state.critics.params, batch)
+    final_value = critics.fill_inactive(in_reward_units(final_value), batch.final_active)
+    baseline = critics.fill_inactive(in_reward_units(value), batch.active)
+    advantage = generalized_advantages(
+        reward=batch.reward[..., : value.shape[-1]],
+        value=baseline,
+        next_value=final_value,
+        terminated=jnp.broadcast_to(batch.terminated[..., None], value.shape),
+        truncated=jnp.broadcast_to(batch.truncated[..., None], value.shape),
+        discount=hyperparameters.discount,
+        gae_lambda=critics.bootstrapped(hyperparameters.gae_lambda, batch.final_active),
     )
+    return Estimates(value, advantage, advantage + baseline, critics.active(batch.active))
 
 
 def update_critics(
@@ -183,18 +195,18 @@ def update_critics(
     samples = critic_batches(critics, batch, estimates)
 
     def update_critic(group):
-        key, learner, statistics, mask, moments, samples = group
+        key, learner, statistics, mask, samples = group
         if statistics is not None:
             statistics = update_value_statistics(
                 statistics, samples.target, samples.weight, hyperparameters.value_decay
             )
             samples = samples._replace(target=normalize_value(statistics, samples.target))
         if critics.memory.remembers:
-            _, memory = critics.group_value(learner.params, mask, moments, samples.inputs, samples.memory_input)
+            _, memory = critics.group_value(learner.params, mask, samples.inputs, samples.memory_input)
             samples = in_chunks(samples, memory, critics.chunk_length)
 
         def loss(params, samples):
-            value, _ = critics.group_value(params, mask, moments, samples.inputs, samples.memory_input)
+            value, _ = critics.group_value(params, mask, samples.inputs, samples.memory_input)
             clip = hyperparameters.clip if settings.clip_value else None
             error = value_error(
                 value, samples.target, samples.old_value, settings.value_loss, hyperparameters.huber_delta, clip
@@ -213,20 +225,6 @@ def update_critics(
 
     keys = jax.random.split(key, critics.groups.num_groups)
     learners, statistics, info = jax.lax.map(
-        update_critic, (keys, state.critics, state.value_statistics, critics.mask, state.critic_moments, samples)
+        update_critic, (keys, state.critics, state.value_statistics, critics.mask, samples)
     )
-    moments = state.critic_moments
-    if moments is not None:
-        moments = jax.vmap(update_moments)(moments, samples.inputs, samples.weight)
-    return state._replace(critics=learners, value_statistics=statistics, critic_moments=moments), info
-
-
-def update_actor_moments(state: OnPolicyState, samples: GroupBatch) -> OnPolicyState:
-    """Observation statistics after this rollout, for the next one.
-
-    This update still sees the old ones, so that the ratio of new to old policy starts at exactly 1.
-    """
-    if state.actor_moments is None:
-        return state
-    moments = jax.vmap(update_moments)(state.actor_moments, samples.observation, samples.weight)
-    return state._replace(actor_moments=moments)
+    return state._replace(critics=learners, value_statistics=statistics), info

@@ -1,7 +1,7 @@
-"""MAMuJoCo: MuJoCo's robots, their joints shared among agents, in JAX.
+"""MAMuJoCo: MuJoCo's robots, with their joints divided among agents, in JAX.
 
-The robots, rewards, terminations, first states and observations are Gymnasium's, from its own XML files; physics is
-MJX. Names are those of the robot and of how it is shared, `mamujoco/ant_4x2`. All agents are paid the robot's reward.
+The robots, rewards, terminations, initial states and observations are Gymnasium's, from its XML files; physics is MJX.
+A name consists of the robot and the partition, `mamujoco/ant_4x2`. All agents receive the robot's reward.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from hajax.envs.mamujoco.robots import Robot
     from hajax.envs.mamujoco.simulation import Simulation
 
-# The robot and the partition of every name; 9|8 is 9_8 there, for shells and files.
+# The robot and the partition of every name; 9|8 is written 9_8, for shells and files.
 NAMES = {
     f"{robot}_{partition}".replace("|", "_"): (robot, partition)
     for robot, partitions in PARTITIONS.items()
     for partition in partitions
 }
-# Robots of any number of segments, by the agents and the segments of each.
+# Robots of any number of segments: the numbers of agents and of segments per agent.
 SEGMENTED = re.compile(r"(many_agent_swimmer|many_agent_ant)_(\d+x\d+)")
 NEEDED = ("mujoco", "mujoco.mjx", "gymnasium")
 PhysicsName = Literal["faithful", "fast", "brax-spring", "brax-positional", "brax-generalized", "brax-mjx"]
 PHYSICS: tuple[PhysicsName, ...] = get_args(PhysicsName)
-# Brax's physics of each robot that it has; for its swimmer it refuses the others.
+# Brax's physics for each of its robots; its swimmer supports only one.
 BACKENDS = {
     "half_cheetah": ("spring", "positional", "generalized", "mjx"),
     "ant": ("spring", "positional", "generalized", "mjx"),
@@ -47,7 +47,7 @@ BACKENDS = {
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    """The factory of a shared robot by its name, such as `ant_4x2`, or `many_agent_swimmer_5x3` with any numbers.
+    """The factory of a robot by its name, such as `ant_4x2`, or `many_agent_swimmer_5x3` with any numbers.
 
     Also `from_file`, which makes a robot of any MJCF file; see `hajax.envs.mamujoco.robots`.
     """
@@ -77,34 +77,34 @@ def share(
     reward: RewardKind = "team",
     max_steps: int | None = None,
 ) -> Environment:
-    """A robot shared as one likes, without automatic reset: a factory for `hajax.register_env` returns it.
+    """A robot with any partition, without automatic reset: a factory for `hajax.register_env` returns it.
 
         def three_legs_and_one():
             legs = [[f"hip_{leg}", f"ankle_{leg}"] for leg in (1, 2, 3, 4)]
             return share("ant", [legs[0] + legs[1] + legs[2], legs[3]])
 
     Args:
-        robot: the name of one, such as `"ant"`, or a `hajax.envs.mamujoco.robots.Robot`; `from_file` makes one of any
-            MJCF file.
+        robot: a name, such as `"ant"`, or a `hajax.envs.mamujoco.robots.Robot`; `from_file` makes one from any MJCF
+            file.
         partition: for every agent the joints that it drives, named as in the file, in the order of its action. Every
-            joint that an actuator drives has exactly one owner.
+            joint with an actuator belongs to exactly one agent.
         name: of the environment; by default the robot's.
         version: of Gymnasium's environment.
-        physics: `"faithful"`, MuJoCo's as the XML has it; `"fast"`, the same with a cheaper integrator and solver and
-            no collisions of the robot with itself (see `hajax.envs.mamujoco.physics.fast`); or brax's, where brax has
-            the robot: its own models, rewards, ends and observations.
-        obs: `"full"`: every agent observes all that Gymnasium's single agent does and its own number, one-hot,
-            standardized as one vector, (x - mean) / standard deviation; this is what the papers' code feeds. `"khop"`:
-            what its own joints and their neighbors show, and what is common to all.
-        k: with `obs="khop"`, how many edges of the graph of joints away a neighbor may be.
-        categories: what is shown of the agent's own joints, of those one edge away, …, the last for all beyond; each a
-            text such as `"qpos qvel"`. `None`: as in gymnasium-robotics.
-        global_categories: what is shown of the joints that nobody drives.
+        physics: `"faithful"`, MuJoCo's with the options of the XML; `"fast"`, the same with a cheaper integrator and
+            solver and without collisions of the robot with itself (see `hajax.envs.mamujoco.physics.fast`); or brax's,
+            where brax has the robot, with brax's models, rewards, terminations and observations.
+        obs: `"full"`: every agent observes what Gymnasium's single agent does and its own index, one-hot, standardized
+            as one vector, (x - mean) / standard deviation, as in the papers' code. `"khop"`: it observes its own
+            joints, their neighbors, and what is common to all.
+        k: with `obs="khop"`, the largest distance of a neighbor in the graph of joints.
+        categories: the quantities observed of the agent's own joints, of those one edge away, …, the last for all
+            further ones; each a text such as `"qpos qvel"`. `None`: as in gymnasium-robotics.
+        global_categories: the quantities observed of the joints without actuators.
         reward: `"team"` gives every agent the robot's reward, `"individual"` an equal share of it.
         max_steps: steps after which an episode is truncated; `None`: as in Gymnasium.
 
     Raises:
-        ValueError: an option has a value that is not allowed, the partition leaves or repeats a joint, or MuJoCo is not
+        ValueError: an option has a value that is not allowed, the partition omits or repeats a joint, or MuJoCo is not
             installed.
     """
     check_choice("version", version, ("v4", "v5"))
@@ -145,7 +145,7 @@ def share(
 def _in_brax(name: str, robot: Robot, version: str, physics: str) -> Simulation:
     """The robot in brax's physics.
 
-    Raises ValueError if brax lacks the robot, or is not installed, or `version` asks for what brax does not have.
+    Raises ValueError if brax lacks the robot or the version, or is not installed.
     """
     from hajax.envs.mamujoco.robots import ROBOTS
 
@@ -157,7 +157,7 @@ def _in_brax(name: str, robot: Robot, version: str, physics: str) -> Simulation:
             f"physics={physics!r} of {name}, which brax does not have with this robot; allowed: {', '.join(others)}"
         )
     if version != "v5":
-        raise ValueError(f"version={version!r} of {name} with physics={physics!r}, which has but one; allowed: v5")
+        raise ValueError(f"version={version!r} of {name} with physics={physics!r}, which has only one; allowed: v5")
     check_installed(f"physics={physics!r}", ("brax",), "brax")
     from hajax.envs.mamujoco.in_brax import in_brax
 
@@ -193,7 +193,7 @@ def _describe(robot: str, partition: str) -> str:
 
 
 def check_texts(categories: Any, global_categories: Any) -> None:
-    """Raises ValueError unless these are a list of texts, one at least, or `None`; and a text."""
+    """Raises ValueError unless `categories` is a list of at least one text or `None`, and the other a text."""
     if categories is not None:
         listed = isinstance(categories, Sequence) and not isinstance(categories, str)
         if not listed or not categories or not all(isinstance(text, str) for text in categories):
@@ -206,10 +206,10 @@ def check_texts(categories: Any, global_categories: Any) -> None:
 
 
 def check_installed(what: str, packages: Sequence[str] = NEEDED, extra: str = "mamujoco") -> None:
-    """Raises ValueError unless the packages that the extra brings are there, and MuJoCo starts."""
+    """Raises ValueError unless the packages of the extra are installed, and MuJoCo starts."""
     try:
         missing = [package for package in packages if not _found(package)]
-    except Exception as error:  # MuJoCo is imported on the way to its parts, and starts the OpenGL of MUJOCO_GL
+    except Exception as error:  # finding its parts imports MuJoCo, which starts the OpenGL of MUJOCO_GL
         given = os.environ.get("MUJOCO_GL")
         raise ValueError(
             f"{what} needs mujoco, which does not start here with MUJOCO_GL={given!r} ({str(error).splitlines()[0]}); "
@@ -217,12 +217,12 @@ def check_installed(what: str, packages: Sequence[str] = NEEDED, extra: str = "m
         ) from error
     if missing:
         raise ValueError(
-            f"{what} needs {', '.join(missing)}, not installed; pip install 'hajax[{extra}]' brings what it needs"
+            f"{what} needs {', '.join(missing)}, not installed; pip install 'hajax[{extra}]' installs what it needs"
         )
 
 
 def _found(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:  # its parent is missing
+    except ModuleNotFoundError:  # the parent package is missing
         return False

@@ -1,4 +1,4 @@
-"""A robot's tables: its readings, its joints, who is next to whom, and what Gymnasium's single agent observes."""
+"""The tables of a robot: readings, joints, neighbors, and the observation of Gymnasium's single agent."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SECTIONS = ("qpos", "qvel", "qfrc_actuator", "cinert", "cvel", "cfrc_ext")
 
 
 class Anatomy:
-    """The tables of one robot, from its model."""
+    """The tables of one robot, computed from its model."""
 
     def __init__(self, robot: Robot, model: Any, sizes: Mapping[str, int], observation: str):
-        """Of `robot` with that mujoco.MjModel; its readings have sections of these sizes, `observation` names some."""
+        """Of `robot` with a mujoco.MjModel, section sizes of the readings, and the sections of the observation."""
         self.robot, self.model = robot, model
         self.layout = Layout(sizes)
         self.observation = self._parse(observation)
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """What agents can be shown of joints."""
+        """The quantities of joints that agents can observe."""
         own = dict.fromkeys(category for _, category in self.robot.shows)
         return tuple(dict.fromkeys((*(name for name in SECTIONS if name in self.layout.sizes), *own)))
 
@@ -40,14 +40,14 @@ class Anatomy:
 
     @functools.cached_property
     def edges(self) -> list[set[str]]:
-        """Neighboring joints: the robot's, or driven ones of a body, of the jointed one above it, or beside it."""
+        """Neighboring joints: the robot's, or the driven ones of a body, its nearest jointed ancestor, or siblings."""
         if self.robot.edges is not None:
             return [set(edge.split()) for edge in self.robot.edges]
         on_body: dict[int, list[str]] = {}
         for name in self.actuators:
             on_body.setdefault(int(self.model.joint(name).bodyid[0]), []).append(name)
         edges = [set(names) for names in on_body.values()]
-        beside: dict[int, set[str]] = {}  # driven joints that hang on the same body, with no driven joint above
+        beside: dict[int, set[str]] = {}  # driven joints of bodies below the same body, with no driven joint above
         for body, names in on_body.items():
             parent = int(self.model.body_parentid[body])
             while parent and parent not in on_body and not self.model.body_jntnum[parent]:
@@ -59,15 +59,15 @@ class Anatomy:
         return [edge for edge in [*edges, *beside.values()] if len(edge) > 1]
 
     def local(self, own: Sequence[str], k: int, categories: Sequence[str], common_categories: str) -> np.ndarray:
-        """The entries that the agent with those joints observes, of joints up to k edges away."""
+        """The entries that the agent with these joints observes, of joints up to k edges away."""
         levels = [[self.joints[name] for name in level] for level in by_distance(own, self.edges, k)]
         common = [self.joints[name] for name in self.robot.common.split()]
         return entries(self.layout, levels, [c.split() for c in categories], common, common_categories.split())
 
     def _parse(self, text: str) -> np.ndarray:
-        """The entries of `section`, `section:start` and `section:start:stop`, but for those that nobody sees.
+        """The entries of `section`, `section:start` and `section:start:stop`, without hidden ones.
 
-        Raises ValueError for a section that there is not.
+        Raises ValueError for an unknown section.
         """
         found = [np.zeros(0, int)]
         for part in text.split():
@@ -93,7 +93,7 @@ class Anatomy:
         return Joint(name, self.actuators.get(name), entries, self._bodies(name, int(joint.bodyid[0])))
 
     def _bodies(self, name: str, own: int) -> tuple[int, ...]:
-        """The robot's list of them; a number is so many bodies up from the joint's own."""
+        """The bodies of a joint from the robot's list; a number n is the n-th ancestor of the joint's body."""
 
         def find(body: str | int) -> int:
             if isinstance(body, str):
@@ -107,6 +107,6 @@ class Anatomy:
 
 
 def control_range(model: Any, actuator: int) -> tuple[float, float]:
-    """The least and greatest control; Gymnasium's actions have these bounds."""
+    """The range of the control, which bounds Gymnasium's actions."""
     low, high = model.actuator_ctrlrange[actuator]
     return (float(low), float(high)) if model.actuator_ctrllimited[actuator] else (-np.inf, np.inf)

@@ -1,8 +1,8 @@
-"""Where bodies touch, as MuJoCo's C computes it: MJX's contacts, mended where they are only nearly the same.
+"""Contacts as MuJoCo's C computes them: MJX's contacts, corrected where they differ slightly.
 
-MJX finds the nearest points of two capsules (and of a sphere and a capsule) with a small number added to the
-denominators, by which contacts move a little, and turns the tangents of a contact between a plane and a capsule
-away from the capsule's axis when that stands steeper than 60 degrees: with pyramids for friction cones another force.
+MJX computes the nearest points of two capsules (and of a sphere and a capsule) with a small number added to the
+denominators, which moves contacts slightly. It also rotates the tangents of a contact between a plane and a capsule
+away from the capsule's axis if that is steeper than 60 degrees, which changes the force with pyramidal friction cones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ PLANE, SPHERE, CAPSULE = (int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}")) for nam
 def as_in_c(model: Any, data: Any) -> Any:
     """The mjx.Data after `mjx.collision`, with the contacts of spheres, capsules and planes as C has them.
 
-    Only two parallel capsules, to the precision of the numbers, still touch in one point where C has up to two. Boxes,
-    cylinders, ellipsoids and meshes touch as in MJX.
+    One difference remains: two capsules that are parallel to floating-point precision have one contact, in C up to two.
+    Contacts of boxes, cylinders, ellipsoids and meshes are MJX's.
     """
     contact = data._impl.contact
     if not len(contact.dist):
@@ -54,7 +54,7 @@ def as_in_c(model: Any, data: Any) -> Any:
 def nearest(
     center: jax.Array, half: jax.Array, other_center: jax.Array, other_half: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The points of two segments, each from `center - half` to `center + half`, that are nearest to each other.
+    """The nearest points of two segments, each from `center - half` to `center + half`.
 
     They minimize `|center + x half - other_center - y other_half|²` over x and y in [-1, 1].
     """
@@ -70,25 +70,25 @@ def nearest(
 
 
 def _clipped(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """The quotient within [-1, 1]; 0 if the denominator is."""
+    """The quotient clipped to [-1, 1]; 0 if the denominator is 0."""
     some = denominator > 0
     return jnp.where(some, jnp.clip(numerator / jnp.where(some, denominator, 1), -1, 1), 0)
 
 
 def _unit(vector: jax.Array, otherwise: jax.Array) -> jax.Array:
-    """The unit vector; `otherwise` for one that is no longer than rounding errors, which has no direction."""
+    """The unit vector; `otherwise` for a vector of the size of rounding errors, which has no direction."""
     length = jnp.sqrt(vector @ vector)
     some = length > 10 * jnp.finfo(vector.dtype).eps
     return jnp.where(some, vector / jnp.where(some, length, 1), otherwise)
 
 
 def _frame(normal: jax.Array, tangent: jax.Array) -> jax.Array:
-    """An orthonormal frame, row by row: the normal, the tangent as far as it is across, and what is left.
+    """An orthonormal frame, as rows: the normal, the tangent orthogonalized to it, and their cross product.
 
-    For a tangent of zeros, or along the normal, the y axis, or the z axis where the normal is nearly y.
+    A tangent that is zero or along the normal is replaced by the y axis, or the z axis where the normal is nearly y.
     """
 
-    # Made here: JAX shows an array of NumPy's to all programs in the precision of the first one that has it and lives.
+    # Created here: JAX caches a constant NumPy array in the precision of the first program that uses it.
     x, y, z = np.eye(3, dtype=normal.dtype)
 
     def across(vector, otherwise):

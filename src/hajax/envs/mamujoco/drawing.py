@@ -1,4 +1,4 @@
-"""Drawings of the robots, without a graphics driver: their capsules and spheres, in the color of who drives them."""
+"""Drawings of the robots without a graphics driver: capsules and spheres in the color of the agent that drives them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ GRAY = "#999999"
 
 
 def body_colors(simulation: Simulation, partition: Sequence[Sequence[str]]) -> list[str]:
-    """Every body's color: that of the agent which drives its joint; bodies without a driven one are gray."""
+    """The color of every body: that of the agent that drives its joint, or gray without a driven joint."""
     model, names = simulation.model, list(simulation.anatomy.joints)
     owner = {joint: i for i, agent in enumerate(partition) for joint in agent}
     colors = [GRAY] * model.nbody
     for body in range(1, model.nbody):
-        # A body without joints moves with its parent; of several joints the last one is nearest.
+        # A body without joints moves with its parent; of several joints the last one is the nearest.
         first, count = model.body_jntadr[body], model.body_jntnum[body]
         owners = [owner[name] for name in names[first : first + count] if name in owner]
         inherited = colors[model.body_parentid[body]] if not count else GRAY
@@ -37,7 +37,7 @@ def body_colors(simulation: Simulation, partition: Sequence[Sequence[str]]) -> l
 
 
 def robot_scene(simulation: Simulation, colors: Sequence[str]) -> Scene:
-    """The robot in those colors, for renderers of three dimensions."""
+    """The robot in these colors, for three-dimensional renderers."""
     model = copy.copy(simulation.model)
     for geom in np.flatnonzero(model.geom_bodyid):
         model.geom_rgba[geom] = [*bytes.fromhex(colors[model.geom_bodyid[geom]][1:]), 255]
@@ -49,9 +49,9 @@ def robot_scene(simulation: Simulation, colors: Sequence[str]) -> Scene:
 
 
 def robot_drawing(simulation: Simulation, colors: Sequence[str]) -> Draw:
-    """The robot from its side, or from above if it moves in the plane; the view follows it.
+    """The robot from the side, or from above if it moves in a plane; the view follows it.
 
-    Lines show the ground from the side, with a mark every meter.
+    From the side, lines show the ground with a mark every meter.
     """
     model = simulation.model
     data = mujoco.MjData(model)
@@ -63,7 +63,7 @@ def robot_drawing(simulation: Simulation, colors: Sequence[str]) -> Draw:
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
         data.qpos[:] = np.asarray(simulation.qpos(state.body))
         mujoco.mj_kinematics(model, data)
-        # Drawn around its middle, so that all frames have the same limits.
+        # Drawn around its center, so that all frames have the same limits.
         middle = (data.geom_xpos[solid].max(0) + data.geom_xpos[solid].min(0)) / 2 if solid else np.zeros(3)
         if not flat:
             middle[2] = 0.6 * reach
@@ -92,25 +92,25 @@ _LONG = (int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_CYLINDER)
 
 
 def _shape(model: Any, geom: int) -> tuple[float, float]:
-    """Radius and half the length of the capsule that stands for it; what is neither round nor long is a ball."""
+    """Radius and half length of the capsule that approximates a geometry; other shapes are drawn as balls."""
     if model.geom_type[geom] in _LONG:
         return model.geom_size[geom, 0], model.geom_size[geom, 1]
     return model.geom_rbound[geom], 0.0
 
 
 def _flat(model: Any) -> bool:
-    """Whether it moves in a plane, seen from above: nothing pulls it down, or nothing could stop it."""
+    """Whether the robot moves in a plane and is seen from above: without gravity, or without contacts."""
     own = moving(model)
     return not np.any(model.opt.gravity) or not meeting(model)[own][:, ~own].any()
 
 
 def _solid(model: Any) -> list[int]:
-    """What is drawn of it."""
+    """The geometries that are drawn."""
     return np.flatnonzero(moving(model) & (model.geom_rbound > 0)).tolist()
 
 
 def _reach(model: Any, solid: Sequence[int]) -> float:
-    """Its greatest extent at rest; 1 if nothing of it is drawn."""
+    """The greatest extent at rest; 1 if nothing is drawn."""
     if not solid:
         return 1.0
     data = mujoco.MjData(model)

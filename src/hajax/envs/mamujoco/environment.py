@@ -1,4 +1,4 @@
-"""A robot shared among agents, as an environment."""
+"""A robot whose joints are divided among agents, as an environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, clip_action, timestep
+from hajax.envs.base import Environment, Viewer, clip_action, timestep
 from hajax.envs.mamujoco.anatomy import control_range
 from hajax.envs.mamujoco.drawing import body_colors, robot_drawing, robot_scene
 from hajax.envs.mamujoco.factorization import check_partition, drivers
@@ -21,14 +21,14 @@ ObservationKind = Literal["full", "khop"]
 
 
 class RobotState(NamedTuple):
-    """The robot, and how many steps the episode has had."""
+    """The simulation's state, and the number of steps so far in the episode."""
 
     body: Any  # of its simulation
     step: jax.Array  # int []
 
 
 def standardized(x: jax.Array) -> jax.Array:
-    """Each vector less its own mean, over its own standard deviation: `[…, O]`."""
+    """Each vector minus its mean, divided by its standard deviation: `[…, O]`."""
     return (x - x.mean(-1, keepdims=True)) / jnp.maximum(x.std(-1, keepdims=True), 1e-8)
 
 
@@ -44,12 +44,12 @@ def shared_robot(
     reward: RewardKind,
     max_steps: int,
 ) -> Environment:
-    """The environment in which each agent drives the joints that `partition` gives it.
+    """The environment in which each agent drives its joints of `partition`.
 
-    An agent's action holds the controls of its joints, in the partition's order. With `obs="full"` it observes all that
-    Gymnasium's single agent does and its own number, one-hot, standardized as one vector, and the critic's state is
-    Gymnasium's observation, standardized too; with `obs="khop"` it observes what its own joints and those up to `k`
-    edges away show, and the critic's state is Gymnasium's observation as it is.
+    An action holds the controls of the agent's joints, in the partition's order. With `obs="full"` an agent observes
+    what Gymnasium's single agent does and its own index, one-hot, standardized as one vector, and the critic's state is
+    Gymnasium's observation, standardized too. With `obs="khop"` it observes its own joints and those up to `k` edges
+    away, and the critic's state is Gymnasium's observation, not standardized.
     """
     anatomy = simulation.anatomy
     check_partition(name, partition, tuple(anatomy.actuators))
@@ -71,7 +71,7 @@ def shared_robot(
     driver, component = drivers(controls)
 
     def all_of(state: jax.Array) -> jax.Array:
-        """What every agent observes of Gymnasium's observation with `obs="full"`."""
+        """The agents' observations with `obs="full"`, from Gymnasium's observation."""
         if state.shape != whole.shape:
             raise ValueError(f"state of {name} has {state.size} entries; allowed: {whole.size}")
         everything = jnp.broadcast_to(state, (count, whole.size))
@@ -89,15 +89,15 @@ def shared_robot(
 
     def step(key, state, action):
         control = clip_action(spec, action)[driver, component]
-        body, readings, paid, ended = simulation.step(state.body, control)
-        # Physics that blew up ends the episode: a NaN in one environment would spoil the policy of all.
-        finite = jnp.isfinite(readings).all() & jnp.isfinite(simulation.qpos(body)).all() & jnp.isfinite(paid)
-        paid, ended = jnp.where(finite, paid, 0), ended | ~finite
+        body, readings, joint_reward, ended = simulation.step(state.body, control)
+        # Diverged physics ends the episode: a NaN in one environment would reach the policy of all.
+        finite = jnp.isfinite(readings).all() & jnp.isfinite(simulation.qpos(body)).all() & jnp.isfinite(joint_reward)
+        joint_reward, ended = jnp.where(finite, joint_reward, 0), ended | ~finite
         following = RobotState(body, state.step + 1)
         return following, timestep(
             spec,
             *observe(jnp.where(finite, readings, 0)),
-            joint_reward=paid,
+            joint_reward=joint_reward,
             terminated=ended,
             truncated=~ended & (following.step >= max_steps),
         )
@@ -107,7 +107,6 @@ def shared_robot(
         spec,
         reset,
         step,
-        draw=robot_drawing(simulation, colors),
         observe=all_of if obs == "full" else None,
-        scene=robot_scene(simulation, colors),
+        viewer=Viewer(robot_drawing(simulation, colors), robot_scene(simulation, colors)),
     )

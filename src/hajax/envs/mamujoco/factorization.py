@@ -1,8 +1,8 @@
-"""Which joints an agent drives and what it sees: a robot's joints, the graph between them, and index maps.
+"""The joints that an agent drives and observes: a robot's joints, the graph between them, and index maps.
 
-Everything that an agent can see is an entry of one vector, the *readings*: named sections (`qpos`, `qvel`, `cinert`, …)
-end to end. What an agent observes is then a list of entries, and so is the observation of Gymnasium's single agent.
-The maps are NumPy constants, made once, before anything is compiled.
+Everything that can be observed is an entry of one vector, the *readings*: the concatenation of named sections (`qpos`,
+`qvel`, `cinert`, …). An agent's observation is a list of entries, and so is that of Gymnasium's single agent. The maps
+are NumPy constants, made once, before anything is compiled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BODY_SECTIONS = {"cinert": 10, "cvel": 6, "cfrc_ext": 6}  # entries per body
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where each section of the readings lies: `sizes` in order."""
+    """The positions of the sections in the readings, from their `sizes` in order."""
 
     sizes: Mapping[str, int]
 
@@ -31,16 +31,16 @@ class Layout:
         raise KeyError(section)
 
     def body(self, section: str, body: int) -> np.ndarray:
-        """The entries of one body in a section that has some for each."""
+        """The entries of one body in a section with entries for every body."""
         width = BODY_SECTIONS[section]
         return self[section][body * width : (body + 1) * width]
 
 
 @dataclasses.dataclass(frozen=True)
 class Joint:
-    """What belongs to a joint: the entries that each category shows of it, and the bodies that body categories show.
+    """A joint: its entries in each category, and its bodies for the body categories.
 
-    `actuator` is the number of the actuator that drives it, `None` if nothing does.
+    `actuator` is the index of the actuator that drives it, `None` without one.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Joint:
 
 
 def by_distance(own: Sequence[str], edges: Iterable[Iterable[str]], k: int) -> list[list[str]]:
-    """The joints at distance 0, …, k of the agent's own ones over the graph, those of one distance in order of name.
+    """The joints at distance 0, …, k from the agent's joints in the graph, sorted by name within a distance.
 
     The joints of one edge, which may be more than two, are all neighbors of each other.
     """
@@ -73,9 +73,9 @@ def entries(
 ) -> np.ndarray:
     """The entries of the readings that an agent observes, in order, int `[O]`.
 
-    First its joints, by distance, each with the categories of its distance (the last ones hold for all beyond); then
-    category by category what all agents see of the `common` joints, which nobody drives. A body that belongs to several
-    joints is shown with the first of them only.
+    First the joints, by distance, each with the categories of its distance (the last ones are for all further joints);
+    then, category by category, the `common` joints, which have no actuator. A body that belongs to several joints is
+    observed with the first of them only.
     """
     found: list[int] = []
     shown: set[tuple[str, int]] = set()
@@ -101,7 +101,7 @@ def entries(
 
 
 def check_partition(what: str, partition: Sequence[Sequence[str]], driven: Sequence[str]) -> None:
-    """Raises ValueError unless every one of the joints that have an actuator has exactly one owner."""
+    """Raises ValueError unless every joint with an actuator belongs to exactly one agent."""
     owned = [joint for agent in partition for joint in agent]
     allowed = f"each of {', '.join(driven)} exactly once, and no agent without one"
     for joint in owned:

@@ -1,8 +1,8 @@
-"""The robots in brax's physics, through `brax.envs`: its models, rewards, ends and observations, under our partitions.
+"""The robots in brax's physics, through `brax.envs`: its models, rewards, terminations and observations.
 
-Cheap enough for a laptop, and another robot than MuJoCo's: brax has its own XML files, without collisions of a robot
-with itself, and for `spring` and `positional` other time steps and gears. Its version is Gymnasium's fourth, nearly,
-without contact forces.
+It is fast enough for a laptop, but the robots differ from MuJoCo's: brax has its own XML files, without collisions of a
+robot with itself, and for `spring` and `positional` other time steps and gears. The tasks are close to Gymnasium's
+version 4, without contact forces. The partitions are hajax's.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from hajax.envs.mamujoco.simulation import Simulation
 
 @dataclasses.dataclass(frozen=True)
 class Counterpart:
-    """Brax's name of a robot, and what differs from ours."""
+    """Brax's name of a robot, and the differences from hajax's robot."""
 
     name: str
     categories: tuple[str, ...] = ("qpos qvel", "qpos")
-    sections: dict[str, slice] = dataclasses.field(default_factory=dict)  # parts of what brax's single agent observes
-    scales_controls: bool = False  # its actions are in [-1, 1] whatever the controls' ranges
+    sections: dict[str, slice] = dataclasses.field(default_factory=dict)  # of the observation of brax's single agent
+    scales_controls: bool = False  # its actions are in [-1, 1] for all ranges of controls
 
 
 COUNTERPARTS = {
@@ -48,7 +48,7 @@ COUNTERPARTS = {
 
 
 def as_in_brax(robot: str) -> Robot:
-    """The robot with what agents can see of it in brax: positions and velocities, and all that brax's agent does."""
+    """The robot with the readings of brax: positions, velocities, and the observation of brax's agent."""
     categories = COUNTERPARTS[robot].categories
     return dataclasses.replace(ROBOTS[robot], categories=categories, observation={"v5": "observation"})
 
@@ -58,7 +58,7 @@ def in_brax(robot: str, backend: str) -> Simulation:
     envs = import_quietly("brax.envs")
     counterpart, body = COUNTERPARTS[robot], as_in_brax(robot)
     with jax.ensure_compile_time_eval(), without_log(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Brax System", UserWarning)  # that nobody maintains it: docs/mamujoco.md
+        warnings.filterwarnings("ignore", "Brax System", UserWarning)  # that it is not maintained: docs/mamujoco.md
         env = envs.get_environment(counterpart.name, backend=backend)
         high, seconds = jnp.asarray(env.sys.actuator.ctrl_range[:, 1]), float(env.dt)
 
@@ -77,13 +77,13 @@ def in_brax(robot: str, backend: str) -> Simulation:
 
     def step(state, control):
         action = control / high if counterpart.scales_controls else control
-        # A robot that never ends leaves `done` as it was.
+        # The environment of a robot that never terminates does not set `done`.
         before = envs.State(state, obs=None, reward=None, done=jnp.zeros(()), metrics={})
         after = env.step(before, action)
         return after.pipeline_state, read(after), after.reward, after.done > 0
 
     first = jax.eval_shape(env.reset, jax.random.key(0))
     sizes = {name: x.size for name, x in jax.eval_shape(sections, first.pipeline_state, first.obs).items()}
-    # Joints stand in the order of Gymnasium's file, whose names the partitions use; the swimmer's have others in brax.
+    # Joints are in the order of Gymnasium's file, whose names the partitions use; brax names the swimmer's differently.
     anatomy = Anatomy(body, body.model("v5"), sizes, body.observation["v5"])
     return Simulation(anatomy, env.sys.mj_model, reset, step, lambda state: state.q, seconds)

@@ -1,8 +1,9 @@
-"""Where a robot's bodies are, from its joint positions: MuJoCo's forward kinematics, a level of the tree at a time.
+"""MuJoCo's forward kinematics, from joint positions to the frames of bodies, one level of the tree at a time.
 
-MJX computes the same, but XLA makes one loop for a CPU of a chain of bodies, in which every number of a body computes
-those of the body above it anew: a swimmer of eight segments takes a thousand times as long as one of four, and one of
-twenty had not ended after many minutes. Here a level is computed before the next one begins.
+MJX computes the same, but on a CPU XLA fuses a chain of bodies into one loop, in which every entry of a body recomputes
+those of its parent: a swimmer of eight segments takes a thousand times as long as one of four, and one of twenty did
+    not
+finish within many minutes. Here a level is computed before the next one begins.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ FREE, BALL, SLIDE = (
 
 
 class Group(NamedTuple):
-    """Bodies as far from the root as each other, with joints of the same kinds in the same order."""
+    """Bodies at the same depth, with joints of the same kinds in the same order."""
 
     bodies: np.ndarray  # [n]
     kinds: tuple[int, ...]
@@ -34,11 +35,11 @@ class Frames(NamedTuple):
     quaternion: jax.Array
 
     def of(self, which: np.ndarray) -> Frames:
-        """Some of them, by number."""
+        """The frames with these indices."""
         return Frames(self.position[which], self.quaternion[which])
 
     def then(self, position: jax.Array, quaternion: jax.Array) -> Frames:
-        """Those that are so in these."""
+        """The world frames of frames `(position, quaternion)` that are relative to these."""
         return Frames(self.position + rotated(position, self.quaternion), product(self.quaternion, quaternion))
 
 
@@ -48,7 +49,7 @@ def kinematics(model: Any, compiled: Any, data: Any) -> Any:
     Args:
         model: mujoco.MjModel.
         compiled: the same as mjx.Model.
-        data: mjx.Data of one robot. Quaternions in its `qpos` are made unit ones.
+        data: mjx.Data of one robot. Quaternions in its `qpos` are normalized.
     """
     qpos = data.qpos
     level = Frames(jnp.zeros((1, 3), qpos.dtype), jnp.eye(1, 4, dtype=qpos.dtype))  # the world
@@ -92,7 +93,7 @@ def _together(frames: list[Frames]) -> Frames:
 
 
 def _levels(model: Any) -> Iterator[list[Group]]:
-    """The bodies but the world, by their distance from it."""
+    """The bodies other than the world, by depth."""
     depth = np.zeros(model.nbody, int)
     for body in range(1, model.nbody):
         depth[body] = depth[model.body_parentid[body]] + 1
@@ -107,7 +108,7 @@ def _levels(model: Any) -> Iterator[list[Group]]:
 def _moved(
     model: Any, compiled: Any, frames: Frames, qpos: jax.Array, joint: np.ndarray, kind: int
 ) -> tuple[Frames, jax.Array, jax.Array, jax.Array]:
-    """The frames of bodies `[n]` after their joints of that kind; unit quaternions in `qpos`; anchors and axes."""
+    """The frames of bodies `[n]` after their joints of one kind, `qpos` with unit quaternions, anchors and axes."""
     start = model.jnt_qposadr[joint]
     if kind == FREE:
         turned = start[:, None] + 3 + np.arange(4)
@@ -132,21 +133,21 @@ def _moved(
 
 
 def rotated(vector: jax.Array, quaternion: jax.Array) -> jax.Array:
-    """Vectors `[…, 3]` turned by unit quaternions `[…, 4]`."""
+    """Vectors `[…, 3]` rotated by unit quaternions `[…, 4]`."""
     w, u = quaternion[..., :1], quaternion[..., 1:]
     across = jnp.cross(u, vector)
     return vector + 2 * (w * across + jnp.cross(u, across))
 
 
 def product(first: jax.Array, second: jax.Array) -> jax.Array:
-    """The quaternions that turn by `second`, then by `first`: `[…, 4]`."""
+    """Quaternion products `[…, 4]`: the rotation by `second`, then by `first`."""
     a, u, b, v = first[..., :1], first[..., 1:], second[..., :1], second[..., 1:]
     real = a * b - jnp.sum(u * v, -1, keepdims=True)
     return jnp.concatenate([real, a * v + b * u + jnp.cross(u, v)], -1)
 
 
 def matrix(quaternion: jax.Array) -> jax.Array:
-    """Of unit quaternions `[…, 4]`, the matrices `[…, 3, 3]` that turn as they do."""
+    """The rotation matrices `[…, 3, 3]` of unit quaternions `[…, 4]`."""
     w, x, y, z = jnp.moveaxis(quaternion, -1, 0)
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),

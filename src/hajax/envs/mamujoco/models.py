@@ -1,7 +1,7 @@
-"""MuJoCo's models of the robots: Gymnasium's files, and robots put together from them.
+"""MuJoCo's models of the robots: Gymnasium's files, and robots assembled from them.
 
-The swimmer and the ant of many segments and the two coupled cheetahs are multi-agent MuJoCo's (Peng et al., *FACMAC*,
-2021: https://arxiv.org/abs/2003.06709), with the shapes, masses and joints that gymnasium-robotics gives them.
+The swimmer and the ant of many segments and the coupled cheetahs are multi-agent MuJoCo's (Peng et al., *FACMAC*,
+2021: https://arxiv.org/abs/2003.06709), with the shapes, masses and joints of gymnasium-robotics.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HINGE, CAPSULE = mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtGeom.mjGEOM_CAPSULE
 
 
 def gymnasium_model(file: str, v4: str | None = None) -> Model:
-    """A file of the installed Gymnasium, and the one of version 4 where that differs."""
+    """The model of a file of the installed Gymnasium, with another file for version 4 if that differs."""
 
     def load(version: Version) -> Any:
         return compiled(gymnasium_file(v4 if v4 and version == "v4" else file))
@@ -36,9 +36,9 @@ def gymnasium_file(name: str) -> Any:
 
 
 def compiled(spec: Any) -> Any:
-    """The mujoco.MjModel, without MuJoCo's warning that some day it will not set a total mass.
+    """The mujoco.MjModel, without MuJoCo's warning that `settotalmass` will be removed.
 
-    To set the mass afterwards, as the warning asks for, leaves the mean inertia, by which the solver scales, as it was.
+    Setting the mass afterwards, as the warning suggests, would not update the mean inertia, by which the solver scales.
     """
     with without_log(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "compiler attribute 'settotalmass'")
@@ -47,7 +47,7 @@ def compiled(spec: Any) -> Any:
 
 @contextmanager
 def without_log() -> Iterator[None]:
-    """Without MuJoCo's warnings, which it writes to a file in the working directory, MUJOCO_LOG.TXT."""
+    """Suppresses MuJoCo's warnings, which it writes to MUJOCO_LOG.TXT in the working directory."""
     previous = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
     try:
@@ -57,7 +57,7 @@ def without_log() -> Iterator[None]:
 
 
 def long_swimmer(segments: int) -> Model:
-    """A swimmer of a head and `segments` more capsules, with a driven joint `rot0`, `rot1`, … between any two."""
+    """A swimmer of a head and `segments` more capsules, with a driven joint `rot0`, `rot1`, … between neighbors."""
 
     def load(version: Version) -> Any:
         spec = gymnasium_file("swimmer.xml")
@@ -71,7 +71,7 @@ def long_swimmer(segments: int) -> Model:
             last = i == segments - 1
             part = part.add_body(name="back" if last else f"mid{i}", pos=(-1, 0, 0))
             part.add_geom(type=CAPSULE, fromto=(0, 0, 0, -1, 0, 0), size=(0.1, 0, 0), density=1000)
-            # The axes of the parts between turn by turns up and down.
+            # The axes of the parts in between alternate between up and down.
             axis = (0, 0, 1 if last else (-1) ** (i + 1))
             _hinge(part, f"rot{i}", axis, -100, 100)
         for i in range(segments):
@@ -82,7 +82,7 @@ def long_swimmer(segments: int) -> Model:
 
 
 def long_ant(segments: int) -> Model:
-    """Segments one behind the other, stiffly joined, each with two legs: joints `hip1_0`, `ankle1_0`, `hip2_0`, …."""
+    """Segments in a row, rigidly connected, each with two legs: joints `hip1_0`, `ankle1_0`, `hip2_0`, …."""
 
     def load(version: Version) -> Any:
         spec = gymnasium_file("ant.xml")
@@ -96,7 +96,8 @@ def long_ant(segments: int) -> Model:
             if i:
                 torso = torso.add_body(name=f"torso_{i}", pos=(-1, 0, 0))
                 torso.add_geom(type=CAPSULE, fromto=(1, 0, 0, 0, 0, 0), size=(0.1, 0, 0), density=100)
-            # The first segment's legs are the ant's front left and back right ones; those behind stand otherwise.
+            # The first segment has the ant's front left and back right legs; the legs of later ones are placed
+            # differently.
             _leg(torso, f"1_{i}", side=1, front=i == 0)
             _leg(torso, f"2_{i}", side=-1, front=i == 0)
         for i in range(segments):
@@ -108,7 +109,7 @@ def long_ant(segments: int) -> Model:
 
 
 def _leg(torso: Any, name: str, side: int, front: bool) -> None:
-    """A leg to the left (side 1) or right (−1): straight from the torso's axis, but for the first segment's two."""
+    """A leg to the left (side 1) or right (−1), perpendicular to the torso's axis except in the first segment."""
     reach = 0.2 if front else 0.0
     along = 0.2 if front else -0.2
     root = torso.add_body(name=f"leg{name}")
@@ -123,9 +124,9 @@ def _leg(torso: Any, name: str, side: int, front: bool) -> None:
 
 
 def coupled_cheetahs(version: Version) -> Any:
-    """Two cheetahs side by side, `first_bthigh` and `second_bthigh`, and an elastic tendon between their torsos.
+    """Two cheetahs side by side, joints `first_bthigh`, `second_bthigh`, …, and an elastic tendon between the torsos.
 
-    Both together have the mass of Gymnasium's one, as in gymnasium-robotics.
+    Together they have the mass of Gymnasium's single cheetah, as in gymnasium-robotics.
     """
     spec = gymnasium_file("half_cheetah.xml")
     for actuator in spec.actuators:
@@ -142,7 +143,7 @@ def coupled_cheetahs(version: Version) -> Any:
 
 
 def _hinge(body: Any, name: str, axis: tuple[float, float, float], low: float, high: float) -> None:
-    """A joint with limits, in degrees, as the files of both robots have them."""
+    """A joint with limits in degrees, as in the files of both robots."""
     body.add_joint(name=name, type=HINGE, axis=axis, range=(low, high), limited=mujoco.mjtLimited.mjLIMITED_TRUE)
 
 

@@ -1,7 +1,7 @@
-"""Who drives which joints: for every robot its known partitions, agents separated by `|`, joints named as in the XML.
+"""The known partitions of every robot: agents separated by `|`, joints named as in the XML.
 
-An agent's action names its joints in this order. The order within an agent is gymnasium-robotics' where it has the
-partition, so that policies carry over.
+The components of an agent's action are in this order. It is gymnasium-robotics' order where that has the partition, so
+that policies can be used there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PARTITIONS: dict[str, dict[str, str]] = {
     "coupled_half_cheetah": {
         "1p1": " | ".join(" ".join(f"{which}_{joint}" for joint in _CHEETAH.split()) for which in ("first", "second")),
     },
-    # Any other number of agents, and of segments of each, makes a robot too.
+    # Other numbers of agents, and of segments per agent, are made on demand.
     "many_agent_swimmer": {"10x2": ""},
     "many_agent_ant": {"2x3": ""},
 }
@@ -78,10 +78,10 @@ def agents(robot: str, partition: str) -> list[list[str]]:
 
 
 def segmented(partition: str) -> int:
-    """The number of segments of a robot that `NxM` shares: N agents with M each.
+    """The number of segments N · M of the partition `NxM`: N agents with M segments each.
 
     Raises:
-        ValueError: there are fewer than two.
+        ValueError: there are fewer than two segments.
     """
     count, each = map(int, partition.split("x"))
     if count < 1 or each < 1 or count * each < 2:

@@ -1,8 +1,7 @@
 """MuJoCo's physics in JAX (MJX), from a model to a step of the environment.
 
-Between steps only what the next one needs is kept: joint positions and velocities, and where the constraint solver
-starts. Everything else that MuJoCo derives is read at the end of a step and thrown away, so that ten thousand
-environments fit in memory.
+Between steps only joint positions, velocities and the starting point of the constraint solver are kept. Everything else
+that MuJoCo derives is read at the end of a step and discarded, so that ten thousand environments fit in memory.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ AFTER_CONTACTS = (
     mjx.fwd_actuation,
     mjx.fwd_acceleration,
 )
-# Steps of the solver's line search: MJX goes through all of the XML's 50 even where the first few have found the place.
-# With Newton's method the third changes nothing any more, in 200 states of each robot (benchmarks/mujoco_solver.py).
+# Steps of the solver's line search: MJX always takes all of the XML's 50, even if the first few have converged. With
+# Newton's method nothing changes after the third, in 200 states of each robot (benchmarks/mujoco_solver.py).
 LINE_SEARCH = 6
-# What `fast` gives the solver. In C one iteration alone makes a step's errors in contact up to four times as large as
-# two do where these leave any, and a hundred take away a third of them at most (benchmarks/mujoco_solver.py).
+# The solver's iterations in `fast`. In C a single iteration makes a step's errors in contact up to four times as large
+# as two do, and a hundred remove at most a third of them (benchmarks/mujoco_solver.py).
 FAST_ITERATIONS, FAST_LINE_SEARCH = 2, 4
-# The classical Runge-Kutta method: how far along the last slope each stage looks, and what its own slope counts.
+# The classical Runge-Kutta method: the nodes and the weights of its stages.
 STAGES = np.array([[0.0, 0.5, 0.5, 1.0], [1 / 6, 1 / 3, 1 / 3, 1 / 6]]).T
 
 
 class PhysicsState(NamedTuple):
-    """What a step starts from."""
+    """The state at the start of a step."""
 
     qpos: jax.Array  # [nq]
     qvel: jax.Array  # [nv]
@@ -66,7 +65,7 @@ class Physics:
 
     @property
     def blank(self) -> Any:
-        """The mjx.Data in which nothing has been computed, likewise."""
+        """An empty mjx.Data, in the default precision."""
         return _on_device(self.model, jnp.result_type(float).name)[1]
 
     @property
@@ -75,16 +74,16 @@ class Physics:
         return self.model.opt.timestep * self.frame_skip
 
     def settle(self, qpos: jax.Array, qvel: jax.Array) -> tuple[PhysicsState, Readings]:
-        """A new episode's state, and what it shows: no controls, and no contact forces yet, as after Gymnasium's reset.
+        """The state and readings of a new episode: no controls and no contact forces, as after Gymnasium's reset.
 
-        Only what depends on positions and velocities alone is computed: no collision, no solver.
+        Only quantities that depend on positions and velocities are computed: no collisions, no solver.
         """
         data = kinematics(self.model, self.compiled, self.blank.replace(qpos=qpos, qvel=qvel))
         for derive in (mjx.com_pos, mjx.com_vel, mjx.tendon):
             data = derive(self.compiled, data)
         readings = self.read(data)
         moving = readings.tendon_jacobian @ qvel
-        # `kinematics` shows quaternions as unit ones; MuJoCo leaves them as they are until they are integrated.
+        # `kinematics` normalizes quaternions; MuJoCo leaves them unchanged until they are integrated.
         return PhysicsState(qpos, qvel, self.blank.qacc_warmstart), readings._replace(qpos=qpos, tendon_velocity=moving)
 
     def step(self, state: PhysicsState, ctrl: jax.Array) -> tuple[PhysicsState, Readings]:
@@ -96,7 +95,7 @@ class Physics:
         return after, self.read(mjx.rne_postconstraint(self.compiled, data))
 
     def read(self, data: Any) -> Readings:
-        """What MuJoCo's data shows."""
+        """The readings in MuJoCo's data."""
         derived = data._impl
         return Readings(
             qpos=data.qpos,
@@ -115,9 +114,9 @@ class Physics:
         )
 
     def forward(self, data: Any) -> Any:
-        """Accelerations and all else from positions, velocities and controls: as `mjx.forward`, with C's contacts.
+        """All derived quantities from positions, velocities and controls: `mjx.forward` with C's contacts.
 
-        Nothing sees what cameras, lights and sensors would.
+        Cameras, lights and sensors are not computed.
         """
         given, data = data, kinematics(self.model, self.compiled, data)
         for derive in BEFORE_CONTACTS:
@@ -127,7 +126,7 @@ class Physics:
             data = derive(self.compiled, data)
         constrained = data._impl.efc_J.size > 0
         data = mjx.solve(self.compiled, data) if constrained else data.replace(qacc=data.qacc_smooth)
-        # In double precision MJX widens integers too, which a scan's carry must not.
+        # In double precision MJX also widens integers, but a scan's carry must keep its types.
         return jax.tree.map(lambda new, old: new.astype(old.dtype), data, given)
 
     def _euler(self, data: Any, _: None) -> tuple[Any, None]:
@@ -137,9 +136,9 @@ class Physics:
         return mjx.implicit(self.compiled, self.forward(data)), None
 
     def _runge_kutta(self, data: Any, _: None) -> tuple[Any, None]:
-        """One time step of the fourth order. MJX unrolls the stages, which takes three times as long to compile.
+        """One Runge-Kutta time step of order four. MJX unrolls the stages, which takes three times as long to compile.
 
-        What is derived is left as in the last stage, and positions and velocities as after the step.
+        Derived quantities are those of the last stage; positions and velocities are those after the step.
         """
         start, dt = data, self.model.opt.timestep
 
@@ -159,9 +158,9 @@ class Physics:
         return data.replace(**after, time=start.time + dt), None
 
     def _tangent(self, moved: jax.Array, qvel: jax.Array) -> jax.Array:
-        """How fast the displacement since the step's start grows; of a body that turned, not its angular velocity.
+        """The rate of the displacement since the start of the step; of a rotation it is not the angular velocity.
 
-        MuJoCo 4 takes this into account (Munthe-Kaas's method), earlier ones and MJX do not.
+        MuJoCo 4 takes this into account (Munthe-Kaas's method), earlier versions and MJX do not.
         """
         for kind, v in zip(self.model.jnt_type, self.model.jnt_dofadr, strict=True):
             if kind in (FREE, BALL):
@@ -170,7 +169,7 @@ class Physics:
         return qvel
 
     def _integrate(self, qpos: jax.Array, qvel: jax.Array, dt: jax.Array | float) -> jax.Array:
-        """Positions after `dt` at a constant velocity; quaternions turn by the angle that the body's own axes see."""
+        """Positions after `dt` at a constant velocity; quaternions rotate about the body's own axes."""
         following = []
         for kind, q, v in zip(self.model.jnt_type, self.model.jnt_qposadr, self.model.jnt_dofadr, strict=True):
             if kind == FREE:
@@ -184,21 +183,21 @@ class Physics:
 
 
 def _growth(rotation: jax.Array, angular_velocity: jax.Array) -> jax.Array:
-    """The rate of the rotation vector of a body that has turned by `rotation` and turns at that velocity, in its axes.
+    """The rate of the rotation vector of a body rotated by `rotation` with this angular velocity, in the body's axes.
 
     `ω + u×ω/2 + (1 - θ/2 cot(θ/2))/θ² u×(u×ω)` with u the rotation and θ its angle.
     """
     square = jnp.sum(jnp.square(rotation))
     large = square > 0.01
     half = jnp.sqrt(jnp.where(large, square, 1)) / 2
-    series = 1 / 12 + square / 720 + jnp.square(square) / 30240  # the rest is below 1e-12
+    series = 1 / 12 + square / 720 + jnp.square(square) / 30240  # the remainder is below 1e-12
     weight = jnp.where(large, (1 - half / jnp.tan(half)) / (4 * jnp.square(half)), series)
     once = jnp.cross(rotation, angular_velocity)
     return angular_velocity + once / 2 + weight * jnp.cross(rotation, once)
 
 
 def _turned(quaternion: jax.Array, rotation: jax.Array) -> jax.Array:
-    """The unit quaternion `(w, x, y, z)`, then turned by that vector: its direction the axis, its length the angle."""
+    """The unit quaternion `(w, x, y, z)` rotated by a vector: its direction is the axis, its length the angle."""
     square = jnp.sum(jnp.square(rotation))
     still = square == 0
     angle = jnp.sqrt(jnp.where(still, 1, square))
@@ -211,23 +210,23 @@ def _turned(quaternion: jax.Array, rotation: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def _on_device(model: Any, dtype: str) -> tuple[Any, Any]:
-    """Both in that precision, which is the default one now; arrays also where a caller is being traced.
+    """`mjx.Model` and `mjx.Data` in the default precision, concrete even if the caller is being traced.
 
-    Raises ValueError if the model has what MuJoCo in JAX lacks.
+    Raises ValueError if MJX does not support the model.
     """
     try:
         with jax.ensure_compile_time_eval():
             return mjx.put_model(model), mjx.make_data(model)
     except NotImplementedError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"the robot's model: {reason}; allowed: what MuJoCo in JAX (MJX) has") from error
+        raise ValueError(f"the robot's model: {reason}; allowed: what MuJoCo in JAX (MJX) supports") from error
 
 
 def faithful(model: Any, frame_skip: int) -> Physics:
-    """The model as its XML has it, but for a solver that MJX lacks, and the length of Newton's line search.
+    """The model with the options of its XML, except a solver that MJX lacks and the length of Newton's line search.
 
-    PGS becomes Newton. Both solve the same convex problem; in C their velocities differ by 2e-6 per step in the median
-    (Humanoid). Raises ValueError if actuators have a state of their own, which is not kept between steps.
+    PGS is replaced by Newton's. Both solve the same convex problem; in C their velocities differ by 2e-6 per step in
+    the median (Humanoid). Raises ValueError if actuators have a state, which is not kept between steps.
     """
     if model.na:
         raise ValueError(
@@ -242,12 +241,14 @@ def faithful(model: Any, frame_skip: int) -> Physics:
 
 
 def fast(model: Any, frame_skip: int) -> Physics:
-    """The same with a cheaper integrator and solver, and without what makes little difference to learning.
+    """The same with a cheaper integrator and solver and without self-collisions, which matter little for learning.
 
-    - Runge and Kutta's four evaluations of the dynamics per time step become Euler's one, implicit in joint damping.
-    - The solver takes `FAST_ITERATIONS` Newton steps from where the last time step ended, instead of as many as it
+    - Runge-Kutta's four evaluations of the dynamics per time step are replaced by Euler's one, implicit in joint
+      damping.
+    - The solver takes `FAST_ITERATIONS` Newton steps from the end of the last time step, instead of as many as it
       needs.
-    - Parts of the robot do not collide with each other, only with what stands still; pairs that the XML lists stay.
+    - Parts of the robot collide only with static geometries, and not with each other, except for pairs that the XML
+      lists.
     """
     model = faithful(model, frame_skip).model
     if model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4:
@@ -259,21 +260,21 @@ def fast(model: Any, frame_skip: int) -> Physics:
 
 
 def moving(model: Any) -> np.ndarray:
-    """Which geometries move, bool `[geoms]`: not the world's own, nor those of bodies that are fixed to it."""
+    """Which geometries move, bool `[geoms]`: those of bodies that are not fixed to the world."""
     return model.body_weldid[model.geom_bodyid] > 0
 
 
 def meeting(model: Any) -> np.ndarray:
-    """Which pairs of geometries their masks let collide, bool `[geoms, geoms]`."""
+    """Which pairs of geometries can collide by their masks, bool `[geoms, geoms]`."""
     types, affinities = model.geom_contype, model.geom_conaffinity
     return (types[:, None] & affinities | affinities[:, None] & types) != 0
 
 
 def leave_contacts_with_the_world(model: Any) -> None:
-    """Sets the masks so that of the pairs that may collide only those with what stands still stay.
+    """Restricts the masks so that geometries collide only with static ones.
 
-    A bit stands for all still geometries that collide with the same others. Raises ValueError if there are more kinds
-    of them than bits.
+    One bit stands for all static geometries that collide with the same others. Raises ValueError if there are more
+    kinds of them than bits.
     """
     own = moving(model)
     kinds, kind = np.unique(meeting(model)[own][:, ~own], axis=1, return_inverse=True)

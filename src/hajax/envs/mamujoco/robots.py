@@ -1,4 +1,4 @@
-"""The robots as data: which of Gymnasium's XML files, which task, and what their agents can see."""
+"""The robots as data: Gymnasium's XML file, the task, and what agents can observe."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from hajax.validation import check_number
 
 @dataclasses.dataclass(frozen=True)
 class Robot:
-    """A robot, its task, and what is seen of it.
+    """A robot, its task, and its observable quantities.
 
     `observation` is that of Gymnasium's single agent: sections of the readings, or `name:start:stop` of them. The first
-    `hidden` joint positions are where the robot is, not how it stands, and nobody sees them.
+    `hidden` joint positions are the robot's location, which no agent observes.
     """
 
-    model: Model  # of a version: a mujoco.MjModel
+    model: Model  # version -> mujoco.MjModel
     task: Task
     frame_skip: int
     hidden: int
-    common: str  # joints that nobody drives and everyone sees
+    common: str  # joints without actuators, which all agents observe
     observation: Mapping[Version, str] = dataclasses.field(default_factory=lambda: _both("qpos qvel"))
-    categories: tuple[str, ...] = ("qpos qvel", "qpos")  # what is shown of an agent's own joints, of their neighbors
-    edges: tuple[str, ...] | None = None  # joints that are neighbors; None: those with no driven joint between them
-    bodies: Mapping[str, tuple[str | int, ...]] = dataclasses.field(default_factory=dict)  # of a joint; see `Anatomy`
-    clip: Mapping[str, float] = dataclasses.field(default_factory=dict)  # sections that are seen within ± that
-    sections: Callable[[Readings], Mapping[str, jax.Array]] = lambda readings: {}  # of its own
+    categories: tuple[str, ...] = ("qpos qvel", "qpos")  # what an agent observes of its own joints, of neighbors
+    edges: tuple[str, ...] | None = None  # neighboring joints; None: those with no driven joint in between
+    bodies: Mapping[str, tuple[str | int, ...]] = dataclasses.field(default_factory=dict)  # joint -> bodies
+    clip: Mapping[str, float] = dataclasses.field(default_factory=dict)  # sections that are clipped to ± this value
+    sections: Callable[[Readings], Mapping[str, jax.Array]] = lambda readings: {}  # further ones
     shows: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)  # (joint, category): other sections
     max_steps: int = 1000
 
     def seen(self, section: str, x: jax.Array) -> jax.Array:
-        """A section as agents see it: flat, within its bounds; what is infinite stays so, and ends the episode."""
+        """A section as observed: flat and clipped; infinities are kept, and end the episode."""
         bound = self.clip.get(section, jnp.inf)
         return jnp.ravel(jnp.where(jnp.isfinite(x), jnp.clip(x, -bound, bound), x))
 
@@ -51,13 +51,13 @@ def _both(observation: str) -> Mapping[Version, str]:
 
 
 def _reaching(readings: Readings) -> Mapping[str, jax.Array]:
-    """The arm's angles, and how far the fingertip is from the target."""
+    """The arm's angles, and the offset of the fingertip from the target."""
     angle = readings.qpos[:2]
     return {"cos": jnp.cos(angle), "sin": jnp.sin(angle), "offset": readings.position[-2] - readings.position[-1]}
 
 
 def _bounded_velocities(readings: Readings) -> Mapping[str, jax.Array]:
-    """As Gymnasium's single agent sees them; gymnasium-robotics' agents see their joints' velocities as they are."""
+    """Velocities clipped as for Gymnasium's single agent; gymnasium-robotics' agents observe unclipped ones."""
     return {"bounded_qvel": jnp.clip(readings.qvel, -10, 10)}
 
 
@@ -74,7 +74,7 @@ _HUMANOID = Robot(
         "v5": "qpos qvel cinert:10 cvel:6 qfrc_actuator:6 cfrc_ext:6",
     },
     categories=("qpos qvel cinert cvel qfrc_actuator cfrc_ext", "qpos"),
-    # The abdomen counts as one place, on which both legs and both arms hang.
+    # The abdomen counts as one node, to which both legs and both arms are connected.
     edges=(
         _ABDOMEN,
         *(f"{side}_hip_x {side}_hip_y {side}_hip_z {limb}" for side in _SIDES for limb in (f"{side}_knee", _ABDOMEN)),
@@ -132,7 +132,7 @@ ROBOTS: dict[str, Robot] = {
         frame_skip=4,
         hidden=2,
         common="free_body_rot",
-        # Each rotor also sees one component of how the swimmer moves.
+        # Each rotor also observes one component of the swimmer's velocity.
         shows={("motor1_rot", "qvel"): "qvel:0:1 qvel:3:4", ("motor2_rot", "qvel"): "qvel:1:2 qvel:4:5"},
     ),
     "reacher": Robot(
@@ -157,7 +157,7 @@ ROBOTS: dict[str, Robot] = {
 
 
 def _tendon(readings: Readings) -> Mapping[str, jax.Array]:
-    """What is seen of the tendon between the cheetahs: how it pulls their torsos, its length and its velocity."""
+    """The tendon between the cheetahs: its Jacobian at their torsos, its length and its velocity."""
     pull = readings.tendon_jacobian[0, jnp.array([0, 1, 9, 10])]
     return {"ten_J": pull, "ten_length": readings.tendon_length, "ten_velocity": readings.tendon_velocity}
 
@@ -183,7 +183,7 @@ ROBOTS["coupled_half_cheetah"] = Robot(
 
 
 def find_robot(name: str, partition: str) -> Robot:
-    """The robot of that name; those of many segments have as many as the partition says."""
+    """The robot of that name; the partition gives the number of segments of those with many."""
     if name == "many_agent_swimmer":
         return dataclasses.replace(ROBOTS["swimmer"], model=long_swimmer(segmented(partition)), common="", shows={})
     if name == "many_agent_ant":
@@ -192,7 +192,7 @@ def find_robot(name: str, partition: str) -> Robot:
 
 
 def _long_ant(segments: int) -> Robot:
-    """The ant's task; a hip's neighbors are its ankle and the hips of its own segment, of the last and of the next."""
+    """An ant of many segments; a hip's neighbors are its ankle and the hips of its own and the adjacent segments."""
     hips = [f"hip1_{i} hip2_{i}" for i in range(segments)]
     joints = [f"{side}_{i}" for i in range(segments) for side in (1, 2)]
     return dataclasses.replace(
@@ -213,20 +213,20 @@ def from_file(
     categories: tuple[str, ...] = ("qpos qvel", "qpos"),
     max_steps: int = 1000,
 ) -> Robot:
-    """A robot of any MJCF file, for `hajax.envs.mamujoco.share`.
+    """A robot from any MJCF file, for `hajax.envs.mamujoco.share`.
 
     Args:
         path: the file.
-        task: what is paid, what ends an episode, and where one begins; see `hajax.envs.mamujoco.tasks`.
+        task: reward, termination and initial state; see `hajax.envs.mamujoco.tasks`.
         frame_skip: time steps of physics in one step of the environment.
-        hidden: how many of the first joint positions nobody sees.
-        observation: what is seen of all of it: sections of the readings, or `name:start:stop` of them.
-        categories: what agents are shown of their own joints, and of those one edge away.
+        hidden: the number of first joint positions that no agent observes.
+        observation: the observation of the whole robot: sections of the readings, or `name:start:stop` of them.
+        categories: what agents observe of their own joints, and of those one edge away.
         max_steps: steps after which an episode is truncated.
 
     Raises:
-        ValueError: there is no such file, MuJoCo cannot read it, a joint has no name, or an actuator has a state
-            or is not on a joint of its own.
+        ValueError: there is no such file, MuJoCo cannot read it, a joint has no name, or an actuator has a state or
+            shares its joint.
     """
     check_number("frame_skip", frame_skip, 1, whole=True)
     check_number("hidden", hidden, 0, whole=True)
@@ -236,12 +236,12 @@ def from_file(
         model = compiled(mujoco.MjSpec.from_file(str(path)))
     except ValueError as error:
         raise ValueError(
-            f"path={str(path)!r}: {str(error).splitlines()[0]}; allowed: what MuJoCo can compile"
+            f"path={str(path)!r}: {str(error).splitlines()[0]}; allowed: a file that MuJoCo can compile"
         ) from error
     joints = model.actuator_trnid[:, 0].tolist()
     to_joints = (model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT).all()
     if not (joints and to_joints and len({*joints}) == len(joints) and model.na == 0):
-        allowed = "at least one, without a state (motor, position, velocity), each on a joint of its own"
+        allowed = "at least one, without a state (motor, position, velocity), each on a different joint"
         raise ValueError(f"actuators of {path}; allowed: {allowed}")
     if hidden > model.nq:
         raise ValueError(f"hidden={hidden}; allowed: at most the {model.nq} joint positions of {path}")

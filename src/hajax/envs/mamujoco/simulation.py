@@ -1,4 +1,4 @@
-"""What moves a robot: from the controls of its actuators to what is then read, paid and ended."""
+"""The simulation of a robot: from the controls of its actuators to readings, reward and termination."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hajax.envs.mamujoco.tasks import Readings, Step, Version
 
 
 class Simulation(NamedTuple):
-    """A robot's physics and task as functions of one robot, which are `vmap`ped over many.
+    """A robot's physics and task as functions for one robot, which are vmapped over many.
 
-    `readings` are the sections of `anatomy`, end to end, `[R]`.
+    `readings` are the concatenated sections of `anatomy`, `[R]`.
     """
 
     anatomy: Anatomy
@@ -30,7 +30,7 @@ class Simulation(NamedTuple):
 
 
 class MujocoState(NamedTuple):
-    """What a step starts from, and what the task must know of the one before."""
+    """The state of the physics, and the task's value from the step before."""
 
     physics: PhysicsState
     mark: jax.Array

@@ -1,8 +1,8 @@
-"""Rewards, terminations and first states of Gymnasium's MuJoCo robots, versions 4 and 5, term by term.
+"""Rewards, terminations and initial states of Gymnasium's MuJoCo robots, versions 4 and 5, term by term.
 
-A task is judged after the whole step, of `frame_skip` steps of physics. Body positions, inertias, velocities and
-forces are those that MuJoCo leaves behind there: of its last evaluation of the dynamics, which is shortly before the
-joint positions and velocities that it has integrated. Gymnasium reads them so, and so do these tasks.
+A task is evaluated after a whole step, of `frame_skip` steps of physics. Body positions, inertias, velocities and
+forces are those of MuJoCo's last evaluation of the dynamics, shortly before the integrated joint positions and
+velocities. This is what Gymnasium reads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Version = Literal["v4", "v5"]
 
 
 class Readings(NamedTuple):
-    """What physics shows of one robot after a step; world frame, SI units, angles in radians."""
+    """The physical quantities of one robot after a step; world frame, SI units, angles in radians."""
 
     qpos: jax.Array  # [nq]
     qvel: jax.Array  # [nv]
@@ -35,7 +35,7 @@ class Readings(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of the environment as its task judges it."""
+    """One step of the environment, from which the task computes reward and termination."""
 
     before: jax.Array  # `Task.mark` before the step
     after: jax.Array  # and after it
@@ -45,9 +45,9 @@ class Step(NamedTuple):
 
 
 class Task(NamedTuple):
-    """`mark` is what must be kept from one step to the next; `judge(step, version)` gives reward and termination.
+    """`mark` is the value kept from one step to the next; `judge(step, version)` returns reward and termination.
 
-    `reset(key, qpos, qvel)` draws the first state around the XML's.
+    `reset(key, qpos, qvel)` draws the initial state around the XML's.
     """
 
     mark: Callable[[Readings], jax.Array]
@@ -80,7 +80,7 @@ def _inside(low: float, x: jax.Array, high: float) -> jax.Array:
 
 
 def _alive(reward: float, healthy: jax.Array, version: Version) -> jax.Array:
-    """Version 4 pays it in the step that ends the episode too."""
+    """The healthy reward; version 4 also gives it in the step that ends the episode."""
     return jnp.where(healthy, reward, 0.0) if version == "v5" else jnp.full((), reward)
 
 
@@ -128,25 +128,25 @@ def _humanoid(step: Step, version: Version) -> tuple[jax.Array, jax.Array]:
 
 
 def _humanoid_standup(step: Step, version: Version) -> tuple[jax.Array, jax.Array]:
-    # The height is divided by the time step of physics, not by that of the environment.
+    # The height is divided by the time step of physics, not that of the environment.
     raised = step.readings.qpos[2] / 0.003
     impact = jnp.minimum(0.5e-6 * _square(step.readings.cfrc_ext), 10.0)
     return raised - 0.1 * _square(step.readings.ctrl) - impact + 1, jnp.zeros((), bool)
 
 
 def _to_target(readings: Readings) -> jax.Array:
-    """From the target to the fingertip, the last two bodies."""
+    """The vector from the target to the fingertip, the last two bodies."""
     return readings.position[-2] - readings.position[-1]
 
 
 def _reacher(step: Step, version: Version) -> tuple[jax.Array, jax.Array]:
-    """Version 4 judges where the fingertip was before the step."""
+    """Reacher's reward; version 4 uses the position of the fingertip before the step."""
     offset = step.after if version == "v5" else step.before
     return -jnp.sqrt(_square(offset)) - _square(step.action), jnp.zeros((), bool)
 
 
 def _noise(scale: float, normal_velocities: bool = False):
-    """Uniform noise on positions; on velocities uniform or normal, of the same scale."""
+    """Uniform noise on positions; uniform or normal noise of the same scale on velocities."""
 
     def reset(key, qpos, qvel):
         position_key, velocity_key = jax.random.split(key)

@@ -1,0 +1,272 @@
+"""What `update` must return, from `reference.py` alone, and the comparison of the two."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems
+import reference
+import reference_trpo
+
+
+@dataclasses.dataclass
+class Expected:
+    actors: list[reference.Learner]
+    critics: list[reference.Learner]
+    statistics: list[dict[str, float]] | None
+    observation_moments: list[np.ndarray] | None
+    state_moments: list[np.ndarray] | None
+    compound_ratio: np.ndarray  # [T·E]
+    steps: dict[int, dict[str, float]]  # what a trust region's search reports of each group
+
+
+@dataclasses.dataclass
+class Stream:
+    """What one critic sees of a rollout, `[T, E, …]`."""
+
+    inputs: np.ndarray
+    final_inputs: np.ndarray
+    reward: np.ndarray
+    active: np.ndarray
+    final_active: np.ndarray
+    sequences: reference.Sequences | None  # with an empty memory before step 0
+
+
+def streams(algo: Any, state: Any, batch: Any) -> tuple[list[list[int]], list[Stream]]:
+    """The groups of critics, and a stream for every agent (for the team, if the critic is central)."""
+    active, final_active, reward = (np.asarray(x) for x in (batch.active, batch.final_active, batch.reward))
+
+    def sequences(active):
+        if algo.settings.memory == "none":
+            return None
+        return problems.sequences(algo, batch, active, np.zeros((active.shape[1], algo.settings.hidden_sizes[-1])))
+
+    if algo.settings.centralized:
+        of_team = None if state.moments is None else jax.tree.map(lambda x: x[None], state.moments.state)
+        inputs = [problems.normalized(of_team, 0, np.asarray(x), ...) for x in (batch.state, batch.final_state)]
+        return [[0]], [Stream(*inputs, reward[..., 0], active.any(-1), final_active.any(-1), sequences(active.any(-1)))]
+    made = []
+    for i in range(algo.spec.num_agents):
+        inputs = [problems.normalized_input(algo, state, x, i) for x in (batch.observation, batch.final_observation)]
+        made.append(Stream(*inputs, reward[..., i], active[..., i], final_active[..., i], sequences(active[..., i])))
+    return problems.groups_of(algo.spec, algo.settings.sharing), made
+
+
+def read_statistics(statistics: Any) -> list[dict[str, float]]:
+    fields = {name: np.asarray(x) for name, x in statistics._asdict().items()}
+    return [{name: float(x[g]) for name, x in fields.items()} for g in range(len(fields["mean"]))]
+
+
+def for_the_dead(values: list[np.ndarray], active: list[np.ndarray], team: bool) -> list[np.ndarray]:
+    """Every agent's values `[T, E]`, where it is dead the living agents' mean (with rewards of their own: 0)."""
+    values = [x.copy() for x in values]
+    for t, e in np.ndindex(values[0].shape):
+        living = [value[t, e] for value, alive in zip(values, active, strict=True) if alive[t, e]]
+        for value, alive in zip(values, active, strict=True):
+            if not alive[t, e]:
+                value[t, e] = np.mean(living) if team and living else 0.0
+    return values
+
+
+def update_critics(
+    learners: list[reference.Learner],
+    old_statistics: Any,
+    groups: Any,
+    streams: list[Stream],
+    batch: Any,
+    **options: Any,
+) -> tuple[list[reference.Learner], list[dict[str, float]], list[np.ndarray]]:
+    """New learners and statistics of every critic, and the advantages `[T·E]` of every stream by the old ones."""
+    hp, settings, learning_rate, epochs = (options[k] for k in ("hp", "settings", "learning_rate", "epochs"))
+    terminated, truncated = np.asarray(batch.terminated), np.asarray(batch.truncated)
+    new_learners, new_statistics, judged = [], [], {}
+    for g, members in enumerate(groups):
+        mean, scale = reference.location_and_scale(old_statistics[g]) if settings.normalize_values else (0.0, 1.0)
+        for i in members:
+            stream = streams[i]
+            flat = stream.inputs.reshape(-1, stream.inputs.shape[-1])
+            final_flat, parameters = stream.final_inputs.reshape(flat.shape), learners[g].params
+            rows = final_rows = stream.sequences
+            if rows is not None:
+                _, after = reference.body(parameters, flat, rows, [])
+                # Where a step led, as a sequence of its own that goes on from the memory after that step.
+                alone, never = np.arange(len(flat)), np.zeros(len(flat), bool)
+                final_rows = reference.Sequences(alone, never, never, after)
+            old, _ = reference.value(parameters, flat, rows)
+            final, _ = reference.value(parameters, final_flat, final_rows)
+            chunks = None if rows is None else rows.chunks(settings.chunk_length, after)
+            baseline, future = ((scale * x + mean).reshape(stream.reward.shape) for x in (old, final))
+            judged[i] = flat, old, baseline, future, chunks
+    baselines, futures = ([judged[i][k] for i in range(len(streams))] for k in (2, 3))
+    team = options["reward"] == "team"
+    if not settings.centralized:
+        baselines = for_the_dead(baselines, [stream.active for stream in streams], team)
+        futures = for_the_dead(futures, [stream.final_active for stream in streams], team)
+    advantages = [
+        reference.gae(
+            stream.reward,
+            baseline,
+            future,
+            terminated,
+            truncated,
+            hp.discount,
+            np.where(stream.final_active | settings.centralized | team, hp.gae_lambda, 1),
+        )
+        for stream, baseline, future in zip(streams, baselines, futures, strict=True)
+    ]
+    for g, members in enumerate(groups):
+        statistics, pool = old_statistics[g], []
+        mean, scale = 0.0, 1.0
+        for i in members:
+            flat, old, *_, chunks = judged[i]
+            pool.append((flat, old, (advantages[i] + baselines[i]).ravel(), streams[i].active.ravel(), chunks))
+        if settings.normalize_values:
+            seen = np.concatenate([target[active] for _, _, target, active, _ in pool])
+            statistics = reference.update_statistics(statistics, seen, hp.value_decay)
+            mean, scale = reference.location_and_scale(statistics)
+        learner = learners[g]
+        for rows in (rows for minibatches in epochs[g] for rows in minibatches):
+            parts = [[x[rows][active[rows]] for x in arrays] for *arrays, active, _ in pool]
+            x, old, target = (np.concatenate(column) for column in zip(*parts, strict=True))
+            target = (target - mean) / scale
+            parts = [chunks.take(rows).take(active[rows]) for *_, active, chunks in pool if chunks is not None]
+            _, gradient = reference.value_loss(
+                learner.params,
+                x,
+                old,
+                target,
+                hp,
+                settings.value_loss,
+                settings.clip_value,
+                reference.Sequences.join(parts) if parts else None,
+            )
+            learner = learner.step(gradient, learning_rate, hp)
+        new_learners.append(learner)
+        new_statistics.append(statistics)
+    return new_learners, new_statistics, [advantage.ravel() for advantage in advantages]
+
+
+def moments(old: Any, groups: Any, rows: list[np.ndarray], own: list[Any]) -> list[np.ndarray]:
+    """Weight, mean and squared deviations, stacked over groups, with new `rows` of every agent (or of the team)."""
+    weight, mean, deviation = (np.array(field) for field in old)
+    for g, members in enumerate(groups):
+        x = np.concatenate([rows[i] for i in members])
+        entries = own[members[0]]
+        total, before = weight[g] + len(x), mean[g, entries]
+        squares = deviation[g, entries] + weight[g] * before**2 + (x**2).sum(0)
+        weight[g], mean[g, entries] = total, (weight[g] * before + x.sum(0)) / total
+        deviation[g, entries] = squares - total * mean[g, entries] ** 2
+    return [weight, mean, deviation]
+
+
+def update(
+    algo: Any, state: Any, batch: Any, order: Sequence[int] | None, shuffles: Sequence[np.ndarray] | None = None
+) -> Expected:
+    """The update by plain loops, groups in `order` (`None`: simultaneous).
+
+    `shuffles` are the row permutations of all passes, one after another: the groups' in `order`, then the critics'.
+    """
+    settings, hp = algo.settings, jax.tree.map(float, state.hyperparameters)
+    num_steps, num_envs = batch.log_prob.shape[:2]
+    drawn = iter(shuffles or [])
+
+    def rows_of(chosen):
+        """The rows of samples; those of chunks, if they are what is shuffled, in the order of time."""
+        if settings.memory == "none":
+            return chosen
+        length = settings.chunk_length
+        env, chunk = np.divmod(chosen, num_steps // length)
+        return np.sort(((chunk * length + np.arange(length)[:, None]) * num_envs + env).ravel())
+
+    def passes(count):
+        if settings.minibatches == 1:
+            return [[np.arange(num_steps * num_envs)]] * count
+        return [
+            [rows_of(rows) for rows in np.split(np.asarray(next(drawn)), settings.minibatches)] for _ in range(count)
+        ]
+
+    def decayed(learning_rate):
+        done = int(state.updates) / hp.decay_updates
+        return learning_rate * max(1 - done, 0)
+
+    groups = problems.groups_of(algo.spec, settings.sharing)
+    critic_groups, critic_streams = streams(algo, state, batch)
+    actor_passes, steps = {}, {}
+    if algo.name != "hatrpo":
+        actor_passes = {g: passes(settings.epochs) for g in (range(len(groups)) if order is None else order)}
+
+    def improve(g, learner, bounds, members):
+        rollout = members
+        if settings.memory == "gru":
+            members = [(samples.chunks(learner.params, settings.chunk_length), m) for samples, m in members]
+        if algo.name == "hatrpo":
+            learner, steps[g] = reference_trpo.trpo(learner, bounds, rollout, hp, settings.line_search_steps, members)
+            return learner
+        unclipped = hp.replace(clip=np.inf) if algo.name in ("haa2c", "maa2c") else hp
+        return reference.ppo(learner, bounds, members, unclipped, decayed(hp.actor_lr), actor_passes[g])
+
+    critics, statistics, advantages = update_critics(
+        [view.read() for view in problems.critic_views(algo, state)],
+        read_statistics(state.value_statistics) if settings.normalize_values else [{}] * len(critic_groups),
+        critic_groups,
+        critic_streams,
+        batch,
+        hp=hp,
+        settings=settings,
+        reward=algo.spec.reward,
+        learning_rate=decayed(hp.critic_lr),
+        epochs=[passes(settings.critic_epochs) for _ in critic_groups],
+    )
+    agents = [problems.samples(algo, state, batch, i) for i in range(algo.spec.num_agents)]
+    actors, compound = reference.in_sequence(
+        [view.read() for view in problems.actor_views(algo, state)],
+        groups,
+        [problems.bounds(algo, members[0]) for members in groups],
+        agents,
+        advantages * (len(agents) if settings.centralized else 1),
+        order,
+        improve,
+    )
+    observation_moments = state_moments = None
+    if state.moments is not None:
+        own = [np.arange(agent.observation_size) for agent in algo.spec.agents]
+        seen = [np.asarray(batch.observation)[batch.active[..., i]][:, i, own[i]] for i in range(len(agents))]
+        observation_moments = moments(state.moments.observation, groups, seen, own)
+        of_team = [np.asarray(x)[None] for x in state.moments.state]
+        state_moments = moments(of_team, [[0]], [np.asarray(batch.state)[batch.active.any(-1)]], [...])
+    statistics = statistics if settings.normalize_values else None
+    return Expected(actors, critics, statistics, observation_moments, state_moments, compound, steps)
+
+
+def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expected, tolerance: float = 1e-10) -> None:
+    """Every parameter, Adam moment and statistic is as expected, and M is the product of the ratios."""
+    for g, view in enumerate(problems.actor_views(algo, after)):
+        view.assert_equals(expected.actors[g], before.actors, tolerance)
+    for g, view in enumerate(problems.critic_views(algo, after)):
+        view.assert_equals(expected.critics[g], before.critics, tolerance)
+    if expected.statistics is not None:
+        for actual, wanted in zip(read_statistics(after.value_statistics), expected.statistics, strict=True):
+            np.testing.assert_allclose(list(actual.values()), [wanted[name] for name in actual], 0, tolerance)
+    if after.moments is not None:
+        for actual, wanted in zip(after.moments.observation, expected.observation_moments, strict=True):
+            np.testing.assert_allclose(actual, wanted, 0, tolerance)
+        for actual, wanted in zip(after.moments.state, expected.state_moments, strict=True):
+            np.testing.assert_allclose(actual, wanted[0], 0, tolerance)
+    np.testing.assert_allclose(info["compound_ratio"], expected.compound_ratio.mean(), tolerance)
+    for g, step in expected.steps.items():
+        for name, value in step.items():
+            np.testing.assert_allclose(info[name][g], value, 0, tolerance, err_msg=f"{name} of group {g}")
+    assert after.updates == before.updates + 1
+
+
+def take(tree: Any, rows: Sequence[int], axis: int) -> Any:
+    return jax.tree.map(lambda x: jnp.take(x, jnp.array(rows), axis), tree)
+
+
+def assert_trees_close(one: Any, other: Any, tolerance: float) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 0, tolerance), one, other)
