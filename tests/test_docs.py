@@ -95,6 +95,18 @@ def test_python_blocks_run(page, monkeypatch, tmp_path):
         exec(compile(block, str(page), "exec", dont_inherit=True), module.__dict__)
 
 
+def test_guides_notebooks_and_examples_live_on_public_names():
+    """Nothing from `hajax.core`, and of environments only what `hajax.envs` offers."""
+    root = README.parent
+    texts = [*PAGES, *(root / "notebooks").glob("*.ipynb"), root / "examples" / "vmapped_seeds.py"]
+    texts += (root / "tests" / "extensions").glob("*.py")
+    for path in texts:
+        found = re.findall(
+            r"(?:from|import) (hajax\.(?:core|envs\.base|nn\.\w+|cli)\b[\w.]*)", path.read_text(encoding="utf-8")
+        )
+        assert not found, f"{path.name} imports {', '.join(found)}"
+
+
 def test_the_guides_are_found():
     pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
     assert len(python_blocks(pages["adding-an-environment.md"])) >= 4

@@ -7,6 +7,7 @@ from hajax.core.neighborhoods import (
     PolicyObjective,
     gradient_step,
     kl_ball,
+    mean_kl,
     unrestricted,
     with_hyperparameters,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "gradient_step",
     "init_learner",
     "kl_ball",
+    "mean_kl",
     "unrestricted",
     "with_hyperparameters",
 ]

@@ -39,7 +39,8 @@ def train(arguments: Sequence[str]) -> int:
     given = flags.intersection(arguments)
     overrides = [config.quoted(text) for text in arguments if text not in flags]
     if given & {"-h", "--help"}:
-        print(help_text(overrides))
+        parsed = config.parse(overrides)
+        print(help_text([str(override.input_line) for override in parsed if not override.is_sweep_override()]))
         return 0
     parsed = config.parse(overrides)
     if given & {"-m", "--multirun"}:
@@ -118,7 +119,10 @@ def help_text(overrides: Sequence[str] = ()) -> str:
     if overrides:
         parts |= _of_groups(values := config.compose(overrides))
         composed = dict(config.flat(values))
-        parts = {name: [row._replace(default=composed[row.name]) for row in rows] for name, rows in parts.items()}
+        parts = {
+            name: [row._replace(default=composed.get(row.name, row.default)) for row in rows]
+            for name, rows in parts.items()
+        }
     else:
         parts["groups, which have their own settings"] = [
             Described(group, "NAME", "", ", ".join(config.options(group))) for group in config.GROUPS

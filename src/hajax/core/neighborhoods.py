@@ -202,6 +202,12 @@ def with_hyperparameters(objective: Any, **changed: Any) -> Any:
     return dataclasses.replace(objective, hyperparameters=objective.hyperparameters.replace(**changed))
 
 
+def mean_kl(objective: PolicyObjective, old_params: Any, new_params: Any, samples: Any) -> jax.Array:
+    """The mean KL(π_old ‖ π_new) over the samples of a group, in nats."""
+    old, new = (objective.distribution(params, samples) for params in (old_params, new_params))
+    return weighted_mean(distributions.kl_divergence(old, new, objective.layout), samples.weight)
+
+
 # An adaptive coefficient stays within this factor of where it began. Without a bound, one that is halved after every
 # update, as while learning rates fall, would come to 0 and never be anything else.
 COEFFICIENT_RANGE = 2.0**10
@@ -229,8 +235,7 @@ def adaptive(neighborhood: Neighborhood) -> Neighborhood:
         given, coefficient = objective.hyperparameters, learner.extra.drift_coef
         adapted = with_hyperparameters(objective, drift_coef=coefficient)
         new, info = neighborhood.improve(key, adapted, learner._replace(extra=learner.extra.extra), rollout)
-        old_policy, new_policy = (objective.distribution(params, rollout) for params in (learner.params, new.params))
-        kl = weighted_mean(distributions.kl_divergence(old_policy, new_policy, objective.layout), rollout.weight)
+        kl = mean_kl(objective, learner.params, new.params, rollout)
         factor = jnp.where(kl > 1.5 * given.kl_target, 2.0, jnp.where(kl < given.kl_target / 1.5, 0.5, 1.0))
         least, most = given.drift_coef / COEFFICIENT_RANGE, given.drift_coef * COEFFICIENT_RANGE
         extra = Adaptive(jnp.clip(coefficient * factor, least, most), new.extra)

@@ -85,12 +85,12 @@ def complete(algo: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises `Refusal` for a given setting that these parts do not have.
     """
-    template = find_template(algo["name"])
-    if template is None:
+    name = algo.get("name", "")
+    if not parts_of(name):
         return dict(algo)
-    parts = {part: algo[part] for part in parts_of(algo["name"])}
+    parts = {part: algo[part] for part in parts_of(name) if part in algo}
     with refusing(typed={part: (f"algo.{part}", value) for part, value in parts.items()}):
-        entry = find_algorithm(algo["name"], **parts)
+        entry = find_algorithm(name, **parts)
     offered = _settings(entry)
     completed = {}
     for key, value in algo.items():
@@ -103,12 +103,10 @@ def complete(algo: Mapping[str, Any]) -> dict[str, Any]:
             with_it = " or ".join(
                 f"algo.{part}={shown(choice)}"
                 for part in parts
-                for choice in choices_of(algo["name"], part)
-                if key in _settings(find_algorithm(algo["name"], **parts | {part: choice}))
+                for choice in choices_of(name, part)
+                if key in _settings(find_algorithm(name, **parts | {part: choice}))
             )
-            raise Refusal(
-                f"algo.{key}={shown(value)}: {algo['name']} has no {key} with {chosen}; allowed with {with_it}"
-            )
+            raise Refusal(f"algo.{key}={shown(value)}: {name} has no {key} with {chosen}; allowed with {with_it}")
     return completed
 
 

@@ -14,7 +14,7 @@ from jax import lax
 from hajax.algorithms import make_algorithm
 from hajax.core.algorithm import Algorithm
 from hajax.envs import make_env
-from hajax.envs.base import Environment
+from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.runs.errors import RunError, refusing
 from hajax.runs.health import Health, healthy, quantities, watch
 from hajax.runs.settings import TrainSettings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hajax.envs.base import Environment, Scene, Viewer
+from hajax.envs.base import BatchedEnvironment, Environment, Scene, Viewer
 from hajax.spec import Timestep
 from hajax.training.recording import Episode
 from hajax.viewing.film import check_drawing
@@ -36,7 +36,7 @@ def prefer_headless_rendering() -> None:
         os.environ["MUJOCO_GL"] = "egl"
 
 
-def drawn(env: Environment, renderer: str) -> Environment:
+def drawn(env: Environment | BatchedEnvironment, renderer: str) -> Environment | BatchedEnvironment:
     """The environment with the requested drawing: `drawing`, `mujoco`, or `auto`, which is MuJoCo's where it works.
 
     Raises ValueError if there is none.
@@ -51,13 +51,13 @@ def drawn(env: Environment, renderer: str) -> Environment:
     return env
 
 
-def positions(env: Environment, recorded: Episode) -> np.ndarray:
+def positions(env: Environment | BatchedEnvironment, recorded: Episode) -> np.ndarray:
     """Joint positions of all episodes of a batch `[K, T, …]`, one after the other, `[steps, nq]`."""
     every = np.asarray(scene_of(env, "positions").qpos(recorded.state))
     return np.concatenate([one[:length] for one, length in zip(every, np.asarray(recorded.length), strict=True)])
 
 
-def rendered(env: Environment) -> Environment:
+def rendered(env: Environment | BatchedEnvironment) -> Environment | BatchedEnvironment:
     """The environment with MuJoCo's renderer as its drawing.
 
     Raises ValueError if its states are not those of a MuJoCo model, or MuJoCo cannot render on this machine.
@@ -105,7 +105,7 @@ def without_end(model: Any) -> None:
             model.mat_texrepeat[material] /= 2 * half
 
 
-def viewer(env: Environment, positions: np.ndarray) -> str:
+def viewer(env: Environment | BatchedEnvironment, positions: np.ndarray) -> str:
     """A page in which brax's viewer plays joint positions `[T, nq]`; the page loads the viewer from the network.
 
     Raises ValueError if the states are not those of a MuJoCo model, or brax is not installed.
@@ -117,7 +117,7 @@ def viewer(env: Environment, positions: np.ndarray) -> str:
     return page.render_from_json(json.dumps(played(scene, positions)), height=None, colab=False, base_url=None)
 
 
-def check_viewer(env: Environment, what: str) -> Scene:
+def check_viewer(env: Environment | BatchedEnvironment, what: str) -> Scene:
     """The environment's scene.
 
     Raises ValueError if there is none, or brax is not installed.
@@ -158,7 +158,7 @@ def played(scene: Scene, positions: np.ndarray) -> dict[str, Any]:
     return {"opt": {"timestep": scene.seconds}, "geoms": shapes, "states": {"x": states}}
 
 
-def scene_of(env: Environment, what: str) -> Scene:
+def scene_of(env: Environment | BatchedEnvironment, what: str) -> Scene:
     """The environment's scene.
 
     Raises ValueError if there is none.
