@@ -170,8 +170,8 @@ class SoftSettings(JointSettings):
     auto_temperature: bool = setting(True, "adapt every agent's α to the target entropy; otherwise it is constant")
     expectation: str = setting(
         "sampled",
-        "the expectation over an agent's actions: `sampled` (one action, reparametrized), or `exact` (all choices), which "
-        "is better for few choices",
+        "the expectation over an agent's actions: `sampled` (one action, reparametrized), or `exact` (all choices), "
+        "which is better for few choices",
         choices=EXPECTATIONS,
     )
 
