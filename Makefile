@@ -4,7 +4,7 @@
 #   make bench ARGS="--agents 3 --seeds 1 --output FILE.json"       arguments for benchmarks/throughput.py, which writes
 #                                                                   throughput.json otherwise
 #   make train EXTRAS=cuda                                          extras to install beside the package
-#   make test PYTEST_ARGS="-x tests/test_cli.py" WORKERS=0          arguments for pytest; tests run in 2 processes
+#   make test PYTEST_ARGS="-x tests/cli" WORKERS=0                 arguments for pytest; tests run in 2 processes
 #   make train PYTHON=python3.12                                    another interpreter for .venv
 
 PYTHON ?= python3
@@ -19,12 +19,13 @@ STAMP := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
 STAMP_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train bench test lint format settings clean install install-dev
+.PHONY: help train bench test test-evidence lint format settings clean install install-dev
 
 help:
 	@echo "make train    install into $(VENV) and train HAPPO on MPE simple_spread (ARGS=\"num_seeds=2 ...\" overrides)"
 	@echo "make bench    install and measure steps per second beside a single-file IPPO (ARGS=\"--agents 3 ...\")"
-	@echo "make test     lint, formatting, types and tests: everything that CI runs"
+	@echo "make test     lint, formatting, types and the tests of the library"
+	@echo "make test-evidence   the tests of all else: pages against numbers, notebooks, README's commands, benchmarks"
 	@echo "make lint     ruff and mypy only"
 	@echo "make format   reformat and apply ruff's fixes"
 	@echo "make settings write docs/settings.md, the table of all settings"
@@ -36,8 +37,12 @@ train: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/throughput.py --output throughput.json $(ARGS)
 
+# CI runs both.
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not evidence" $(PYTEST_ARGS)
+
+test-evidence: $(STAMP_DEV)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m evidence $(PYTEST_ARGS)
 
 lint: $(STAMP_DEV)
 	$(BIN)/ruff check .

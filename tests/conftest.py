@@ -6,6 +6,8 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 # Compiled programs are kept between sessions, and shared with the subprocesses that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
@@ -20,3 +22,12 @@ if ctypes.util.find_library("EGL"):  # MuJoCo renders without a display, and ask
 
 # Tracing makes millions of small objects; to look for garbage among them less often saves a tenth of the time.
 gc.set_threshold(100_000, 50, 50)
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """The module's runs take the compiled programs of earlier runs with the same settings, its own or another's."""
+    from shared_programs import sharing
+
+    with sharing():
+        yield

@@ -17,10 +17,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import off_policy_problems
-import problems
 
 from hajax.spaces import Box, Discrete
+
+sys.path.append(str(Path(__file__).parent / "support"))
+import off_policy_problems
+import problems
 
 STORED = Path(__file__).with_suffix(".npz")
 TOLERANCE = 1e-6

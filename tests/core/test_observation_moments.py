@@ -1,0 +1,94 @@
+"""`normalize_observations` of the off-policy algorithms: whose statistics, of what, and what sees them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import off_policy_problems
+import problems
+import pytest
+
+from hajax.spaces import Box, Discrete
+
+CHOICES, BOX = (Discrete(3),) * 3, (Box((-1.0, 0.0), (2.0, 0.5)),) * 3
+MIXED = (Discrete(3), Box((-1.0, 0.0), (2.0, 0.5)), Discrete(3))
+SHARING = (0, 1, 0)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def normalized(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """`x` `[…, O]` in units of the rows `seen` `[M, O]`."""
+    return np.clip((x - seen.mean(0)) / np.sqrt(seen.var(0) + 1e-8), -10, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "spaces"),
+    [("hatd3", BOX), ("hasac", CHOICES), ("hasac", MIXED), ("had3qn", CHOICES), ("id3qn", CHOICES)],
+)
+def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
+    """Agents 0 and 2 share, and agent 1 observes less than they, through padding; the dead have no part; the policy in
+    training and evaluation sees the same units."""
+    spec = problems.make_spec(spaces, (4, 2, 4))
+    algo, plain = (
+        off_policy_problems.make_algorithm(name, spec, sharing=SHARING, batch_size=40, normalize_observations=on)
+        for on in (True, False)
+    )
+    state, update, plain_update = algo.init(jax.random.key(0)), jax.jit(algo.update), jax.jit(plain.update)
+    plain_state = plain.init(jax.random.key(0))
+    observations: list[list[np.ndarray]] = [[], []]
+    states: list[np.ndarray] = []
+    for turn in range(2):
+        batch = off_policy_problems.random_batch(algo, turn, inactive=0.3)
+        # Far from units, each entry otherwise, and the clip at 10 matters to some of where they led.
+        stretch = 10.0 ** np.arange(-2, spec.observation_size - 2) * spec.observation_mask
+        batch = batch._replace(
+            observation=batch.observation * stretch + 3 * spec.observation_mask,
+            final_observation=batch.final_observation * stretch * 5 + 3 * spec.observation_mask,
+            state=batch.state * 7 - 2,
+            final_state=batch.final_state * 7 - 2,
+        )
+        for agent, group in enumerate(SHARING):
+            observations[group].append(
+                np.asarray(batch.observation[..., agent, :])[np.asarray(batch.active[..., agent])]
+            )
+        states.append(np.asarray(batch.state)[np.asarray(batch.active).any(-1)])
+
+        def seen(x):
+            rows = [np.concatenate(observations[group]) for group in SHARING]
+            return np.stack([normalized(np.asarray(x)[..., i, :], rows[i]) for i in range(3)], -2)
+
+        by_hand = batch._replace(
+            observation=seen(batch.observation),
+            final_observation=seen(batch.final_observation),
+            state=normalized(np.asarray(batch.state), np.concatenate(states)),
+            final_state=normalized(np.asarray(batch.final_state), np.concatenate(states)),
+        )
+        assert np.abs(by_hand.final_observation).max() == 10
+        key = jax.random.key(turn)
+        state, _ = update(key, state, batch)
+        plain_state, _ = plain_update(key, plain_state, jax.tree.map(jnp.asarray, by_hand))
+        without = state._replace(moments=None)
+        assert jax.tree.structure(without) == jax.tree.structure(plain_state)
+        for ours, theirs in zip(jax.tree.leaves(without), jax.tree.leaves(plain_state), strict=True):
+            np.testing.assert_allclose(ours, theirs, 1e-8, 1e-8)
+    assert not np.asarray(state.moments.observation.mean)[1, 2:].any()  # where agent 1 observes nothing
+    counts = [len(np.concatenate(rows)) for rows in observations]
+    np.testing.assert_array_equal(state.moments.observation.weight, counts)
+
+    timestep = problems.timestep_of(batch)
+    for deterministic in (True, False):
+        action, _, _ = algo.act(jax.random.key(9), state, timestep, (), deterministic)
+        shown = timestep._replace(observation=jnp.asarray(seen(timestep.observation)))
+        expected, _, _ = plain.act(jax.random.key(9), plain_state, shown, (), deterministic)
+        np.testing.assert_allclose(action, expected, 1e-8, 1e-8)
+
+
+def test_without_it_there_are_no_statistics():
+    spec = problems.make_spec(BOX)
+    assert off_policy_problems.make_algorithm("hatd3", spec).init(jax.random.key(0)).moments is None

@@ -1,0 +1,56 @@
+"""Runs that a test module starts share their compiled programs: most need the same few, which take seconds to make.
+
+What a run's programs depend on is the environment, the algorithm's static settings, the sizes and the number of seeds;
+hyperparameters are arguments. Each program is traced and compiled by the library once. An environment or an algorithm
+of a test's own is compiled for every run, because another test may register something else under its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import hajax.algorithms
+import hajax.envs
+from hajax.runs import programs, runner
+
+MADE: dict[tuple, Any] = {}  # what `trace` and `compile_programs` returned
+KEYS: dict[int, tuple[Any, tuple]] = {}  # by a loop's `id`: the loop, so that it is not used again, and its key
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """While it lasts, a run takes the programs of an earlier one with the same settings."""
+    build, trace, compile_programs = programs.build, programs.trace, programs.compile_programs
+
+    def shared_build(settings):
+        team = build(settings)
+        names = settings.env["name"], settings.algo["name"]
+        own = {*hajax.envs._registered, *hajax.algorithms._registered}
+        if not any(name in own or ":" in name for name in names):
+            sizes = settings.num_envs, settings.rollout_length, settings.eval
+            precision = str(jnp.result_type(float)), jax.config.jax_debug_nans  # type: ignore[attr-defined]
+            KEYS[id(team.loop)] = team.loop, (repr((settings.env, team.algorithm.settings, *sizes)), *names, *precision)
+        return team
+
+    def shared(make):
+        def made(team, keys, *rest):
+            if id(team.loop) not in KEYS:
+                return make(team, keys, *rest)
+            key = (make.__name__, keys.shape, *KEYS[id(team.loop)][1])
+            if key not in MADE:
+                MADE[key] = make(team, keys, *rest)
+            return MADE[key]
+
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "build", shared_build)
+        patch.setattr(runner, "trace", shared(trace))
+        patch.setattr(runner, "compile_programs", shared(compile_programs))
+        yield
