@@ -177,7 +177,8 @@ def _composition_error(error: ConfigCompositionException, overrides: list[str]) 
         name = next((text.partition("=")[2] for text in overrides if text.startswith("algo=")), "")
         parts = [f"algo.{part}" for part in nodes.parts_of(name)]
         kept = [text for text in overrides if text.partition("=")[0] in (*GROUPS, *parts)]
-        known = [name for name, _ in flat(compose(kept))]
+        section = key.rpartition(".")[0]  # whose settings come first
+        known = sorted((name for name, _ in flat(compose(kept))), key=lambda name: (not name.startswith(section), name))
         return unknown_key(key, value, list(dict.fromkeys([*GROUPS, *known])))
     return _first_line(error)
 
