@@ -323,7 +323,7 @@ def test_help_of_an_algorithm_lists_all_of_its_settings(name, capsys):
     for row in rows:
         value = 7 if row.name == "num_envs" else row.default
         assert f" {row.name}={shown(value)} {row.text} [{row.allowed}]" in text
-    assert " env.opponent=closest whom an opponent attacks" in text
+    assert " env.opponent=closest which unit in its range an opponent attacks" in text
     assert " env.reward=team " in text
 
 

@@ -230,7 +230,7 @@ def test_the_numbering_of_choices():
     for row, joint in enumerate(itertools.product(*own)):
         for i, choice in enumerate(joint):
             actions[row, i, : len(choice)] = choice
-    number = team.number(jnp.asarray(actions))
+    number = team.indices(jnp.asarray(actions))
     np.testing.assert_array_equal(team.joint(number), np.arange(24))
     np.testing.assert_array_equal(team.action(number), actions)
     values = jnp.asarray(np.random.default_rng(0).normal(size=(24, 24)))

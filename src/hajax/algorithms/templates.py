@@ -33,10 +33,10 @@ READ = {"clip": ClipHyperparameters, "drift_coef": CoefficientHyperparameters}
 class Parts:
     """The parts of mirror learning."""
 
-    drift: str = setting("no_drift", "D: what a step away from the old policy costs", choices=tuple(DRIFTS))
+    drift: str = setting("no_drift", "D: the penalty for moving away from the old policy", choices=tuple(DRIFTS))
     neighborhood: str = setting(
         "unrestricted",
-        "which policies an update may reach: all, by Adam; those within a KL ball; or those of one gradient step",
+        "the policies that an update may reach: all, by Adam; those in a KL ball; or those of one gradient step",
         choices=tuple(NEIGHBORHOODS),
     )
 

@@ -1,4 +1,4 @@
-"""`hajax list`: what can be trained on what, from the configurations that `hajax train` takes."""
+"""`hajax list`: algorithms, environments and presets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def list_everything(arguments: Sequence[str]) -> int:
         print("usage: hajax list\n\nShows the algorithms, environments and presets that `hajax train` takes.")
         return 0
     if arguments:
-        raise Refusal(f"{arguments[0]} is no argument of `hajax list`; allowed: none")
+        raise Refusal(f"{arguments[0]} is not an argument of `hajax list`; allowed: none")
     table = Table(title="hajax train algo=… env=… preset=…", title_justify="left", show_lines=False)
     for column in ("", "name", "what it is"):
         table.add_column(column, overflow="fold")

@@ -23,9 +23,9 @@ usage: hajax train [-m] [NAME=VALUE ...]
 
   hajax train algo=happo env=mpe/simple_spread num_seeds=8 out_dir=DIR
   hajax train preset=harl/mpe algo.clip=0.1 env.num_agents=5
-  hajax train out_dir=DIR resume=true                          (go on with an interrupted run, bit for bit)
-  hajax train -m algo=happo,mappo,ippo seed=0,1 out_dir=DIR    (a sweep: one run after another, each in a directory
-                                                               of its own under DIR)
+  hajax train out_dir=DIR resume=true                          (resume an interrupted run, bit for bit)
+  hajax train -m algo=happo,mappo,ippo seed=0,1 out_dir=DIR    (a sweep: one run after another, each in its own
+                                                               directory under DIR)
 options:
   -m, --multirun    sweep over comma-separated values; Hydra's launchers and sweepers apply
   --print-config    print the composed settings and stop
@@ -34,7 +34,7 @@ options:
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Carries out `hajax train ARGUMENTS`; returns the exit code, 130 if a run was interrupted."""
+    """Runs `hajax train ARGUMENTS` and returns the exit code, 130 if a run was interrupted."""
     flags = {"-h", "--help", "-m", "--multirun", "--print-config"}
     given = flags.intersection(arguments)
     overrides = [config.quoted(text) for text in arguments if text not in flags]
@@ -56,9 +56,9 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def run_once(settings: TrainSettings) -> dict[str, Any]:
-    """One run from checked settings: refuses what can't work, then trains and reports; returns the summary."""
+    """One run from checked settings: further checks, training and report; returns the summary."""
     with stop_on_interrupt() as stop:
-        # JAX is slow to import, and none of what was refused so far needs it.
+        # JAX is slow to import, and not needed for the checks so far.
         from hajax.cli.report import print_start, print_summary, printing_warnings
         from hajax.runs.directory import claim, finished_summary, last_checkpoint
         from hajax.runs.files import read_run
@@ -80,7 +80,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             team = build(settings)
         drawn = settings.render is True or (settings.render == "auto" and team.env.viewer is not None)
         with refusing():
-            check_loggers(settings.logger)  # not with the other settings: a run is loaded where it isn't logged
+            check_loggers(settings.logger)  # not with the other settings: a run may be loaded without its loggers
             if drawn:
                 check_drawing(team.env)
         raise_if_set(stop)
@@ -98,7 +98,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             print_start(settings, schedule, path, checkpoint, team)
             summary = None
             if checkpoint is not None and checkpoint.step == schedule.total_steps:
-                summary = finished_summary(path, schedule.total_steps)  # nothing is left to do, nor to compile
+                summary = finished_summary(path, schedule.total_steps)  # nothing is left to do or to compile
             if summary is None:
                 summary = run(settings, team, schedule, path, checkpoint, stop)
                 draw_curve(path / "curve.png", read_run(path))
@@ -111,9 +111,9 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
 
 
 def help_text(overrides: Sequence[str] = ()) -> str:
-    """Usage and every setting of a run; then what the groups offer, or with overrides the settings that they choose.
+    """Usage and every setting of a run; then the options of the groups, or with overrides the selected settings.
 
-    The values are then those that the run would have.
+    With overrides, values are those that the run would have.
     """
     parts = {"settings of a run": describe()}
     if overrides:
@@ -124,7 +124,7 @@ def help_text(overrides: Sequence[str] = ()) -> str:
             for name, rows in parts.items()
         }
     else:
-        parts["groups, which bring settings of their own"] = [
+        parts["groups, which have their own settings"] = [
             Described(group, "NAME", "", ", ".join(config.options(group))) for group in config.GROUPS
         ]
     return "\n\n".join([USAGE, *(f"{name}:\n{_listed(rows)}" for name, rows in parts.items())])
@@ -141,7 +141,7 @@ def _of_groups(settings: Mapping[str, Any]) -> dict[str, list[Described]]:
 
 
 def _listed(rows: Sequence[Described]) -> str:
-    """A paragraph for each setting: its value, its meaning and what is allowed."""
+    """A paragraph for each setting: value, meaning and allowed values."""
     named = [(f"  {row.name}={shown(row.default)}", row) for row in rows]
     indent = min(max(len(name) for name, _ in named), 40) + 2
     wrap = textwrap.TextWrapper(

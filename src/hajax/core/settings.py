@@ -55,7 +55,7 @@ class TeamHyperparameters(BaseHyperparameters):
     adam_eps: float | jax.Array = setting(1e-8, "ε of Adam, added to the denominator", low=0)
     decay_updates: float | jax.Array = setting(
         math.inf,
-        "learning rates fall linearly to 0 over so many updates; `lr_decay=true` sets it to the length of the run",
+        "the updates over which learning rates decay linearly to 0; `lr_decay=true` sets it to the length of the run",
         low=0,
         open_low=True,
         finite=False,
@@ -100,7 +100,7 @@ class AscentHyperparameters(BaseHyperparameters):
 
 
 class BallHyperparameters(BaseHyperparameters):
-    """What a step within a KL ball reads (`neighborhoods.kl_ball`). Defaults: HARL's."""
+    """Hyperparameters of a step within a KL ball (`neighborhoods.kl_ball`). Defaults: HARL's."""
 
     kl_radius: float | jax.Array = setting(
         0.01,
@@ -110,7 +110,7 @@ class BallHyperparameters(BaseHyperparameters):
         unit="nats",
     )
     accept_ratio: float | jax.Array = setting(
-        0.5, "κ: a step must gain this share of what the gradient promises", low=0, high=1
+        0.5, "κ: the least gain of an accepted step, as a share of the first-order prediction", low=0, high=1
     )
     backtrack: float | jax.Array = setting(
         0.8, "α: each candidate step is this share of the one before", low=0, high=1, open_low=True
@@ -119,17 +119,17 @@ class BallHyperparameters(BaseHyperparameters):
 
 
 class CoefficientHyperparameters(BaseHyperparameters):
-    """What drifts `c · D` read."""
+    """Hyperparameters of drifts `c · D`."""
 
     drift_coef: float | jax.Array = setting(1.0, "c: the weight of the drift, or its first value if it adapts", low=0)
 
 
 class AdaptiveHyperparameters(CoefficientHyperparameters):
-    """What `neighborhoods.adaptive` reads."""
+    """Hyperparameters of `neighborhoods.adaptive`."""
 
     kl_target: float | jax.Array = setting(
         0.01,
-        "the mean KL(π_old ‖ π_new) of an update at which the drift's coefficient stays as it is",
+        "the mean KL(π_old ‖ π_new) of an update at which the drift's coefficient is unchanged",
         low=0,
         open_low=True,
         unit="nats",
@@ -156,12 +156,12 @@ class TeamSettings:
 
     order: str = setting(
         "random",
-        "the order in which groups of agents update: `random` (a new one every iteration), `fixed`, or `simultaneous`",
+        "the order of the groups' updates: `random` (a fresh permutation every update), `fixed`, or `simultaneous`",
         choices=ORDERS,
     )
     sharing: str | tuple[int, ...] = setting(
         "none",
-        "which agents share parameters: `none`, `all`, `type` (those with equal spaces), or a group number per agent",
+        "which agents share parameters: `none`, `all`, `type` (those with equal spaces), or a group index per agent",
         allowed="none, all, type, or a list with the group of each agent",
     )
     agent_id: bool = setting(False, "append a one-hot agent id to the observation")
@@ -170,10 +170,10 @@ class TeamSettings:
     layer_norm: bool = setting(True, "normalize the inputs and the hidden layers of the default networks")
     layer_norm_min_inputs: int = setting(
         LAYER_NORM_MIN_INPUTS,
-        "with `layer_norm`, inputs of fewer entries are not normalized, which would take from one entry everything and "
-        "from two all but their order (HARL: 1)",
+        "with `layer_norm`, inputs of fewer entries are not normalized, because normalization removes all information "
+        "of one entry, and all except the order of two (HARL: 1)",
     )
-    output_gain: float = setting(0.01, "the gain of the policies' last layer when it is initialized", low=0)
+    output_gain: float = setting(0.01, "the gain of the initialization of the policies' last layer", low=0)
 
     normalize_observations: bool = setting(False, "normalize observations and states by running statistics")
 
@@ -213,31 +213,31 @@ class Settings(TeamSettings):
     minibatches: int = setting(1, "minibatches in every pass over a rollout")
     centralized: bool = setting(
         True,
-        "one critic on the state; otherwise critics on the agents' own observations, grouped like the actors",
+        "one critic on the state; otherwise critics on individual observations, grouped like the actors",
     )
     std_scale: float = setting(
         0.5, "the largest standard deviation of the default networks' Gaussian", low=0, open_low=True
     )
     memory: str | Memory = setting(
         "none",
-        "`gru` puts a gated recurrent unit behind every torso, as wide as the last of `hidden_sizes`; `none`: "
+        "`gru` adds a gated recurrent unit after every torso, as wide as the last of `hidden_sizes`; `none`: "
         "feed-forward networks",
         choices=MEMORIES,
         instances=(Memory,),
     )
     chunk_length: int = setting(
-        10, "steps through which a memory's gradient goes back; minibatches are made of such chunks"
+        10, "steps of truncated back-propagation through a memory; minibatches consist of such chunks"
     )
     action_scaling: bool = setting(
         True, "a bounded Box's Gaussian has its bounds at ±1 (HARL: false, which is native units)"
     )
     value_loss: str = setting("huber", "the critic's loss", choices=VALUE_LOSSES)
-    clip_value: bool = setting(False, "the critic's loss clips how far values move, as PPO's code does (HARL: true)")
+    clip_value: bool = setting(False, "clip the change of values in the critic's loss, as in PPO's code (HARL: true)")
     normalize_values: bool = setting(True, "normalize the critic's targets by running statistics")
 
     @property
     def sample_length(self) -> int:
-        """Steps of one sample, which a minibatch takes or leaves: 1, or those of a chunk if there is a memory."""
+        """Steps of one sample of a minibatch: 1, or those of a chunk with a memory."""
         return self.chunk_length if self.make_memory().remembers else 1
 
     def make_memory(self) -> Memory:
@@ -268,8 +268,8 @@ class AscentSettings:
 class BallSettings:
     """What a step within a KL ball reads (`neighborhoods.kl_ball`)."""
 
-    cg_iterations: int = setting(10, "iterations of the conjugate gradient method, at most")
-    line_search_steps: int = setting(10, "candidate steps, each shorter, before an update is given up")
+    cg_iterations: int = setting(10, "the largest number of conjugate gradient iterations")
+    line_search_steps: int = setting(10, "the largest number of shortened candidate steps")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Hydra's side of the command line: what it offers, composing it, and its errors in one line.
+"""The Hydra configuration of the command line: groups, composition, and errors of one line.
 
-Presets are files in conf/; what they are presets of are the nodes of `nodes.py`.
+Presets are files in conf/; the settings that they change are the nodes of `nodes.py`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from hajax.runs.settings import checked_setting, run_fields
 
 CONFIG_NAME = "train"
 GROUPS = ("algo", "env", "preset")
-FITS = "fits"  # in presets: the algorithms and environments that each is for
+FITS = "fits"  # in presets: the algorithms and environments that the preset is for
 VERSION_BASE = "1.3"
 
 
 def conf_dir() -> Path:
-    """conf/ as the wheel carries it (`hajax/conf`), or beside `src/` in a checkout."""
+    """conf/ in the installed package (`hajax/conf`), or next to `src/` in a checkout."""
     package = Path(hajax.__file__).resolve().parent
     for candidate in (package / "conf", package.parents[1] / "conf"):
         if (candidate / f"{CONFIG_NAME}.yaml").is_file():
@@ -42,7 +42,7 @@ def conf_dir() -> Path:
 
 
 def options(group: str) -> list[str]:
-    """What a group offers, such as `mpe/simple_spread` of `env`."""
+    """The options of a group, such as `mpe/simple_spread` of `env`."""
     if group != "preset":
         return nodes.options(group)
     root = conf_dir() / group
@@ -50,7 +50,7 @@ def options(group: str) -> list[str]:
 
 
 def description(group: str, option: str) -> str:
-    """One line about it: the first of a docstring, or the first comment of a preset."""
+    """The first line of a docstring, or the first comment of a preset."""
     if group != "preset":
         return describe_algorithm(option) if group == "algo" else describe_env(option)
     for line in (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines():
@@ -60,22 +60,23 @@ def description(group: str, option: str) -> str:
 
 
 def quoted(override: str) -> str:
-    """A directory's name as Hydra's grammar takes it, whatever its characters; other overrides as they are."""
+    """An override with a directory's name quoted for Hydra's grammar; other overrides unchanged."""
     name, equals, value = override.partition("=")
     plain_value = value in ("", "null", "true", "false") or value[0] in "'\"" or "${" in value
     if name not in ("out_dir", "compilation_cache") or not equals or plain_value:
         return override
-    # In quotes a backslash stands for itself, unless a quote or the end follows.
+    # In quotes a backslash is literal, unless a quote or the end follows.
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'")
     return f"{name}='{escaped}'"
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Parsed overrides; anything that isn't one (a stray word, an unknown flag) is refused."""
+    """Parsed overrides; `Refusal` for anything else, such as an unknown flag."""
     for text in overrides:
         if text.startswith("-"):
             hint = f" did you mean {text.lstrip('-')}=…?" if text.startswith("--") else ""
-            raise Refusal(f"{text} is no flag of `hajax train`;{hint} allowed: -m, --multirun, --print-config, --help")
+            flags = "-m, --multirun, --print-config, --help"
+            raise Refusal(f"{text} is not a flag of `hajax train`;{hint} allowed: {flags}")
         if "=" not in text and not text.startswith("~"):
             raise Refusal(f"{text} is not an override; allowed: name=value, such as num_seeds=8")
     with refusing_errors(overrides):
@@ -96,7 +97,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def check_names_and_values(overrides: Sequence[str]) -> None:
-    """Refuses what can be told before algorithms are imported: names that are unknown, and a run's own settings."""
+    """Checks what can be checked before algorithms are imported: names, and the settings of the run."""
     own = run_fields()
     for override in parse(overrides):
         group, value = override.key_or_group, override.value()
@@ -122,7 +123,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
         settings["algo"] = nodes.complete(settings["algo"])
     for key, value in flat(settings):
         if value == nodes.MISSING:
-            raise Refusal(f"{key} is missing; allowed: {key}=VALUE, for it has no default")
+            raise Refusal(f"{key} is missing and has no default; allowed: {key}=VALUE")
     check_fit(settings, settings.pop(FITS, None) or {})
     return settings
 
@@ -130,7 +131,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def check_fit(settings: Mapping[str, Any], fits: Mapping[str, Sequence[str]]) -> None:
     """Raises `Refusal` unless the preset is for the algorithm and the environment.
 
-    `fits` has the names and patterns of each. Algorithms and environments that are not hajax's own pass.
+    `fits` has the names and patterns of each. Algorithms and environments outside the library are not checked.
     """
     for group, patterns in fits.items():
         name = settings[group]["name"]
@@ -140,7 +141,7 @@ def check_fit(settings: Mapping[str, Any], fits: Mapping[str, Sequence[str]]) ->
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`a.b.c` and its value, for every entry of nested dictionaries."""
+    """The path `a.b.c` and the value of every entry of nested dictionaries."""
     for key, value in config.items():
         yield f"{prefix}{key}", value
         if isinstance(value, Mapping):
@@ -176,7 +177,8 @@ def _composition_error(error: ConfigCompositionException, overrides: list[str]) 
         name = next((text.partition("=")[2] for text in overrides if text.startswith("algo=")), "")
         parts = [f"algo.{part}" for part in nodes.parts_of(name)]
         kept = [text for text in overrides if text.partition("=")[0] in (*GROUPS, *parts)]
-        known = [name for name, _ in flat(compose(kept))]
+        section = key.rpartition(".")[0]  # whose settings come first
+        known = sorted((name for name, _ in flat(compose(kept))), key=lambda name: (not name.startswith(section), name))
         return unknown_key(key, value, list(dict.fromkeys([*GROUPS, *known])))
     return _first_line(error)
 

@@ -1,4 +1,4 @@
-"""What Hydra composes a run of: nodes made of the settings' dataclasses and of the environments' signatures."""
+"""Hydra's nodes, made from the dataclasses of settings and the signatures of environments."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MISSING = "???"  # OmegaConf's
 
 
 def options(group: str) -> list[str]:
-    """The names of the algorithms, templates among them, or of the environments."""
+    """The names of the algorithms, including templates, or of the environments."""
     return sorted([*list_algorithms(), *list_templates()] if group == "algo" else list_envs())
 
 
 def has_node(group: str, name: str) -> bool:
-    """Whether there may be an algorithm or an environment of that name, which may be `module:function`."""
+    """Whether an algorithm or environment of that name may exist; the name may be `module:function`."""
     return is_place(name) or name in options(group) or (group == "env" and has_env(name))
 
 
@@ -51,7 +51,7 @@ def run_node() -> dict[str, Any]:
 def algorithm_node(name: str) -> dict[str, Any]:
     """The algorithm's settings with their defaults, and the kind of `reward` that it learns from.
 
-    The settings that a template has depend on its parts: they are `???` here, and `complete` fills them in.
+    The settings of a template depend on its parts: they are `???` here, and `complete` fills them in.
     """
     template = find_template(name)
     entry = find_algorithm(name)
@@ -65,25 +65,25 @@ def algorithm_node(name: str) -> dict[str, Any]:
 
 
 def reward_of(entry: Entry) -> str:
-    """The last of the kinds that the default settings take: agents' own for agents that learn independently."""
+    """The last kind of reward that the default settings allow: `individual` for independent learners."""
     return getattr(entry.settings, "rewards", ("team",))[-1]
 
 
 def parts_of(name: str) -> list[str]:
-    """The settings that choose a template's parts, such as `drift`; none of an algorithm that is no template."""
+    """The settings that select a template's parts, such as `drift`; none for other algorithms."""
     template = find_template(name)
     return [] if template is None else [field.name for field in dataclasses.fields(template)]
 
 
 def choices_of(name: str, part: str) -> tuple[Any, ...]:
-    """What a part of a template may be."""
+    """The choices of a template's part."""
     return about(find_template(name), part).choices or (False, True)
 
 
 def complete(algo: Mapping[str, Any]) -> dict[str, Any]:
-    """The algorithm's settings with the defaults of those that a template's parts bring.
+    """The algorithm's settings, with the defaults of the settings of a template's parts.
 
-    Raises `Refusal` for a setting that was given and that these parts do not have.
+    Raises `Refusal` for a given setting that these parts do not have.
     """
     name = algo.get("name", "")
     if not parts_of(name):
@@ -111,7 +111,7 @@ def complete(algo: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def environment_node(name: str) -> dict[str, Any]:
-    """The environment's options with their defaults; its reward is of the kind that the algorithm learns from."""
+    """The environment's options with their defaults; the reward is of the kind that the algorithm uses."""
     own = {key: MISSING if value is ... else _plain(value) for key, value in env_options(name).items()}
     own = {key: value for key, value in own.items() if _fits_yaml(value)}  # the factory keeps its other defaults
     return {"name": name} | own | ({"reward": "${algo.reward}"} if "reward" in own else {})
@@ -121,9 +121,9 @@ NODES: dict[str, Callable[[str], dict[str, Any]]] = {"algo": algorithm_node, "en
 
 
 class Nodes(ConfigSource):
-    """Shows the nodes to Hydra, as if they were files: `settings`, `algo/NAME` and `env/NAME`.
+    """Provides the nodes to Hydra like files: `settings`, `algo/NAME` and `env/NAME`.
 
-    A node is made when it is asked for, since algorithms and environments take seconds to import.
+    A node is made on demand, because algorithms and environments take seconds to import.
     """
 
     @staticmethod
@@ -164,7 +164,7 @@ Plugins.instance().register(Nodes)
 
 
 def _settings(entry: Entry) -> dict[str, Any]:
-    """An algorithm's settings, static and traced, with their defaults."""
+    """An algorithm's settings and hyperparameters with their defaults."""
     return _values(entry.settings) | _values(entry.hyperparameters)
 
 
@@ -173,7 +173,7 @@ def _values(settings: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Lists for tuples, as YAML has them."""
+    """The value with lists instead of tuples, as in YAML."""
     return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
 
 

@@ -1,4 +1,4 @@
-"""The settings of `hajax train`, typed: what each one is, may be, and does. Validation and help come from here."""
+"""The settings of `hajax train`: types, allowed values and meanings, from which validation and help are made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hajax.validation import MOST, about, setting
 
 @dataclasses.dataclass(frozen=True)
 class EvalSettings:
-    """How policies are evaluated."""
+    """Settings of evaluations."""
 
     episodes: int = setting(100, "episodes per evaluation and seed", low=1, high=MOST)
     max_steps: int | None = setting(
@@ -24,7 +24,7 @@ class EvalSettings:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings:
-    """When checkpoints are written, and how many stay."""
+    """Settings of checkpoints."""
 
     interval: int | None = setting(
         None, "environment steps between checkpoints; null: one after each evaluation", low=1
@@ -48,19 +48,19 @@ class TrainSettings:
     num_envs: int = setting(20, "parallel environments per seed", low=1, high=MOST)
     rollout_length: int | None = setting(
         None,
-        "steps in each environment between updates; null: 200, of off-policy algorithms 50",
+        "steps in each environment between updates; null: 200 on-policy, 50 off-policy",
         kind="int?",
         low=1,
         high=MOST,
     )
     eval_interval: int | None = setting(None, "environment steps between evaluations; null: about 20 in all", low=1)
-    lr_decay: bool = setting(False, "let learning rates fall linearly to 0 over the run")
+    lr_decay: bool = setting(False, "decay learning rates linearly to 0 over the run")
     out_dir: str | None = setting(None, "the run directory; null: runs/<env>_<algo>_<time>")
     resume: bool | str = setting(
-        False, "true: go on with the run in out_dir from its last checkpoint; auto: if there is one", kind="bool|auto"
+        False, "true: resume the run in out_dir from its last checkpoint; auto: if there is one", kind="bool|auto"
     )
     on_non_finite: str = setting(
-        "stop", "what a NaN or an infinity in one seed's losses or parameters does to the others", kind="stop|continue"
+        "stop", "the other seeds after a NaN or an infinity in one seed's losses or parameters", kind="stop|continue"
     )
     logger: tuple[str, ...] = setting(("csv",), "csv always; also tensorboard and wandb, if installed", kind="loggers")
     render: bool | str = setting(
@@ -73,7 +73,7 @@ class TrainSettings:
 
 
 class Described(NamedTuple):
-    """A setting, as help and the docs show it."""
+    """A setting as shown in help and docs."""
 
     name: str
     default: Any
@@ -87,7 +87,7 @@ class Described(NamedTuple):
         return f"{self.meaning}{f'; in {self.unit}' if self.unit else ''}"
 
 
-# kind -> what it accepts, what to say of it
+# kind -> (accepts a value, allowed values in words)
 KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
     "bool": (lambda value: isinstance(value, bool), "true or false"),
@@ -122,7 +122,7 @@ def _section(prefix: str, kind: type, given: Mapping[str, Any]) -> Any:
 
 
 def run_fields() -> dict[str, tuple[type, str]]:
-    """The dataclass and the field of each setting of a run, by the name that is typed, such as `eval.episodes`."""
+    """The dataclass and the field of each setting of a run, by the typed name, such as `eval.episodes`."""
     return {
         f"{section}.{field.name}".removeprefix("."): (owner, field.name)
         for section, owner in {"": TrainSettings, **SECTIONS}.items()
@@ -132,13 +132,13 @@ def run_fields() -> dict[str, tuple[type, str]]:
 
 
 def checked_setting(name: str, value: Any) -> Any:
-    """`checked`, by what the setting of that name, such as `eval.episodes`, is declared to be."""
+    """`checked` with the declared kind and range of the setting, such as `eval.episodes`."""
     said = about(*run_fields()[name])
     return checked(name, value, said.kind, said.low, said.high)
 
 
 def checked(name: str, value: Any, kind: str, low: float | None = None, high: float | None = None) -> Any:
-    """`value` as the kind says (an integral float is a whole number), or a `Refusal` naming field, value, allowed."""
+    """`value` of that kind (an integral float is a whole number); `Refusal` with field, value and allowed values."""
     base = kind.removesuffix("?")
     if value is None and kind.endswith("?"):
         return None
@@ -157,14 +157,14 @@ def checked(name: str, value: Any, kind: str, low: float | None = None, high: fl
 
 
 def _range(kind: str, low: float | None, high: float | None, beyond: bool) -> str:
-    """What a setting of that kind may be, in words; of the greatest count only if a number was `beyond` the bounds."""
+    """The allowed values in words; the greatest count is mentioned only if a number was `beyond` the bounds."""
     told = high is not None and (high != MOST or beyond)
     bounds = (f" >= {low}" if low is not None else "") + (f" and <= {high}" if told else "")
     return f"{KINDS[kind.removesuffix('?')][1]}{bounds}{' or null' if kind.endswith('?') else ''}"
 
 
 def describe() -> list[Described]:
-    """Every setting of a run, for help and for the docs."""
+    """Every setting of a run, for help and docs."""
     rows = []
     for name, (owner, field) in run_fields().items():
         said = about(owner, field)
@@ -174,7 +174,7 @@ def describe() -> list[Described]:
 
 
 def as_dict(settings: TrainSettings) -> dict[str, Any]:
-    """Plain dictionaries and lists, as `config.yaml` holds them and `validate` takes them."""
+    """The settings as plain dictionaries and lists, as in `config.yaml` and for `validate`."""
     return dataclasses.asdict(settings) | {"logger": list(settings.logger)}
 
 

@@ -1,4 +1,4 @@
-"""All that agents with discrete actions can choose: every agent's own choices, numbered, and the team's."""
+"""All choices of agents with discrete actions, one by one: those of every agent, and the team's joint ones."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def choices_of(spec: EnvSpec, agents: Sequence[int]) -> Choices:
 
 @dataclasses.dataclass(frozen=True)
 class TeamChoices:
-    """The numbering of a team's choices: agent i's 0 … Mᵢ−1, and the team's 0 … J−1, J = ∏ Mᵢ, agent 0's slowest."""
+    """Indices of a team's choices: 0 … Mᵢ−1 of agent i, and 0 … J−1 of the team, J = ∏ Mᵢ, with agent 0's slowest."""
 
     spec: EnvSpec
 
@@ -83,33 +83,32 @@ class TeamChoices:
 
     @functools.cached_property
     def strides(self) -> np.ndarray:
-        """By how much the team's number grows with agent i's, int `[N]`."""
+        """The step of the team's index when agent i's grows by 1, int `[N]`."""
         return np.array([math.prod(self.counts[i + 1 :].tolist()) for i in range(len(self.counts))])
 
-    def number(self, action: jax.Array) -> jax.Array:
-        """The numbers of the agents' actions, `[…, N, D] -> int […, N]`."""
+    def indices(self, action: jax.Array) -> jax.Array:
+        """The indices of the agents' actions, `[…, N, D] -> int […, N]`."""
         strides = np.zeros((self.spec.num_agents, self.spec.num_components), int)
         for i, agent in enumerate(self.spec.agents):
             sizes = agent.action_space.choices
             strides[i, : len(sizes)] = [math.prod(sizes[d + 1 :]) for d in range(len(sizes))]
         return jnp.sum(action.astype(int) * strides, -1)
 
-    def action(self, number: jax.Array) -> jax.Array:
-        """The actions with those numbers, `int […, N] -> […, N, D]`."""
+    def action(self, indices: jax.Array) -> jax.Array:
+        """The actions with those indices, `int […, N] -> […, N, D]`."""
         agents = jnp.arange(self.spec.num_agents)
-        return jnp.asarray(self.table.index)[agents, number].astype(float)
+        return jnp.asarray(self.table.index)[agents, indices].astype(float)
 
-    def joint(self, number: jax.Array) -> jax.Array:
-        """The team's number from its agents', `int […, N] -> […]`."""
-        return jnp.sum(number * self.strides, -1)
+    def joint(self, indices: jax.Array) -> jax.Array:
+        """The team's index from its agents', `int […, N] -> […]`."""
+        return jnp.sum(indices * self.strides, -1)
 
-    def along(self, values: jax.Array, number: jax.Array, agent: jax.Array) -> jax.Array:
-        """What becomes of `values` `[B, J]` with each choice of one agent, the others' being as in `number` `[B, N]`.
+    def along(self, values: jax.Array, indices: jax.Array, agent: jax.Array) -> jax.Array:
+        """The `values` `[B, J]` of all choices of one agent, while the others choose `indices` `[B, N]`.
 
-        Returns `[B, M]`; meaningless for choices that the agent does not have.
+        Returns `[B, M]`, without meaning for choices that the agent does not have.
         """
         stride = jnp.take(jnp.asarray(self.strides), agent, mode="clip")
-        own = jnp.take(number, agent, axis=-1, mode="clip")
-        places = self.joint(number) - stride * own
-        index = places[:, None] + stride * jnp.arange(self.table.exists.shape[-1])
+        own = jnp.take(indices, agent, axis=-1, mode="clip")
+        index = (self.joint(indices) - stride * own)[:, None] + stride * jnp.arange(self.table.exists.shape[-1])
         return jnp.take_along_axis(values, index, -1, mode="clip")

@@ -68,7 +68,7 @@ class DeterministicParts(Parts):
         parameters, _ = self.policies.team_distribution(params, observation, None)
         return squashed_mean(self.policies.layout, parameters)
 
-    def init_memory(self, batch_shape: tuple[int, ...]) -> Any:
+    def initial_memory(self, batch_shape: tuple[int, ...]) -> Any:
         """The noise of the step before, if it is a process."""
         spec = self.policies.spec
         shape = (*batch_shape, spec.num_agents, spec.num_components)

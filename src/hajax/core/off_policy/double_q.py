@@ -62,8 +62,8 @@ class JointValues:
 
     def value(self, params: Any, inputs: CriticInput, joint: jax.Array) -> jax.Array:
         """Q(s, a) `[B]`."""
-        number = self.choices.joint(joint[..., 0])
-        return jnp.take_along_axis(self.table(params, inputs), number[:, None], -1, mode="clip")[:, 0]
+        index = self.choices.joint(joint[..., 0])
+        return jnp.take_along_axis(self.table(params, inputs), index[:, None], -1, mode="clip")[:, 0]
 
     def alternatives(self, params: Any, inputs: CriticInput) -> Alternatives:
         table = self.table(params, inputs)
@@ -135,7 +135,7 @@ class GreedyParts(Parts):
 
     def joint(self, batch: OffPolicyBatch) -> jax.Array:
         """The indices of the agents' choices, `[…, N, 1]`."""
-        return blank(self.choices.number(batch.action), batch.active)[..., None]
+        return blank(self.choices.indices(batch.action), batch.active)[..., None]
 
     def actions(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
         index = self.policies.greedy(state.actors.params, minibatch.observation, minibatch.action_mask)
@@ -215,7 +215,7 @@ class IndependentParts(GreedyParts):
         groups = self.policies.groups
         value = self.target_values(state, jax.random.key(0), minibatch)
         target = discounted(minibatch, value, state.hyperparameters.discount)
-        taken = groups.gather(self.choices.number(minibatch.action), axis=1)[..., None]
+        taken = groups.gather(self.choices.indices(minibatch.action), axis=1)[..., None]
         return group_samples(self.policies, minibatch)._replace(extra=(groups.gather(target, axis=0), taken))
 
     def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:

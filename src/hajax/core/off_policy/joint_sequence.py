@@ -99,7 +99,7 @@ def replaced(joint: jax.Array, slot: jax.Array, own: jax.Array) -> jax.Array:
     return joint.at[:, slot].set(jnp.moveaxis(own, 0, 1).astype(joint.dtype), mode="drop")
 
 
-Improve = Callable[[jax.Array, Any, Learner, GroupSamples, jax.Array], tuple[Learner, jax.Array, Info]]
+ImproveGroup = Callable[[jax.Array, Any, Learner, GroupSamples, jax.Array], tuple[Learner, jax.Array, Info]]
 
 
 def improve_in_sequence(
@@ -109,7 +109,7 @@ def improve_in_sequence(
     learners: Learner,
     samples: GroupSamples,
     joint: jax.Array,
-    improve: Improve,
+    improve: ImproveGroup,
 ) -> tuple[Learner, Info]:
     """Improves every group's policy once, in `order`; its new actions replace the old ones for the groups after it.
 

@@ -41,7 +41,7 @@ class DeterministicHyperparameters(AscentHyperparameters, CriticHyperparameters)
         0.1, "σ of the noise added to actions in training", low=0, unit="actions with bounds at ±1"
     )
     ou_rate: float | jax.Array = setting(
-        0.15, "with `exploration=ou`, the share of the noise that is gone after a step", low=0, high=1, open_low=True
+        0.15, "with `exploration=ou`, the share of the noise that decays in a step", low=0, high=1, open_low=True
     )
 
 
@@ -89,8 +89,8 @@ class EntropyHyperparameters(CriticHyperparameters):
     )
     target_entropy_share: float | jax.Array = setting(
         0.98,
-        "the target entropy of a choice, as a share of log n, n the choices available (half may learn far better: see "
-        "the results)",
+        "the target entropy of a choice, as a share of log n, n the choices available (0.5 may learn far better: see "
+        "docs/results)",
         low=0,
         high=1,
     )
@@ -118,16 +118,16 @@ class OffPolicySettings(TeamSettings):
     epochs: int = setting(1, "gradient steps of every agent per update, on the same minibatch")
     policy_delay: int = setting(
         1,
-        "minibatches per update, each for a step of the critics; on the last the actors and targets follow (without "
+        "minibatches per update, each for a critic step; actors and targets are updated on the last one (without "
         "critics the actors take a step on each)",
     )
     batch_size: int = setting(1000, "the size of a minibatch", unit="transitions")
     buffer_size: int = setting(
         1_000_000,
-        "the replay's capacity, of all environments together; a step takes one row, the end of an episode another",
+        "the replay's capacity for all environments; a step takes one row, the end of an episode another",
         unit="observations",
     )
-    n_step: int = setting(1, "n: rewards that are summed before a target takes values, without off-policy correction")
+    n_step: int = setting(1, "n: rewards that are summed before a target bootstraps, without off-policy correction")
     warmup_steps: int = setting(10_000, "steps with random actions before the first update", unit="environment steps")
     updates_per_step: float = setting(
         1.0, "critic steps per step of all environments (not of each)", low=0, open_low=True
@@ -143,8 +143,7 @@ class JointSettings(OffPolicySettings):
 
     others: str = setting(
         "replay",
-        "whose actions stand for agents that have not been updated yet: the `replay`'s, or those of their current "
-        "`policy`",
+        "the actions of agents that have not been updated yet: the `replay`'s, or those of their current `policy`",
         choices=OTHERS,
     )
 
@@ -155,11 +154,11 @@ class DeterministicSettings(JointSettings):
 
     exploration: str = setting(
         "gaussian",
-        "noise in training: `gaussian`, fresh in every step, or the `ou` process of Ornstein and Uhlenbeck",
+        "noise in training: `gaussian`, independent in every step, or the Ornstein-Uhlenbeck process `ou`",
         choices=EXPLORATIONS,
     )
     per_agent_critics: bool = setting(
-        False, "every agent has a critic of its own, which learns from its own reward, instead of one on the team's"
+        False, "one critic per agent on the individual reward, instead of one on the team reward"
     )
 
 
@@ -168,13 +167,11 @@ class SoftSettings(JointSettings):
     """Static settings of maximum-entropy algorithms."""
 
     hidden_sizes: tuple[int, ...] = (256, 256)
-    auto_temperature: bool = setting(
-        True, "every agent's α follows its entropy's distance from the target; otherwise it stays"
-    )
+    auto_temperature: bool = setting(True, "adapt every agent's α to the target entropy; otherwise it is constant")
     expectation: str = setting(
         "sampled",
-        "the expectation over an agent's own actions: `sampled` (one action, reparametrized), or `exact`, over all "
-        "choices, which is better for few of them",
+        "the expectation over an agent's actions: `sampled` (one action, reparametrized), or `exact` (all choices), "
+        "which is better for few choices",
         choices=EXPECTATIONS,
     )
 
@@ -185,7 +182,7 @@ class DuelingSettings(OffPolicySettings):
 
     head_sizes: tuple[int, ...] = setting(
         (128,),
-        "the widths of the hidden layers of each of a dueling network's two streams, behind those of `hidden_sizes`",
+        "the widths of the hidden layers of each of a dueling network's two streams, after those of `hidden_sizes`",
         empty=True,
     )
 

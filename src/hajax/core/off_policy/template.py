@@ -57,7 +57,7 @@ class Parts(ABC):
         """Raises ValueError unless the hyperparameters suit the settings."""
         hyperparameters.validate()
 
-    def init_memory(self, batch_shape: tuple[int, ...]) -> Any:
+    def initial_memory(self, batch_shape: tuple[int, ...]) -> Any:
         """The initial memory of acting, such as exploration noise."""
         return ()
 
@@ -204,7 +204,9 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
             state = state._replace(target_critics=polyak_average(state.target_critics, state.critics.params, rate))
         return state._replace(updates=state.updates + 1)
 
-    algorithm = Algorithm(name, "off_policy", policies.spec, settings, defaults, init, parts.init_memory, act, update)
+    algorithm = Algorithm(
+        name, "off_policy", policies.spec, settings, defaults, init, parts.initial_memory, act, update
+    )
     return with_running_moments(algorithm, policies.groups, update_first=True)
 
 

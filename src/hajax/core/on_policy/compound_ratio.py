@@ -132,7 +132,7 @@ class MirrorObjective:
         return -surrogate - getattr(self.hyperparameters, "entropy_coef", 0) * entropy, info
 
 
-Improve = Callable[[jax.Array, GroupPolicy, Learner, GroupBatch], tuple[Learner, dict[str, jax.Array]]]
+ImproveGroup = Callable[[jax.Array, GroupPolicy, Learner, GroupBatch], tuple[Learner, dict[str, jax.Array]]]
 
 
 def improve_in_sequence(
@@ -141,7 +141,7 @@ def improve_in_sequence(
     order: str,
     learners: Learner,
     samples: GroupBatch,
-    improve: Improve,
+    improve: ImproveGroup,
 ) -> tuple[Learner, dict[str, jax.Array]]:
     """Improves every group's policy once, in `order`; the ratio is recomputed on the full batch after each.
 
