@@ -33,9 +33,12 @@ def sharing() -> Iterator[None]:
         names = settings.env["name"], settings.algo["name"]
         own = {*hajax.envs._registered, *hajax.algorithms._registered}
         if not any(name in own or ":" in name for name in names):
+            static = {
+                key: value for key, value in settings.algo.items() if not hasattr(team.algorithm.hyperparameters, key)
+            }
             sizes = settings.num_envs, settings.rollout_length, settings.eval
             precision = str(jnp.result_type(float)), jax.config.jax_debug_nans  # type: ignore[attr-defined]
-            KEYS[id(team.loop)] = team.loop, (repr((settings.env, team.algorithm.settings, *sizes)), *names, *precision)
+            KEYS[id(team.loop)] = team.loop, (repr((settings.env, static, team.algorithm.settings, *sizes)), *precision)
         return team
 
     def shared(make):
