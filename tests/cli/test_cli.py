@@ -327,7 +327,7 @@ def test_environment_of_one_s_own_from_the_working_directory(working_directory, 
         "env=..x:f": "allowed: module:function",
         "env=town:FLAT": "environment 'town:FLAT' is list; allowed: a function",
         "env=town:wrong": "the factory of 'town:wrong' returned int",
-        "env=town:empty": "env.size is missing; allowed: env.size=VALUE",
+        "env=town:empty": "env.size is missing and has no default; allowed: env.size=VALUE",
         "env.place=3": "did you mean env.places",
     }.items():
         assert train("env=town:meeting", argument) == 2
