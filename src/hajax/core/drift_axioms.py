@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.core.drifts import Drift, PolicyChange
+from hajax.core.drifts import Drift, PolicyChange, check_reads
 from hajax.core.settings import DriftHyperparameters
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters, mask_logits
@@ -61,6 +61,8 @@ def check_drift(
     """
     hyperparameters = DriftHyperparameters() if hyperparameters is None else hyperparameters
     name = getattr(drift, "__name__", repr(drift))
+    if hasattr(drift, "reads"):
+        check_reads(drift, hyperparameters)
     for kind in kinds:
         check_choice("kinds", kind, KINDS)
     with jax.enable_x64(True):

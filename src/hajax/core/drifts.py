@@ -56,18 +56,32 @@ class Drift(Protocol):
 
 
 def reads(*names: str) -> Callable[[Callable[[PolicyChange, Any], jax.Array]], Drift]:
-    """Declares the hyperparameters that a drift reads: `@reads("drift_coef")`, or `@reads()` for none."""
+    """Declares the hyperparameters that a drift reads: `@reads("drift_coef")`, or `@reads()` for none.
+
+    The drift is given these and no others.
+    """
 
     def declare(function: Callable[[PolicyChange, Any], jax.Array]) -> Drift:
         @functools.wraps(function)
         def drift(change: PolicyChange, hyperparameters: Any) -> jax.Array:
-            return function(change, hyperparameters)
+            return function(change, Declared(function, {name: getattr(hyperparameters, name) for name in names}))
 
         declared: Any = drift
         declared.reads = names
         return declared
 
     return declare
+
+
+class Declared:
+    """The hyperparameters that a drift declares."""
+
+    def __init__(self, function: Callable, values: dict[str, Any]):
+        self.__dict__.update(values)
+        self._drift = getattr(function, "__name__", repr(function))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f'drift {self._drift} reads {name}; allowed: what it declares, as by @reads("{name}")')
 
 
 def check_reads(drift: Drift, hyperparameters: Any) -> None:
