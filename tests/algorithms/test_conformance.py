@@ -29,7 +29,7 @@ CASES = [
 # Where updates of these are compiled and run: everyone's with the mixed team. Of the others, that they keep the state's
 # types is found by tracing, and what they compute is that of a relative here with another order or sharing.
 RUN = {(name, "team of equals") for name in ("mappo", "ippo", "hatrpo", "matd3", "mad3qn", "masac")}
-RUN |= {(name, "team with memory") for name in ("happo", "hatrpo", "ippo")}
+RUN |= {(name, "team with memory") for name in ("happo", "ippo")}
 BOXES = (Box((-1.0, 0.0), (2.0, 5.0)), Box((-np.inf,), (np.inf,)), Box((-1.0,), (4.0,)))
 CHOICES = (Discrete(3), MultiDiscrete((2, 4)), Discrete(2))
 MIXTURES = dict.fromkeys(DETERMINISTIC, BOXES) | dict.fromkeys(DOUBLE_Q, CHOICES)

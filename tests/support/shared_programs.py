@@ -1,8 +1,9 @@
 """Runs that a test module starts share their compiled programs: most need the same few, which take seconds to make.
 
 What a run's programs depend on is the environment, the algorithm's static settings, the sizes and the number of seeds;
-hyperparameters are arguments. Each program is traced and compiled by the library once. An environment or an algorithm
-of a test's own is compiled for every run, because another test may register something else under its name.
+hyperparameters are arguments. Each program is traced and compiled by the library once. What is registered under a name
+counts as what it is. Environments and algorithms by `module:function` are compiled for every run, because another test
+may have another module of that name.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ def sharing() -> Iterator[None]:
 
     def shared_build(settings):
         team = build(settings)
-        names = settings.env["name"], settings.algo["name"]
-        own = {*hajax.envs._registered, *hajax.algorithms._registered}
-        if not any(name in own or ":" in name for name in names):
-            static = {
-                key: value for key, value in settings.algo.items() if not hasattr(team.algorithm.hyperparameters, key)
-            }
+        environment, algorithm = settings.env["name"], settings.algo["name"]
+        if ":" not in environment + algorithm:
+            entry = hajax.algorithms._registered.get(algorithm)
+            made_by = hajax.envs._registered.get(environment), entry and entry.function
+            hyperparameters = vars(team.algorithm.hyperparameters)
+            static = {key: value for key, value in settings.algo.items() if key not in hyperparameters}
             sizes = settings.num_envs, settings.rollout_length, settings.eval
             precision = str(jnp.result_type(float)), jax.config.jax_debug_nans  # type: ignore[attr-defined]
-            KEYS[id(team.loop)] = team.loop, (repr((settings.env, static, team.algorithm.settings, *sizes)), *precision)
+            shown = repr((settings.env, static, team.algorithm.settings, *sizes))
+            KEYS[id(team.loop)] = team.loop, (shown, made_by, *precision)
         return team
 
     def shared(make):
