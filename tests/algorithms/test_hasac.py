@@ -550,7 +550,7 @@ def test_a_drift_may_be_for_boxes_only():
     with pytest.raises(ValueError, match="SoftHyperparameters has no drift_coef, which of_means reads"):
         mehaml("mine", spec, None, SoftHyperparameters(), drift=of_means)
     for template in (mehaml, hajax.haml):
-        with pytest.raises(ValueError, match=r"drift <lambda> does not say what it reads; allowed: @reads"):
+        with pytest.raises(ValueError, match=r"drift <lambda> does not declare what it reads; allowed: @reads"):
             template("mine", spec, drift=lambda change, hyperparameters: jnp.zeros_like(change.log_ratio))
 
 
