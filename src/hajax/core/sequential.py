@@ -17,7 +17,7 @@ ORDERS: tuple[str, ...] = ("random", "fixed", "simultaneous")
 
 
 def draw_permutation(key: jax.Array, num_groups: int, order: str) -> jax.Array | None:
-    """The order of updates, int `[G]`: a fresh permutation (`random`) or 0 … G−1 (`fixed`); `None` if `simultaneous`."""
+    """The update order, int `[G]`: a fresh permutation (`random`) or 0 … G−1 (`fixed`); `None` if `simultaneous`."""
     if order == "simultaneous":
         return None
     if order == "fixed" or num_groups == 1:

@@ -26,9 +26,7 @@ class Linearized(NamedTuple):
     """A policy linearized at its parameters. A product costs one evaluation of J and one of Jᵀ."""
 
     distribution: ActionParameters  # at the parameters
-    pull: Callable[
-        [ActionParameters], Any
-    ]  # Jᵀu, a gradient in the network's parameters
+    pull: Callable[[ActionParameters], Any]  # Jᵀu, a gradient in the network's parameters
     fisher_product: Product  # Hv = JᵀFJv
 
 
