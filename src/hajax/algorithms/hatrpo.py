@@ -31,9 +31,9 @@ def hatrpo(
         E[r · M]   subject to   E[KL(π_old(·|oᵐ) ‖ π_new(·|oᵐ))] ≤ δ,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
     by one step along the natural gradient x ≈ H⁻¹g, where M is the advantage times the compound ratio of the agents
-    updated before. The longest step, √(2δ / xᵀHx) · x, reaches the boundary of the ball to second order. It is shortened
-    by factors α^j until the surrogate increases by at least κ times the first-order prediction and the true KL
-    divergence is within δ (Eq. 8). If no candidate satisfies both, the agent's parameters are unchanged.
+    updated before. The longest step, √(2δ / xᵀHx) · x, reaches the boundary of the ball to second order. It is
+    shortened by factors α^j until the surrogate increases by at least κ times the first-order prediction and the true
+    KL divergence is within δ (Eq. 8). If no candidate satisfies both, the agent's parameters are unchanged.
 
     Differences from HARL's code: the KL divergence is the true one for every kind of action, and over active steps
     only; the damping affects the direction but not the length of the step; and the step is accepted by Algorithm 2's
