@@ -240,7 +240,7 @@ def test_saturated_actions_have_finite_log_probabilities_and_gradients():
 
 @pytest.mark.usefixtures("float64")
 def test_gumbel_gradients_are_those_of_the_exact_expectation():
-    """For a linear function of the action, as the Gumbel temperature goes to 0: E[f(a)] = Σ p f. One choice is missing."""
+    """For a linear function of the action, as the temperature goes to 0: E[f(a)] = Σ p f. One choice is masked."""
     f, logits = jnp.array([1.0, -2.0, 0.5, 3.0]), jnp.array([0.3, -0.2, -jnp.inf, 0.9])
     layout = EnvSpec("one", (AgentSpec("a", (1,), Discrete(4)),), 1, None).action_layout
     layout = type(layout)(*(table[0] for table in layout))

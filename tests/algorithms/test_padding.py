@@ -92,7 +92,7 @@ def alone(algo, state, batch, agent: int):
 
 @pytest.mark.parametrize("agent", [0, 2, 3])
 def test_a_member_of_the_padded_team_learns_as_the_agent_alone(agent):
-    """hajax against hajax. Updates are simultaneous, with a centralized critic: a team of one has the same advantages."""
+    """hajax against hajax: with simultaneous updates and a centralized critic, a team of one has equal advantages."""
     algo, update = learning("mappo")
     state = problems.random_state(algo, 2)
     batch = problems.random_batch(algo, state, 2)

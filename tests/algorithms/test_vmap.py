@@ -226,7 +226,8 @@ def test_nearly_dependent_rows_stay_orthogonal_and_zero_rows_zero():
 def test_kernels_are_haar_distributed(shape):
     """Moments of the Haar measure: E q = 0, E q² = 1/n, E q⁴ = 3/(n(n+2)), E q_ij² q_ik² = 1/(n(n+2)).
 
-    Also det = ±1 equally often, and invariance: a rotated kernel has the same distribution, tested by the fourth moments of its entries.
+    Also det = ±1 equally often, and invariance: a rotated kernel has the same distribution, tested by the fourth
+    moments of its entries.
     """
     n, draws = max(shape), 20000
     kernels = jax.jit(jax.vmap(lambda key: orthogonal()(key, shape)))(jax.random.split(jax.random.key(3), draws))
