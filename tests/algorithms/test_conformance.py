@@ -30,7 +30,7 @@ CASES = [
 # are only traced, to test that they keep the types of the state. They equal updates of similar algorithms that are run
 # here, up to order and sharing.
 RUN = {(name, "team of equals") for name in ("mappo", "ippo", "hatrpo", "matd3", "mad3qn", "masac")}
-RUN |= {(name, "team with memory") for name in ("happo", "hatrpo", "ippo")}
+RUN |= {(name, "team with memory") for name in ("happo", "ippo")}
 BOXES = (Box((-1.0, 0.0), (2.0, 5.0)), Box((-np.inf,), (np.inf,)), Box((-1.0,), (4.0,)))
 CHOICES = (Discrete(3), MultiDiscrete((2, 4)), Discrete(2))
 MIXTURES = dict.fromkeys(DETERMINISTIC, BOXES) | dict.fromkeys(DOUBLE_Q, CHOICES)

@@ -307,6 +307,7 @@ def test_the_temperature_finds_the_target_entropy_of_a_continuous_bandit():
     np.testing.assert_allclose(metrics["entropy"][-50:].mean(0), -0.5 + np.log(1.5), atol=0.05)
 
 
+@pytest.mark.evidence
 def test_hasac_escapes_the_local_optimum_of_its_paper_s_game():
     """Figures 3a and 4c of Liu et al., 2024, with a learned critic and its own samples, from policies (0.6, 0.2, 0.2).
 

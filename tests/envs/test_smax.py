@@ -545,6 +545,7 @@ def test_refusals(option, value, allowed):
         make_env("smax/3n")
 
 
+@pytest.mark.evidence
 def test_training_from_the_command_line(tmp_path):
     """Smoke: `hajax train` on 3m with each agent's own state, and the win rate among its columns."""
     out = tmp_path / "run"

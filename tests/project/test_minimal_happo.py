@@ -188,6 +188,7 @@ def optimal_return() -> float:
     return -float(np.mean(steps))
 
 
+@pytest.mark.evidence
 def test_every_seed_learns_the_optimum():
     train = jax.jit(jax.vmap(minimal.make_train(minimal.Config())))
     _, returns = train(jax.random.split(jax.random.key(5), 3))

@@ -102,8 +102,8 @@ LONG_OFF_POLICY = ["total_steps=6440", "eval_interval=640", "checkpoint.keep=2"]
     ("settings", "deaths"),
     [
         pytest.param([*TINY, *LONG], 3, id="on"),
-        pytest.param([*TINY_OFF_POLICY, *LONG_OFF_POLICY], 3, id="off_policy"),
-        pytest.param([*TINY, *LONG], 6, id="on, more often", marks=pytest.mark.evidence),
+        pytest.param([*TINY_OFF_POLICY, *LONG_OFF_POLICY], 3, id="off_policy", marks=pytest.mark.evidence),
+        pytest.param([*TINY, *LONG], 5, id="on, more often", marks=pytest.mark.evidence),
     ],
 )
 def test_killed_several_times_and_still_the_same_run(settings, deaths, working_directory):

@@ -1,8 +1,9 @@
 """Runs of a test module share compiled programs, because most need the same few, which take seconds to compile.
 
 A run's programs depend on the environment, the algorithm's static settings, the sizes and the number of seeds;
-hyperparameters are arguments. The library traces and compiles each program once. Environments and algorithms that a
-test registers are compiled for every run, because another test may register something else under the same name.
+hyperparameters are arguments. The library traces and compiles each program once. Registered environments and algorithms
+are identified by their objects, not by their names. Those by `module:function` are compiled for every run, because
+another test may have another module of that name.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ def sharing() -> Iterator[None]:
 
     def shared_build(settings):
         team = build(settings)
-        names = settings.env["name"], settings.algo["name"]
-        own = {*hajax.envs._registered, *hajax.algorithms._registered}
-        if not any(name in own or ":" in name for name in names):
+        environment, algorithm = settings.env["name"], settings.algo["name"]
+        if ":" not in environment + algorithm:
+            entry = hajax.algorithms._registered.get(algorithm)
+            made_by = hajax.envs._registered.get(environment), entry and entry.function
+            hyperparameters = vars(team.algorithm.hyperparameters)
+            static = {key: value for key, value in settings.algo.items() if key not in hyperparameters}
             sizes = settings.num_envs, settings.rollout_length, settings.eval
             precision = str(jnp.result_type(float)), jax.config.jax_debug_nans  # type: ignore[attr-defined]
-            KEYS[id(team.loop)] = team.loop, (repr((settings.env, team.algorithm.settings, *sizes)), *names, *precision)
+            shown = repr((settings.env, static, team.algorithm.settings, *sizes))
+            KEYS[id(team.loop)] = team.loop, (shown, made_by, *precision)
         return team
 
     def shared(make):

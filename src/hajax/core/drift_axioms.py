@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.core.drifts import Drift, PolicyChange
+from hajax.core.drifts import Drift, PolicyChange, check_reads
 from hajax.core.settings import DriftHyperparameters
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters, mask_logits
@@ -58,10 +58,13 @@ def check_drift(
       seed: the seed of the random policies.
 
     Raises:
-      ValueError: an axiom fails (the message names it), a kind is unknown, or the drift has a wrong shape.
+      ValueError: an axiom fails (the message names it), a kind is unknown, the drift has a wrong shape, or it declares
+        hyperparameters that are not given.
     """
     hyperparameters = DriftHyperparameters() if hyperparameters is None else hyperparameters
     name = getattr(drift, "__name__", repr(drift))
+    if hasattr(drift, "reads"):
+        check_reads(drift, hyperparameters)
     for kind in kinds:
         check_choice("kinds", kind, KINDS)
     with jax.enable_x64(True):

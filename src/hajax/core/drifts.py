@@ -56,18 +56,32 @@ class Drift(Protocol):
 
 
 def reads(*names: str) -> Callable[[Callable[[PolicyChange, Any], jax.Array]], Drift]:
-    """A decorator that declares the hyperparameters a drift reads: `@reads("drift_coef")`, or `@reads()` for none."""
+    """A decorator that declares the hyperparameters of a drift: `@reads("drift_coef")`, or `@reads()` for none.
+
+    The drift receives only the declared hyperparameters.
+    """
 
     def declare(function: Callable[[PolicyChange, Any], jax.Array]) -> Drift:
         @functools.wraps(function)
         def drift(change: PolicyChange, hyperparameters: Any) -> jax.Array:
-            return function(change, hyperparameters)
+            return function(change, Declared(function, {name: getattr(hyperparameters, name) for name in names}))
 
         declared: Any = drift
         declared.reads = names
         return declared
 
     return declare
+
+
+class Declared:
+    """The declared hyperparameters of a drift. Other attributes raise an AttributeError."""
+
+    def __init__(self, function: Callable, values: dict[str, Any]):
+        self.__dict__.update(values)
+        self._drift = getattr(function, "__name__", repr(function))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f'drift {self._drift} reads {name}; allowed: what it declares, as by @reads("{name}")')
 
 
 def check_reads(drift: Drift, hyperparameters: Any) -> None:

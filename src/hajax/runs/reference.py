@@ -69,7 +69,7 @@ def algorithm_rows(name: str, **parts: Any) -> list[Described]:
 
 def environment_rows(name: str) -> list[Described]:
     """The options of an environment."""
-    options = nodes.environment_node(name)
+    options = nodes.environment_node(name) | {"reward": "algo.reward"}  # whose value it is
     return [
         Described(f"env.{option}", options.get(option), said.range(), said.meaning)
         for option, said in describe_options(name).items()

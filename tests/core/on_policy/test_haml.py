@@ -293,6 +293,18 @@ def test_a_drift_inside_the_kl_ball_is_part_of_what_a_step_must_improve():
     assert held_info["kl"][0] < 0.5 * info["kl"][0]
 
 
+def test_a_drift_is_given_what_it_declares_and_nothing_else():
+    @reads("drift_coef")
+    def declares_too_little(change, hyperparameters):
+        return hyperparameters.drift_coef * jnp.maximum(change.ratio - 1 - hyperparameters.clip, 0)
+
+    message = r"drift declares_too_little reads clip; allowed: what it declares, as by @reads\(\"clip\"\)"
+    with pytest.raises(AttributeError, match=message):
+        hajax.check_drift(declares_too_little)
+    with pytest.raises(AttributeError, match=message):
+        updated(build(declares_too_little))
+
+
 def test_settings_that_a_neighborhood_lacks_are_named():
     spec = problems.make_spec(TEAM, (3, 2, 3))
     with pytest.raises(ValueError, match="GradientSettings has no cg_iterations, line_search_steps; allowed: any"):

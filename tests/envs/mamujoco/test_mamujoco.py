@@ -130,6 +130,7 @@ def test_a_run_s_policy_is_loaded_to_act_in_gymnasium_robotics(run, reacher):
         np.testing.assert_allclose(actions[agent], np.clip(expected[i], -1, 1), atol=1e-5)
 
 
+@pytest.mark.evidence
 def test_films_of_a_run(run, tmp_path):
     film = tmp_path / "film.gif"
     assert main(["render", str(run), "--max-steps=3", "--renderer=drawing", f"--output={film}"]) == 0
@@ -143,7 +144,12 @@ def test_films_of_a_run(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "theirs"),
-    [("reacher_2x1", "Reacher"), ("swimmer_2x1", "Swimmer"), ("walker2d_2x3", "Walker2d"), ("hopper_3x1", "Hopper")],
+    [
+        ("reacher_2x1", "Reacher"),
+        ("swimmer_2x1", "Swimmer"),
+        pytest.param("hopper_3x1", "Hopper", marks=pytest.mark.evidence),
+        pytest.param("walker2d_2x3", "Walker2d", marks=pytest.mark.evidence),
+    ],
 )
 def test_agents_that_see_their_surroundings_see_and_act_in_gymnasium_robotics_as_here(name, theirs):
     """What is no list of entries there, too: Reacher's angles, the speeds that Swimmer's rotors share, bounded ones."""
