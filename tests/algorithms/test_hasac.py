@@ -303,7 +303,7 @@ def test_the_temperature_finds_the_target_entropy_of_a_continuous_bandit():
     algo = hajax.make_algorithm("hasac", env, **settings, **numbers)
     train = hajax.make_train(env, algo, total_steps=100 + 10 * 2000, num_envs=10, rollout_length=10)
     _, metrics = jax.jit(train)(jax.random.key(0))
-    # The entropy is that of native actions, which are 1.5 times as wide.
+    # The entropy is of native actions, whose range is 1.5 times as wide.
     np.testing.assert_allclose(metrics["entropy"][-50:].mean(0), -0.5 + np.log(1.5), atol=0.05)
 
 
@@ -361,7 +361,7 @@ def test_with_an_exact_critic_policies_approach_the_paper_s_table(alpha, limit, 
             return objective.value(jax.random.key(0), ActionParameters(x[None, None, None], None, None), samples)
 
         def newton(x, _):
-            # Of a softmax's value the natural gradient is that of its mean; with entropy α it leads to the maximum.
+            # The natural gradient in the logits of a softmax is gradient / π up to a constant; steps of 1/α converge.
             gradient = jax.grad(value)(x) / jnp.maximum(jax.nn.softmax(x), 1e-9)
             return x + 0.5 * (gradient - gradient.mean()) / alpha, None
 

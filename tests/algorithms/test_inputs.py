@@ -75,7 +75,7 @@ def test_harl_s_network_does_not_and_warns_by_name():
             (1, 2, 3),
             {"agent_0": "nothing of the 1", "agent_1": "only the order of the 2"},
         ),
-        ({"layer_norm_min_inputs": 1, "agent_id": True}, (1, 2, 3), {}),  # with ids the numbers are not lost
+        ({"layer_norm_min_inputs": 1, "agent_id": True}, (1, 2, 3), {}),  # with ids no input is lost
         ({"layer_norm_min_inputs": 1, "layer_norm": False}, (1, 2, 3), {}),
         ({"layer_norm_min_inputs": 3}, (1, 2, 3), {}),
         ({}, (0, 1, 2), {}),

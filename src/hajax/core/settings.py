@@ -1,6 +1,6 @@
 """Settings (static, they shape the compiled program) and hyperparameters (which may be traced) of algorithms.
 
-This module has those of all algorithms and those of on-policy algorithms.
+This module defines those of all algorithms and of on-policy algorithms.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Actor(nn.Module):
     std: StdKind = "parameter"
     std_scale: float = 0.5
     memory: Memory = NO_MEMORY
-    preserve_adopted_names = True  # a memory with a name of its own keeps it
+    preserve_adopted_names = True  # a memory with a name keeps it
 
     @nn.compact
     def __call__(
@@ -95,7 +95,7 @@ class Critic(nn.Module):
 
     torso: nn.Module
     memory: Memory = NO_MEMORY
-    preserve_adopted_names = True  # a memory with a name of its own keeps it
+    preserve_adopted_names = True  # a memory with a name keeps it
 
     @nn.compact
     def __call__(

@@ -69,7 +69,7 @@ def test_a_wrong_drift_fails_by_the_axiom_s_name(wrong, axiom):
 
 def test_a_drift_of_components_is_refused():
     with pytest.raises(
-        ValueError, match=r"drift per_component has shape \(200, 12, 2\) for .*; allowed: one number for"
+        ValueError, match=r"drift per_component has shape \(200, 12, 2\) for .*; allowed: one value per sample"
     ):
         check_drift(per_component)
     with pytest.raises(ValueError, match="kinds='gaussian'; allowed: categorical, Gaussian"):
