@@ -1,4 +1,4 @@
-"""Settings and hyperparameters of algorithms, to be used as they are or derived from: see `hajax/core/settings.py`."""
+"""Settings and hyperparameters of algorithms, to be used or derived from."""
 
 from hajax.core.off_policy.settings import (
     DeterministicHyperparameters,

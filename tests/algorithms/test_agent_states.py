@@ -1,4 +1,4 @@
-"""A critic whose state is each agent's own (`EnvSpec.state_per_agent`)."""
+"""Critics of environments with a state per agent (`EnvSpec.state_per_agent`)."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ OWN = dataclasses.replace(ONE, state_per_agent=True)
 
 
 def for_each_agent(batch):
-    """The batch with the state given to every agent."""
+    """The batch with the team's state repeated for every agent."""
 
     def copies(x):
         return jnp.repeat(x[..., None, :], 3, axis=-2)
@@ -27,8 +27,8 @@ def for_each_agent(batch):
 
 
 @pytest.mark.parametrize(("name", "sharing", "memory"), [("happo", "none", "none"), ("mappo", "all", "gru")])
-def test_where_all_have_the_same_state_the_update_is_that_of_one_state(name, sharing, memory):
-    """One critic either way; three equal values of a step weigh what one does."""
+def test_equal_states_of_all_agents_give_the_update_with_one_state(name, sharing, memory):
+    """There is one critic in both cases; three equal values per step have the weight of one."""
     with jax.enable_x64(True):
         settings = {"memory": memory, "chunk_length": 3} | ({"order": "fixed"} if name == "happo" else {})
         one, own = (
@@ -51,7 +51,7 @@ def test_where_all_have_the_same_state_the_update_is_that_of_one_state(name, sha
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-10)
 
 
-def test_each_agent_is_judged_on_its_own_state():
+def test_each_agent_s_value_is_of_its_own_state():
     algo = problems.make_algorithm("happo", OWN)
     _, critics = template.make_networks("happo", OWN, algo.settings, None, None)
     state = problems.random_state(algo, 0)
@@ -77,7 +77,7 @@ def environment(spec):
     return Environment(spec, lambda key: show(), lambda key, state, action: show(joint_reward=0.0, truncated=True))
 
 
-def test_shapes_are_checked_wherever_a_state_comes_in():
+def test_shapes_of_states_are_checked_everywhere():
     lead = (4, 2)
     arrays = {"observation": (3, 3), "action": (3, 1), "log_prob": (3,), "reward": (), "final_observation": (3, 3)}
     arrays = {name: jnp.zeros((*lead, *shape)) for name, shape in arrays.items()}
@@ -94,7 +94,11 @@ def test_shapes_are_checked_wherever_a_state_comes_in():
 
 @pytest.mark.parametrize("reward", ["team", "individual"])
 def test_the_step_of_a_death_is_judged_without_the_dead_agent_s_value(reward):
-    """Nothing trains it. A team's: by the living, here at λ = 0. An agent's own: by what it still earned, at any λ."""
+    """The value of an inactive agent is not trained.
+
+    With a team reward the active agents' values replace it, here at λ = 0. With individual rewards the return of the
+    step is the sum of the rewards that follow, at any λ.
+    """
     spec = dataclasses.replace(OWN, reward=reward)
     algo = problems.make_algorithm("ippo", spec, normalize_values=False)
     _, critics = template.make_networks("ippo", spec, algo.settings, None, None)

@@ -1,4 +1,4 @@
-"""The contract of an algorithm, for every registered one: a new entry joins by being registered."""
+"""The interface of an algorithm, tested for every registered one."""
 
 import dataclasses
 
@@ -20,14 +20,15 @@ ALGORITHMS = hajax.list_algorithms()
 DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")
 DOUBLE_Q = ("had3qn", "mad3qn", "id3qn")  # for discrete actions
 OFF_POLICY = (*DETERMINISTIC, *DOUBLE_Q, "hasac", "masac")
-# What suits a team whose agents all differ; each algorithm's own default sharing is tried on a team of equals.
+# Settings for a team of different agents. The default sharing of each algorithm is tested on a team of equal agents.
 CASES = [
     (name, kind)
     for name in ALGORITHMS
     for kind in ("mixed team", "team of equals", *(() if name in OFF_POLICY else ("team with memory",)))
 ]
-# Where updates of these are compiled and run: everyone's with the mixed team. Of the others, that they keep the state's
-# types is found by tracing, and what they compute is that of a relative here with another order or sharing.
+# The problems whose updates are compiled and run: all algorithms with the mixed team. The updates of the other problems
+# are only traced, to test that they keep the types of the state. They equal updates of similar algorithms that are run
+# here, up to order and sharing.
 RUN = {(name, "team of equals") for name in ("mappo", "ippo", "hatrpo", "matd3", "mad3qn", "masac")}
 RUN |= {(name, "team with memory") for name in ("happo", "ippo")}
 BOXES = (Box((-1.0, 0.0), (2.0, 5.0)), Box((-np.inf,), (np.inf,)), Box((-1.0,), (4.0,)))
@@ -48,7 +49,7 @@ def build(name: str, kind: str) -> Algorithm:
 
 
 def batch_for(algo: Algorithm):
-    """A random batch of the algorithm's kind."""
+    """A random batch for the algorithm's kind."""
     if algo.kind == "off_policy":
         return off_policy_problems.random_batch(algo, 0)
     return problems.random_batch(algo, problems.random_state(algo, 0), 0)
@@ -60,14 +61,14 @@ def problem(request):
     name, kind = request.param
     algo, runs = build(name, kind), kind == "mixed team" or request.param in RUN
     random_state = off_policy_problems.random_state if name in OFF_POLICY else problems.random_state
-    # Baselines start as what they are baselines of.
+    # Baselines have the initial state of their sequential algorithm.
     starts = kind == "mixed team" and name not in ("mappo", "maa2c", "maddpg", "matd3", "mad3qn", "masac")
     state = jax.jit(algo.init)(jax.random.key(0)) if starts else random_state(algo, 0)
     batch = batch_for(algo)
     return algo, state, jax.tree.map(lambda x: jnp.asarray(x, float) if x.dtype.kind == "f" else x, batch), runs
 
 
-def test_names_itself_and_validates_its_numbers(problem):
+def test_the_name_is_given_and_hyperparameters_are_validated(problem):
     algo, *_ = problem
     assert algo.name in ALGORITHMS
     with pytest.raises(ValueError, match=r"discount=1\.5; allowed: a number >= 0 and <= 1"):
@@ -186,8 +187,8 @@ def test_a_joint_advantage_needs_the_teams_reward(name, allowed):
             hajax.make_algorithm(name, spec)
 
 
-def test_registering_an_algorithm_of_ones_own(monkeypatch):
-    """Its defaults are those of its signature."""
+def test_registering_an_algorithm(monkeypatch):
+    """The defaults are those of the function's signature."""
     monkeypatch.setattr(hajax.algorithms, "_registered", {})
     happo, usual, numbers = find_algorithm("happo")
     other = dataclasses.replace(usual, epochs=9), numbers.replace(clip=0.1)
@@ -196,7 +197,7 @@ def test_registering_an_algorithm_of_ones_own(monkeypatch):
         return happo(spec, settings, hyperparameters, name="mine", **networks)
 
     hajax.register_algorithm("mine", mine)
-    hajax.register_algorithm("mine", mine)  # a notebook's cell, again
+    hajax.register_algorithm("mine", mine)  # as when a notebook cell is run again
     assert "mine" in hajax.list_algorithms()
     made = hajax.make_algorithm("mine", problems.make_spec([Discrete(2)]), minibatches=7)
     assert (made.name, made.settings.epochs, made.settings.minibatches, made.hyperparameters.clip) == (

@@ -69,7 +69,7 @@ def make(name: str, spec, **settings):
 
 @functools.cache
 def problem(name: str):
-    """The algorithm, a random state, and `update` compiled, which also returns the order that it drew."""
+    """The algorithm, a random state, and the compiled `update`, which also returns the order that was drawn."""
     case = CASES[name]
     options = {k: v for k, v in case.items() if k not in ("spaces", "sizes", "reward", "inactive")}
     spec = problems.make_spec(case["spaces"], case.get("sizes"), reward=case.get("reward", "team"))
@@ -78,7 +78,7 @@ def problem(name: str):
 
 
 def own_entries(algo, agent: int):
-    """As `problems.own_entries`, with the outputs that the agent has."""
+    """As `problems.own_entries`, with the outputs of the agent's choices."""
     count = len(reference.choices(algo.spec.agents[agent].action_space.choices))
 
     def index(name, shape):
@@ -91,7 +91,7 @@ def own_entries(algo, agent: int):
 
 
 def views(algo, state) -> tuple[list[problems.View], problems.View | None]:
-    """Of the groups' learners, and of the joint critic."""
+    """Views of the groups' learners, and of the joint critic."""
     groups = problems.groups_of(algo.spec, algo.settings.sharing)
     own = [problems.View(state.actors, g, own_entries(algo, members[0])) for g, members in enumerate(groups)]
     if state.critics is None:
@@ -180,7 +180,7 @@ def test_update_equals_the_reference(name):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["had3qn", "id3qn"])
 def test_one_agent_is_d3qn(name):
-    """ID3QN's agent is; HAD3QN's critic is, where the agent sees the state and its own values are the critic's."""
+    """ID3QN's agent is D3QN. HAD3QN's critic is, if the agent observes the state and has the critic's values."""
     spec = problems.make_spec([Discrete(4)], [4])
     algo = make(name, spec, **({"actor_lr": 1e-2} if name == "id3qn" else {"critic_lr": 1e-2}))
     state = off_policy_problems.random_state(algo, 0)
@@ -197,7 +197,7 @@ def test_one_agent_is_d3qn(name):
         actual = found.critic or found.actors[0]
         for key, value in expected.params.items():
             np.testing.assert_allclose(actual.params[key], value, 0, 1e-10, err_msg=key)
-        if name == "had3qn":  # its own values follow at a distance; D3QN has no such thing
+        if name == "had3qn":  # its individual values, which D3QN does not have
             params = jax.tree.map(lambda x: x[0], state.critics.params)
             state = state._replace(actors=state.actors._replace(params=params))
 
@@ -249,7 +249,7 @@ def test_choices_are_available_if_all_their_components_are():
 
 
 def test_a_component_without_a_choice_gets_its_own_back_and_no_other_does():
-    """As everywhere (`nn.networks.available_choices`); padded components and choices count for nothing."""
+    """As in `nn.networks.available_choices`; padded components and choices are ignored."""
     spec = problems.make_spec([Discrete(3), MultiDiscrete((2, 2))])
     algo = make("had3qn", spec, epsilon=1.0)
     state = off_policy_problems.random_state(algo, 0)
@@ -327,7 +327,7 @@ def test_every_agent_in_every_environment_throws_its_own_coin():
 
 
 def q_values(algo, state):
-    """The critic's values of all joint choices, where the state is [1.]."""
+    """The critic's values of all joint choices, at the state [1.]."""
     params = jax.tree.map(lambda x: x[0, 0], state.critics.params)
     torso = MLP(algo.settings.hidden_sizes, layer_norm=False)
     count = TeamChoices(algo.spec).num_joint
@@ -336,8 +336,10 @@ def q_values(algo, state):
 
 
 def test_values_of_a_game_that_goes_on():
-    """Three rounds that end in a truncation: Q(a) = r(a) + γ/(1 − γ) r(g), with g what greedy agents do; g is a Nash
-    equilibrium, and an agent's own values are Q with the other's g."""
+    """Three rounds that end in a truncation: Q(a) = r(a) + γ/(1 − γ) r(g), where g is the greedy joint choice.
+
+    g is a Nash equilibrium, and an agent's individual values are Q at the other agent's choice in g.
+    """
     env = hajax.make_env("games/hasac_matrix", max_steps=3)
     algo = hajax.make_algorithm(
         "had3qn",
@@ -372,10 +374,11 @@ def test_values_of_a_game_that_goes_on():
 
 
 @pytest.mark.parametrize(("name", "ends"), [("had3qn", {2.0}), ("mad3qn", {0.0, -1.0})])
-def test_replies_in_turn_settle_and_replies_at_once_do_not(name, ends):
-    """The trap of heterogeneity (haml, Prop. 2), [[0, 2], [2, −1]], with a critic that knows it.
+def test_sequential_replies_converge_and_simultaneous_ones_do_not(name, ends):
+    """The trap of heterogeneity (Kuba et al., 2022b, Proposition 2), [[0, 2], [2, −1]], with a converged critic.
 
-    At once, both agents reply to what the other did before, and land on −1 and on 0 in turn; in turn, they agree.
+    In simultaneous updates both agents reply to the other's previous choice, and the reward alternates between −1 and
+    0. In sequential updates they agree.
     """
     env = hajax.make_env("games/trap_of_heterogeneity")
     payoff = trap_of_heterogeneity_payoff()
@@ -411,11 +414,11 @@ def test_replies_in_turn_settle_and_replies_at_once_do_not(name, ends):
     assert set(earned[4:]) == ends
 
 
-def test_independent_learners_average_over_what_the_others_do():
-    """The penalty game (Claus and Boutilier, 1998), all joint choices equally often in the replay; the game goes on.
+def test_independent_learners_average_over_the_others_choices():
+    """The penalty game (Claus and Boutilier, 1998) without an end; all joint choices are equally often in the replay.
 
-    qⁱ(a) = r̄(a) + γ/(1 − γ) max r̄ with r̄ the mean over the other's choices, so both take the safe choice in the middle,
-    which is worth 2, where a critic of joint choices sees the two of 10.
+    qⁱ(a) = r̄(a) + γ/(1 − γ) max r̄, where r̄ is the mean over the other agent's choices. Both agents take the safe
+    choice in the middle, with a reward of 2, although two joint choices have a reward of 10.
     """
     env = hajax.make_env("games/hasac_matrix")  # two agents, three choices each
     payoff = np.array([[10.0, 0.0, -100.0], [0.0, 2.0, 0.0], [-100.0, 0.0, 10.0]])

@@ -1,4 +1,4 @@
-"""The updates of on-policy algorithms equal those of `reference.py`, number for number, in float64.
+"""The updates of on-policy algorithms equal those of `reference.py` in float64.
 
 Every comparison covers all parameters, both Adam moments of each, and the statistics, after each of several updates.
 """
@@ -52,7 +52,7 @@ NARROW = {
 
 @pytest.mark.parametrize("name", NARROW)
 def test_few_inputs_are_not_normalized(name, monkeypatch):
-    """In teams of mixed widths too, in actors and critics."""
+    """Also in teams of different widths, in actors and critics."""
     monkeypatch.setattr(reference, "LAYER_NORM_MIN_INPUTS", 3)
     settings = (*NARROW[name].settings, ("layer_norm_min_inputs", 3))
     monkeypatch.setitem(CASES, name, dataclasses.replace(NARROW[name], settings=settings))
@@ -63,7 +63,7 @@ def test_few_inputs_are_not_normalized(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["happo, one discrete agent", "happo, one box agent"])
 def test_happo_of_one_agent_is_ppo(name):
-    """One agent: no M anywhere, just PPO on the standardized advantage."""
+    """With one agent there is no M: the update is PPO on the standardized advantage."""
     algo, state, batch = problem(name)
     new_state, _, _ = update(name, state, batch)
     ppo = expected.update(algo, state, batch, order=None)
@@ -84,7 +84,7 @@ def test_minibatches_partition_the_samples_anew_in_every_pass():
 
 
 def test_unshared_ippo_is_one_ppo_per_agent():
-    """Each agent learns as if alone, from its own reward: the others' data have no influence."""
+    """Each agent learns from its individual reward alone: the data of other agents has no influence."""
     name = "ippo, unshared"
     _, state, batch = problem(name)
     new_state, _, _ = update(name, state, batch)
@@ -106,7 +106,7 @@ def test_unshared_ippo_is_one_ppo_per_agent():
 
 
 def test_shared_mappo_is_one_ppo_on_the_pooled_batch():
-    """The members' samples end to end, as those of one agent."""
+    """The members' samples are concatenated, as if they were of one agent."""
     name = "mappo, shared"
     algo, state, batch = problem(name)
     new_state, _, _ = update(name, state, batch)
@@ -144,8 +144,8 @@ def test_shared_mappo_is_one_ppo_on_the_pooled_batch():
         "ippo, gru",
     ],
 )
-def test_what_dead_agents_see_and_do_has_no_influence(name):
-    """At arbitrary steps, whether one critic judges the team or each agent its own observations."""
+def test_data_of_inactive_agents_has_no_influence(name):
+    """At arbitrary steps, with one critic for the team or with individual critics."""
     algo, state, batch = problem(name)
     rng, dead = np.random.default_rng(5), ~np.asarray(batch.active)
     assert dead.any()
@@ -162,8 +162,8 @@ def test_what_dead_agents_see_and_do_has_no_influence(name):
     expected.assert_trees_close(clean, soiled, 0)
 
 
-def test_agents_dead_for_an_episode_have_no_influence_on_their_critics():
-    """Individual critics: an episode in which the agent is dead throughout has no influence, rewards included."""
+def test_agents_inactive_for_an_episode_have_no_influence_on_their_critics():
+    """An episode in which an agent is inactive throughout does not influence its critic, not even by its rewards."""
     name = "ippo, groups, normalized observations"
     _, state, batch = problem(name)
     done = jnp.zeros_like(batch.terminated).at[1].set(True)
@@ -186,7 +186,7 @@ def test_agents_dead_for_an_episode_have_no_influence_on_their_critics():
     "name", ["happo, mixed team, some dead", "happo, other losses", "happo, gru, groups of two and one"]
 )
 def test_gradients_of_the_reference_are_those_of_its_losses(name):
-    """Central differences of every parameter."""
+    """Against central differences in every parameter."""
     algo, state, batch = problem(name)
     hp = types.SimpleNamespace(**problems.NUMBERS, **problems.ASCENT)
     rng = np.random.default_rng(3)

@@ -1,4 +1,4 @@
-"""HASAC and MASAC: updates equal those of `reference_soft.py` in float64, their pieces known integrals and limits."""
+"""HASAC and MASAC: updates equal those of `reference_soft.py` in float64; parts equal known integrals and limits."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def float64():
 
 @functools.cache
 def problem(name: str):
-    """The algorithm, a random state, and `update` compiled, which also returns what it drew."""
+    """The algorithm, a random state, and the compiled `update`, which also returns the random draws."""
     case = CASES[name]
     options = {k: v for k, v in case.items() if k not in ("spaces", "sizes", "inactive")}
     spec = problems.make_spec(case["spaces"], case.get("sizes"))
@@ -125,7 +125,7 @@ def minibatch(algo, batch, p: int) -> reference.Minibatch:
 
 
 def draws(algo, recorder, groups):
-    """What was drawn, as the reference takes it: for the whole team, and for one group after another."""
+    """The random draws in the form of the reference: for the whole team, and for each group."""
     gumbels, normals = iter(recorder.gumbel), iter(recorder.noise)
     spec = algo.spec
 
@@ -198,13 +198,13 @@ def assert_equals(algo, old, new, expected: reference.Team, tolerance: float = 1
             np.testing.assert_allclose(getattr(one, field)["x"], getattr(other, field)["x"], 0, tolerance)
 
 
-# What is drawn.
+# Samples.
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 4.0), (2.0, 2.5), (-np.inf, np.inf)])
 def test_squashed_log_probabilities_are_those_of_a_density(low, high):
-    """With asymmetric bounds: it integrates to 1, and its means are those of the samples, in native units."""
+    """With asymmetric bounds: the density integrates to 1, and its means are those of the samples, in native units."""
     layout = EnvSpec("one", (AgentSpec("a", (1,), Box((low,), (high,))),), 1, None).action_layout
     layout = type(layout)(*(table[0] for table in layout))
     parameters = ActionParameters(None, jnp.full((400_000, 1), 0.4), jnp.full((400_000, 1), 0.8))
@@ -215,7 +215,7 @@ def test_squashed_log_probabilities_are_those_of_a_density(low, high):
     np.testing.assert_allclose(np.trapezoid(density, a), 1, atol=2e-3)
     np.testing.assert_allclose(np.trapezoid(density * a, a), action.mean(), atol=4e-3 * max(1, action.std()))
     assert low <= a[0] < a[-1] <= high
-    # The same by hand, where no cancellation hurts.
+    # The same by hand, where there is no cancellation.
     center, scale = (0.0, 1.0) if np.isinf(low) else ((low + high) / 2, (high - low) / 2)
     u = (a[::1000] - center) / scale
     x = u if np.isinf(low) else np.arctanh(u)
@@ -240,7 +240,7 @@ def test_saturated_actions_have_finite_log_probabilities_and_gradients():
 
 @pytest.mark.usefixtures("float64")
 def test_gumbel_gradients_are_those_of_the_exact_expectation():
-    """For a linear function of the action, as softness goes to 0: E[f(a)] = Σ p f, with some choices not available."""
+    """For a linear function of the action, as the temperature goes to 0: E[f(a)] = Σ p f. One choice is masked."""
     f, logits = jnp.array([1.0, -2.0, 0.5, 3.0]), jnp.array([0.3, -0.2, -jnp.inf, 0.9])
     layout = EnvSpec("one", (AgentSpec("a", (1,), Discrete(4)),), 1, None).action_layout
     layout = type(layout)(*(table[0] for table in layout))
@@ -272,12 +272,12 @@ def test_a_temperature_that_adapts_starts_above_zero():
         algo.init(jax.random.key(0), algo.hyperparameters.replace(temperature=0.0))
 
 
-# What is learned.
+# Learning.
 
 
 @pytest.mark.parametrize("expectation", ["sampled", "exact"])
 def test_the_temperature_finds_the_target_entropy_of_a_bandit(expectation):
-    """Two agents, 3 and 4 arms; the entropies at rest are the stated shares of log n."""
+    """Two agents, with 3 and 4 arms: the final entropies are the given shares of log n."""
     rng = np.random.default_rng(0)
     env = hajax.make_env("games/matrix", payoff=rng.normal(size=(3, 4)).tolist())
     settings = {"hidden_sizes": (16,), "batch_size": 64, "buffer_size": 2000, "warmup_steps": 100}
@@ -296,22 +296,22 @@ def test_the_temperature_finds_the_target_entropy_of_a_bandit(expectation):
 
 
 def test_the_temperature_finds_the_target_entropy_of_a_continuous_bandit():
-    """Of one real component each, in units in which bounds are ±1: the target says how far below uniform, log 2."""
+    """One real component per agent. In units of ±1, the target entropy is relative to that of the uniform, log 2."""
     env = linear_quadratic(max_steps=1)
     settings = {"hidden_sizes": (16,), "batch_size": 64, "buffer_size": 2000, "warmup_steps": 100}
     numbers = {"temperature_lr": 1e-2, "actor_lr": 5e-3, "critic_lr": 1e-2, "target_rate": 0.1, "target_entropy": -0.5}
     algo = hajax.make_algorithm("hasac", env, **settings, **numbers)
     train = hajax.make_train(env, algo, total_steps=100 + 10 * 2000, num_envs=10, rollout_length=10)
     _, metrics = jax.jit(train)(jax.random.key(0))
-    # The entropy is that of native actions, which are 1.5 times as wide.
+    # The entropy is of native actions, whose range is 1.5 times as wide.
     np.testing.assert_allclose(metrics["entropy"][-50:].mean(0), -0.5 + np.log(1.5), atol=0.05)
 
 
 @pytest.mark.evidence
 def test_hasac_escapes_the_local_optimum_of_its_paper_s_game():
-    """Figures 3a and 4c of hasac, with a learned critic and only plays of its own, from policies (0.6, 0.2, 0.2).
+    """Figures 3a and 4c of Liu et al., 2024, with a learned critic and its own samples, from policies (0.6, 0.2, 0.2).
 
-    It stays at (A, A), which pays 5, at α = 2, and goes to (C, C) at α = 10, where the exact limit is 16.55.
+    At α = 2 it stays at (A, A), with a reward of 5. At α = 10 it goes to (C, C), where the exact limit is 16.55.
     """
     cold, warm = hasac_matrix.train([2.0, 10.0], "exact", 2, batch_size=64)
     assert (cold["greedy"], warm["greedy"]) == ({"AA": 2}, {"CC": 2})
@@ -326,7 +326,7 @@ def test_the_limits_that_learned_critics_are_compared_with():
 
 
 class ExactCritic:
-    """Q(s, a) of the paper's game, linear in each agent's action, so that probabilities may stand for actions."""
+    """Q(s, a) of the paper's game, linear in each agent's action, so that it may be evaluated at probabilities."""
 
     def value(self, params, state, joint):
         return jnp.einsum("ba,bc,ac->b", joint[0], joint[1], hasac_payoff()) + 0 * params
@@ -345,7 +345,7 @@ class ExactCritic:
     ],
 )
 def test_with_an_exact_critic_policies_approach_the_paper_s_table(alpha, limit, expected_reward):
-    """Gradients of `SoftObjective`, agent after agent from (0.6, 0.2, 0.2), each to its own maximum."""
+    """Gradients of `SoftObjective`: agents ascend one after another from (0.6, 0.2, 0.2), each to its own maximum."""
     spec = problems.make_spec([Discrete(3)] * 2)
     actions = JointActions(spec)
     layout = type(spec.action_layout)(*(table[0] for table in spec.action_layout))
@@ -361,7 +361,7 @@ def test_with_an_exact_critic_policies_approach_the_paper_s_table(alpha, limit, 
             return objective.value(jax.random.key(0), ActionParameters(x[None, None, None], None, None), samples)
 
         def newton(x, _):
-            # Of a softmax's value the natural gradient is that of its mean; with entropy α it leads to the maximum.
+            # The natural gradient in the logits of a softmax is gradient / π up to a constant; steps of 1/α converge.
             gradient = jax.grad(value)(x) / jnp.maximum(jax.nn.softmax(x), 1e-9)
             return x + 0.5 * (gradient - gradient.mean()) / alpha, None
 
@@ -384,7 +384,7 @@ def test_with_an_exact_critic_policies_approach_the_paper_s_table(alpha, limit, 
 
 @functools.cache
 def four_epochs_of_hasac():
-    """A problem, and what HASAC's actors are after an update."""
+    """A problem, and HASAC's actors after an update."""
     algo, state, _ = problem("hasac, mixed team")
     batch = off_policy_problems.random_batch(algo, 0)
     settings = dataclasses.replace(algo.settings, epochs=4)
@@ -394,8 +394,8 @@ def four_epochs_of_hasac():
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", sorted(set(DRIFTS) - {"no_drift"}))
-def test_a_drift_holds_policies_back(name):
-    """With coefficient 0 (or a clip that never binds) the update is HASAC's; with a large one agents move less."""
+def test_a_drift_shortens_steps(name):
+    """With coefficient 0 (or a clip that is never reached) the update is HASAC's; with a large one agents move less."""
     algo, state, batch, settings, without = four_epochs_of_hasac()
     tight, loose = (
         ({"clip": 1e-3}, {"clip": 1e6}) if name == "ppo_clip" else ({"drift_coef": 300.0}, {"drift_coef": 0.0})
@@ -419,9 +419,10 @@ def test_a_drift_holds_policies_back(name):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["ppo_clip", "kl_old_new", "kl_new_old", "squared_log_ratio"])
 def test_a_penalty_is_the_expected_drift(name):
-    """One agent of the paper's game, the other at (0.2, 0.5, 0.3): sums over its choices by hand, against samples.
+    """One agent of the paper's game, with the other at (0.2, 0.5, 0.3): exact sums over its choices, against samples.
 
-    Ratios are p / q for new p and old q, and M of a choice a is Q(a) − α log q(a), less that of another draw from q.
+    Ratios are p / q for the new p and the old q. M of a choice a is Q(a) − α log q(a) minus the same of another sample
+    from q.
     """
     plays, alpha, clip = 400_000, 3.0, 0.2
     old, new, other = np.array([0.6, 0.3, 0.1]), np.array([0.4, 0.35, 0.25]), np.array([0.2, 0.5, 0.3])
@@ -451,8 +452,11 @@ def test_a_penalty_is_the_expected_drift(name):
 
 @pytest.mark.usefixtures("float64")
 def test_a_gradient_step_is_a_step_along_hasac_s_gradient():
-    """Which Adam's first moment holds after one step: 0.1 g, clipped to the same norm. No draw matters to agents that
-    act at once on exact expectations, each beside the other's replayed action."""
+    """Adam's first moment after one step is 0.1 g, with g clipped to the same norm.
+
+    Random draws have no influence: agents are updated simultaneously on exact expectations, with the replay's actions
+    of the other agent.
+    """
     spec = problems.make_spec([Discrete(4), Discrete(3)])
     algo = off_policy_problems.make_algorithm("masac", spec, expectation="exact", others="replay")
     state = off_policy_problems.random_state(algo, 0)
@@ -471,7 +475,7 @@ BallHyperparametersOfSoft = combined(EntropyHyperparameters, BallHyperparameters
 
 
 def in_a_ball(radius, **settings):
-    """A team of two with 4 and 3 choices in one state, exact expectations, and critics that stay as they are."""
+    """A team of two agents with 4 and 3 choices in one state, exact expectations, and constant critics."""
     spec = problems.make_spec([Discrete(4), Discrete(3)])
     hyperparameters = BallHyperparametersOfSoft(kl_radius=radius, critic_lr=0.0, damping=0.0, temperature=0.3)
     chosen = combined(SoftSettings, BallSettings)(
@@ -497,7 +501,7 @@ def torso_of(algo):
 
 @pytest.mark.usefixtures("float64")
 def test_a_step_in_a_kl_ball_is_along_the_natural_gradient():
-    """In one state log π moves by the advantage of min Q − α log π, as far as KL(old ‖ new) = δ allows."""
+    """In a single state log π moves along the advantage of min Q − α log π, until KL(old ‖ new) = δ."""
     algo, state, batch = in_a_ball(1e-9, others="replay", order="simultaneous")
     new, info = jax.jit(algo.update)(jax.random.key(0), state, batch)
     actions = JointActions(algo.spec)
@@ -515,7 +519,7 @@ def test_a_step_in_a_kl_ball_is_along_the_natural_gradient():
         step = after[i] - before[i]
         step -= pi @ step
         np.testing.assert_allclose(step / np.abs(step).max(), advantage / np.abs(advantage).max(), 0, 1e-3)
-        # Of the third order the longest step may be too long by a hair; the next is 0.8 of it.
+        # By a third-order term the longest step may be slightly too long; the next candidate is 0.8 of it.
         assert info["candidate"][i] <= 1
         assert pi @ (before[i] - after[i]) == pytest.approx(1e-9 * 0.64 ** float(info["candidate"][i]), rel=1e-3)
     np.testing.assert_array_equal(info["accepted"], 1)
@@ -539,7 +543,7 @@ def test_no_step_leaves_its_kl_ball_and_each_one_taken_improves():
 
 
 def test_a_drift_may_be_for_boxes_only():
-    """It declares what it reads, and is refused if it does not, or if that is missing."""
+    """A drift is refused if it does not declare what it reads, or if that is missing."""
 
     @reads("drift_coef")
     def of_means(change, hyperparameters):
@@ -551,13 +555,13 @@ def test_a_drift_may_be_for_boxes_only():
     with pytest.raises(ValueError, match="SoftHyperparameters has no drift_coef, which of_means reads"):
         mehaml("mine", spec, None, SoftHyperparameters(), drift=of_means)
     for template in (mehaml, hajax.haml):
-        with pytest.raises(ValueError, match=r"drift <lambda> does not say what it reads; allowed: @reads"):
+        with pytest.raises(ValueError, match=r"drift <lambda> does not declare what it reads; allowed: @reads"):
             template("mine", spec, drift=lambda change, hyperparameters: jnp.zeros_like(change.log_ratio))
 
 
 @pytest.mark.usefixtures("float64")
 def test_a_drift_in_a_kl_ball_on_a_mixed_team():
-    """Boxes and choices, sampled, some agents dead: finite, within the ball, and shorter with a drift."""
+    """Boxes and choices, sampled, with inactive agents: finite, within the ball, and shorter with a drift."""
     case = CASES["hasac, mixed team"]
     spec = problems.make_spec(case["spaces"], case["sizes"])
     settings = combined(SoftSettings, BallSettings)(hidden_sizes=(6, 5), batch_size=7, others="policy")
@@ -583,7 +587,7 @@ def test_a_neighborhood_needs_its_settings():
         mehaml("mine", spec, None, SoftHyperparameters(), neighborhood=kl_ball)
     with pytest.raises(ValueError, match="SoftHyperparameters has no clip, which ppo_clip reads; allowed: any class"):
         mehaml("mine", spec, None, SoftHyperparameters(), drift=DRIFTS["ppo_clip"])
-    algo = mehaml("mine", spec, neighborhood=kl_ball)  # by default all that it reads
+    algo = mehaml("mine", spec, neighborhood=kl_ball)  # the defaults have all that it reads
     assert (algo.settings.cg_iterations, algo.hyperparameters.kl_radius) == (10, 0.01)
 
 

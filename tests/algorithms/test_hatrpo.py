@@ -53,7 +53,7 @@ SPACES = {
 
 @functools.cache
 def policy_of(kind: str, memory: str = "none"):
-    """One agent of that kind beside one of another, so that it is padded: its policy, parameters and samples."""
+    """The policy, parameters and samples of one agent of this kind, padded because of an agent of another kind."""
     other = Discrete(3) if kind == "Gaussian" else Box((-1.0,) * 3, (1.0,) * 3)
     spec = problems.make_spec((SPACES[kind], other), (3, 5))
     algo = problems.make_algorithm("hatrpo", spec, hidden_sizes=(4,), memory=memory, chunk_length=3)
@@ -69,7 +69,7 @@ def policy_of(kind: str, memory: str = "none"):
 @pytest.mark.parametrize("memory", ["none", "gru"])
 @pytest.mark.parametrize("kind", SPACES)
 def test_fisher_product_is_that_of_the_explicit_hessian(kind, memory):
-    """Through the recurrence too, over chunks of the rollout."""
+    """Also through a recurrent network, over chunks of the rollout."""
     policy, params, samples = policy_of(kind, memory)
     assert samples.weight.ndim == (2 if memory == "none" else 3)
     share = samples.weight / samples.weight.sum()
@@ -92,7 +92,7 @@ def test_fisher_product_is_that_of_the_explicit_hessian(kind, memory):
 @pytest.mark.parametrize("damping", [0.0, 0.1])
 @pytest.mark.parametrize("kind", SPACES)
 def test_the_longest_step_reaches_the_radius_to_second_order(kind, damping):
-    """½ xᵀHx = δ with the undamped H, however far the conjugate gradients have come."""
+    """½ xᵀHx = δ with the undamped H, for any number of conjugate gradient iterations."""
     policy, params, samples = policy_of(kind)
     share = samples.weight / samples.weight.sum()
 
@@ -127,7 +127,7 @@ def test_no_gradient_no_step():
 
 
 def equations(jaxpr):
-    """All of a program's equations, however deep."""
+    """All equations of a program, at any depth."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in jax.core.jaxprs_in_params(equation.params):
@@ -135,7 +135,7 @@ def equations(jaxpr):
 
 
 def test_conjugate_gradients_do_not_evaluate_the_policy_again():
-    """What the conjugate gradients repeat has matrix products, but not the network's activations: it is linear."""
+    """The loop of conjugate gradients is linear: it has matrix products, but no activation functions of the network."""
     spec = problems.make_spec((Discrete(3), Discrete(3)))
     algo = problems.make_algorithm("hatrpo", spec, activation="tanh")
     state = problems.random_state(algo, 0)
@@ -145,7 +145,7 @@ def test_conjugate_gradients_do_not_evaluate_the_policy_again():
     bodies = [{equation.primitive.name for equation in equations(body)} for body in loops]
     evaluated = ["tanh" in body for body in bodies if "dot_general" in body]
     assert evaluated.count(True) == 1  # the line search
-    assert evaluated.count(False) >= 1  # the conjugate gradients, of which the trace has a transpose
+    assert evaluated.count(False) >= 1  # the conjugate gradients, also as a transpose
 
 
 # The line search.
@@ -155,7 +155,7 @@ def test_conjugate_gradients_do_not_evaluate_the_policy_again():
     ("improvement", "kl", "candidate", "accepted"),
     [
         (lambda x: x, lambda x: 0.5 * x**2, 0, True),
-        (lambda x: x - 0.7 * x**2, lambda x: 0 * x, 1, True),  # 0.3 of the step's promise, then 0.65
+        (lambda x: x - 0.7 * x**2, lambda x: 0 * x, 1, True),  # 0.3 of the first-order prediction, then 0.65
         (lambda x: x, lambda x: 2 * x**2, 1, True),
         (lambda x: x - 3 * x**2, lambda x: 0 * x, 3, True),
         (lambda x: -x, lambda x: 0 * x, 4, False),
@@ -167,7 +167,7 @@ def test_conjugate_gradients_do_not_evaluate_the_policy_again():
 def test_line_search_takes_the_first_candidate_that_gains_enough_within_the_radius(
     improvement, kl, candidate, accepted
 ):
-    """θ = 3 + x with x = 1, ½, ¼ …, κ = 0.5, δ = 0.5, at most four times shortened."""
+    """θ = 3 + x with x = 1, ½, ¼ …, κ = 0.5, δ = 0.5, shortened at most four times."""
     direction = Direction(jnp.array(1.0), jnp.array(1.0))
     found = line_search(
         lambda params: (improvement(params - 3), kl(params - 3)), jnp.array(3.0), direction, 0.5, 0.5, 0.5, steps=4
@@ -206,7 +206,7 @@ def test_the_compared_updates_reject_accept_and_shorten_steps():
 
 @pytest.mark.parametrize("order", ["simultaneous", "fixed", "random"])
 def test_figure_1(order):
-    """Every mean moves by √(2δ) = 1, the second agent's towards where the first one went; expectations are exact."""
+    """Every mean moves by √(2δ) = 1, the second agent's towards the new mean of the first; expectations are exact."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
     old = jnp.array([[-0.25], [0.25]])
     first, second = (x.ravel() for x in np.meshgrid(-0.25 + nodes, 0.25 + nodes, indexing="ij"))
@@ -258,7 +258,7 @@ def test_figure_1(order):
 
 
 def own_divergence(before: ActionParameters, after: ActionParameters) -> jax.Array:
-    """KL(before, after) `[…, N]` from the distributions' parameters: of categorical choices or of Gaussians."""
+    """KL(before, after) `[…, N]` from the distributions' parameters, categorical or Gaussian."""
     if before.logits is not None:
         old, new = jax.nn.log_softmax(before.logits), jax.nn.log_softmax(after.logits)
         return jnp.sum(jnp.where(jnp.isfinite(old), jnp.exp(old) * (old - new), 0), (-2, -1))
@@ -267,7 +267,7 @@ def own_divergence(before: ActionParameters, after: ActionParameters) -> jax.Arr
 
 
 def told_apart() -> Environment:
-    """simple_reference with where to go and what to say, one of 50 there, as two choices."""
+    """mpe/simple_reference with movement and message (one of 50 actions) as two separate choices."""
     env = hajax.make_env("mpe/simple_reference")
     agents = tuple(dataclasses.replace(agent, action_space=MultiDiscrete((5, 10))) for agent in env.spec.agents)
     spec = dataclasses.replace(env.spec, agents=agents)
@@ -297,7 +297,7 @@ TRAININGS = {
 
 @functools.cache
 def watched_training(kind):
-    """The algorithm, and a training that also tells the divergence of every step, the radius being an argument."""
+    """The algorithm, and a training that also returns the divergence of every step and takes the radius as argument."""
     env = TRAININGS[kind]()
     algo = hajax.make_algorithm("hatrpo", env, hidden_sizes=(16,), critic_epochs=1)
     actors, _ = make_networks("hatrpo", env.spec, algo.settings, None, None)
@@ -307,7 +307,7 @@ def watched_training(kind):
 
     def update(key, state, batch):
         new, info = algo.update(key, state, batch)
-        own_kl = own_divergence(policies(state, batch), policies(new, batch))  # [T, E, N]: all steps are alive
+        own_kl = own_divergence(policies(state, batch), policies(new, batch))  # [T, E, N]: all agents are active
         return new, info | {"own_kl": own_kl.mean((0, 1))}
 
     train = hajax.make_train(env, algo._replace(update=update), total_steps=30 * 200, num_envs=8, rollout_length=25)
@@ -324,7 +324,7 @@ def watched_training(kind):
     ],
 )
 def test_no_accepted_step_leaves_the_ball_in_a_whole_training(kind, kl_radius):
-    """By the divergence of the policies before and after, computed here from their parameters, not by HATRPO's word."""
+    """By the divergence between the policies, computed here from their parameters and not from HATRPO's info."""
     with jax.enable_x64(False):
         algo, train = watched_training(kind)
         numbers = jax.tree.map(lambda x: jnp.asarray(x, float), algo.hyperparameters.replace(kl_radius=kl_radius))

@@ -1,4 +1,4 @@
-"""What networks are shown: narrow and empty observations, a user's own torsos, and inactive agents."""
+"""Inputs of networks: narrow and empty observations, users' torsos, and inactive agents."""
 
 import dataclasses
 import warnings
@@ -22,7 +22,7 @@ from hajax.spec import AgentSpec, EnvSpec
 
 PAIR = (Discrete(3), Discrete(2))
 BOXES = (Box(-1, 1), Box(0, 2))
-# One of each kind of update: the others differ from these in their order, their drift or how often actors are updated.
+# One algorithm per kind of update. The others differ from these in order, drift or policy delay.
 ON_POLICY = ("happo", "hatrpo", "ippo")
 OFF_POLICY = {"haddpg": BOXES} | dict.fromkeys(("had3qn", "id3qn", "hasac"), PAIR)
 
@@ -31,7 +31,7 @@ OFF_POLICY = {"haddpg": BOXES} | dict.fromkeys(("had3qn", "id3qn", "hasac"), PAI
 
 
 def signs(width: int = 1) -> Environment:
-    """Two agents see a number each, and `width` − 1 zeros, and should name its sign: 10 of 10."""
+    """Two agents observe a number each, with `width` − 1 zeros, and should name its sign. The best return is 10."""
     agents = tuple(AgentSpec(name, width, Discrete(2)) for name in "ab")
     spec = EnvSpec("signs", agents, state_size=2, max_steps=10, masks_actions=False)
 
@@ -58,11 +58,11 @@ def score(env: Environment, name: str, **settings) -> float:
     return float(hajax.make_evaluate(env, algo, num_episodes=100)(jax.random.key(1), state)["episode_return"].mean())
 
 
-def test_an_agent_sees_the_one_number_that_it_is_shown():
+def test_an_agent_learns_from_an_observation_of_one_number():
     assert score(signs(), "happo", actor_lr=3e-3) > 9.5
 
 
-def test_harl_s_network_is_blind_there_and_says_so_by_name():
+def test_harl_s_network_does_not_and_warns_by_name():
     with pytest.warns(UserWarning, match="layer_norm_min_inputs=1 leaves a of signs nothing of the 1 number"):
         assert score(signs(), "happo", layer_norm_min_inputs=1) < 6
 
@@ -75,7 +75,7 @@ def test_harl_s_network_is_blind_there_and_says_so_by_name():
             (1, 2, 3),
             {"agent_0": "nothing of the 1", "agent_1": "only the order of the 2"},
         ),
-        ({"layer_norm_min_inputs": 1, "agent_id": True}, (1, 2, 3), {}),  # beside ids the numbers are seen
+        ({"layer_norm_min_inputs": 1, "agent_id": True}, (1, 2, 3), {}),  # with ids no input is lost
         ({"layer_norm_min_inputs": 1, "layer_norm": False}, (1, 2, 3), {}),
         ({"layer_norm_min_inputs": 3}, (1, 2, 3), {}),
         ({}, (0, 1, 2), {}),
@@ -83,7 +83,7 @@ def test_harl_s_network_is_blind_there_and_says_so_by_name():
     ],
 )
 @pytest.mark.parametrize("name", ["mappo", "hasac"])
-def test_warnings_are_of_agents_that_are_blinded(name, settings, widths, named):
+def test_warnings_name_the_agents_that_lose_their_input(name, settings, widths, named):
     spec = problems.make_spec([Discrete(2)] * 3, widths)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -96,8 +96,8 @@ def test_warnings_are_of_agents_that_are_blinded(name, settings, widths, named):
 
 @pytest.mark.parametrize(("width", "wide"), [(1, False), (15, False), (16, True), (40, True)])
 @pytest.mark.parametrize("padding", [0, 3, 16])
-def test_what_counts_is_the_agent_s_own_width_and_not_the_padded_one(width, wide, padding):
-    """Of what is in padding nothing matters; for wide inputs it is HARL's network."""
+def test_the_agent_s_own_width_decides_and_not_the_padded_one(width, wide, padding):
+    """Padding has no influence. For wide inputs the network is HARL's."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(5, width)) * 3 + 7
     padded, mask = np.pad(x, ((0, 0), (0, padding))), jnp.arange(width + padding) < width if padding else None
@@ -115,8 +115,8 @@ def test_what_counts_is_the_agent_s_own_width_and_not_the_padded_one(width, wide
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_a_narrow_input_is_told_from_its_multiples():
-    """From the start, by every layer: with biases of 0 the hidden LayerNorms would take the scale."""
+def test_a_narrow_input_is_distinguished_from_its_multiples():
+    """At initialization, by every layer: with biases of 0 the hidden LayerNorms would remove the scale."""
     x = np.array([[1.0, -2.0]])
     narrow, streams = MLP((64, 64)), Dueling(MLP((64,)), 4, (64,), layer_norm=True, output_gain=1.0)
     for network in (narrow, streams):
@@ -136,7 +136,7 @@ def empty_spec(spaces, widths, state_size):
 
 @pytest.mark.parametrize(("memory", "state"), [("none", "environment"), ("gru", "observations")])
 def test_an_agent_that_observes_nothing_learns_by_its_bias(memory, state):
-    """The better of two actions has another reward than the other; there is nothing to see."""
+    """There are two actions with different rewards, and nothing to observe."""
     agents = tuple(AgentSpec(name, 0, Discrete(2)) for name in "ab")
     spec = EnvSpec("blind", agents, state_size=0, max_steps=1, masks_actions=False)
     shown = (jnp.zeros((2, 0)), jnp.zeros(0))
@@ -166,7 +166,7 @@ def test_an_agent_that_observes_nothing_learns_by_its_bias(memory, state):
     [(name, (0, 0), 0) for name in ("hatrpo", "ippo", "haddpg", "hasac", "id3qn")]
     + [(name, (0, 3), 4) for name in ("ippo", "hasac")],
 )
-def test_updates_are_finite_where_nothing_is_seen(name, widths, state_size):
+def test_updates_are_finite_without_observations(name, widths, state_size):
     spec = empty_spec(OFF_POLICY.get(name, PAIR), widths, state_size)
     own = {"batch_size": 6, "n_step": 2} if name in OFF_POLICY else {}
     algo = hajax.make_algorithm(name, spec, hidden_sizes=(4,), layer_norm=True, sharing="none", **own)
@@ -185,7 +185,7 @@ def test_updates_are_finite_where_nothing_is_seen(name, widths, state_size):
 
 
 def on_policy_batch(spec, rng, steps=4, envs=3):
-    """Random data of one's own."""
+    """Random data as an `OnPolicyBatch`."""
     lead = (steps, envs)
     agents = (*lead, spec.num_agents)
     layout = spec.action_layout
@@ -204,7 +204,7 @@ def on_policy_batch(spec, rng, steps=4, envs=3):
     return hajax.on_policy_batch(spec, **{name: jnp.asarray(x, jnp.float32) for name, x in given.items()})
 
 
-# Agents that are not active.
+# Inactive agents.
 
 MIXED = (Discrete(3), Box((-1.0, 2.0), (1.0, 5.0)), MultiDiscrete((2, 3)))
 TEAMS = dict.fromkeys((*ON_POLICY, "hasac"), MIXED) | {
@@ -215,7 +215,7 @@ GARBAGE = {"NaN": np.nan, "infinite": np.inf, "huge": 1e30}
 
 
 def with_garbage(batch, spec, value):
-    """What is shown of inactive agents, and what they did, replaced by garbage; their masks by none and all."""
+    """The observations and actions of inactive agents replaced by garbage, and their masks by none and all."""
 
     def spoil(x, active):
         gone = ~np.asarray(active)[(..., *[None] * (x.ndim - active.ndim))]
@@ -254,7 +254,7 @@ def float64():
     [*((name, True, True) for name in TEAMS), *((name, False, False) for name in ("happo", "haddpg", "hasac"))],
 )
 def test_what_is_shown_of_an_inactive_agent_does_not_matter(name, normalize, joined, float64):
-    """Whatever it is, the update is the same to the last bit: parameters, optimizers, statistics, diagnostics."""
+    """The update is equal bit for bit: parameters, optimizers, statistics and diagnostics."""
     spec = problems.make_spec(TEAMS[name], (2, 3, 1))
     if joined:
         spec = dataclasses.replace(spec, state_size=6, state_from_observations=True)
@@ -277,7 +277,7 @@ def test_what_is_shown_of_an_inactive_agent_does_not_matter(name, normalize, joi
 
 
 @pytest.mark.parametrize("name", ["happo", "hasac", "had3qn", "haddpg"])
-def test_nor_does_it_when_the_others_act(name):
+def test_an_inactive_agent_does_not_change_the_actions_of_others(name):
     spec = problems.make_spec(TEAMS[name], (2, 3, 1))
     algo = hajax.make_algorithm(name, spec, hidden_sizes=(4,), sharing="none")
     state = jax.jit(algo.init)(jax.random.key(0))
@@ -295,7 +295,7 @@ def test_nor_does_it_when_the_others_act(name):
         assert np.isfinite(other[0]).all()
 
 
-def test_states_of_an_agent_s_own_are_blanked_and_a_team_s_are_not():
+def test_states_per_agent_are_blanked_and_the_team_s_state_is_not():
     spec = problems.make_spec(PAIR, (1, 2))
     active = jnp.array([True, False])
     assert blank_state(spec, jnp.ones(4), active).tolist() == [1, 1, 1, 1]
@@ -306,7 +306,7 @@ def test_states_of_an_agent_s_own_are_blanked_and_a_team_s_are_not():
 
 
 @pytest.mark.parametrize("name", ["happo", "hasac"])
-def test_a_whole_training_is_finite_though_the_dead_observe_nan(name):
+def test_a_whole_training_is_finite_if_inactive_agents_observe_nan(name):
     spec = dataclasses.replace(problems.make_spec(PAIR, (2, 2)), max_steps=6)
 
     def show(t, **fields):
@@ -324,11 +324,11 @@ def test_a_whole_training_is_finite_though_the_dead_observe_nan(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.actors.params, state.critics)))
 
 
-# A user's own torso.
+# A user's torso.
 
 
 class Torso(nn.Module):
-    """What torsos do, right or wrong: `output(x)` after a linear layer."""
+    """Correct and incorrect torsos: `output(x)` after a linear layer."""
 
     output: object = staticmethod(lambda x: x)
 
@@ -407,8 +407,8 @@ def test_every_kind_of_algorithm_checks_its_torsos(name):
 
 
 @pytest.mark.parametrize("given", [Torso(), Masked(), MLP((4,)), nnx.bridge.ToLinen(Experimental, args=(3,))])
-def test_torsos_that_can_are_trained(given):
-    """The widths differ, so that a mask is passed where it is asked for."""
+def test_valid_torsos_are_trained(given):
+    """The widths differ, so that a mask is passed to torsos that have the parameter."""
     spec = problems.make_spec(PAIR, (3, 2))
     algo = hajax.make_algorithm("happo", spec, actor=given)
     state = jax.jit(algo.init)(jax.random.key(0))

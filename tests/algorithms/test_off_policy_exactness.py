@@ -55,7 +55,7 @@ def float64():
 
 @functools.cache
 def problem(name: str):
-    """The algorithm, a random state, and `update` compiled, which also returns what it drew."""
+    """The algorithm, a random state, and the compiled `update`, which also returns the random draws."""
     options = {k: v for k, v in CASES[name].items() if k not in ("spaces", "sizes", "reward", "inactive")}
     case = CASES[name]
     spec = problems.make_spec(case["spaces"], case.get("sizes"), reward=case.get("reward", "team"))

@@ -1,6 +1,6 @@
-"""A padded agent is the agent itself: its update, its actions, its densities, to 1e-12.
+"""A padded agent equals the agent without padding: its update, its actions and its densities, to 1e-12.
 
-The team is Discrete(3), Discrete(5), a Box with bounds of its own per dimension and MultiDiscrete((2, 4)), each with
+The team is Discrete(3), Discrete(5), a Box with different bounds per dimension, and MultiDiscrete((2, 4)), each with
 its own observation width. All padded entries of the parameters hold random numbers (see `problems.random_state`).
 """
 
@@ -48,7 +48,7 @@ def learning(algorithm: str, **settings):
     ],
 )
 def test_padded_update_equals_the_unpadded_one(algorithm, settings):
-    """Against networks of each agent's own widths; padded parameters keep their values and see no gradient."""
+    """Against networks of each agent's own widths. Padded parameters keep their values and have no gradient."""
     algo, update = learning(algorithm, **settings)
     state = problems.random_state(algo, 1)
     for i in range(2):
@@ -61,7 +61,7 @@ def test_padded_update_equals_the_unpadded_one(algorithm, settings):
 
 
 def alone(algo, state, batch, agent: int):
-    """The agent as a team of its own: specification, algorithm, state and batch without any padding."""
+    """The agent as a team of one: specification, algorithm, state and batch without any padding."""
     spec = dataclasses.replace(algo.spec, agents=(algo.spec.agents[agent],))
     single = problems.make_algorithm("mappo", spec, sharing="none", order="simultaneous")
 
@@ -69,7 +69,7 @@ def alone(algo, state, batch, agent: int):
     full = flatten_dict(state.actors.params, sep="/")
 
     def copy(name, x):
-        """The single agent's parameter with the team's numbers in every entry that is the agent's own."""
+        """The single agent's parameters, with the team's values in the entries that the agent has."""
         x, team = np.array(x), np.asarray(full[name])[agent]
         own = problems.own_entries(name, x.shape[1:], spec, False, 0)
         x[0][own] = team[problems.own_entries(name, team.shape, algo.spec, False, agent)]
@@ -92,7 +92,7 @@ def alone(algo, state, batch, agent: int):
 
 @pytest.mark.parametrize("agent", [0, 2, 3])
 def test_a_member_of_the_padded_team_learns_as_the_agent_alone(agent):
-    """hajax against hajax: with all agents at once and one central critic, a team of one sees the same advantages."""
+    """hajax against hajax: with simultaneous updates and a centralized critic, a team of one has equal advantages."""
     algo, update = learning("mappo")
     state = problems.random_state(algo, 2)
     batch = problems.random_batch(algo, state, 2)
@@ -182,12 +182,12 @@ def test_fresh_kernels_of_padded_agents_are_orthogonal_on_their_own_inputs():
     "spaces", [(Discrete(3), Discrete(3)), (Discrete(3), MultiDiscrete((2, 4)), Box((-1.0,), (1.0,)))]
 )
 def test_an_update_compiled_without_action_masks_equals_one_in_which_nothing_is_masked(spaces):
-    """Padded choices stay impossible, in a team of equals as in a mixed one."""
+    """Padded choices stay impossible, in teams of equal and of different agents."""
     specs = [dataclasses.replace(problems.make_spec(spaces), masks_actions=masks) for masks in (True, False)]
     masked, unmasked = (problems.make_algorithm("happo", spec, order="fixed") for spec in specs)
     state = problems.random_state(masked, 0)
     batch = problems.random_batch(masked, state, 0)
     choices = jnp.broadcast_to(specs[0].action_layout.choices, batch.action_mask.shape)
     one, _ = masked.update(jax.random.key(0), state, batch._replace(action_mask=choices))
-    other, _ = unmasked.update(jax.random.key(0), state, batch)  # whose masks are not looked at
+    other, _ = unmasked.update(jax.random.key(0), state, batch)  # the masks are not read
     expected.assert_trees_close(one, other, 1e-12)

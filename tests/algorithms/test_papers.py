@@ -1,4 +1,4 @@
-"""The small games of the papers, exact: what simultaneous updates break and sequential ones do not."""
+"""The small games of the papers, with exact expectations: simultaneous updates against sequential ones."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def float64():
         yield
 
 
-# --- Figure 1 of hatrpo-happo: r(a¹, a²) = a¹ a², unit-variance Gaussians, a KL ball of δ = 0.5 ---------------------
+# --- Kuba et al., 2022a, Figure 1: r(a¹, a²) = a¹ a², unit-variance Gaussians, a KL ball of δ = 0.5 ------------------
 
 
 def gaussian_game_after_one_iteration(permutation):
@@ -72,7 +72,7 @@ def test_figure_1_sequential_trust_region_steps_improve_where_simultaneous_ones_
     assert gaussian_game_after_one_iteration(permutation) == pytest.approx(expected, abs=1e-9)
 
 
-# --- Proposition 1 of haml (hatrpo-happo, Appendix B): the trap of homogeneity --------------------------------------
+# --- Kuba et al., 2022b, Proposition 1 (2022a, Appendix B): the trap of homogeneity ----------------------------------
 
 
 @pytest.mark.parametrize(("num_agents", "best"), [(2, 0.5), (4, 0.125), (6, 0.03125)])
@@ -81,7 +81,7 @@ def test_proposition_1_best_shared_policy(num_agents, best):
 
     def expected_payoff(theta):
         value = payoff
-        for _ in range(num_agents):  # every agent plays action 0 with probability theta
+        for _ in range(num_agents):  # every agent takes action 0 with probability theta
             value = theta * value[0] + (1 - theta) * value[1]
         return value
 
@@ -104,14 +104,14 @@ def test_proposition_1_unshared_happo_learns_the_optimum(num_agents):
     assert trained_return("happo", num_agents, deterministic=True) == 1
 
 
-def test_proposition_1_shared_mappo_is_caught_and_an_agent_id_frees_it():
+def test_proposition_1_shared_mappo_fails_and_an_agent_id_solves_it():
     shared = trained_return("mappo", 4, deterministic=False)
     standard_error = np.sqrt(0.125 * 0.875 / 4000)
     assert shared <= 0.125 + 4 * standard_error
     assert trained_return("mappo", 4, deterministic=True, agent_id=True) == 1
 
 
-# --- Proposition 2 of haml: the trap of heterogeneity ---------------------------------------------------------------
+# --- Kuba et al., 2022b, Proposition 2: the trap of heterogeneity ----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_proposition_2_exact_arg_max(permutation, expected):
         new = jax.nn.one_hot(jnp.argmax(coefficients), 2)
         return new, compound_ratio * jnp.tensordot(new / policy, own_action, 1), coefficients
 
-    # own_action[i, k] marks the joint actions in which agent i plays k.
+    # own_action[i, k] marks the joint actions in which agent i takes action k.
     eye, ones = jnp.eye(2), jnp.ones(2)
     own_action = jnp.stack([jnp.einsum("ka,b->kab", eye, ones), jnp.einsum("kb,a->kab", eye, ones)])
     permutation = None if permutation is None else jnp.array(permutation)
@@ -138,7 +138,7 @@ def test_proposition_2_exact_arg_max(permutation, expected):
     assert float(new[0] @ payoff @ new[1]) == expected
 
 
-# --- Appendix B of hasac: the matrix game at (0.6, 0.2, 0.2) --------------------------------------------------------
+# --- Liu et al., 2024, Appendix B: the matrix game at (0.6, 0.2, 0.2) ------------------------------------------------
 
 
 def test_appendix_b_value_advantages_and_first_coefficients():
@@ -167,7 +167,7 @@ def test_appendix_b_value_advantages_and_first_coefficients():
 
 @pytest.mark.parametrize("name", ["happo", "mappo"])
 def test_sampled_ppo_stays_at_the_local_optimum_of_the_hasac_game(name):
-    """Figure 3a of hasac: from policies (0.6, 0.2, 0.2) both end at (A, A), which pays 5 where (C, C) pays 20."""
+    """Figure 3a of Liu et al., 2024: from policies (0.6, 0.2, 0.2) both end at (A, A), with reward 5; (C, C) has 20."""
     with jax.enable_x64(False):
         env = make_env("games/hasac_matrix")
         algo = make_algorithm(name, env, hidden_sizes=(16,), actor_lr=2e-3, sharing="none")
@@ -188,6 +188,6 @@ def test_sampled_ppo_stays_at_the_local_optimum_of_the_hasac_game(name):
         states, returns = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 3))
         evaluate = make_evaluate(env, algo, num_episodes=1)
         final = jax.vmap(evaluate)(jax.random.split(jax.random.key(1), 3), states)["episode_return"]
-    np.testing.assert_allclose(returns[:, 0], -8.2, atol=4)  # E[r] of the first policies; 200 plays
-    np.testing.assert_allclose(returns[:, -50:].mean(1), 5, atol=0.25)  # and of the last, which play little else
+    np.testing.assert_allclose(returns[:, 0], -8.2, atol=4)  # E[r] of the first policies; 200 samples
+    np.testing.assert_allclose(returns[:, -50:].mean(1), 5, atol=0.25)  # and of the last, almost deterministic ones
     np.testing.assert_array_equal(np.ravel(final), 5)

@@ -1,6 +1,6 @@
-"""Memory: what is forgotten and when, chunks, acting, and a game that cannot be played without.
+"""Memory: resets, chunks, acting, and a game that cannot be solved without memory.
 
-That updates equal those of `reference_gru.py` is shown with all others in `test_exactness.py`.
+`test_exactness.py` compares updates with `reference_gru.py`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def float64():
         yield
 
 
-# The unit itself.
+# The recurrent unit.
 
 
 @pytest.mark.usefixtures("float64")
 def test_a_sequence_is_its_steps_one_after_another():
-    """Resets and steps that leave no trace included; and the memory is 0 exactly where an episode begins."""
+    """Including resets and inactive steps. The memory is 0 exactly at the start of an episode."""
     rng, gru = np.random.default_rng(0), GRU(5)
     x, h = jnp.asarray(rng.normal(size=(2, 3, 7, 4))), jnp.asarray(rng.normal(size=(2, 3, 5)))
     first, active = (jnp.asarray(rng.random((2, 3, 7)) < share) for share in (0.3, 0.6))
@@ -64,7 +64,7 @@ def test_a_sequence_is_its_steps_one_after_another():
 
 
 class Custom(Memory):
-    """A memory of one's own that breaks the contract as `fault` says."""
+    """A user's memory that violates the interface as `fault` says."""
 
     fault: str
 
@@ -91,7 +91,7 @@ class Custom(Memory):
         ),
     ],
 )
-def test_a_memory_that_cannot_be_carried_along_is_refused(fault, message):
+def test_an_invalid_memory_is_refused(fault, message):
     with pytest.raises(ValueError, match=message):
         hajax.make_algorithm("happo", problems.make_spec(TEAM), memory=Custom(fault))
 
@@ -100,7 +100,7 @@ def test_a_memory_that_cannot_be_carried_along_is_refused(fault, message):
 
 
 def three_in_a_row(batch: Any) -> Any:
-    """A rollout of one environment whose episodes end after steps 1, 3 and 5, the middle one by truncation."""
+    """A rollout of one environment whose episodes end after steps 1, 3 and 5, the second one by truncation."""
     done = jnp.zeros_like(batch.terminated).at[jnp.array([1, 3, 5])].set(True)
     truncated = jnp.zeros_like(done).at[3].set(True)
     first = jnp.roll(done, 1, axis=0).at[0].set(False)  # it begins within an episode
@@ -108,7 +108,7 @@ def three_in_a_row(batch: Any) -> Any:
 
 
 def side_by_side(batch: Any) -> Any:
-    """The same episodes in environments of their own, where what is remembered from before must not count."""
+    """The same episodes in separate environments, in which earlier memory must have no influence."""
 
     def split(x):
         return x.reshape(3, 2, *x.shape[2:]).swapaxes(0, 1)
@@ -119,7 +119,7 @@ def side_by_side(batch: Any) -> Any:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["happo", "hatrpo", "haa2c", "ippo"])
-def test_an_update_over_several_episodes_is_that_of_the_episodes_apart(name):
+def test_an_update_over_several_episodes_equals_that_of_separate_episodes(name):
     spec = problems.make_spec(TEAM)
     settings = {"sharing": "none"} if name == "ippo" else {"order": "fixed"}
     long, short = (
@@ -131,14 +131,14 @@ def test_an_update_over_several_episodes_is_that_of_the_episodes_apart(name):
     together, info = jax.jit(long.update, compiler_options=problems.QUICK)(key, state, batch)
     apart, other = jax.jit(short.update, compiler_options=problems.QUICK)(key, state, side_by_side(batch))
     expected.assert_trees_close((together, info), (apart, other), 1e-9)
-    blind = batch._replace(first=jnp.zeros_like(batch.first))  # the check itself: an episode's end is seen
+    blind = batch._replace(first=jnp.zeros_like(batch.first))  # a test of the test: the end of an episode is noticed
     wrong, _ = jax.jit(long.update, compiler_options=problems.QUICK)(key, state, blind)
     kernel = [s.actors.params["gru"]["kernel"] for s in (together, wrong)]
     assert float(jnp.abs(kernel[0] - kernel[1]).max()) > 1e-4
 
 
 def counting(length: int) -> Environment:
-    """Two agents that see random numbers; episodes are cut after `length` steps."""
+    """Two agents that observe random numbers; episodes are truncated after `length` steps."""
     agents = tuple(AgentSpec(f"agent_{i}", (3,), space) for i, space in enumerate(TEAM))
     spec = EnvSpec("own/counting", agents, 4, length)
 
@@ -154,7 +154,7 @@ def counting(length: int) -> Environment:
 
 @functools.cache
 def played() -> tuple[Any, Any, Any]:
-    """An algorithm, its state, and a rollout over ends of episodes that begins within one, by `act` itself."""
+    """An algorithm, its state, and a rollout by `act` that begins within an episode and contains ends of episodes."""
     env = counting(4)
     algo = problems.make_algorithm("happo", env.spec, memory="gru", chunk_length=3, normalize_values=False)
     state = problems.random_state(algo, 2)
@@ -171,7 +171,7 @@ def played() -> tuple[Any, Any, Any]:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("chunks", [False, True])
 def test_ratios_start_at_one(chunks):
-    """The update sees the distributions that the rollout drew from."""
+    """The update computes the distributions from which the rollout was sampled."""
     algo, state, batch = played()
     assert not batch.first[0].any()
     assert batch.first.sum() == 6
@@ -191,7 +191,7 @@ def test_ratios_start_at_one(chunks):
     for log_ratio in log_ratios(batch):
         assert log_ratio.shape == ((9, 3) if chunks else (3, 9))
         np.testing.assert_allclose(log_ratio, 0, 0, 1e-11)
-    # The check itself: anything else that is remembered or forgotten shows.
+    # A test of the test: any other memory is noticed.
     wrong = {
         "late": batch._replace(first=jnp.roll(batch.first, 1, axis=0)),
         "early": batch._replace(first=jnp.roll(batch.first, -1, axis=0)),
@@ -204,8 +204,8 @@ def test_ratios_start_at_one(chunks):
 
 
 @pytest.mark.usefixtures("float64")
-def test_final_states_are_judged_with_the_memory_of_their_own_episode():
-    """Inside an episode that is the next step's value; where one ends, what it would be had the episode gone on."""
+def test_final_states_are_evaluated_with_the_memory_of_their_episode():
+    """Inside an episode that is the value of the next step; at its end, the value if the episode had continued."""
     algo, state, batch = played()
     _, critics = make_networks("happo", algo.spec, algo.settings, None, None)
     learned = (state.critics.params, None)
@@ -213,7 +213,7 @@ def test_final_states_are_judged_with_the_memory_of_their_own_episode():
     value, final = judge(*learned, batch)
     inside = ~np.asarray(batch.truncated)[:-1]
     np.testing.assert_allclose(final[:-1][inside], value[1:][inside], 0, 1e-12)
-    # Had the episode gone on, the next step would have shown the final state and opened nothing.
+    # If the episode continued, the next step would have the final state and `first` false.
     for t, e in zip(*np.nonzero(np.asarray(batch.truncated)[:-1]), strict=True):
         on = batch._replace(
             state=batch.state.at[t + 1, e].set(batch.final_state[t, e]), first=batch.first.at[t + 1, e].set(False)
@@ -233,8 +233,8 @@ def test_who_is_not_alive_remembers_what_it_did():
     assert float(jnp.abs(after[0] - before[0]).min()) > 0
 
 
-def test_without_a_memory_nothing_is_kept_or_computed_for_one():
-    """No recurrent parameters, nothing that is carried, fewer loops than with one."""
+def test_without_memory_nothing_is_stored_or_computed_for_it():
+    """No recurrent parameters, no carried arrays, and fewer loops than with a memory."""
     loops = {}
     for memory in ("none", "gru"):
         algo = problems.make_algorithm("happo", problems.make_spec(TEAM), memory=memory, chunk_length=3)
@@ -255,7 +255,7 @@ def test_without_a_memory_nothing_is_kept_or_computed_for_one():
 
 @pytest.mark.usefixtures("float64")
 def test_chunks_change_the_gradient_and_nothing_else():
-    """The same losses before the first step; back-propagation is cut where a chunk begins."""
+    """The losses before the first step are equal; back-propagation stops at the beginning of a chunk."""
     _, state, batch = played()
     results = {}
     for length in (9, 3, 1):
@@ -290,7 +290,7 @@ def test_a_vmapped_seed_updates_as_the_seed_alone():
 
 
 def test_evaluation_and_policies_carry_the_memory():
-    """Both against `act` step by step; the memory decides, since the agents see nothing when asked."""
+    """Both against `act` step by step. The memory decides, because the agents observe nothing when they must answer."""
     env = hajax.make_env("games/memory", delay=3, num_cues=4)
     algo = hajax.make_algorithm("happo", env, hidden_sizes=(8,), memory="gru", output_gain=5.0, layer_norm_min_inputs=1)
     state = jax.jit(algo.init)(jax.random.key(3))
@@ -318,7 +318,7 @@ def test_evaluation_and_policies_carry_the_memory():
 
 @pytest.mark.parametrize("memory", ["gru", "none"])
 def test_the_memory_game_is_solved_with_a_memory_and_not_without(memory):
-    """Optimum 1; without a memory 1/2 on average, whatever the policy."""
+    """The optimum is 1; without a memory every policy has 1/2 on average."""
     env = hajax.make_env("games/memory")
     algo = hajax.make_algorithm(
         "happo", env, hidden_sizes=(16,), memory=memory, chunk_length=12, actor_lr=5e-3, critic_lr=5e-3
@@ -336,7 +336,7 @@ def test_the_memory_game_is_solved_with_a_memory_and_not_without(memory):
 
 
 def test_a_resumed_run_with_memory_is_the_same_bit_for_bit(tmp_path):
-    """It stops within episodes: what was remembered there is in the checkpoint."""
+    """It stops within episodes, so the checkpoint contains the memory."""
     settings = ["env=games/memory", "num_seeds=2", *TINY_TRAINING, "algo.memory=gru", "algo.chunk_length=4"]
     settings += ["eval_interval=32"]
     assert main(["train", *settings, "total_steps=96", f"out_dir={tmp_path / 'whole'}"]) == 0

@@ -1,7 +1,7 @@
-"""With one agent HADDPG, HATD3 and HASAC are DDPG, TD3 and SAC, written here as for one agent, with autodiff and optax.
+"""With one agent HADDPG, HATD3 and HASAC are DDPG, TD3 and SAC, implemented here with autodiff and optax.
 
-Nothing of the library, nor of the other references, is used for what is expected; a state of three updates is compared,
-parameters and targets, in float64. (D3QN: `test_double_q.py`; PPO, TRPO and A2C in `test_exactness.py` and beside it.)
+The expected values use neither the library nor the other references. Parameters and targets are compared after three
+updates in float64. (D3QN: `test_double_q.py`; PPO, TRPO and A2C: `test_exactness.py` and others.)
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def network(params: Any, head: str, x: jax.Array) -> jax.Array:
 
 
 def deterministic(params: Any, observation: jax.Array) -> jax.Array:
-    """In units in which the bounds are ±1."""
+    """The action, in units in which the bounds are ±1."""
     return jnp.tanh(network(params, "mean", observation))
 
 
 def stochastic(params: Any, observation: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The action likewise, and the log-density of the native one, of a squashed Gaussian."""
+    """The action in units of ±1, and the log-density of the native action, of a squashed Gaussian."""
     mean, std = network(params, "mean", observation), jnp.exp(network(params, "log_std", observation).clip(-20, 2))
     squashed = jnp.tanh(mean + std * noise)
     density = jax.scipy.stats.norm.logpdf(mean + std * noise, mean, std)
@@ -64,7 +64,7 @@ def value(params: Any, state: jax.Array, action: jax.Array) -> jax.Array:
 
 
 class Agent:
-    """A textbook agent: an actor, critics, their targets, and an Adam of each."""
+    """A textbook agent: an actor, critics, their targets, and one Adam state for each."""
 
     def __init__(self, state: Any, twins: int):
         def alone(tree, *index):
@@ -101,7 +101,7 @@ class Agent:
         return jnp.min(jnp.stack([value(p, state, action) for p in critics]), 0)
 
     def follow(self) -> None:
-        """Targets move by `target_rate` towards what they are targets of."""
+        """Moves targets by `target_rate` toward their networks."""
 
         def towards(old, new):
             return jax.tree.map(lambda a, b: a + NUMBERS["target_rate"] * (b - a), old, new)
@@ -112,7 +112,7 @@ class Agent:
 
 
 def rows_of(batch: Any, p: int) -> dict[str, jax.Array]:
-    """The p-th minibatch of the only agent; its action in units in which the bounds are ±1."""
+    """The p-th minibatch of the only agent, with actions in units in which the bounds are ±1."""
     return {
         "observation": batch.observation[p, :, 0],
         "state": batch.state[p],
@@ -132,7 +132,7 @@ def ddpg(agent: Agent, minibatches: list[Any], noise: list[np.ndarray]) -> None:
 
 
 def climb(agent: Agent, rows: dict[str, jax.Array]) -> None:
-    """The deterministic policy gradient, by the first critic, and the targets."""
+    """A step of the deterministic policy gradient on the first critic, and of the targets."""
 
     def loss(p):
         return -jnp.mean(value(agent.critics[0], rows["state"], deterministic(p, rows["observation"])))
@@ -152,7 +152,7 @@ def td3(agent: Agent, minibatches: list[Any], noise: list[np.ndarray]) -> None:
 
 
 def sac(agent: Agent, minibatches: list[Any], noise: list[np.ndarray]) -> None:
-    """Its temperature adapts to fresh actions of the updated policy; the second draw is for the others."""
+    """The temperature is adapted to new actions of the updated policy. The second draw is that of the other agents."""
     (rows,), (of_target, _, of_actor, of_temperature) = minibatches, noise
     alpha = jnp.exp(agent.log_alpha)
     action, log_prob = stochastic(agent.actor, rows["next_observation"], of_target[:, 0])

@@ -1,4 +1,4 @@
-"""Seeds and hyperparameters as vmapped axes: the same numbers, one trace, no LAPACK (nor in the initializer)."""
+"""Seeds and hyperparameters as vmapped axes: equal results, one trace, and no LAPACK (also in the initializer)."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def pick(tree, i):
     return jax.tree.map(lambda x: x[i], tree)
 
 
-# Same numbers.
+# Equal results.
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["happo", "hatrpo"])
 def test_a_vmapped_seed_updates_as_the_seed_alone(name):
-    """And the single update is traced once for all calls (`assert_max_traces` raises otherwise).
+    """The single update is traced once for all calls (`assert_max_traces` raises otherwise).
 
-    HATRPO's line search goes on until the last seed has found its step, and must leave the others alone.
+    HATRPO's line search continues until the last seed has found its step, and must not change the other seeds.
     """
     _, single, vmapped, keys, states, batches = vmapped_problem(name)
     together, infos = vmapped(keys, states, batches)
@@ -84,16 +84,16 @@ def test_a_vmapped_seed_updates_as_the_seed_alone(name):
 
 @pytest.mark.usefixtures("float64")
 def test_vmapped_hyperparameters_learn_as_each_alone():
-    """Same state, data and key, other numbers per run: every number counts, and only in its own run."""
+    """Equal state, data and key, different hyperparameters per run: each has an effect, and only in its own run."""
     algo, single, vmapped, keys, states, batches = vmapped_problem()
     state, batch = pick(states, 0), pick(batches, 0)
-    state = state._replace(updates=jnp.ones_like(state.updates))  # decay shows from the second update on
+    state = state._replace(updates=jnp.ones_like(state.updates))  # decay has an effect from the second update on
     base = algo.hyperparameters.replace(decay_updates=4.0)
     numbers = vars(base)
     runs = [base] + [base.replace(**{name: 0.5 * value}) for name, value in numbers.items()]
     runs = [jax.tree.map(lambda x: jnp.asarray(x, float), run) for run in runs]
     alone = [single(keys[0], state._replace(hyperparameters=run), batch)[0] for run in runs]
-    for start in range(0, len(runs), SEEDS):  # three at a time, so that the compiled program serves again
+    for start in range(0, len(runs), SEEDS):  # three at a time, so that the compiled program is reused
         chosen = [runs[k % len(runs)] for k in range(start, start + SEEDS)]
         several = stack([state._replace(hyperparameters=run) for run in chosen])
         together, _ = vmapped(stack([keys[0]] * SEEDS), several, stack([batch] * SEEDS))
@@ -112,7 +112,7 @@ def test_vmapped_hyperparameters_learn_as_each_alone():
 
 
 def test_a_vmapped_seed_trains_as_the_seed_alone_in_float32():
-    """From `init` through a rollout to the update, against one seed at a time."""
+    """From `init` through a rollout to the update, against single seeds."""
     env = hajax.make_env("games/trap_of_heterogeneity", max_steps=3)
     algo = hajax.make_algorithm("happo", env, hidden_sizes=(6,), epochs=2, critic_epochs=2, actor_lr=1e-2)
     loop = hajax.make_loop(env, algo, num_envs=3, rollout_length=4)
@@ -134,8 +134,8 @@ def test_a_vmapped_seed_trains_as_the_seed_alone_in_float32():
 # One trace.
 
 
-def test_changed_numbers_neither_retrace_nor_recompile():
-    """Learning rates given to `init`, written into the state, as Python floats or arrays; the state fed back."""
+def test_changed_hyperparameters_neither_retrace_nor_recompile():
+    """Learning rates given to `init` or written into the state, as Python floats or arrays; the state is fed back."""
     algo = learner()
     batch = jax.tree.map(
         lambda x: x.astype(np.float32) if x.dtype.kind == "f" else x,
@@ -153,7 +153,7 @@ def test_changed_numbers_neither_retrace_nor_recompile():
         update(jax.random.key(2), update(jax.random.key(2), faster, batch)[0], batch)
     assert init._cache_size() == update._cache_size() == 1
     np.testing.assert_allclose(jnp.linalg.norm(moved[1]), 2 * jnp.linalg.norm(moved[0]), rtol=0.2)
-    with pytest.raises(AssertionError, match="traced"):  # the check itself: another shape is another trace
+    with pytest.raises(AssertionError, match="traced"):  # a test of the test: another shape is another trace
         update(jax.random.key(1), start[1e-3], jax.tree.map(lambda x: x[:2], batch))
 
 
@@ -178,7 +178,7 @@ def test_vmapped_init_and_update_call_no_lapack(memory):
     states = jax.eval_shape(jax.vmap(algo.init), keys)
     assert foreign_calls(jax.vmap(algo.init), keys) == set()
     assert foreign_calls(jax.vmap(algo.update), keys, states, stack([batch] * SEEDS)) == set()
-    # The check itself: flax's own orthogonal initializer would be found.
+    # A test of the test: flax's orthogonal initializer is found.
     decomposed = foreign_calls(jax.vmap(lambda key: jax.nn.initializers.orthogonal()(key, (4, 3))), keys)
     assert any("geqrf" in name for name in decomposed)
 
@@ -198,7 +198,7 @@ def test_kernels_are_orthogonal(shape, scale):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("rows", "columns"), [(6, 3), (6, 4), (4, 6), (5, 5)])
 def test_masked_kernels_are_orthogonal_on_the_rows_that_exist(rows, columns):
-    """As many live rows as anything from 1 to all; they need not be the first."""
+    """For any number of existing rows from 1 to all, in any position."""
     init = jax.jit(lambda key, mask: orthogonal(0.5, mask)(key, (rows, columns)))
     for live in range(1, rows + 1):
         mask = np.random.default_rng(live).permutation(np.arange(rows) < live)
@@ -224,9 +224,10 @@ def test_nearly_dependent_rows_stay_orthogonal_and_zero_rows_zero():
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 4), (4, 3)])
 def test_kernels_are_haar_distributed(shape):
-    """Moments of the Haar measure: E q = 0, E q² = 1/n, E q⁴ = 3/(n(n+2)), E q_ij² q_ik² = 1/(n(n+2)); det = ±1 alike.
+    """Moments of the Haar measure: E q = 0, E q² = 1/n, E q⁴ = 3/(n(n+2)), E q_ij² q_ik² = 1/(n(n+2)).
 
-    And invariance: a rotated kernel has the same distribution, seen in the fourth moments of its entries.
+    Also det = ±1 equally often, and invariance: a rotated kernel has the same distribution, tested by the fourth
+    moments of its entries.
     """
     n, draws = max(shape), 20000
     kernels = jax.jit(jax.vmap(lambda key: orthogonal()(key, shape)))(jax.random.split(jax.random.key(3), draws))

@@ -392,7 +392,7 @@ LIBRARY_REFUSALS = {
     "algo.order=[random]": ("algo.order=[random];", "random, fixed, simultaneous"),
     "algo.sharing=3": ("algo.sharing=3;", "none, all, type, or a list"),
     "algo.sharing=[0,1.5]": ("algo.sharing=[0,1.5];", "none, all, type, or a list"),
-    "algo.sharing=[0,2]": ("algo.sharing=[0,2];", "2 group numbers"),
+    "algo.sharing=[0,2]": ("algo.sharing=[0,2];", "2 group indices"),
     "algo.minibatches=5": ("algo.minibatches=5 does not", "a divisor of 32"),
     "env.reward=individual": ("env.reward=individual of games/hasac_matrix", "team"),
     "algo.reward=individual": ("algo.reward=individual of games/hasac_matrix", "team"),

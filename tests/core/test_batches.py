@@ -1,4 +1,4 @@
-"""One's own data as a batch: defaults, and errors that name the array."""
+"""Users' own data as a batch: defaults, and errors that name the array."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ REQUIRED = {
 }
 
 
-def test_what_is_left_out_has_its_usual_value():
+def test_defaults_of_omitted_fields():
     ends = jnp.zeros((T, E), bool).at[1, 2].set(True)
     batch = hajax.on_policy_batch(SPEC, **REQUIRED, truncated=ends)
     assert batch.active.all()
@@ -40,7 +40,7 @@ def test_what_is_left_out_has_its_usual_value():
     np.testing.assert_array_equal(batch.first, expected_first)
 
 
-def test_who_is_alive_where_a_step_led_is_in_the_next_row():
+def test_final_active_is_the_next_row_s_active_agents():
     alive = jnp.ones((T, E, N), bool).at[2:, :, 1].set(False)
     ends = jnp.zeros((T, E), bool).at[1, 2].set(True)
     batch = hajax.on_policy_batch(SPEC, **REQUIRED, truncated=ends, active=alive)
@@ -66,7 +66,7 @@ def test_a_wrong_shape_is_named(name):
         hajax.on_policy_batch(SPEC, **wrong)
 
 
-def test_a_policy_with_memory_is_told_what_it_remembered():
+def test_a_policy_with_memory_needs_its_memory_and_first():
     algo = hajax.make_algorithm("happo", SPEC, hidden_sizes=(5,), memory="gru", chunk_length=2)
     state = jax.eval_shape(algo.init, jax.random.key(0))
 
@@ -75,7 +75,7 @@ def test_a_policy_with_memory_is_told_what_it_remembered():
         return jax.eval_shape(algo.update, jax.random.key(1), state, batch)
 
     update(memory=jnp.ones((E, N, 5)), first=jnp.zeros((T, E), bool))
-    with pytest.raises(ValueError, match=r"memory has shape \(0,\); allowed: \(3, 2, 5\), before step 0"):
+    with pytest.raises(ValueError, match=r"memory has shape \(\); allowed: \(3, 2, 5\), before step 0"):
         update()
     with pytest.raises(ValueError, match=r"first is None, but a memory is given; allowed: bool \[T, E\]"):
         update(memory=algo.initial_memory((E,)))
@@ -83,8 +83,8 @@ def test_a_policy_with_memory_is_told_what_it_remembered():
         update(memory=algo.initial_memory((E,)), first=jnp.zeros(T, bool))
 
 
-def test_a_team_s_reward_is_one_number_and_an_individual_s_is_each_agent_s():
-    """Agents' own rewards under `reward="team"` would be dropped but for the first agent's: they are refused."""
+def test_a_team_reward_is_one_number_and_individual_rewards_one_per_agent():
+    """Individual rewards with `reward="team"` are refused, because only the first agent's would be used."""
     own = jnp.ones((T, E, N))
     with pytest.raises(ValueError, match=r"reward has shape \(4, 3, 2\); allowed: \(4, 3\), the team's, for mine"):
         hajax.on_policy_batch(SPEC, **(REQUIRED | {"reward": own}))

@@ -1,6 +1,6 @@
-"""The exact drifts of `hajax.tabular` and the sampled ones of `hajax.core` are the same functionals, wrong ones too.
+"""The exact drifts of `hajax.tabular` and the sampled ones of `hajax.drifts` are equal functionals; also wrong drifts.
 
-So what random games show of the former (`benchmarks/theory.py`) is said of the latter.
+The results on random games for the former (`benchmarks/theory.py`) therefore hold for the latter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hajax.nn.distributions import ActionParameters
 from hajax.spec import ActionLayout
 from hajax.tabular.policies import normalize
 
-MASK = np.array([True, True, False, True])  # one action that the agent does not have
+MASK = np.array([True, True, False, True])  # the agent lacks one action
 LAYOUT = ActionLayout(np.ones(1, bool), np.zeros(1, bool), MASK[None], np.zeros(1), np.ones(1))
 
 
@@ -31,18 +31,18 @@ def float64():
 
 
 def negative(change, hyperparameters):
-    """Axiom 1: a new policy earns."""
+    """Violates axiom 1: a new policy has a negative drift."""
     return -hyperparameters.drift_coef * distributions.kl_divergence(change.new, change.old, change.layout)
 
 
 def offset(change, hyperparameters):
-    """Axiom 2: staying costs most. For discrete actions."""
+    """Violates axiom 2: the drift is largest at the old policy. For discrete actions."""
     new, old = (jax.nn.softmax(policy.logits) for policy in (change.new, change.old))
     return hyperparameters.drift_coef * (2 - jnp.square(new - old).sum(-1)).sum(-1) / 2
 
 
 def kinked(change, hyperparameters):
-    """Axiom 3: Σ|new − old| = E_old|r − 1| has a kink at the old policy."""
+    """Violates axiom 3: Σ|new − old| = E_old|r − 1| has a kink at the old policy."""
     return hyperparameters.drift_coef * jnp.abs(change.ratio - 1)
 
 
@@ -71,7 +71,7 @@ def test_every_drift_has_its_pair():
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_exact_drift_is_the_sampled_one_s_mean(name):
-    """E over own actions ~ old, and over what the earlier agents did: their A is one of `draws` values per action."""
+    """The mean over own actions ~ old and earlier agents' actions, for which A has one of `draws` values per action."""
     sampled, exact = PAIRS[name]
     states, draws = 50, 3
     rng = np.random.default_rng(0)
@@ -94,6 +94,6 @@ def test_the_exact_drift_is_the_sampled_one_s_mean(name):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_the_wrong_ones_of_the_random_games_fail_by_the_axiom_s_name(name):
+def test_wrong_drifts_of_the_random_games_fail_by_the_axiom_s_name(name):
     with pytest.raises(ValueError, match=BROKEN[name]):
         check_drift(PAIRS[name][0], NUMBERS, kinds=("categorical",))

@@ -1,4 +1,4 @@
-"""`normalize_observations` of the off-policy algorithms: whose statistics, of what, and what sees them."""
+"""`normalize_observations` of off-policy algorithms: the statistics, and which observations they normalize."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def float64():
 
 
 def normalized(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """`x` `[…, O]` in units of the rows `seen` `[M, O]`."""
+    """`x` `[…, O]`, normalized by the statistics of the rows `seen` `[M, O]`."""
     return np.clip((x - seen.mean(0)) / np.sqrt(seen.var(0) + 1e-8), -10, 10)
 
 
@@ -32,8 +32,11 @@ def normalized(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
     [("hatd3", BOX), ("hasac", CHOICES), ("hasac", MIXED), ("had3qn", CHOICES), ("id3qn", CHOICES)],
 )
 def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
-    """Agents 0 and 2 share, and agent 1 observes less than they, through padding; the dead have no part; the policy in
-    training and evaluation sees the same units."""
+    """Statistics of all sampled batches so far, without inactive agents, normalize the update's batch.
+
+    Agents 0 and 2 share parameters, and agent 1 has a padded observation. Training and evaluation use the same
+    statistics.
+    """
     spec = problems.make_spec(spaces, (4, 2, 4))
     algo, plain = (
         off_policy_problems.make_algorithm(name, spec, sharing=SHARING, batch_size=40, normalize_observations=on)
@@ -45,7 +48,7 @@ def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
     states: list[np.ndarray] = []
     for turn in range(2):
         batch = off_policy_problems.random_batch(algo, turn, inactive=0.3)
-        # Far from units, each entry otherwise, and the clip at 10 matters to some of where they led.
+        # Entries have different scales far from 1, and some final observations are clipped at 10.
         stretch = 10.0 ** np.arange(-2, spec.observation_size - 2) * spec.observation_mask
         batch = batch._replace(
             observation=batch.observation * stretch + 3 * spec.observation_mask,
@@ -77,7 +80,7 @@ def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
         assert jax.tree.structure(without) == jax.tree.structure(plain_state)
         for ours, theirs in zip(jax.tree.leaves(without), jax.tree.leaves(plain_state), strict=True):
             np.testing.assert_allclose(ours, theirs, 1e-8, 1e-8)
-    assert not np.asarray(state.moments.observation.mean)[1, 2:].any()  # where agent 1 observes nothing
+    assert not np.asarray(state.moments.observation.mean)[1, 2:].any()  # the padding of agent 1
     counts = [len(np.concatenate(rows)) for rows in observations]
     np.testing.assert_array_equal(state.moments.observation.weight, counts)
 

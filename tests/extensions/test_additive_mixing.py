@@ -1,7 +1,7 @@
-"""An extension without touching the library: a critic whose joint value is the sum of the agents' utilities.
+"""An extension without changes to the library: a critic whose joint value is the sum of the agents' utilities.
 
-Value decomposition (Sunehag et al., 2018): Q(s, a) = Σ_i q_i(o_i, a_i). The critic reads what every agent observes and
-does, and is given to an algorithm in place of the default one.
+Value decomposition (Sunehag et al., 2018): Q(s, a) = Σ_i q_i(o_i, a_i). The critic reads the observations and actions
+of all agents, and replaces the default critic of an algorithm.
 """
 
 import flax.linen as nn
@@ -29,7 +29,7 @@ class AdditiveMixing(TeamCritic):
     @nn.compact
     def __call__(self, observation, action):
         own = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "in_axes": -2, "out_axes": -1}
-        utility = nn.vmap(Utility, **own)  # parameters of its own for each agent
+        utility = nn.vmap(Utility, **own)  # separate parameters for each agent
         return utility(name="utilities")(jnp.concatenate([observation, action], -1)).sum(-1)
 
 
@@ -57,7 +57,7 @@ def test_it_solves_a_game_of_three_agents(name):
 
 
 def test_state_values_of_a_team_are_read_agent_by_agent():
-    """The same for an on-policy algorithm, whose critic has no actions to read."""
+    """The same for an on-policy algorithm, whose critic does not read actions."""
 
     class Values(TeamCritic):
         reads = ("observation", "state")

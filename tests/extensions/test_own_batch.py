@@ -1,7 +1,7 @@
-"""An extension without touching the library: an environment that owns its batch, and resets only what has ended.
+"""An extension without changes to the library: an environment that owns its batch, and resets only ended episodes.
 
-The simulator is NumPy code outside of JAX, whose reset is counted, since it stands for one that takes long. Training
-calls it once per step of the whole batch.
+The simulator is NumPy code outside of JAX that counts its resets, in place of a simulator whose resets are expensive.
+Training calls it once per step of the whole batch.
 """
 
 import jax
@@ -18,7 +18,7 @@ LENGTH, SPEC = 4, EnvSpec("own/echo", (AgentSpec("one", (3,), Discrete(3)), Agen
 
 
 class Simulator:
-    """Both agents see a number and are rewarded for naming it; it is another one in every episode."""
+    """Both agents observe a number, which is redrawn in every episode, and are rewarded for naming it."""
 
     def __init__(self):
         self.resets, self.rng = 0, np.random.default_rng(0)

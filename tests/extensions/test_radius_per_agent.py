@@ -1,7 +1,7 @@
-"""An extension without touching the library: HATRPO with a KL radius per agent, set from the whole team.
+"""An extension without changes to the library: HATRPO with a KL radius per agent, set from the whole team.
 
-A team has one budget of KL divergence. A hook divides it before the first agent is updated, in proportion to the
-sampled entropies of the agents' policies: who still explores may move further. All of it comes from public names.
+The team has one budget of KL divergence. A hook divides it before the first agent is updated, in proportion to the
+sampled entropies of the agents' policies: agents that explore more get a larger radius. Only public names are used.
 """
 
 import jax

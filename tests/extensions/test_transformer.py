@@ -1,7 +1,7 @@
-"""An extension without touching the library: an attention torso, and a small causal transformer as memory.
+"""An extension without changes to the library: an attention torso, and a small causal transformer as memory.
 
-The torso reads an observation as tokens, one per entry, and attends over them. The memory keeps the features of the
-last steps of the episode and attends to them from the present. Both are flax modules, given to an algorithm by name.
+The torso reads an observation as tokens, one per entry, with self-attention. The memory stores the features of the last
+steps of the episode, to which the current step attends. Both are flax modules, passed as arguments.
 """
 
 import flax.linen as nn
@@ -15,7 +15,7 @@ HEADS, WIDTH = 2, 16
 
 
 class AttentionTorso(nn.Module):
-    """Features `[…, H]` of observations `[…, O]`: every entry is a token, whose embedding its value scales."""
+    """Features `[…, H]` of observations `[…, O]`. Every entry is a token, embedded with its value."""
 
     @nn.compact
     def __call__(self, x):
@@ -26,9 +26,9 @@ class AttentionTorso(nn.Module):
 
 
 class CausalTransformer(Memory):
-    """One transformer block whose query is the present step and whose keys are the last `window` steps.
+    """One transformer block with the current step as query and the last `window` steps as keys.
 
-    The memory is their features `[…, window, F]` and which of them the episode has had `[…, window]`.
+    The memory holds their features `[…, window, F]`, and whether they belong to the episode, bool `[…, window]`.
     """
 
     window: int
@@ -49,7 +49,7 @@ class CausalTransformer(Memory):
 
 
 def test_it_solves_the_game_of_memory():
-    """Whose optimum is 1, and in which a policy without memory has 1/2 on average."""
+    """The optimum is 1. A policy without memory has 1/2 on average."""
     env = hajax.make_env("games/memory", num_agents=2, delay=3)
     algo = hajax.make_algorithm(
         "happo", env, actor=AttentionTorso(), critic=AttentionTorso(), memory=CausalTransformer(4), chunk_length=4
@@ -61,7 +61,7 @@ def test_it_solves_the_game_of_memory():
 
 
 def test_a_sequence_is_its_steps_one_after_another():
-    """An episode that begins in the middle forgets, a step that is not active leaves no trace."""
+    """The memory is reset where an episode begins, and unchanged by inactive steps."""
     memory = CausalTransformer(3)
     x = jax.random.normal(jax.random.key(0), (2, 5, WIDTH))
     first, active = jnp.zeros((2, 5), bool).at[0, 2].set(True), jnp.ones((2, 5), bool).at[1, 1].set(False)

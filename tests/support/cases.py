@@ -1,4 +1,4 @@
-"""The learning problems on which updates are compared with the reference; each is compiled once for all tests."""
+"""The learning problems on which updates are compared with the reference. Each is compiled once for all tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Case:
     settings: tuple = ()  # (name, value) pairs
     sizes: tuple | None = None
     reward: str = "team"
-    inactive: float = 0.0  # share of dead agents
+    inactive: float = 0.0  # the share of inactive agents
 
 
 def case(algorithm, spaces, *, sizes=None, reward="team", inactive=0.0, **settings):
@@ -143,7 +143,7 @@ def update(name: str, state: Any, batch: Any, key: int = 0) -> tuple[Any, Any, l
 
 
 def expectation(algo: Any, state: Any, batch: Any, drawn: list) -> expected.Expected:
-    """The reference's update, in the order that the algorithm says or has drawn."""
+    """The reference's update, in the order of the settings or in the order that the algorithm has drawn."""
     num_groups = len(problems.groups_of(algo.spec, algo.settings.sharing))
     if algo.settings.order == "simultaneous":
         order = None

@@ -1,4 +1,4 @@
-"""The environments that the tests of their contract and of their pictures go through, and actions for them."""
+"""The environments for the tests of the interface and of drawing, and random actions for them."""
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,12 @@ OPTIONS = {
     "smax/3m": [{"max_steps": 4}, {"max_steps": 3, "state": "fp", "reward": "individual", "mirrored": True}],
     "smax/smacv2_5_units": [{"max_steps": 3, "opponent": "random"}],
 }
-# SMAX's scenarios are one function, and so are MAMuJoCo's robots; some stand for all here, and tests of their own make
-# every one.
+# SMAX's scenarios share one function, and so do MAMuJoCo's robots. A few represent them here; their own tests make all.
 NAMES = [name for name in list_envs() if not name.startswith(("smax/", "mamujoco/")) or name in OPTIONS]
 
 
 def random_action(key, spec):
-    """`[N, D]`: uniform choices, and normal reals that leave the bounds often; padding is filled too."""
+    """Actions `[N, D]`: uniform choices, and normal reals that are often outside the bounds; padding is filled too."""
     choice_key, real_key = jax.random.split(key)
     layout = spec.action_layout
     index = jnp.floor(jax.random.uniform(choice_key, layout.discrete.shape) * layout.choices.sum(-1))

@@ -1,4 +1,4 @@
-"""What `update` must return, from `reference.py` alone, and the comparison of the two."""
+"""The expected results of `update`, from `reference.py` alone, and their comparison with the actual ones."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Expected:
     observation_moments: list[np.ndarray] | None
     state_moments: list[np.ndarray] | None
     compound_ratio: np.ndarray  # [T·E]
-    steps: dict[int, dict[str, float]]  # what a trust region's search reports of each group
+    steps: dict[int, dict[str, float]]  # the info of the line search of each group
 
 
 @dataclasses.dataclass
 class Stream:
-    """What one critic sees of a rollout, `[T, E, …]`."""
+    """The rollout as one critic reads it, `[T, E, …]`."""
 
     inputs: np.ndarray
     final_inputs: np.ndarray
     reward: np.ndarray
     active: np.ndarray
     final_active: np.ndarray
-    sequences: reference.Sequences | None  # with an empty memory before step 0
+    sequences: reference.Sequences | None  # with the initial memory before step 0
 
 
 def streams(algo: Any, state: Any, batch: Any) -> tuple[list[list[int]], list[Stream]]:
@@ -63,7 +63,7 @@ def read_statistics(statistics: Any) -> list[dict[str, float]]:
 
 
 def for_the_dead(values: list[np.ndarray], active: list[np.ndarray], team: bool) -> list[np.ndarray]:
-    """Every agent's values `[T, E]`, where it is dead the living agents' mean (with rewards of their own: 0)."""
+    """Each agent's values `[T, E]`; where it is inactive, the mean of the active agents (0 with individual rewards)."""
     values = [x.copy() for x in values]
     for t, e in np.ndindex(values[0].shape):
         living = [value[t, e] for value, alive in zip(values, active, strict=True) if alive[t, e]]
@@ -81,7 +81,7 @@ def update_critics(
     batch: Any,
     **options: Any,
 ) -> tuple[list[reference.Learner], list[dict[str, float]], list[np.ndarray]]:
-    """New learners and statistics of every critic, and the advantages `[T·E]` of every stream by the old ones."""
+    """The new learners and statistics of every critic, and the advantages `[T·E]` of every stream by the old ones."""
     hp, settings, learning_rate, epochs = (options[k] for k in ("hp", "settings", "learning_rate", "epochs"))
     terminated, truncated = np.asarray(batch.terminated), np.asarray(batch.truncated)
     new_learners, new_statistics, judged = [], [], {}
@@ -94,7 +94,7 @@ def update_critics(
             rows = final_rows = stream.sequences
             if rows is not None:
                 _, after = reference.body(parameters, flat, rows, [])
-                # Where a step led, as a sequence of its own that goes on from the memory after that step.
+                # The final observation of a step, as a sequence that continues from the memory after that step.
                 alone, never = np.arange(len(flat)), np.zeros(len(flat), bool)
                 final_rows = reference.Sequences(alone, never, never, after)
             old, _ = reference.value(parameters, flat, rows)
@@ -152,7 +152,7 @@ def update_critics(
 
 
 def moments(old: Any, groups: Any, rows: list[np.ndarray], own: list[Any]) -> list[np.ndarray]:
-    """Weight, mean and squared deviations, stacked over groups, with new `rows` of every agent (or of the team)."""
+    """Weight, mean and squared deviations, stacked over groups, with the new `rows` of every agent (or of the team)."""
     weight, mean, deviation = (np.array(field) for field in old)
     for g, members in enumerate(groups):
         x = np.concatenate([rows[i] for i in members])
@@ -169,14 +169,14 @@ def update(
 ) -> Expected:
     """The update by plain loops, groups in `order` (`None`: simultaneous).
 
-    `shuffles` are the row permutations of all passes, one after another: the groups' in `order`, then the critics'.
+    `shuffles` are the row permutations of all passes: first those of the groups in `order`, then those of the critics.
     """
     settings, hp = algo.settings, jax.tree.map(float, state.hyperparameters)
     num_steps, num_envs = batch.log_prob.shape[:2]
     drawn = iter(shuffles or [])
 
     def rows_of(chosen):
-        """The rows of samples; those of chunks, if they are what is shuffled, in the order of time."""
+        """The rows of samples; if chunks are shuffled, the rows of the chunks in the order of time."""
         if settings.memory == "none":
             return chosen
         length = settings.chunk_length
@@ -244,7 +244,7 @@ def update(
 
 
 def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expected, tolerance: float = 1e-10) -> None:
-    """Every parameter, Adam moment and statistic is as expected, and M is the product of the ratios."""
+    """Asserts that all parameters, Adam moments and statistics are as expected, and M is the product of the ratios."""
     for g, view in enumerate(problems.actor_views(algo, after)):
         view.assert_equals(expected.actors[g], before.actors, tolerance)
     for g, view in enumerate(problems.critic_views(algo, after)):

@@ -1,4 +1,4 @@
-"""Small random off-policy problems, and the bridge to the plain arrays of `reference_off_policy.py`."""
+"""Small random off-policy problems, and their conversion to the plain arrays of `reference_off_policy.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 import hajax
 from hajax.core.batches import OffPolicyBatch
 
-# Far from every default, and such that gradients and target noise are clipped.
+# Different from every default, and such that gradients and target noise are clipped.
 NUMBERS = {
     "actor_lr": 1e-2,
     "critic_lr": 2e-2,
@@ -33,7 +33,7 @@ TINY = {"hidden_sizes": (6, 5), "batch_size": 7, "layer_norm_min_inputs": 1}
 def make_algorithm(name: str, spec: Any, **settings: Any) -> Any:
     """A tiny algorithm with `NUMBERS` unless `settings` say otherwise."""
     numbers = NUMBERS | (NOISE if name.endswith("td3") else {})
-    if name == "id3qn":  # which has no critic
+    if name == "id3qn":  # it has no critic
         del numbers["critic_lr"]
     return hajax.make_algorithm(name, spec, **(TINY | numbers | settings))
 
@@ -58,7 +58,7 @@ def random_state(algo: Any, seed: int) -> Any:
 
 
 class Recorder:
-    """`algo.update`, compiled; it also tells which permutation of groups and which noise was drawn."""
+    """The compiled `algo.update`, which also records the permutation of groups and the noise that were drawn."""
 
     def __init__(self, algo):
         self.noise, self.gumbel, self.orders = [], [], []
@@ -68,7 +68,7 @@ class Recorder:
         def recording(draw, into):
             def recorded(*given, **kwargs):
                 drawn = draw(*given, **kwargs)
-                # As pairs of words, for callbacks run in a thread of their own, where float64 isn't enabled.
+                # As pairs of words, because callbacks run in another thread, where float64 is not enabled.
                 words = jax.lax.bitcast_convert_type(drawn, jnp.uint32)
                 jax.debug.callback(lambda x: into.append(np.array(x).view(drawn.dtype)[..., 0]), words, ordered=True)
                 return drawn
@@ -87,7 +87,7 @@ class Recorder:
 
 
 def random_batch(algo: Any, seed: int, inactive: float = 0.0) -> OffPolicyBatch:
-    """Transitions by the contract: padded observations, actions within bounds, episodes that end within n steps."""
+    """Valid random transitions: padded observations, actions within bounds, episodes that end within n steps."""
     rng, spec, settings = np.random.default_rng(seed), algo.spec, algo.settings
     rows = (settings.policy_delay, settings.batch_size)
     agents = (*rows, spec.num_agents)
@@ -101,7 +101,7 @@ def random_batch(algo: Any, seed: int, inactive: float = 0.0) -> OffPolicyBatch:
     shape = (*agents, spec.observation_size)
 
     def masks():
-        """Some choices are not available, but one always is."""
+        """Some choices are not available, but at least one is."""
         kept = rng.integers(spec.num_choices, size=unit.shape) % layout.choices.sum(-1)
         one = np.arange(spec.num_choices) == kept[..., None]
         return ((rng.random((*unit.shape, spec.num_choices)) < 0.6) | one) & layout.choices
@@ -127,7 +127,7 @@ def random_batch(algo: Any, seed: int, inactive: float = 0.0) -> OffPolicyBatch:
 
 
 def views(algo, state, part: str) -> Any:
-    """The library's learners as views: of groups, or of critics `[V][copies]`."""
+    """The library's learners as views, of groups or of critics `[V][copies]`."""
     if part == "actors":
         return problems.actor_views(algo, state)
     shape = jax.tree.leaves(state.critics.params)[0].shape[:2]
@@ -177,7 +177,7 @@ def numbers_of(state) -> Any:
 
 
 def expectation(algo, state, batch, noise, orders) -> reference.Team:
-    """What the reference makes of the same state, minibatches and draws."""
+    """The reference's result for the same state, minibatches and random draws."""
     spec, settings = algo.spec, algo.settings
     groups = problems.groups_of(spec, settings.sharing)
     boxes = [reference.Bounds(np.array(a.action_space.low), np.array(a.action_space.high)) for a in spec.agents]

@@ -1,4 +1,4 @@
-"""Small random learning problems, and the bridge from hajax's padded, stacked arrays to `reference.py`'s plain ones."""
+"""Small random learning problems, and the conversion of hajax's padded arrays to `reference.py`'s plain ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hajax.nn import distributions
 from hajax.spaces import ActionSpace, Box, Discrete, MultiDiscrete
 from hajax.spec import AgentSpec, EnvSpec, Timestep
 
-# Far from every default, and such that clips of ratio, value, gradient and Huber loss all happen.
+# Different from every default, and such that ratios, values and gradients are clipped and the Huber loss is linear.
 NUMBERS = {
     "critic_lr": 2e-2,
     "clip": 0.1,
@@ -34,10 +34,10 @@ NUMBERS = {
     "value_decay": 0.9,
 }
 ASCENT = {"actor_lr": 1e-2, "entropy_coef": 0.05, "epochs": 3}
-# Damped, since the references solve with the Fisher matrix, and it is singular: logits may all grow by the same.
+# Damped, because the references solve with the Fisher matrix, which is singular: logits have a common offset.
 TRUST_REGION = {"kl_radius": 0.05, "accept_ratio": 0.7, "backtrack": 0.7, "damping": 0.03, "cg_iterations": 200}
 TINY = {"hidden_sizes": (6,), "critic_epochs": 2, "clip_value": True, "layer_norm_min_inputs": 1}
-# A quarter of the time to compile; what is computed does not depend on it.
+# Takes a quarter of the time to compile; results do not depend on it.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 MIXED: tuple[ActionSpace, ...] = (Discrete(3), Discrete(5), Box((-1.0, 0.0), (2.0, 5.0)), MultiDiscrete((2, 4)))
@@ -60,13 +60,13 @@ def make_algorithm(name: str, spec: EnvSpec, **settings: Any) -> Any:
 
 
 def mean_kl(policy: Any, old: Any, new: Any, samples: Any) -> jax.Array:
-    """The mean of KL(π_old ‖ π_new) of a `GroupPolicy` over the samples that count."""
+    """The mean KL(π_old ‖ π_new) of a `GroupPolicy` over the samples with weight."""
     old, new = (policy.distribution(params, samples) for params in (old, new))
     return weighted_mean(distributions.kl_divergence(old, new, policy.tables.layout), samples.weight)
 
 
 def zeros_of(shapes: Any) -> Any:
-    """Arrays of zeros; from NumPy's, since JAX compiles a program for each shape of its own."""
+    """Arrays of zeros, made by NumPy, because JAX compiles a program for every shape."""
     return jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)
 
 
@@ -94,10 +94,10 @@ def random_batch(
     inactive: float = 0.0,
     noise: float = 0.15,
 ) -> OnPolicyBatch:
-    """A rollout by the contract, with terminations, truncations, action masks and a share of `inactive` agents.
+    """A valid random rollout, with terminations, truncations, action masks and a share of `inactive` agents.
 
-    The behavior's log-probabilities differ from the state's by `noise`, so that ratios are off 1 from the start. For a
-    policy with memory the rollout is longer, and some of its environments begin within an episode.
+    The log-probabilities of the behavior policy differ from those of the state by `noise`, so that ratios differ from 1
+    from the start. For a policy with memory the rollout is longer, and some environments begin within an episode.
     """
     rng, spec = np.random.default_rng(seed), algo.spec
     recurrent = algo.settings.memory != "none"
@@ -106,7 +106,7 @@ def random_batch(
     shape = (*lead, spec.num_agents)
 
     def follow(x):
-        """What step t led to: row t + 1 inside an episode, something else where it ended."""
+        """The final array of step t: row t + 1 inside an episode, another value where the episode ended."""
         fresh = np.where(x[0] == 0, 0, rng.normal(size=x.shape))
         inside = (~done).reshape(*lead, *[1] * (x.ndim - 2))
         return np.concatenate([np.where(inside[:-1], x[1:], fresh[:-1]), fresh[-1:]])
@@ -117,7 +117,7 @@ def random_batch(
     observation = rng.normal(size=(*shape, spec.observation_size)) * spec.observation_mask
     critic_state = rng.normal(size=(*lead, spec.state_size))
     keep = rng.integers(spec.num_choices, size=shape + layout.discrete.shape[1:2])
-    keep = keep % layout.choices.sum(-1)  # one choice that stays available
+    keep = keep % layout.choices.sum(-1)  # one choice is always available
     mask = (rng.random((*shape, *layout.choices.shape[1:])) < 0.6) | (np.arange(spec.num_choices) == keep[..., None])
     mask &= layout.choices
     scores = np.where(mask, rng.random(mask.shape), -1)
@@ -157,11 +157,11 @@ def random_batch(
 
 
 class Recorder:
-    """`algo.update`, compiled; it also tells which permutations were drawn: of groups, then of samples, in order."""
+    """The compiled `algo.update`, which also records the permutations drawn: of groups, then of samples, in order."""
 
     def __init__(self, algo: Any):
         self._drawn: list[np.ndarray] = []
-        # A function of its own, because JAX caches traces by function.
+        # A new function, because JAX caches traces by function.
         self._update = jax.jit(lambda *args: algo.update(*args), compiler_options=QUICK)
 
     def __call__(self, key: jax.Array, state: Any, batch: Any) -> tuple[Any, Any, list[np.ndarray]]:
@@ -187,7 +187,7 @@ class Recorder:
 
 
 def assignment(spec: EnvSpec, sharing: Any) -> list[int]:
-    """The group of every agent, by the definition of `sharing`."""
+    """The group of every agent, from the definition of `sharing`."""
     kinds = [(agent.observation_shape, agent.action_space) for agent in spec.agents]
     by_name = {"none": range(spec.num_agents), "all": [0] * spec.num_agents}
     if sharing == "type":
@@ -202,7 +202,7 @@ def groups_of(spec: EnvSpec, sharing: Any) -> list[list[int]]:
 
 
 def own_entries(name: str, shape: Sequence[int], spec: EnvSpec, agent_id: bool, agent: int | None) -> tuple:
-    """The index of the entries of parameter `name` that are the agent's own; `agent=None` is the central critic."""
+    """The index of the entries of parameter `name` that the agent has; `agent=None` is the centralized critic."""
     index = [np.arange(n) for n in shape]
     if agent is not None:
         space = spec.agents[agent].action_space
@@ -218,7 +218,7 @@ def own_entries(name: str, shape: Sequence[int], spec: EnvSpec, agent_id: bool, 
 
 @dataclasses.dataclass
 class View:
-    """One group's learner in the library's state, and which of its entries are the group's own."""
+    """One group's learner in the library's state, and the entries that the group has."""
 
     learner: Any
     group: int
@@ -235,7 +235,7 @@ class View:
         return reference.Learner(*trees, int(adam.count[self.group])) if adam else reference.Learner(*trees, {}, {}, 0)
 
     def assert_equals(self, expected: reference.Learner, before: Any, tolerance: float) -> None:
-        """Own entries are as expected; all others have kept their values and seen no gradient."""
+        """Asserts that own entries are as expected, and that all others have kept their values and have no gradient."""
         actual = self.read()
         assert actual.count == expected.count
         for field in ("params", "mu", "nu"):
@@ -271,7 +271,7 @@ def critic_views(algo: Any, state: Any) -> list[View]:
 
 
 def own_input(algo: Any, observation: Any, agent: int) -> np.ndarray:
-    """`[…, N, O] -> […, Oᵢ]`, with the one-hot agent id appended if the algorithm says so."""
+    """`[…, N, O] -> […, Oᵢ]`, with the one-hot agent id appended if the algorithm has `agent_id`."""
     own = np.asarray(observation)[..., agent, : algo.spec.agents[agent].observation_size]
     if not algo.settings.agent_id:
         return own
@@ -281,7 +281,7 @@ def own_input(algo: Any, observation: Any, agent: int) -> np.ndarray:
 
 
 def normalized_input(algo: Any, state: Any, observation: Any, agent: int) -> np.ndarray:
-    """`own_input` of observations in units of the agent's group's running moments; the agent id stays as it is."""
+    """`own_input`, normalized by the running moments of the agent's group; the agent id is unchanged."""
     if state.moments is None:
         return own_input(algo, observation, agent)
     own = np.arange(algo.spec.agents[agent].observation_size)
@@ -327,14 +327,14 @@ def sequences(algo: Any, batch: Any, active: np.ndarray, memory: np.ndarray) -> 
 
 
 def own_columns(algo: Any, agent: int) -> np.ndarray:
-    """Where `own_input` stands in the padded input."""
+    """The columns of `own_input` in the padded input."""
     spec = algo.spec
     ids = spec.observation_size + np.arange(spec.num_agents if algo.settings.agent_id else 0)
     return np.concatenate([np.arange(spec.agents[agent].observation_size), ids])
 
 
 def bounds(algo: Any, agent: int) -> Any:
-    """The bounds that ±1 of the policy's Gaussian stand for; `None` for native units."""
+    """The bounds that correspond to ±1 of the policy's Gaussian; `None` for native units."""
     space = algo.spec.agents[agent].action_space
     if not isinstance(space, Box) or not algo.settings.action_scaling:
         return None
@@ -343,7 +343,7 @@ def bounds(algo: Any, agent: int) -> Any:
 
 
 def policy(algo: Any, state: Any, batch: Any, agent: int) -> tuple[np.ndarray, np.ndarray, Any]:
-    """The reference's log-probabilities and entropies of one agent's rows, under the parameters of `state`."""
+    """The reference's log-probabilities and entropies of one agent's rows, with the parameters of `state`."""
     rows = samples(algo, state, batch, agent)
     return reference.policy(
         view_of(algo, state, agent).read().params, bounds(algo, agent), rows, algo.settings.std_scale
@@ -351,7 +351,7 @@ def policy(algo: Any, state: Any, batch: Any, agent: int) -> tuple[np.ndarray, n
 
 
 def timestep_of(batch) -> Timestep:
-    """The first row of a batch, as the actors would see it: `[E, N, …]`."""
+    """The first row of a batch as a timestep for the actors, `[E, N, …]`."""
     fields = {name: getattr(batch, name)[0] for name in ("observation", "state", "action_mask", "active")}
     no = jnp.zeros_like(batch.terminated[0])
     flags = {"terminated": no, "truncated": no, "first": no}

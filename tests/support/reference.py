@@ -1,9 +1,8 @@
-"""The PPO family once more, in NumPy, with plain loops and gradients by hand: what the tests compare hajax with.
+"""The PPO family in NumPy, with plain loops and gradients by hand, as the reference for hajax's updates.
 
-Nothing here calls hajax or JAX, and nothing is padded: an agent is evaluated at its own widths from its own parameter
-arrays, which are named as flax names them (`torso/Dense_0/kernel`). Inactive samples are dropped, not masked. A memory
-goes through its sequences row by row, and its gradient back through them.
-`test_exactness.py` checks the gradients against finite differences.
+Nothing here uses hajax or JAX, and nothing is padded: an agent is evaluated at its own widths with its own parameter
+arrays, which have flax's names (`torso/Dense_0/kernel`). Inactive samples are dropped, not masked. A memory processes
+its sequences row by row, and so does its gradient. `test_exactness.py` checks the gradients against finite differences.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Tape = list[
 ]  # of each layer: output's gradient -> input's, parameters'
 
 
-# Networks: every function returns its output and leaves the way back on the tape.
+# Networks: every function returns its output and appends its backward function to the tape.
 
 
 def layer_norm(p: Params, name: str, x: np.ndarray, tape: Tape) -> np.ndarray:
@@ -50,7 +49,7 @@ def relu(x: np.ndarray, tape: Tape) -> np.ndarray:
     return np.maximum(x, 0)
 
 
-# Fewer inputs are not normalized.
+# Inputs with fewer entries are not normalized.
 LAYER_NORM_MIN_INPUTS = 1
 
 
@@ -59,7 +58,7 @@ def torso(p: Params, x: np.ndarray, tape: Tape) -> np.ndarray:
     first = "torso/MaskedLayerNorm_0"
     if f"{first}/scale" in p and x.shape[-1] >= LAYER_NORM_MIN_INPUTS:
         x = layer_norm(p, first, x, tape)
-    elif f"{first}/scale" in p:  # a narrow member of a team with wide ones has the parameters all the same
+    elif f"{first}/scale" in p:  # narrow members of a team with wide ones have the parameters, too
         unused = {f"{first}/{name}": np.zeros_like(p[f"{first}/{name}"]) for name in ("scale", "bias")}
         tape.append(lambda g: (g, unused))
     layer = 0
@@ -72,7 +71,7 @@ def torso(p: Params, x: np.ndarray, tape: Tape) -> np.ndarray:
 
 
 def body(p: Params, x: np.ndarray, sequences: Sequences | None, tape: Tape) -> tuple[np.ndarray, np.ndarray | None]:
-    """What goes to the head, and the memory after every row, if there is one."""
+    """The features for the head, and the memory after every row, if there is one."""
     features = torso(p, x, tape)
     if sequences is None:
         return features, None
@@ -102,7 +101,7 @@ def value(
 
 @dataclasses.dataclass
 class Samples:
-    """Steps of one agent, rows of equal length; for discrete actions `available[d]` `[B, n_d]` says what is allowed."""
+    """Steps of one agent, rows of equal length; for discrete actions `available[d]` `[B, n_d]` are the choices."""
 
     observation: np.ndarray
     available: list[np.ndarray]
@@ -117,7 +116,7 @@ class Samples:
         return Samples(self.observation[rows], available, *taken, self.sequences and self.sequences.take(rows))
 
     def chunks(self, p: Params, length: int) -> Samples:
-        """The samples of a rollout as chunks, each with the memory that the policy of `p` had at its beginning."""
+        """The samples of a rollout as chunks, each with the memory of the policy `p` at its beginning."""
         assert self.sequences is not None
         _, after = body(p, self.observation, self.sequences, [])
         return dataclasses.replace(self, sequences=self.sequences.chunks(length, after))
@@ -128,7 +127,7 @@ def policy(
 ) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray, np.ndarray], Params]]:
     """Log-probabilities and entropies `[B]`, and the gradient of Σ (g·log_prob + h·entropy) as a function of (g, h).
 
-    `bounds` of a Box action are those of its units ±1; `None` leaves it in native units.
+    `bounds` are those of a Box action, scaled to ±1; `None` for native units.
     """
     tape: Tape = []
     features, _ = body(p, samples.observation, samples.sequences, tape)
@@ -160,7 +159,7 @@ def _categorical(p: Params, features: np.ndarray, samples: Samples, tape: Tape):
     logits = np.split(dense(p, "logits", features, tape), np.cumsum([m.shape[1] for m in samples.available])[:-1], -1)
     log_prob, entropy, parts = 0.0, 0.0, []
     for d, (component, mask) in enumerate(zip(logits, samples.available, strict=True)):
-        mask = mask | ~mask.any(-1, keepdims=True)  # an agent left without any choice has all of them
+        mask = mask | ~mask.any(-1, keepdims=True)  # if no choice is available, all are
         odds = np.where(mask, np.exp(component - component.max(-1, keepdims=True)), 0.0)
         probability = odds / odds.sum(-1, keepdims=True)
         chosen = np.arange(mask.shape[1]) == samples.action[:, d, None]
@@ -208,7 +207,7 @@ def value_loss(
     clip_value: bool,
     sequences: Sequences | None = None,
 ) -> tuple[float, Params]:
-    """Mean of ½e² or Huber(e); with clipping the larger of that and the error of old + clip(value − old, ±ε)."""
+    """The mean of ½e² or Huber(e); with clipping, of the larger of this and that of old + clip(value − old, ±ε)."""
     prediction, backward = value(p, x, sequences)
 
     def error(e):
@@ -224,7 +223,7 @@ def value_loss(
     moved = prediction - old
     if clip_value:
         limited, _ = error(old + np.clip(moved, -hp.clip, hp.clip) - target)
-        held = (np.abs(moved) > hp.clip) & (limited > loss)  # then the value itself has no influence
+        held = (np.abs(moved) > hp.clip) & (limited > loss)  # then the gradient with respect to the value is 0
         loss, slope = np.where(held, limited, loss), np.where(held, 0.0, slope)
     return loss.mean(), backward(slope / len(x))
 
@@ -263,7 +262,7 @@ def ppo(learner: Learner, bounds: Any, members: Any, hp: Any, learning_rate: flo
 
 
 def standardize(advantages: Sequence[np.ndarray], active: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """(A − mean)/(std + 1e-5), the mean and standard deviation those of all active entries together."""
+    """(A − mean)/(std + 1e-5), with mean and standard deviation over all active entries."""
     pool = np.concatenate([a[mask] for a, mask in zip(advantages, active, strict=True)])
     return [(a - pool.mean()) / (pool.std() + 1e-5) for a in advantages]
 
@@ -279,8 +278,8 @@ def in_sequence(
 ) -> tuple[list[Learner], np.ndarray]:
     """Algorithms 2 and 3 for groups (lists of agents) in `order`: the new learners and M/Â after the last group.
 
-    `improve(group, learner, bounds, members)` is one group's update on its members' samples and M. With `order=None`
-    M = Â for all, as in MAPPO.
+    `improve(group, learner, bounds, members)` updates one group on its members' samples and M. With `order=None` M = Â
+    for all groups, as in MAPPO.
     """
     new, compound = list(learners), np.ones_like(agents[0].log_prob)
     for g in range(len(groups)) if order is None else order:

@@ -1,4 +1,4 @@
-"""Dueling double Q-learning in NumPy, for plain lists of agents without padding, on the networks of `reference.py`.
+"""Dueling double Q-learning in NumPy, for plain lists of agents without padding, with the networks of `reference.py`.
 
 Independent of the library: gradients by hand, joint choices as tuples, targets and averages by loops.
 """
@@ -18,7 +18,7 @@ from reference_off_policy import back
 
 @dataclasses.dataclass
 class Transitions:
-    """A minibatch: lists over agents of `[B, …]`; `action[i][b]` is a tuple, `available[i][b]` the set of those."""
+    """A minibatch: lists over agents of `[B, …]`. `action[i][b]` is a tuple, `available[i][b]` a set of such tuples."""
 
     observation: list[np.ndarray]
     state: np.ndarray
@@ -35,12 +35,12 @@ class Transitions:
 
 
 def choices(sizes: Sequence[int]) -> list[tuple[int, ...]]:
-    """All choices of an agent with components of those sizes, in the order of its outputs."""
+    """All choices of an agent with components of these sizes, in the order of the network's outputs."""
     return list(itertools.product(*map(range, sizes)))
 
 
 def dueling(p: Params, x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Q `[B, M]`, and the gradient of all parameters from that of Q."""
+    """Q `[B, M]`, and the gradient with respect to all parameters as a function of that with respect to Q."""
     trunk: Any = []
     features = reference.torso(p, x, trunk)
 
@@ -71,7 +71,7 @@ def greedy(p: Params, own: list[tuple], observation: np.ndarray, available: list
 
 
 def target(batch: Transitions, value: np.ndarray, agent: int, hp: Any) -> np.ndarray:
-    """y `[B]` on the reward of `agent`."""
+    """y `[B]` for the reward of `agent`."""
     y = np.zeros(len(value))
     for b in range(len(y)):
         for j in range(int(batch.steps[b])):
@@ -82,7 +82,7 @@ def target(batch: Transitions, value: np.ndarray, agent: int, hp: Any) -> np.nda
 
 
 def fit(learner: Learner, x: np.ndarray, columns: list[int], y: np.ndarray, weight: np.ndarray, lr: float, hp: Any):
-    """One step on the weighted mean of (y − Q at those columns)²."""
+    """One step on the weighted mean of (y − Q at these columns)²."""
     values, backward = dueling(learner.params, x)
     g = np.zeros_like(values)
     for b, column in enumerate(columns):
@@ -132,7 +132,7 @@ def update(
     assert team.target_critic is not None
 
     def counted(i: int, chosen: list[tuple], active: np.ndarray) -> list[tuple]:
-        """An agent that is not active has no choice; its first stands there."""
+        """An inactive agent has no choice; its first choice is used."""
         return [choice if alive else own[i][0] for choice, alive in zip(chosen, active, strict=True)]
 
     def team_greedy(learners: list[Learner], observation: list, available: list, active: list) -> list[list[tuple]]:

@@ -1,6 +1,6 @@
-"""A memory in NumPy: a gated recurrent unit, row by row, and its gradient by hand, back through every row.
+"""A gated recurrent unit in NumPy, row by row, with its gradient by hand through all rows.
 
-`reference.py` puts it behind the torso. Nothing here calls hajax or JAX.
+`reference.py` uses it after the torso. Nothing here uses hajax or JAX.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ Params = dict[str, np.ndarray]
 
 @dataclasses.dataclass
 class Sequences:
-    """Which rows follow which, in the order of time: row r belongs to sequence `of[r]`."""
+    """The sequences of rows, in the order of time: row r belongs to sequence `of[r]`."""
 
     of: np.ndarray  # int [B]
-    first: np.ndarray  # bool [B]: nothing is remembered from before the row
-    active: np.ndarray  # bool [B]: after other rows nothing more is remembered than before
-    memory: np.ndarray  # [S, H], of each sequence before its first row
+    first: np.ndarray  # bool [B]: the memory is reset before the row
+    active: np.ndarray  # bool [B]: inactive rows do not change the memory
+    memory: np.ndarray  # [S, H], before the first row of each sequence
 
     def take(self, rows: np.ndarray) -> Sequences:
-        """These rows only; where a row that opened an episode is left out, the next of its sequence does."""
+        """These rows only. If a row that opened an episode is dropped, the next row of its sequence opens it."""
         kept, forgotten, first = set(np.arange(len(self.of))[rows]), set(), self.first.copy()
         for row, sequence in enumerate(self.of):
             if first[row]:
@@ -34,14 +34,14 @@ class Sequences:
 
     @staticmethod
     def join(several: list[Sequences]) -> Sequences:
-        """The sequences of all, with the rows of one after those of another."""
+        """The sequences of all, concatenated."""
         ends = np.cumsum([0, *(len(one.memory) for one in several)])
         of = np.concatenate([one.of + end for one, end in zip(several, ends, strict=False)])
         rest = ([getattr(one, name) for one in several] for name in ("first", "active", "memory"))
         return Sequences(of, *(np.concatenate(parts) for parts in rest))
 
     def chunks(self, length: int, after: np.ndarray) -> Sequences:
-        """Sequences of `length` rows each, with the memory before them, if `after` `[B, H]` is that after each row."""
+        """Sequences of `length` rows each, with the memory before them, from the memory `after` every row, `[B, H]`."""
         of, memory, seen = self.of.copy(), [], {}
         for row, sequence in enumerate(self.of):
             rows = seen.setdefault(sequence, [])
@@ -60,7 +60,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def gru(p: Params, x: np.ndarray, sequences: Sequences, tape: list) -> tuple[np.ndarray, np.ndarray]:
-    """Features of every row, and the memory after it, both `[B, H]`; one row after another."""
+    """Features of every row and the memory after it, both `[B, H]`, computed row by row."""
     names = ("gru/input/kernel", "gru/input/bias", "gru/kernel", "gru/bias")
     w, b, u, c = (p[name] for name in names)
     memory, h = dict(enumerate(sequences.memory)), len(c)
@@ -76,7 +76,7 @@ def gru(p: Params, x: np.ndarray, sequences: Sequences, tape: list) -> tuple[np.
         steps.append((old, reset, keep, inner, new))
 
     def backward(g):
-        later = dict.fromkeys(memory, np.zeros(h))  # the gradient of what is remembered after the row
+        later = dict.fromkeys(memory, np.zeros(h))  # the gradient with respect to the memory after the row
         own = {name: np.zeros_like(p[name]) for name in names}
         by_x = np.empty_like(x)
         for row in reversed(range(len(x))):

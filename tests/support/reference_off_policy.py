@@ -1,7 +1,7 @@
-"""Off-policy updates in NumPy, for plain lists of agents without padding, on the networks and Adam of `reference.py`.
+"""Off-policy updates in NumPy, for plain lists of agents without padding, with the networks and Adam of `reference.py`.
 
-Independent of the library: gradients by hand, targets by loops, the joint action as a list of arrays. An agent that is
-not active has no action: critics see zeros in its place.
+Independent of the library: gradients by hand, targets by loops, the joint action as a list of arrays. The action of an
+inactive agent is zeros.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Transitions:
 
 
 def of_active(action: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """Actions `[B, D]` as critics see them, zeros where the agent is not active."""
+    """Actions `[B, D]` as critics read them, zeros where the agent is inactive."""
     return np.array([row if alive else 0 * row for row, alive in zip(action, active, strict=True)])
 
 
 @dataclasses.dataclass
 class Bounds:
-    """An agent's box `[D]`; infinite where there is none."""
+    """The bounds of an agent's Box `[D]`; infinite if it has none."""
 
     low: np.ndarray
     high: np.ndarray
@@ -48,13 +48,13 @@ class Bounds:
         return np.isfinite(self.low) & np.isfinite(self.high)
 
     def unit(self, action: np.ndarray) -> np.ndarray:
-        """In units in which the bounds are ±1."""
+        """Actions in units in which the bounds are ±1."""
         low, high = np.where(self.finite, self.low, -1), np.where(self.finite, self.high, 1)
         return (2 * action - low - high) / (high - low)
 
 
 def back(tape: Any, g: np.ndarray) -> tuple[Params, np.ndarray]:
-    """The gradient of all parameters on the tape, and of the input."""
+    """The gradients with respect to all parameters on the tape, and to the input."""
     gradient: Params = {}
     for backward in reversed(tape):
         g, own = backward(g)
@@ -63,7 +63,7 @@ def back(tape: Any, g: np.ndarray) -> tuple[Params, np.ndarray]:
 
 
 def policy(p: Params, bounds: Bounds, observation: np.ndarray) -> tuple[np.ndarray, Any]:
-    """μ(o) in units of ±1, and the way back from a gradient with respect to it."""
+    """μ(o) in units of ±1, and its backward function."""
     tape: Any = []
     mean = reference.dense(p, "mean", reference.torso(p, observation, tape), tape)
     action = np.where(bounds.finite, np.tanh(mean), mean)
@@ -72,7 +72,7 @@ def policy(p: Params, bounds: Bounds, observation: np.ndarray) -> tuple[np.ndarr
 
 
 def action_value(p: Params, state: np.ndarray, joint: Sequence[np.ndarray]) -> tuple[np.ndarray, Any]:
-    """Q(s, a) `[B]`, and from its gradient those of the parameters and of every agent's action."""
+    """Q(s, a) `[B]`, and a function from its gradient to those of the parameters and of every agent's action."""
     tape: Any = []
     x = np.concatenate([state, *joint], -1)
     value = reference.dense(p, "value", reference.torso(p, x, tape), tape)[:, 0]
@@ -93,7 +93,7 @@ def targets(
     noise: Sequence[np.ndarray] | None,
     hp: Any,
 ) -> np.ndarray:
-    """y `[V, B]`; `noise` per agent, standard normal, if the target actions get some."""
+    """y `[V, B]`. `noise` is standard normal per agent, if the target actions have noise."""
     joint = []
     for i, (p, box) in enumerate(zip(actors, bounds, strict=True)):
         action = policy(p, box, batch.final_observation[i])[0]
@@ -128,7 +128,7 @@ def regress(
 
 
 def replayed(bounds: Sequence[Bounds], batch: Transitions) -> list[np.ndarray]:
-    """The joint action that was taken, in units of ±1."""
+    """The joint action of the replay, in units of ±1."""
     rows = zip(bounds, batch.action, batch.active, strict=True)
     return [of_active(box.unit(action), active) for box, action, active in rows]
 
@@ -143,9 +143,9 @@ def improve(
     epochs: int,
     hp: Any,
 ) -> Learner:
-    """`epochs` ascents of mean Q by the members of one group, whose actions in `joint` are replaced by their own.
+    """`epochs` ascent steps of mean Q by the members of one group, whose actions in `joint` are replaced.
 
-    With one critic the members are moved together; with one each, every member climbs its own critic only.
+    With one critic the members are updated together; with a critic per agent, every member ascends its own critic only.
     """
     for _ in range(epochs):
         own = {i: policy(learner.params, bounds[i], batch.observation[i]) for i in members}
@@ -190,7 +190,7 @@ def update(
     epochs: int,
     hp: Any,
 ) -> Team:
-    """Critic steps on every minibatch; the actors on the last, in `order` (`None`: at once); then the targets."""
+    """Critic steps on every minibatch; the actors on the last, in `order` (`None`: simultaneous); then the targets."""
     group_of = {i: g for g, members in enumerate(groups) for i in members}
     by_agent = [team.target_actors[group_of[i]] for i in range(len(bounds))]
     critics = team.critics

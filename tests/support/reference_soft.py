@@ -1,7 +1,7 @@
-"""HASAC's update in NumPy, for plain lists of agents without padding: gradients by hand, random draws as given.
+"""HASAC's update in NumPy, for plain lists of agents without padding: gradients by hand, random draws as arguments.
 
-An agent's action is a list of components for choices (one-hot `[B, n]`) and one array of reals in units of ±1. An agent
-that is not active has no action: critics see zeros in its place.
+An agent's action is a list of one-hot choices `[B, n]`, one per component, and one array of reals in units of ±1. The
+action of an inactive agent is zeros.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from reference import Learner, Params
 
 @dataclasses.dataclass
 class Space:
-    """What an agent can do: its choices per component, or its box."""
+    """An agent's action space: its choices per component, or its Box."""
 
     choices: Sequence[int] = ()
     box: plain.Bounds | None = None
 
     def encode(self, action: np.ndarray) -> np.ndarray:
-        """Native actions `[B, D]` as a critic sees them."""
+        """Native actions `[B, D]` as a critic reads them."""
         if self.box is not None:
             return self.box.unit(action)
         return np.concatenate([np.eye(n)[action[:, d].astype(int)] for d, n in enumerate(self.choices)], -1)
@@ -41,7 +41,7 @@ class Draw:
 
 @dataclasses.dataclass
 class Policy:
-    """The outputs of one network on one minibatch, and the way back from gradients with respect to them."""
+    """The outputs of one network on one minibatch, and their backward function."""
 
     space: Space
     logits: list[np.ndarray]  # −inf where a choice is not available
@@ -81,7 +81,7 @@ class Policy:
         return np.exp(np.clip(self.log_std, -20, 2))
 
     def log_p(self) -> list[np.ndarray]:
-        """Log-probabilities of choices, 0 where there is none."""
+        """Log-probabilities of choices, 0 for unavailable choices."""
         rows = []
         for x in self.logits:
             peak = x.max(-1, keepdims=True)
@@ -89,7 +89,7 @@ class Policy:
         return rows
 
     def act(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
-        """The action as a critic sees it, and its log-probability `[B]` in native units."""
+        """The action as a critic reads it, and its log-probability `[B]` in native units."""
         if self.space.box is not None:
             box = self.space.box
             x = self.mean + self.std * draw.normal
@@ -103,7 +103,7 @@ class Policy:
         return np.concatenate(chosen, -1), np.sum(log_p, 0)
 
     def gradient(self, draw: Draw, by_action: np.ndarray, by_log_prob: np.ndarray, gumbel_temperature: float) -> Params:
-        """Of Σ by_action · a + by_log_prob · log π(a), the noise held fixed."""
+        """The gradient of Σ by_action · a + by_log_prob · log π(a), for constant noise."""
         g = by_log_prob[:, None]
         if self.space.box is not None:
             box = self.space.box
@@ -130,7 +130,7 @@ class Policy:
 
 @dataclasses.dataclass
 class Team:
-    """All learners: actors per group, two critics, the parameters of their targets, log α per agent if it adapts."""
+    """All learners: actors per group, two critics, the parameters of their targets, log α per agent if adapted."""
 
     actors: list[Learner]
     critics: list[Learner]
@@ -159,7 +159,7 @@ def update(
     settings: Any,
     hp: Any,
 ) -> Team:
-    """Algorithm 2: critics on every minibatch, actors on the last, in `order` (`None`: at once), targets, α."""
+    """Algorithm 2: critics on every minibatch, actors on the last, in `order` (`None`: simultaneous), targets, α."""
     group_of = {i: g for g, members in enumerate(groups) for i in members}
     agents = range(len(spaces))
     alpha = [hp.temperature if team.temperatures is None else np.exp(team.temperatures[i].params["x"]) for i in agents]

@@ -1,8 +1,8 @@
-"""TRPO in NumPy, with the Fisher matrix written out: what the tests compare hajax's HATRPO with.
+"""TRPO in NumPy with an explicit Fisher matrix, as the reference for hajax's HATRPO.
 
-The matrix is the expected outer product of the scores, and the KL divergence the expected log-ratio, both summed over
-all actions (for a Box action over the nodes of a quadrature, exact for these polynomials): no second derivative, no
-product with a vector, and no formula of a distribution's own.
+The matrix is the expected outer product of the scores, and the KL divergence is the expected log-ratio. Both are sums
+over all actions (for a Box action over the nodes of a quadrature, exact for these polynomials), without second
+derivatives, products with vectors or closed-form divergences.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def unflat(vector: np.ndarray, like: Params) -> Params:
 def outcomes(p: Params, bounds: Any, samples: Samples) -> Iterator[tuple[np.ndarray, Samples]]:
     """Every action that a policy may take at `samples`, with its probability.
 
-    It is 0 in rows where an action is not available, which keep their own. (None is left out, for memories need all.)
+    Where an action is not available, the row keeps its own action, with probability 0. (No row is dropped, because
+    memories need all.)
     """
     if samples.available:
         usable = [mask | ~mask.any(-1, keepdims=True) for mask in samples.available]
@@ -91,7 +92,7 @@ def trpo(
 ) -> tuple[Learner, dict[str, float]]:
     """Lines 11–13 of HATRPO's Algorithm 2 for one policy on the pooled samples of its `members`.
 
-    A policy with memory takes its derivatives over `chunks` of them.
+    Derivatives of a policy with memory are taken over `chunks` of them.
     """
     start, gradient = surrogate(learner.params, bounds, chunks or members)
     fisher = fisher_matrix(learner.params, bounds, chunks or members)

@@ -1,9 +1,9 @@
-"""Runs that a test module starts share their compiled programs: most need the same few, which take seconds to make.
+"""Runs of a test module share compiled programs, because most need the same few, which take seconds to compile.
 
-What a run's programs depend on is the environment, the algorithm's static settings, the sizes and the number of seeds;
-hyperparameters are arguments. Each program is traced and compiled by the library once. What is registered under a name
-counts as what it is. Environments and algorithms by `module:function` are compiled for every run, because another test
-may have another module of that name.
+A run's programs depend on the environment, the algorithm's static settings, the sizes and the number of seeds;
+hyperparameters are arguments. The library traces and compiles each program once. Registered environments and algorithms
+are identified by their objects, not by their names. Those by `module:function` are compiled for every run, because
+another test may have another module of that name.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import hajax.algorithms
 import hajax.envs
 from hajax.runs import programs, runner
 
-MADE: dict[tuple, Any] = {}  # what `trace` and `compile_programs` returned
-KEYS: dict[int, tuple[Any, tuple]] = {}  # by a loop's `id`: the loop, so that it is not used again, and its key
+MADE: dict[tuple, Any] = {}  # results of `trace` and `compile_programs`
+KEYS: dict[int, tuple[Any, tuple]] = {}  # by a loop's `id`: the loop, so that its id is not reused, and its key
 
 
 @contextmanager
 def sharing() -> Iterator[None]:
-    """While it lasts, a run takes the programs of an earlier one with the same settings."""
+    """A context in which a run reuses the programs of an earlier run with the same settings."""
     build, trace, compile_programs = programs.build, programs.trace, programs.compile_programs
 
     def shared_build(settings):

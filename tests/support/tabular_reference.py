@@ -1,4 +1,4 @@
-"""Finite games in NumPy by their definitions, loop by loop, to compare `hajax.tabular` with; and batches of games."""
+"""Finite games in NumPy, from the definitions by loops, as the reference for `hajax.tabular`; and batches of games."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from hajax import tabular
 
 
 def games_and_policies(number, policies=1, first=0, **ranges):
-    """`number` random games, and as many joint policies of each as asked for, all batched."""
+    """`number` random games, and the requested number of joint policies of each, all batched."""
 
     def draw(index):
         keys = jax.random.split(jax.random.key(index), policies + 1)
@@ -53,7 +53,7 @@ class ByHand:
         return -sum(own[s] @ np.log(own[s]) for own in policy)
 
     def values(self, policy, alpha=0.0):
-        """V, Q, J, ρ by a dense solve."""
+        """V, Q, J and ρ by a dense solve."""
         reward, transition = np.zeros(self.states), np.zeros((self.states, self.states))
         for s, action in itertools.product(range(self.states), self.joint_actions):
             probability = self.probability(policy, s, action)
@@ -81,7 +81,7 @@ class ByHand:
         return self.multi_agent_q(policy, q, both, s, action) - self.multi_agent_q(policy, q, given, s, action)
 
     def mirror_gain(self, old, new, q, order, m, s, divergence=0.0, alpha=0.0):
-        """Inequality (5) of haml for the m-th of `order`: its operator at the new policy minus that at the old one."""
+        """Kuba et al., 2022b, Inequality (5) for the m-th of `order`: its operator at the new policy minus the old."""
         agent, earlier = order[m], list(order[:m])
         operator = []
         for policy in (new[agent], old[agent]):

@@ -1,4 +1,4 @@
-"""Settings of the smallest run: a game of one step and a tiny network, the same programs for most tests."""
+"""Settings of the smallest run: a game of one step and a tiny network, with the same programs for most tests."""
 
 TINY_TRAINING = [
     "num_envs=4",
@@ -10,7 +10,7 @@ TINY_TRAINING = [
     "progress=false",
 ]
 TINY = ["env=games/hasac_matrix", "num_seeds=2", *TINY_TRAINING]
-# The same of an off-policy run, whose replay is written over within a hundred steps.
+# An off-policy run of this kind, whose replay is overwritten within a hundred steps.
 TINY_OFF_POLICY = [
     "algo=hatd3",
     "env=games/linear_quadratic",

@@ -1,4 +1,4 @@
-"""The registry of algorithms, which have one file each.
+"""The registry of algorithms. Each algorithm has one file.
 
 | name | algorithm | paper |
 |---|---|---|
@@ -32,8 +32,8 @@ from hajax.validation import check_known, check_settings
 if TYPE_CHECKING:
     from hajax.core.algorithm import Algorithm
 
-# One line per algorithm: where its function is. It is called as `function(spec, settings, hyperparameters, *, actor,
-# critic)`; the defaults of both are those of its signature.
+# The function of each algorithm. It is called as `function(spec, settings, hyperparameters, *, actor, critic)`; its
+# signature has the default settings and hyperparameters.
 _BUILT_IN: dict[str, str] = {
     "happo": "hajax.algorithms.happo:happo",
     "hatrpo": "hajax.algorithms.hatrpo:hatrpo",
@@ -51,7 +51,7 @@ _BUILT_IN: dict[str, str] = {
     "hasac": "hajax.algorithms.hasac:hasac",
     "masac": "hajax.algorithms.masac:masac",
 }
-# Templates, which make an algorithm of parts that are chosen by name.
+# Templates: algorithms whose parts are chosen by name.
 _TEMPLATES: dict[str, str] = {
     "haml": "hajax.algorithms.templates:Haml",
     "mehaml": "hajax.algorithms.templates:Mehaml",
@@ -59,7 +59,7 @@ _TEMPLATES: dict[str, str] = {
 
 
 class Entry(NamedTuple):
-    """An algorithm: its function, and the default settings and hyperparameters of its signature."""
+    """An algorithm's function, and the default settings and hyperparameters in its signature."""
 
     function: Callable[..., Algorithm]
     settings: Any
@@ -70,24 +70,24 @@ _registered: dict[str, Entry] = {}
 
 
 def list_algorithms() -> tuple[str, ...]:
-    """The algorithms that `make_algorithm` takes by name, beside the templates."""
+    """The names of algorithms that `make_algorithm` accepts, without the templates."""
     return (*_BUILT_IN, *_registered)
 
 
 def list_templates() -> tuple[str, ...]:
-    """The templates that `make_algorithm` takes: algorithms whose drift and neighborhood are chosen by name."""
+    """The names of templates that `make_algorithm` accepts: their drift and neighborhood are chosen by name."""
     return tuple(_TEMPLATES)
 
 
 def describe_algorithm(name: str) -> str:
-    """One line about the algorithm or the template: the first of its docstring. Imports nothing of the library's."""
+    """The first line of the docstring of an algorithm or a template. Imports no module of the library."""
     if name in _registered:
         return first_line(inspect.getdoc(_registered[name].function))
     return summary(_TEMPLATES[name] if name in _TEMPLATES else _BUILT_IN[name].partition(":")[0])
 
 
 def is_registered(name: str) -> bool:
-    """Whether `register_algorithm` added it."""
+    """Whether `name` was added by `register_algorithm`."""
     return name in _registered
 
 
@@ -97,11 +97,12 @@ def register_algorithm(name: str, function: Callable[..., Algorithm]) -> None:
     Args:
       name: the new name. A registered name may be registered again.
       function: returns an `Algorithm`. In its signature, `settings` and `hyperparameters` have defaults: an instance of
-        a frozen dataclass (of `hajax.settings`, or your own), and one of a class derived from `BaseHyperparameters`.
+        a frozen dataclass (of `hajax.settings` or your own), and an instance of a class derived from
+        `hajax.settings.BaseHyperparameters`.
 
     Raises:
       ValueError: `name` belongs to an algorithm of the library.
-      TypeError: `function` cannot be called, or its signature has no such defaults.
+      TypeError: `function` is not callable, or its signature has no such defaults.
     """
     if name in _BUILT_IN or name in _TEMPLATES:
         known = ", ".join((*_BUILT_IN, *_TEMPLATES))
@@ -110,16 +111,16 @@ def register_algorithm(name: str, function: Callable[..., Algorithm]) -> None:
 
 
 def find_template(name: str) -> Any:
-    """The class of the template's parts, a dataclass of settings; `None` if that is no template."""
+    """The template's class, a dataclass whose fields are its parts; `None` if `name` is not a template."""
     return import_function("algorithm", _TEMPLATES[name]) if name in _TEMPLATES else None
 
 
 def find_algorithm(name: str, **parts: Any) -> Entry:
-    """The algorithm's function and defaults; `parts` are those of a template.
+    """The algorithm's function and defaults. `parts` are the parts of a template.
 
     Raises:
-      ValueError: unknown name, or parts that are not allowed.
-      TypeError: what is at `module:function` is no algorithm.
+      ValueError: `name` is unknown, or a part has a value that is not allowed.
+      TypeError: `module:function` is not the function of an algorithm.
     """
     if (template := find_template(name)) is not None:
         return _read(template(**parts).algorithm())
@@ -146,16 +147,16 @@ def make_algorithm(name: str, env_or_spec: Any, *, actor: Any = None, critic: An
     """The algorithm called `name` for an environment or its specification.
 
     Args:
-      name: one of `list_algorithms()`, a template (`"haml"` or `"mehaml"`), or `"module:function"` for a function as
-        `register_algorithm` takes.
+      name: one of `list_algorithms()`, a template (`"haml"` or `"mehaml"`), or `"module:function"`, where the function
+        is one that `register_algorithm` accepts.
       env_or_spec: an `Environment` or an `EnvSpec`.
       actor, critic: flax modules to use as torsos instead of the MLP (see `hajax.haml`).
-      settings: any field of the algorithm's `Settings` or `Hyperparameters`, such as `epochs=3` or `actor_lr=1e-3`; of
-        a template also its parts, `drift="kl_old_new"` and `neighborhood="kl_ball"`, which bring settings of their own.
+      settings: any field of the algorithm's `Settings` or `Hyperparameters`, such as `epochs=3` or `actor_lr=1e-3`. For
+        a template also its parts, such as `drift="kl_old_new"` and `neighborhood="kl_ball"`, and their settings.
 
     Raises:
-      ValueError: unknown name or setting (with the nearest ones), a value out of range, agents that cannot share
-        parameters, or a reward of the wrong kind.
+      ValueError: a name or a setting is unknown (the message lists similar ones), a value is out of range, agents
+        cannot share parameters, or the reward is of the wrong kind.
     """
     from hajax.spec import EnvSpec
 

@@ -1,6 +1,6 @@
 """HAA2C: heterogeneous-agent advantage actor-critic.
 
-Kuba et al., *Heterogeneous-Agent Mirror Learning* (2022), Algorithm 2: https://arxiv.org/abs/2208.01682.
+Kuba et al., *Heterogeneous-Agent Mirror Learning* (2022b), Algorithm 2: https://arxiv.org/abs/2208.01682.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def haa2c(
 
         E[r · M] + c · H,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
-    where M is the advantage times the compound ratio of the agents updated before (Eq. 6). Only the number of
-    mini-epochs and the learning rate keep r near 1: the drift is D = 0. The paper has plain gradient steps in its
-    pseudo-code and Adam in its experiments (Table 1), as here.
+    where M is the advantage times the compound ratio of the agents updated before (Eq. 6). The drift is D = 0, so only
+    the number of mini-epochs and the learning rate keep r near 1. The paper uses plain gradient steps in its pseudocode
+    and Adam in its experiments (Table 1), as here.
 
     For arguments and errors see `hajax.haml`.
     """

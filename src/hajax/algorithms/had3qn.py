@@ -2,7 +2,7 @@
 
 Double Q-learning (van Hasselt et al., 2016: https://arxiv.org/abs/1509.06461) with dueling networks (Wang et al., 2016:
 https://arxiv.org/abs/1511.06581) in the sequential scheme of *Heterogeneous-Agent Mirror Learning* (Kuba et al., 2022b,
-Eq. 7: https://arxiv.org/abs/2208.01682). The name is HARL's; no paper has its pseudo-code.
+Eq. 7: https://arxiv.org/abs/2208.01682). The name is HARL's; no paper has pseudocode of it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def had3qn(
         q^{i_m}(o^{i_m}, a) → Q(s, a_new^{i_1:m-1}, a, a^{i_m+1:n})   for all its choices a,
 
     where the agents updated before take the best choices of their new values. (HARL regresses only on the choice that
-    was best so far, evaluates the agents' choices on the state for the agents after them, and takes the choices in
-    targets from target actors.) In training every agent in every environment explores independently with probability ε.
+    was best before, computes the choices of earlier agents from the state, and takes the choices in targets from target
+    actors.) In training every agent in every environment explores independently with probability ε.
 
-    For arguments and errors see `core.off_policy.double_q.double_q_learning`.
+    For arguments and errors see `hajax.core.off_policy.double_q.double_q_learning`.
     """
     return double_q_learning(name, spec, settings, hyperparameters, actor=actor, critic=critic)

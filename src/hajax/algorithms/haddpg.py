@@ -29,9 +29,9 @@ def haddpg(
         E[Q(s, μ_new^{i_1:m-1}(o), μ^{i_m}(o^{i_m}), a^{i_m+1:n})],
 
     a joint critic at the actions of the new policies of the agents updated before, and at the replay's actions of the
-    agents updated later. (HARL takes the latter from the current policies: `others="policy"`.) There is no drift, and
-    only the learning rate limits the step.
+    agents updated later. (HARL takes the latter from the current policies: `others="policy"`.) There is no drift; only
+    the learning rate limits the step.
 
-    For arguments and errors see `core.off_policy.deterministic.deterministic_policy_gradient`.
+    For arguments and errors see `hajax.core.off_policy.deterministic.deterministic_policy_gradient`.
     """
     return deterministic_policy_gradient(name, spec, settings, hyperparameters, twin=False, actor=actor, critic=critic)

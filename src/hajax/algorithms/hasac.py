@@ -30,12 +30,13 @@ def hasac(
 
         E[min_j Q_j(s, a_new^{i_1:m-1}, a^{i_m}, a^{i_m+1:n}) − α log π(a^{i_m}|o^{i_m})],   a^{i_m} ~ π,
 
-    by reparametrized samples: a Gaussian squashed by tanh for Boxes, a Gumbel softmax for choices (or, with
-    `expectation="exact"`, all choices). The agents updated before act by their new policies, those updated later by
-    their current ones, over which the paper's multi-agent Q is an expectation. (HARL omits the log of an action's scale
-    from its log-probability, and its target entropy of choices evaluates to 0.)
+    with reparametrized samples: a Gaussian squashed by tanh for Boxes, a Gumbel softmax for choices (or, with
+    `expectation="exact"`, a sum over all choices). The actions of the agents updated before are samples of their new
+    policies; those of the agents updated later are samples of their current policies, over which the paper's
+    multi-agent Q is an expectation. (HARL omits the log of an action's scale from its log-probability, and its target
+    entropy of choices evaluates to 0.)
 
-    For few choices use the exact expectation. A Gumbel softmax takes the learned critic's gradients between choices,
+    For few choices use the exact expectation. A Gumbel softmax uses gradients of the learned critic between choices,
     where it was never fitted; in the paper's matrix game this leads to other policies (`docs/results/theory.md`).
 
     It is maximum-entropy mirror learning without drift. For arguments and errors see `hajax.mehaml`.

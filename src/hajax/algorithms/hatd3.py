@@ -25,13 +25,13 @@ def hatd3(
 ) -> Algorithm:
     """HATD3 for the team that `spec` describes, all of whose actions are Boxes.
 
-    HADDPG with three changes: two critics, of which targets take the smaller value; clipped noise on the target
+    HADDPG with three changes: targets use the smaller value of two critics; clipped noise is added to the target
     policies' actions, which smooths the critics,
 
         y = r + γ min_j Q′_j(s′, clip(μ′(o′) + clip(ε, ±c))),   ε ~ N(0, σ²);
 
-    and `policy_delay` critic steps per step of actors and targets. Actors ascend the first critic.
+    and there are `policy_delay` critic steps per step of actors and targets. Actors ascend the first critic.
 
-    For arguments and errors see `core.off_policy.deterministic.deterministic_policy_gradient`.
+    For arguments and errors see `hajax.core.off_policy.deterministic.deterministic_policy_gradient`.
     """
     return deterministic_policy_gradient(name, spec, settings, hyperparameters, twin=True, actor=actor, critic=critic)

@@ -30,17 +30,17 @@ def hatrpo(
 
         E[r · M]   subject to   E[KL(π_old(·|oᵐ) ‖ π_new(·|oᵐ))] ≤ δ,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
-    where M is the advantage times the compound ratio of the agents updated before, by one step along the natural
-    gradient x ≈ H⁻¹g. The longest step reaches the boundary of the ball to second order, √(2δ / xᵀHx). It is shortened
-    to α^j of that until the surrogate increases by at least κ times the first-order prediction and the true KL
-    divergence is within δ (Eq. 8). If no candidate satisfies both, the agent's parameters are unchanged.
+    by one step along the natural gradient x ≈ H⁻¹g, where M is the advantage times the compound ratio of the agents
+    updated before. The longest step, √(2δ / xᵀHx) · x, reaches the boundary of the ball to second order. It is
+    shortened by factors α^j until the surrogate increases by at least κ times the first-order prediction and the true
+    KL divergence is within δ (Eq. 8). If no candidate satisfies both, the agent's parameters are unchanged.
 
     Differences from HARL's code: the KL divergence is the true one for every kind of action, and over active steps
     only; the damping affects the direction but not the length of the step; and the step is accepted by Algorithm 2's
     condition and the KL divergence.
 
-    It is mirror learning with no drift in the neighborhood `kl_ball`. For arguments and errors see `hajax.haml`. The
-    info holds, per agent: `kl`, `expected_improvement` (of the longest step), `improvement`, whether a step was
+    It is mirror learning without drift in the neighborhood `kl_ball`. For arguments and errors see `hajax.haml`. The
+    info contains per agent `kl`, `expected_improvement` (of the longest step), `improvement`, whether a step was
     `accepted`, and its `candidate` index j.
     """
     return haml(

@@ -1,4 +1,4 @@
-"""ID3QN: independent dueling double Q-learning, in which every agent learns by itself.
+"""ID3QN: independent dueling double Q-learning, in which every agent learns from its own targets.
 
 Tampuu et al., *Multiagent Cooperation and Competition with Deep Reinforcement Learning* (2017):
 https://arxiv.org/abs/1511.08779; with double Q-learning (van Hasselt et al., 2016: https://arxiv.org/abs/1509.06461)
@@ -29,7 +29,7 @@ def id3qn(
 ) -> Algorithm:
     """ID3QN for the team that `spec` describes, all of whose actions are discrete.
 
-    Every agent regresses its values, of its observation and action, on
+    Every agent regresses its values qⁱ(oⁱ, aⁱ) on
 
         yⁱ = Σ_{j<k} γʲ rⁱʲ + γᵏ (1 − terminated) q′ⁱ(o′ⁱ, argmax_a qⁱ(o′ⁱ, a)),
 
@@ -38,10 +38,11 @@ def id3qn(
     reward, which continues, the mean of the active agents' values replaces it; an individual reward is not continued.
 
     Args:
-      actor: a flax module used as torso; see `core.off_policy.double_q.double_q_learning`. There is no critic.
+      actor: a flax module used as torso; see `hajax.core.off_policy.double_q.double_q_learning`. There is no critic.
 
     Raises:
-      ValueError: as there, except that the number of joint choices is not limited; and if a `critic` is given.
+      ValueError: as `double_q_learning`, except that the number of the team's joint choices is not limited; or a
+        `critic` is given.
     """
     name = "id3qn"
     settings.require(name, order="simultaneous")

@@ -1,7 +1,7 @@
 """MAA2C: multi-agent advantage actor-critic, which is HAA2C with simultaneous updates and no compound ratio.
 
 Papoudakis et al., *Benchmarking Multi-Agent Deep Reinforcement Learning Algorithms in Cooperative Tasks* (2021):
-https://arxiv.org/abs/2006.07869; the baseline of *Heterogeneous-Agent Mirror Learning* (2022), Eq. 2.
+https://arxiv.org/abs/2006.07869; the baseline of Kuba et al., 2022b, Eq. 2.
 """
 
 from __future__ import annotations

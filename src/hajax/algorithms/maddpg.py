@@ -1,7 +1,7 @@
 """MADDPG: multi-agent deep deterministic policy gradient, which is HADDPG with simultaneous updates.
 
 Lowe et al., *Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments* (NeurIPS 2017):
-https://arxiv.org/abs/1706.02275; the baseline of *Heterogeneous-Agent Mirror Learning* (2022), Eq. 3.
+https://arxiv.org/abs/1706.02275; the baseline of Kuba et al., 2022b, Eq. 3.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Algorithms made of a drift and a neighborhood, which are chosen by name: `make_algorithm("haml", env, drift=…)`."""
+"""Algorithms with a drift and a neighborhood that are chosen by name: `make_algorithm("haml", env, drift=…)`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from hajax.core.settings import (
 from hajax.spec import EnvSpec
 from hajax.validation import about, setting
 
-# The class that brings what drifts read.
+# The hyperparameter class with each field that drifts read.
 READ = {"clip": ClipHyperparameters, "drift_coef": CoefficientHyperparameters}
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """The parts of mirror learning."""
+    """The parts of a mirror-learning algorithm, by name."""
 
     drift: str = setting("no_drift", "D: the penalty for moving away from the old policy", choices=tuple(DRIFTS))
     neighborhood: str = setting(
@@ -45,7 +45,7 @@ class Parts:
             about(type(self), field.name).checked(field.name, getattr(self, field.name))
 
     def read(self, base: Any, neighborhood: Any) -> Any:
-        """The class of all hyperparameters that the base, the neighborhood and the drift read."""
+        """A class with the hyperparameters of `base`, of the neighborhood and of the drift."""
         drift = [READ[name] for name in getattr(DRIFTS[self.drift], "reads", ())]
         return combined(base, neighborhood.hyperparameters, *drift)
 
@@ -54,7 +54,7 @@ class Parts:
 class Haml(Parts):
     """HAML: heterogeneous-agent mirror learning with any drift and neighborhood.
 
-    Without drift it is HAA2C, with `ppo_clip` HAPPO, and without drift in a `kl_ball` HATRPO.
+    Without drift it is HAA2C, with `ppo_clip` it is HAPPO, and without drift in a `kl_ball` it is HATRPO.
     """
 
     adaptive: bool = setting(False, "the drift's coefficient follows the KL divergence of an agent's updates")
@@ -62,7 +62,7 @@ class Haml(Parts):
     def algorithm(self) -> Callable[..., Algorithm]:
         neighborhood = NEIGHBORHOODS[self.neighborhood]
         gradient = issubclass(neighborhood.hyperparameters, AscentHyperparameters)
-        base = GradientHyperparameters if gradient else Hyperparameters  # gradient steps climb an entropy bonus too
+        base = GradientHyperparameters if gradient else Hyperparameters  # gradient steps also have an entropy bonus
         read = self.read(base, adaptive_coefficient(neighborhood) if self.adaptive else neighborhood)
 
         def algorithm(

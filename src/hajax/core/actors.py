@@ -23,7 +23,7 @@ from hajax.spec import ActionLayout, EnvSpec, Timestep
 
 
 class GroupTables(NamedTuple):
-    """What padding means for each group: arrays with leading axis G (one group's, inside a scan or vmap)."""
+    """The padding masks and the action layout of each group: arrays `[G, …]`, or one group's inside a scan or vmap."""
 
     observation_mask: jax.Array | None  # bool [G, O]; None if no agent is padded
     layout: ActionLayout
@@ -38,15 +38,15 @@ def policy_input(spec: EnvSpec, observation: jax.Array, agent_id: bool) -> jax.A
 
 
 def policy_input_mask(spec: EnvSpec, agent_id: bool) -> np.ndarray:
-    """bool `[N, O]`, the entries of `policy_input` that each agent has."""
+    """The entries of `policy_input` that each agent has, bool `[N, O]`."""
     ids = np.ones((spec.num_agents, spec.num_agents if agent_id else 0), bool)
     return np.concatenate([spec.observation_mask, ids], -1)
 
 
 def policy_torso(spec: EnvSpec, settings: TeamSettings, own: nn.Module | None) -> nn.Module:
-    """The torso of the team's actors: a user's own, checked, or the settings' MLP.
+    """The torso of the team's actors: the user's module, checked, or the MLP of the settings.
 
-    Warns by name of agents to whom the MLP shows next to nothing.
+    Warns if the MLP normalizes the input of an agent with one or two entries, which removes almost all information.
     """
     mask = policy_input_mask(spec, settings.agent_id)
     for agent, width in zip(spec.agents, mask.sum(-1).tolist(), strict=True):
@@ -62,11 +62,11 @@ def policy_torso(spec: EnvSpec, settings: TeamSettings, own: nn.Module | None) -
 
 @dataclasses.dataclass(frozen=True)
 class TeamActors:
-    """Static description of the team's actors; parameters are passed in, stacked over groups.
+    """Static description of the team's actors; parameters are arguments, stacked over groups.
 
-    `torso` is any flax module from observations to features (see `haml`). With `action_scaling`, the Gaussian of a
-    bounded Box component lives in units where its bounds are ±1; without, in native units (as in HARL). Every
-    agent has a `memory`, which stays as it is while the agent is inactive.
+    `torso` is any flax module from observations to features (see `hajax.haml`). With `action_scaling`, the Gaussian of
+    a bounded Box component is in units in which the bounds are ±1; without, it is in native units (as in HARL). Every
+    agent has a `memory`, which is unchanged while the agent is inactive.
     """
 
     spec: EnvSpec
@@ -78,7 +78,7 @@ class TeamActors:
     std: StdKind = "parameter"
     std_scale: float = 0.5
     memory: Memory = NO_MEMORY
-    chunk_length: int = 1  # steps of a sample, if there is a memory
+    chunk_length: int = 1  # steps per sample, with a memory
 
     @functools.cached_property
     def module(self) -> Actor:
@@ -111,7 +111,7 @@ class TeamActors:
         return GroupTables(None if mask.all() else mask[first], ActionLayout(*(table[first] for table in self.layout)))
 
     def init(self, key: jax.Array) -> Any:
-        """Parameters of every group, stacked `[G, …]`, each group from a key of its own."""
+        """Parameters of every group, stacked `[G, …]`, initialized with a separate key per group."""
         example = policy_input(self.spec, jnp.zeros((self.spec.num_agents, self.spec.observation_size)), self.agent_id)
 
         def init_group(key, tables):
@@ -121,7 +121,7 @@ class TeamActors:
         return jax.vmap(init_group)(jax.random.split(key, self.groups.num_groups), self.tables)
 
     def initial_memory(self, batch_shape: tuple[int, ...]) -> Any:
-        """What agents remember before their first step, arrays `[…, N, …]`."""
+        """The memory of all agents at the start of an episode, arrays `[…, N, …]`."""
         return self.memory.initial_memory((*batch_shape, self.spec.num_agents))
 
     def distribution(
@@ -132,9 +132,10 @@ class TeamActors:
         action_mask: jax.Array | None,
         memory_input: MemoryInput = NOTHING,
     ) -> tuple[ActionParameters, Any]:
-        """One group's action distribution for inputs `[…, O]` and masks `[…, D, C]`, from that group's parameters.
+        """One group's action distribution for inputs `[…, O]` and masks `[…, D, C]`, and the memory after every step.
 
-        Also the memory after every step. Inputs are single steps or sequences, as the shapes of `memory_input` say.
+        `params` and `tables` are the group's. Inputs are single steps or sequences; the shapes of `memory_input` decide
+        which.
         """
         inputs = (observation, tables.observation_mask, tables.layout, action_mask, memory_input)
         parameters, memory = self.module.apply({"params": params}, *inputs)
@@ -148,7 +149,7 @@ class TeamActors:
         memory: Any,
         deterministic: bool,
     ) -> tuple[jax.Array, jax.Array, Any]:
-        """Actions `[…, N, D]` of all agents, their log-probabilities `[…, N]` and what they remember then."""
+        """Actions `[…, N, D]` of all agents, their log-probabilities `[…, N]`, and the new memory."""
         first = jnp.broadcast_to(timestep.first[..., None], timestep.active.shape)
         memory_input = self.memory.select(memory, first, timestep.active)
         seen = (timestep.observation, timestep.action_mask)
@@ -166,7 +167,7 @@ class TeamActors:
         action_mask: jax.Array | None,
         memory_input: MemoryInput = NOTHING,
     ) -> tuple[ActionParameters, Any]:
-        """The distributions of all agents' actions for observations `[…, N, O]`, masks `[…, N, D, C]`; and memory."""
+        """All agents' action distributions for observations `[…, N, O]`, masks `[…, N, D, C]`, and the new memory."""
         inputs = (policy_input(self.spec, observation, self.agent_id), action_mask, memory_input)
         inputs = jax.tree.map(lambda x: self.groups.gather(x, axis=observation.ndim - 2), inputs)
         results = jax.vmap(self.distribution)(params, self.tables, *inputs)

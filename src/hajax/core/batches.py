@@ -1,4 +1,4 @@
-"""What `update` takes: rollouts, sampled transitions, and one's own data as either."""
+"""The batches that `update` takes: rollouts and sampled transitions, and functions that make them of your own data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hajax.spec import EnvSpec
 
 
 class CriticInput(NamedTuple):
-    """What critics may read of steps, beside actions; see `nn.networks.TeamCritic`."""
+    """The inputs of critics at a step, beside the actions; see `hajax.nn.TeamCritic`."""
 
     state: jax.Array  # [..., S], or [..., N, S] if every agent has its own
     observation: jax.Array  # [..., N, O]
@@ -19,10 +19,11 @@ class CriticInput(NamedTuple):
 
 
 class OnPolicyBatch(NamedTuple):
-    """A rollout of T steps in E environments, as `update` takes it.
+    """A rollout of T steps in E environments: the batch of an on-policy update.
 
-    Row t holds what the agents saw at step t, what they did, and what the environment answered. `final_*` show where
-    step t led *before* any automatic reset; they equal row t + 1 inside an episode.
+    Row t holds the observations at step t, the actions taken, and the rewards that followed. `final_*` are the
+    observations, states and flags that step t led to *before* any automatic reset. Inside an episode they equal row
+    t + 1.
     """
 
     observation: jax.Array  # [T, E, N, O], padded with zeros
@@ -59,17 +60,18 @@ def on_policy_batch(
     first: jax.Array | None = None,
     memory: Any = (),
 ) -> OnPolicyBatch:
-    """One's own data as `update` takes it, checked against the specification; the fields are those of `OnPolicyBatch`.
+    """An `OnPolicyBatch` of your own data, checked against the specification.
 
-    What is left out has its usual value: no step ends an episode, every choice is available, every agent active. Where
-    a step led (`final_active`), agents are active that are in the next row, or in its own if that is its episode's
-    last. The `reward` is `[T, E]`, the team's, if the specification says `reward="team"`, else `[T, E, N]`, each
-    agent's own. A step opens an episode (`first`) if it is step 0 or the one before it ended one. Policies with memory
-    need to be told both what they remembered before step 0 (`memory`) and whether it opens an episode.
+    The arguments are the fields of `OnPolicyBatch`. Defaults: no step ends an episode, every choice is available, and
+    every agent is active. `final_active` is the next row's `active`, or the same row's at the end of an episode and of
+    the rollout. A step opens an episode (`first`) if it is step 0 or if the step before it ended an episode.
+
+    `reward` is the team reward `[T, E]` if the specification has `reward="team"`, or else the individual rewards
+    `[T, E, N]`. Policies with memory need both the memory before step 0 (`memory`) and `first`.
 
     Raises:
-        ValueError: an array has another shape than the specification asks for, or there are action masks though it
-            says that there are none, or a memory without `first`.
+        ValueError: an array does not have the shape of the specification, action masks are given although the
+            specification has none, or a memory is given without `first`.
     """
     if first is None and jax.tree.leaves(memory):
         raise ValueError("first is None, but a memory is given; allowed: bool [T, E], whether a step opens an episode")
@@ -124,11 +126,11 @@ def on_policy_batch(
 
 
 class OffPolicyBatch(NamedTuple):
-    """P minibatches of B transitions of up to n steps, as `update` takes them; P is the `policy_delay`.
+    """P minibatches of B transitions of up to n steps: the batch of an off-policy update. P is the `policy_delay`.
 
-    What the agents saw and did at a step, the rewards of that step and of those after it, and where the last of these
-    led *before* any automatic reset. A transition ends where its episode does, so that it may have fewer than n steps;
-    the step that ended the episode, if one did, is then the last.
+    A transition holds the observations and actions of its first step, the rewards of its k ≤ n steps, and what the
+    k-th step led to *before* any automatic reset (`final_*`). It does not extend beyond its episode: if one of the n
+    steps ends the episode, that step is the k-th.
     """
 
     observation: jax.Array  # [P, B, N, O], padded with zeros
@@ -138,8 +140,8 @@ class OffPolicyBatch(NamedTuple):
     action: jax.Array  # [P, B, N, D]
     reward: jax.Array  # [P, B, n, N], 0 beyond `steps`
     steps: jax.Array  # int [P, B], k from 1 to n
-    terminated: jax.Array  # bool [P, B]: the k-th step ended the episode for good, so that nothing is to come
-    final_observation: jax.Array  # [P, B, N, O]: where the k-th step led
+    terminated: jax.Array  # bool [P, B]: the k-th step ended the episode for good, so nothing is bootstrapped
+    final_observation: jax.Array  # [P, B, N, O]: after the k-th step
     final_state: jax.Array  # [P, B, S]
     final_active: jax.Array  # bool [P, B, N]
     final_action_mask: jax.Array  # bool [P, B, N, D, C]
@@ -161,15 +163,15 @@ def off_policy_batch(
     final_action_mask: jax.Array | None = None,
     final_active: jax.Array | None = None,
 ) -> OffPolicyBatch:
-    """One's own transitions as `update` takes them, checked against the specification.
+    """An `OffPolicyBatch` of your own transitions, checked against the specification.
 
-    The fields are those of `OffPolicyBatch`. What is left out has its usual value: all n steps count, none ends the
-    episode, every choice is available, every agent active. The `reward` is `[P, B, n]`, the team's, if the
-    specification says `reward="team"`, else `[P, B, n, N]`, each agent's own.
+    The arguments are the fields of `OffPolicyBatch`. Defaults: all n steps count, no step ends an episode, every choice
+    is available, and every agent is active. `reward` is the team reward `[P, B, n]` if the specification has
+    `reward="team"`, or else the individual rewards `[P, B, n, N]`.
 
     Raises:
-        ValueError: an array has another shape than the specification asks for, or there are action masks though it
-            says that there are none.
+        ValueError: an array does not have the shape of the specification, or action masks are given although the
+            specification has none.
     """
     if observation.ndim != 4:
         raise ValueError(f"observation has shape {observation.shape}; allowed: [P, B, N, O]")
@@ -217,17 +219,17 @@ def off_policy_batch(
 
 
 def example_critic_input(spec: EnvSpec) -> CriticInput:
-    """Zeros of a single step, to initialize critics with."""
+    """Zeros with the shapes of a single step, for the initialization of critics."""
     team = spec.num_agents
     observation = jnp.zeros((team, spec.observation_size))
     return CriticInput(jnp.zeros(spec.state_shape), observation, jnp.ones(team, bool))
 
 
 def critic_input(batch: OnPolicyBatch | OffPolicyBatch) -> CriticInput:
-    """What critics may read of the steps at which agents acted."""
+    """The critics' inputs at the steps at which the agents acted."""
     return CriticInput(batch.state, batch.observation, batch.active)
 
 
 def final_critic_input(batch: OnPolicyBatch | OffPolicyBatch) -> CriticInput:
-    """What critics may read of where the steps led."""
+    """The critics' inputs after those steps, before any automatic reset."""
     return CriticInput(batch.final_state, batch.final_observation, batch.final_active)

@@ -17,13 +17,13 @@ from hajax.spec import ActionLayout
 from hajax.validation import check_choice
 
 KINDS = ("categorical", "Gaussian")
-_NEAR, _FAR = 1e-5, 1e-3  # step lengths, whose slopes distinguish a zero gradient
+_NEAR, _FAR = 1e-5, 1e-3  # step lengths h; a zero gradient shows in D / h, which then falls with h
 
 
 class DriftReport(NamedTuple):
-    """The extremes that `check_drift` found over all tested policies."""
+    """The extreme values found by `check_drift` over all tested policies."""
 
-    smallest: float  # the least D of a new policy
+    smallest: float  # the smallest D at a new policy
     at_old: float  # the largest |D| at the old policy
     slope: float  # the largest |D| / h at new policies at distance h = 1e-5
     trivial: bool  # D = 0 at all tested policies
@@ -39,9 +39,10 @@ def check_drift(
 ) -> DriftReport:
     """Checks the axioms of a drift functional (Kuba et al., 2022b, Definition 1) on random policies.
 
-    For categorical and Gaussian policies of two components (with different numbers of choices, some of them not
-    available), D_π(π̂), the expectation of `drift(change, hyperparameters)` over the *old* policy's actions, is
-    computed as a sum over all actions (for Gaussians over the nodes of a quadrature), with random advantages. It must
+    D_π(π̂) is the expectation of `drift(change, hyperparameters)` over the actions of the *old* policy. It is computed
+    for categorical and Gaussian policies of two components (with different numbers of choices, some of which are not
+    available) and random advantages, as a sum over all actions, or over the nodes of a quadrature for Gaussians. It
+    must
 
     1. be non-negative for every new policy π̂,
     2. be zero at the old policy, and
@@ -51,13 +52,14 @@ def check_drift(
 
     Args:
       drift: `(change, hyperparameters) -> [K, B]`, elementwise.
-      hyperparameters: those that the drift reads; `DriftHyperparameters()` if `None`.
+      hyperparameters: the second argument of the drift; `DriftHyperparameters()` if `None`.
       kinds: the kinds of policies to test: `categorical`, `Gaussian`, or both.
       num_policies: the number of pairs of an old and a new policy of each kind.
       seed: the seed of the random policies.
 
     Raises:
-      ValueError: an axiom fails (the message names it), a kind is unknown, or the drift has a wrong shape.
+      ValueError: an axiom fails (the message names it), a kind is unknown, the drift has a wrong shape, or it declares
+        hyperparameters that are not given.
     """
     hyperparameters = DriftHyperparameters() if hyperparameters is None else hyperparameters
     name = getattr(drift, "__name__", repr(drift))
@@ -76,14 +78,14 @@ def check_drift(
 
 
 class _Problem(NamedTuple):
-    """Random policies of one kind as arrays `[size, …]`, their distributions, and all their actions."""
+    """Random policies of one kind as arrays `[size, …]`, their distributions, and their actions with weights."""
 
     old: np.ndarray
     new: np.ndarray
     direction: np.ndarray
-    parameters: Callable[[jax.Array], ActionParameters]  # of policies `[size, …]`
+    parameters: Callable[[jax.Array], ActionParameters]  # from policies `[size, …]` to their distributions
     action: np.ndarray  # [size, A, 2]
-    weight: np.ndarray  # [size, A], under the old policy
+    weight: np.ndarray  # [size, A], the probabilities under the old policy
     advantage: np.ndarray  # [size, A]
     layout: ActionLayout
 
@@ -108,7 +110,7 @@ def _categorical(size: int, seed: int) -> _Problem:
 
 def _gaussian(size: int, seed: int) -> _Problem:
     rng = np.random.default_rng(seed)
-    old, new, direction = rng.normal(size=(3, size, 2, 2))  # means, and standard deviations, of both components
+    old, new, direction = rng.normal(size=(3, size, 2, 2))  # means and standard deviations of both components
     old[:, 1], new[:, 1] = np.exp(0.3 * old[:, 1]), np.exp(0.3 * new[:, 1])
     new[:, 0] = old[:, 0] + 0.5 * new[:, 0]
     nodes, weights = np.polynomial.hermite_e.hermegauss(9)
@@ -145,7 +147,7 @@ def _check(drift: Drift, name: str, hyperparameters: Any, kind: str, problem: _P
         if jnp.shape(costs) != weight.shape:
             raise ValueError(
                 f"drift {name} has shape {jnp.shape(costs)} for changes at samples {weight.shape} of {kind} policies "
-                "with two components; allowed: one number for every sample"
+                "with two components; allowed: one value per sample"
             )
         return np.asarray(jnp.sum(weight * costs, -1))
 

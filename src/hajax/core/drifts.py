@@ -1,12 +1,12 @@
 """Drift functionals: the penalty on an agent's step away from its old policy.
 
 A heterogeneous-agent drift functional (Kuba et al., 2022b, *Heterogeneous-Agent Mirror Learning*, Definition 1:
-https://arxiv.org/abs/2208.01682) is nowhere negative, and zero with zero gradient where the new policy is the old one.
-Agent i_m then maximizes E[r · M − D] (Definition 3), in any neighborhood of its policy, and the team's return cannot
-decrease. `check_drift` tests a functional.
+https://arxiv.org/abs/2208.01682) is non-negative, and zero with zero gradient at the old policy. If agent i_m maximizes
+E[r · M − D] (Definition 3) in any neighborhood of its policy, the team's return does not decrease. `hajax.check_drift`
+tests a functional.
 
-A drift here is an elementwise function `(change, hyperparameters) -> [K, B]` (for policies with memory `[K, B, L]`)
-whose mean over samples of the *old* policy estimates D_π(π̂ | s, π̄). `@reads(…)` declares the hyperparameters that it
+A drift here is an elementwise function `(change, hyperparameters) -> [K, B]` (for policies with memory `[K, B, L]`).
+Its mean over samples of the *old* policy estimates D_π(π̂ | s, π̄). `@reads(…)` declares the hyperparameters that it
 reads. Sampled forms such as f(r) with f convex and f(1) = f'(1) = 0 are non-negative at every sample.
 """
 
@@ -33,7 +33,7 @@ class PolicyChange:
     advantage: jax.Array  # [K, B], M: the advantage times the compound ratio of the agents before
     new: ActionParameters  # the distributions π_new(·|o)
     layout: ActionLayout
-    old_policy: Callable[[], ActionParameters]  # a forward pass, compiled only where `old` is read
+    old_policy: Callable[[], ActionParameters]  # a forward pass, compiled only if `old` is read
 
     @functools.cached_property
     def old(self) -> ActionParameters:
@@ -47,7 +47,7 @@ class PolicyChange:
 
 
 class Drift(Protocol):
-    """A drift functional: an elementwise function, with the names of the hyperparameters that it reads in `reads`."""
+    """A drift functional: an elementwise function. `reads` names the hyperparameters that it reads."""
 
     reads: tuple[str, ...]
 
@@ -56,9 +56,9 @@ class Drift(Protocol):
 
 
 def reads(*names: str) -> Callable[[Callable[[PolicyChange, Any], jax.Array]], Drift]:
-    """Declares the hyperparameters that a drift reads: `@reads("drift_coef")`, or `@reads()` for none.
+    """A decorator that declares the hyperparameters of a drift: `@reads("drift_coef")`, or `@reads()` for none.
 
-    The drift is given these and no others.
+    The drift receives only the declared hyperparameters.
     """
 
     def declare(function: Callable[[PolicyChange, Any], jax.Array]) -> Drift:
@@ -74,7 +74,7 @@ def reads(*names: str) -> Callable[[Callable[[PolicyChange, Any], jax.Array]], D
 
 
 class Declared:
-    """The hyperparameters that a drift declares."""
+    """The declared hyperparameters of a drift. Other attributes raise an AttributeError."""
 
     def __init__(self, function: Callable, values: dict[str, Any]):
         self.__dict__.update(values)
@@ -85,11 +85,11 @@ class Declared:
 
 
 def check_reads(drift: Drift, hyperparameters: Any) -> None:
-    """Raises ValueError unless the drift declares what it reads, and the hyperparameters have it."""
+    """Raises ValueError unless the drift declares the hyperparameters that it reads, and all of them are given."""
     name = getattr(drift, "__name__", repr(drift))
     if not hasattr(drift, "reads"):
         raise ValueError(
-            f'drift {name} does not say what it reads; allowed: @reads("drift_coef"), or @reads() for nothing'
+            f'drift {name} does not declare what it reads; allowed: @reads("drift_coef"), or @reads() for nothing'
         )
     missing = [read for read in drift.reads if not hasattr(hyperparameters, read)]
     if missing:
@@ -101,13 +101,13 @@ def check_reads(drift: Drift, hyperparameters: Any) -> None:
 
 @reads()
 def no_drift(change: PolicyChange, hyperparameters: Any) -> jax.Array:
-    """D = 0, the trivial drift: HAA2C, and HATRPO inside its KL ball."""
+    """D = 0, the trivial drift of HAA2C and, within a KL ball, of HATRPO."""
     return jnp.zeros_like(change.log_ratio)
 
 
 @reads("clip")
 def ppo_clip(change: PolicyChange, hyperparameters: Any) -> jax.Array:
-    """D = ReLU([r − clip(r, 1 ± ε)] · M), with which r · M − D is PPO's clipped surrogate.
+    """D = ReLU([r − clip(r, 1 ± ε)] · M), so that r · M − D is PPO's clipped surrogate.
 
     ε is `hyperparameters.clip`. See Kuba et al., 2022b, Section 4.3 and Appendix D.
     """
@@ -129,15 +129,16 @@ def kl_new_old(change: PolicyChange, hyperparameters: Any) -> jax.Array:
 
 @reads("drift_coef")
 def squared_log_ratio(change: PolicyChange, hyperparameters: Any) -> jax.Array:
-    """D = c · ½ (log r)², sampled; c is `hyperparameters.drift_coef`. Near r = 1 its mean is the KL divergence."""
+    """D = c · ½ (log r)², sampled; c is `hyperparameters.drift_coef`. To second order its mean is c · KL."""
     return hyperparameters.drift_coef * jnp.square(change.log_ratio) / 2
 
 
 def tsallis(q: float = 2.0) -> Drift:
     """D = c · (r^q − 1 − q (r − 1)) / (q (q − 1)), sampled: the Tsallis relative entropy of order `q`, divided by q.
 
-    Its mean over the old policy is c/q · D_q(π_new ‖ π_old), D_q = (E_old[r^q] − 1) / (q − 1); `q = 2` is half the χ²
-    divergence, and q → 1 the KL divergence. The middle term has mean zero and makes every sample non-negative.
+    Its mean over the old policy is c/q · D_q(π_new ‖ π_old), where D_q = (E_old[r^q] − 1) / (q − 1). With `q = 2` it is
+    half the χ² divergence; as q → 1 it tends to the KL divergence. The term q (r − 1) has mean zero and makes every
+    sample non-negative.
 
     Raises:
       ValueError: q is not positive or is 1.
@@ -147,7 +148,7 @@ def tsallis(q: float = 2.0) -> Drift:
 
     @reads("drift_coef")
     def drift(change: PolicyChange, hyperparameters: Any) -> jax.Array:
-        # expm1 is precise near r = 1, where the terms cancel.
+        # The terms cancel near r = 1, where expm1 is accurate.
         powers = jnp.expm1(q * change.log_ratio) - q * jnp.expm1(change.log_ratio)
         return hyperparameters.drift_coef * powers / (q * (q - 1))
 

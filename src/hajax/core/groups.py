@@ -1,6 +1,6 @@
 """Parameter groups: the agents that share parameters.
 
-Parameters are stacked on a leading axis of G groups: unshared G = N, shared G = 1, by type anything in between.
+Parameters are stacked on a leading axis of G groups, 1 ≤ G ≤ N: G = N if no parameters are shared, G = 1 if all are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hajax.validation import check_numbers
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """A static table from N agents to G groups of at most K members."""
+    """A static assignment of N agents to G groups of at most K members."""
 
     assignment: tuple[int, ...]  # the group of each agent, numbered 0 … G−1
 
@@ -33,25 +33,25 @@ class Groups:
 
     @functools.cached_property
     def members(self) -> np.ndarray:
-        """int `[G, K]`: the agents of each group; a smaller group repeats its first agent, masked out."""
+        """The agents of each group, int `[G, K]`. Smaller groups are padded with their first agent."""
         rows = [[i for i, g in enumerate(self.assignment) if g == group] for group in range(self.num_groups)]
         size = max(map(len, rows))
         return np.array([row + row[:1] * (size - len(row)) for row in rows])
 
     @functools.cached_property
     def member_mask(self) -> np.ndarray:
-        """bool `[G, K]`: false where `members` is padding."""
+        """False where `members` is padding, bool `[G, K]`."""
         sizes = np.bincount(self.assignment, minlength=self.num_groups)
         return np.arange(sizes.max()) < sizes[:, None]
 
     @functools.cached_property
     def first_member(self) -> np.ndarray:
-        """int `[G]`: an agent whose spaces are those of the whole group."""
+        """The first agent of each group, int `[G]`. All agents of a group have equal spaces."""
         return self.members[:, 0]
 
     @functools.cached_property
     def _slots(self) -> np.ndarray:
-        """int `[N]`: the index of each agent in the flattened `[G, K]` table."""
+        """The index of each agent in the flattened `[G, K]` table, int `[N]`."""
         real = np.flatnonzero(self.member_mask)
         slots = np.empty(self.num_agents, int)
         slots[self.members.ravel()[real]] = real
@@ -74,9 +74,10 @@ class Groups:
 
 
 def make_groups(spec: EnvSpec, sharing: str | Sequence[int]) -> Groups:
-    """The groups of `sharing`: `"none"`, `"all"`, `"type"` (agents with equal spaces), or a list of the agents' groups.
+    """The groups for `sharing`: `"none"`, `"all"`, `"type"` (agents with equal spaces), or a group index per agent.
 
-    Raises ValueError if agents of one group have different observation shapes or action spaces.
+    Raises:
+      ValueError: `sharing` is none of these, or agents of one group have different observation shapes or action spaces.
     """
     spaces = [(agent.observation_shape, agent.action_space) for agent in spec.agents]
     if sharing == "none":
@@ -96,7 +97,7 @@ def make_groups(spec: EnvSpec, sharing: str | Sequence[int]) -> Groups:
         used = sorted(set(assignment))
         if len(assignment) != spec.num_agents or used != list(range(len(used))):
             raise ValueError(
-                f"sharing={assignment}; allowed: {spec.num_agents} group numbers, one per agent, none left out"
+                f"sharing={assignment}; allowed: {spec.num_agents} group indices, one per agent, none left out"
             )
     for agent, group in enumerate(assignment):
         other = assignment.index(group)

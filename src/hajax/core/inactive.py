@@ -1,6 +1,7 @@
-"""Inactive agents: their observations and actions take no part in acting or learning, whatever they hold.
+"""Inactive agents: their observations and actions are replaced by zeros before acting and learning.
 
-An environment may return anything for an inactive agent, including NaN, and 0 · NaN is NaN in a sum or a gradient.
+An environment may return any values for an inactive agent, including NaN. A weight of 0 is not enough then, because
+0 · NaN is NaN in a sum or a gradient.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ Batch = TypeVar("Batch")  # an `OnPolicyBatch` or an `OffPolicyBatch`
 
 
 def blank(x: jax.Array, active: jax.Array) -> jax.Array:
-    """`x` `[…, F₁, …]` with zeros where `active` `[…]`, bool or a weight, is false or 0."""
+    """`x` `[…, F₁, …]` with zeros where `active` `[…]`, a bool or a weight, is false or 0."""
     return jnp.where(active.reshape(*active.shape, *[1] * (x.ndim - active.ndim)) > 0, x, jnp.zeros((), x.dtype))
 
 
 def blank_state(spec: EnvSpec, state: jax.Array, active: jax.Array) -> jax.Array:
     """The critic's state `[…, S]` or `[…, N, S]` with zeros for the parts of inactive agents, from `active` `[…, N]`.
 
-    The part of an agent is its state, or its part of a state that is the concatenation of observations.
+    An agent's part is its row of a state per agent, or its observation in a state that concatenates observations. Any
+    other state is unchanged.
     """
     if spec.state_per_agent:
         return blank(state, active)
@@ -42,12 +44,12 @@ def blank_masks(action_mask: jax.Array, active: jax.Array) -> jax.Array:
 
 def blank_timestep(timestep: Timestep) -> Timestep:
     """The timestep with zeros for the observations of inactive agents. Their action masks are unchanged."""
-    seen = timestep.observation  # it may have batch axes that `active` lacks, so `blank` cannot be used
+    seen = timestep.observation  # `blank` does not suit: the observation may have batch axes that `active` lacks
     return timestep._replace(observation=jnp.where(timestep.active[..., None], seen, jnp.zeros((), seen.dtype)))
 
 
 def blank_batch(spec: EnvSpec, batch: Batch) -> Batch:
-    """A batch of either kind without the observations, action masks and actions of inactive agents."""
+    """A batch of either kind, with the observations, states, action masks and actions of inactive agents blanked."""
     given: Any = batch
     fields = {
         "observation": blank(given.observation, given.active),
@@ -64,7 +66,7 @@ def blank_batch(spec: EnvSpec, batch: Batch) -> Batch:
 
 
 def ignoring_inactive(algorithm: Algorithm) -> Algorithm:
-    """The algorithm with `act` and `update` on timesteps and batches without the data of inactive agents."""
+    """The algorithm whose `act` and `update` blank the data of inactive agents first."""
 
     def act(key: jax.Array, state: Any, timestep: Timestep, memory: Any, deterministic: bool = False):
         return algorithm.act(key, state, blank_timestep(timestep), memory, deterministic)

@@ -1,4 +1,4 @@
-"""Means over samples, and the loss of state-value critics, as functions of arrays."""
+"""Weighted means over samples, and the loss of state-value critics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VALUE_LOSSES = ("huber", "squared")
 
 
 def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """Σ w·x / Σ w over all axes; 0 where nothing has weight."""
+    """Σ w·x / Σ w over all axes; 0 if the total weight is 0. Entries of weight 0 may be NaN."""
     total = weight.sum()
     return jnp.sum(jnp.where(weight > 0, x, 0) * weight) / jnp.where(total > 0, total, 1)
 
@@ -23,10 +23,10 @@ def value_error(
     huber_delta: float | jax.Array,
     clip: float | jax.Array | None,
 ) -> jax.Array:
-    """The critic's loss, elementwise: ½ (target − value)², or Huber with `huber_delta`.
+    """The critic's elementwise loss: ½ (target − value)², or the Huber loss with `huber_delta`.
 
-    With `clip`, the larger of that and the loss of `old_value + clip(value − old_value, ±clip)`, so that the critic
-    does not leave the old one by much in one update.
+    With `clip`, it is the larger of this and the loss of `old_value + clip(value − old_value, ±clip)`, which limits the
+    change of the value in one update, as in PPO's code.
     """
 
     def loss(prediction):

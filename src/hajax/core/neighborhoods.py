@@ -1,9 +1,10 @@
-"""Neighborhood operators: which policies one update may reach, and how it looks for the best of them.
+"""Neighborhood operators: the policies that one update may reach, and the steps that lead there.
 
 In heterogeneous-agent mirror learning (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Definition 2 and
-Algorithm Template 1: https://arxiv.org/abs/2208.01682) agent i_m takes, of all policies in a neighborhood of its own,
-the one that maximizes its objective. With networks, that maximum is approached by gradients. The objectives are those
-of `compound_ratio.py` (on-policy), `soft_objective.py` (maximum entropy), `deterministic.py` and `double_q.py`.
+Algorithm Template 1: https://arxiv.org/abs/2208.01682) agent i_m maximizes its objective over the policies in a
+neighborhood of its current policy. With networks, the maximum is approached by gradient steps. The objectives are
+defined in `on_policy/compound_ratio.py`, and in `soft_objective.py` (maximum entropy), `deterministic.py` and
+`double_q.py` of `off_policy/`.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ Info = dict[str, jax.Array]
 
 
 class Objective(Protocol):
-    """What one group of agents maximizes, and the settings with which it does.
+    """What one group of agents maximizes, with its settings and hyperparameters.
 
-    `samples` are the group's, a NamedTuple of arrays `[K, B, …]` with their `weight` `[K, B]`.
+    `samples` are the group's samples: a NamedTuple of arrays `[K, B, …]`, among them `weight` `[K, B]`.
     """
 
     @property
@@ -50,17 +51,17 @@ class Objective(Protocol):
 
     @property
     def minibatches(self) -> int:
-        """Into how many minibatches each of `epochs` divides the samples."""
+        """The number of minibatches in each pass over the samples."""
 
     def samples_of(self, params: Any, rollout: Any) -> Any:
-        """The samples to learn from; for policies with memory, chunks of the rollout's sequences."""
+        """The samples for gradients: for policies with memory, chunks of the rollout's sequences."""
 
     def loss(self, key: jax.Array, params: Any, old_params: Any, samples: Any) -> tuple[jax.Array, Info]:
-        """What gradient steps minimize: minus the objective's mean over the samples, less any bonus; and its info."""
+        """The loss of gradient steps, −(mean objective over the samples + any bonus), and diagnostics by name."""
 
 
 class PolicyObjective(Objective, Protocol):
-    """An objective of distributions, for neighborhoods that measure how far apart two policies are."""
+    """An objective that is a function of the action distributions, for neighborhoods that measure KL divergences."""
 
     @property
     def layout(self) -> ActionLayout: ...
@@ -69,40 +70,40 @@ class PolicyObjective(Objective, Protocol):
         """The policy's distributions at the samples."""
 
     def gain(self, key: jax.Array, new: ActionParameters, old: ActionParameters, samples: Any) -> jax.Array:
-        """The objective's mean over the samples, of a step from the policies `old` to `new`."""
+        """The objective's mean over the samples for a step from the policies `old` to `new`."""
 
 
 class InitLearner(Protocol):
     """Makes the learner of one group."""
 
     def __call__(self, params: Any, hyperparameters: Any, /) -> Learner:
-        """The learner of these parameters, with what the neighborhood remembers of the group in `extra`."""
+        """The learner with these parameters; `extra` holds the neighborhood's own data."""
 
 
 class Improve(Protocol):
-    """One group's whole update."""
+    """Updates one group's policy."""
 
     def __call__(self, key: jax.Array, objective: Any, learner: Learner, rollout: Any, /) -> tuple[Learner, Info]:
         """The improved learner and diagnostics, scalars by name.
 
         Args:
           objective: an `Objective`, or a `PolicyObjective`.
-          rollout: the group's samples `[K, B, …]`; for policies with memory its sequences `[K, E, T, …]`, of which
-            `objective.samples_of` makes the chunks to learn from.
+          rollout: the group's samples `[K, B, …]`; for policies with memory its sequences `[K, E, T, …]`, which
+            `objective.samples_of` cuts into chunks.
         """
 
 
 class Prepare(Protocol):
-    """What needs the whole team: runs once, before the first group is updated."""
+    """Computes what depends on the whole team. Called once per update, before the first group is updated."""
 
     def __call__(self, key: jax.Array, hyperparameters: Any, learners: Learner, rollout: Any, /) -> Learner:
-        """The learners of all groups, `[G, …]`, with the `extra` that `improve` finds, from samples `[G, K, B, …]`."""
+        """The learners of all groups `[G, …]`, with new `extra` for `improve`, from samples `[G, K, B, …]`."""
 
 
 class Neighborhood(NamedTuple):
     """How one group of agents improves its policy.
 
-    `settings` and `hyperparameters` are the classes of what `improve` reads, with its defaults.
+    `settings` and `hyperparameters` are dataclasses whose fields, with their defaults, `improve` reads.
     """
 
     init: InitLearner
@@ -112,7 +113,7 @@ class Neighborhood(NamedTuple):
     prepare: Prepare | None = None
 
     def prepared(self, key: jax.Array, hyperparameters: Any, learners: Learner, samples: Any) -> Learner:
-        """The learners after `prepare`, if there is one."""
+        """The learners after `prepare`; unchanged if there is none."""
         return learners if self.prepare is None else self.prepare(key, hyperparameters, learners, samples)
 
 
@@ -142,11 +143,11 @@ def _step_within_kl_ball(
     """Every candidate of the line search is evaluated with the same `key`."""
     layout, total = objective.layout, rollout.weight.sum()
 
-    def share(samples):  # of each sample in a mean
+    def share(samples):  # the weight of each sample in a mean
         return samples.weight / jnp.where(total > 0, total, 1)
 
-    # With a memory, derivatives are truncated to chunks. What a step does is measured on whole rollouts, with the
-    # memory that the new policy itself would have had.
+    # With a memory, derivatives are truncated to chunks. Candidates are evaluated on whole rollouts, with the memory
+    # recomputed by the new policy.
     samples = objective.samples_of(learner.params, rollout)
     around = linearize(lambda params: objective.distribution(params, samples), learner.params, layout, share(samples))
     old = around.distribution if samples is rollout else objective.distribution(learner.params, rollout)
@@ -172,16 +173,17 @@ def _step_within_kl_ball(
 unrestricted = Neighborhood(
     lambda params, _: init_learner(params), _ascend_by_adam, AscentSettings, AscentHyperparameters
 )
-"""All policies: `epochs` of Adam (on-policy, of `minibatches`), as in HAPPO, HAA2C, HADDPG and HASAC."""
+"""All policies. `epochs` passes of Adam steps (on-policy over `minibatches`), as in HAPPO, HAA2C, HADDPG and HASAC."""
 
 gradient_step = Neighborhood(lambda params, _: Learner(params), _step_once, TeamSettings, AscentHyperparameters)
 """One step θ + α g on all samples, so that ‖Δθ‖ ≤ `actor_lr` · `max_grad_norm`.
 
-Drifts have no gradient at the old policy, where g is taken: this step is the same with all of them, and with none.
+The gradient g is taken at the old policy, where the gradient of a drift is zero. The step therefore does not depend on
+the drift.
 """
 
 kl_ball = Neighborhood(lambda params, _: Learner(params), _step_within_kl_ball, BallSettings, BallHyperparameters)
-"""Mean KL(π_old ‖ π_new) ≤ `kl_radius`: a natural-gradient step and a line search, as in HATRPO."""
+"""Policies with mean KL(π_old ‖ π_new) ≤ `kl_radius`. A natural-gradient step and a line search, as in HATRPO."""
 
 NEIGHBORHOODS: dict[str, Neighborhood] = {
     "unrestricted": unrestricted,
@@ -191,9 +193,10 @@ NEIGHBORHOODS: dict[str, Neighborhood] = {
 
 
 def with_hyperparameters(objective: Any, **changed: Any) -> Any:
-    """The objective with other hyperparameters, such as those of one group in its `extra`.
+    """The objective with some hyperparameters replaced, for example by values in a group's `extra`.
 
-    Raises ValueError for `actor_lr`, of which `learning_rate` has been made.
+    Raises:
+      ValueError: `actor_lr` is to be replaced. It has no effect, because the objective's `learning_rate` is used.
     """
     if "actor_lr" in changed:
         raise ValueError(
@@ -203,28 +206,28 @@ def with_hyperparameters(objective: Any, **changed: Any) -> Any:
 
 
 def mean_kl(objective: PolicyObjective, old_params: Any, new_params: Any, samples: Any) -> jax.Array:
-    """The mean KL(π_old ‖ π_new) over the samples of a group, in nats."""
+    """The mean KL(π_old ‖ π_new) over a group's samples, in nats."""
     old, new = (objective.distribution(params, samples) for params in (old_params, new_params))
     return weighted_mean(distributions.kl_divergence(old, new, objective.layout), samples.weight)
 
 
-# An adaptive coefficient stays within this factor of where it began. Without a bound, one that is halved after every
-# update, as while learning rates fall, would come to 0 and never be anything else.
+# An adaptive coefficient stays within this factor of its first value. Without a bound, a coefficient that is halved
+# after every update (as under a decaying learning rate) underflows to 0 and stays there.
 COEFFICIENT_RANGE = 2.0**10
 
 
 class Adaptive(NamedTuple):
-    """What `adaptive` remembers of one group."""
+    """The `extra` of `adaptive` for one group."""
 
     drift_coef: jax.Array
-    extra: Any  # the adapted neighborhood's own
+    extra: Any  # the `extra` of the adapted neighborhood
 
 
 def adaptive(neighborhood: Neighborhood) -> Neighborhood:
-    """The neighborhood with a drift coefficient per group that follows the KL divergence of the group's updates.
+    """The neighborhood with an adaptive drift coefficient per group.
 
-    After an update whose mean KL(π_old ‖ π_new) is less than `kl_target / 1.5` the coefficient is halved, after one of
-    more than `1.5 · kl_target` it is doubled (Schulman et al., 2017, Section 4).
+    After an update with a mean KL(π_old ‖ π_new) of less than `kl_target / 1.5` the coefficient is halved; after one
+    with more than `1.5 · kl_target` it is doubled (Schulman et al., 2017, Section 4).
     """
 
     def init(params: Any, hyperparameters: Any) -> Learner:

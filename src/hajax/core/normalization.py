@@ -1,4 +1,4 @@
-"""Running statistics: of value targets (value normalization) and of observations."""
+"""Running statistics of value targets (value normalization) and of observations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hajax.core.losses import weighted_mean
 
 
 class ValueStatistics(NamedTuple):
-    """Exponential averages of value targets and the weight that debiases them, all scalars."""
+    """Exponential moving averages of value targets, and the weight that debiases them. All are scalars."""
 
     mean: jax.Array
     mean_square: jax.Array
@@ -25,9 +25,9 @@ def init_value_statistics() -> ValueStatistics:
 def update_value_statistics(
     statistics: ValueStatistics, target: jax.Array, weight: jax.Array, decay: float | jax.Array
 ) -> ValueStatistics:
-    """One step of x ← β x + (1 − β) batch mean, for targets and their squares, over entries with weight.
+    """One step of x ← β x + (1 − β) x̄ for the targets and their squares, with x̄ the mean weighted by `weight`.
 
-    A batch of total weight 0 changes nothing.
+    A batch of total weight 0 leaves the statistics unchanged.
     """
     rate = jnp.where(weight.sum() > 0, 1 - decay, 0)
 
@@ -42,7 +42,7 @@ def update_value_statistics(
 
 
 def _location_and_scale(statistics: ValueStatistics) -> tuple[jax.Array, jax.Array]:
-    """Debiased mean and standard deviation (variance floor 1e-2, as in HARL); (0, 1) before the first update."""
+    """Debiased mean and standard deviation (variance at least 1e-2, as in HARL); (0, 1) before the first update."""
     seen = statistics.weight > 0
     weight = jnp.where(seen, statistics.weight, 1)
     mean = statistics.mean / weight
@@ -51,19 +51,19 @@ def _location_and_scale(statistics: ValueStatistics) -> tuple[jax.Array, jax.Arr
 
 
 def normalize_value(statistics: ValueStatistics, value: jax.Array) -> jax.Array:
-    """From reward units to the critic's normalized units."""
+    """(value − mean) / std: from reward units to the critic's normalized units."""
     mean, scale = _location_and_scale(statistics)
     return (value - mean) / scale
 
 
 def denormalize_value(statistics: ValueStatistics, value: jax.Array) -> jax.Array:
-    """From the critic's normalized units to reward units."""
+    """value · std + mean: from the critic's normalized units to reward units."""
     mean, scale = _location_and_scale(statistics)
     return value * scale + mean
 
 
 class RunningMoments(NamedTuple):
-    """Total weight (a count), mean and sum of squared deviations of all vectors `[S]` so far."""
+    """The total weight (a count), the mean `[S]`, and the sum of squared deviations `[S]` of all vectors so far."""
 
     weight: jax.Array
     mean: jax.Array
@@ -96,7 +96,7 @@ def update_moments(moments: RunningMoments, x: jax.Array, weight: jax.Array) -> 
 def normalize_moments(moments: RunningMoments, x: jax.Array, epsilon: float = 1e-8, limit: float = 10.0) -> jax.Array:
     """(x − mean) / std, clipped to ±`limit`; `x` unchanged before the first update.
 
-    A constant entry becomes 0, up to the rounding of its mean.
+    An entry that has been constant so far becomes 0, up to rounding of its mean.
     """
     variance = moments.deviation / jnp.where(moments.weight > 0, moments.weight, 1)
     normalized = (x - moments.mean) * jax.lax.rsqrt(variance + epsilon)

@@ -1,4 +1,4 @@
-"""Observations and states in units of their running statistics, around any algorithm."""
+"""Normalization of observations and states by running statistics, as a wrapper of any algorithm."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Batch = TypeVar("Batch", OnPolicyBatch, OffPolicyBatch)
 
 
 class ObservationMoments(NamedTuple):
-    """Moments of what agents that share parameters observe, and of the state that critics see."""
+    """Running moments of the observations per parameter group, and of the critic's state."""
 
     observation: RunningMoments  # [G, O], of active agents
-    state: RunningMoments  # [S]; of all active agents' states, if every agent has one of its own
+    state: RunningMoments  # [S]; over all active agents if there is a state per agent
 
 
 def in_units_of(moments: ObservationMoments | None, groups: Groups, observation: jax.Array) -> jax.Array:
-    """Observations `[…, N, O]`, each agent's by its group's moments; as they are if there are none."""
+    """Observations `[…, N, O]`, normalized by the moments of each agent's group; unchanged if `moments` is `None`."""
     if moments is None:
         return observation
     axis = observation.ndim - 2
@@ -33,14 +33,14 @@ def in_units_of(moments: ObservationMoments | None, groups: Groups, observation:
 
 
 def with_running_moments(algorithm: Algorithm, groups: Groups, *, update_first: bool) -> Algorithm:
-    """The algorithm with inputs (x − mean) / std, clipped to ±10, if its settings say `normalize_observations`.
+    """The algorithm with inputs (x − mean) / std, clipped to ±10, if its settings have `normalize_observations`.
 
-    Either way, what is shown of inactive agents takes no part in it (`ignoring_inactive`).
+    Every update adds its batch to the statistics in `state.moments`. With `update_first`, the update normalizes by the
+    new statistics; otherwise by the old ones, with which the actions of a rollout were chosen. A replay stores
+    unnormalized observations, so old and new transitions are normalized by the same statistics. Before the first update
+    observations are not normalized.
 
-    Every update adds its batch to the statistics, in `state.moments`. With `update_first`, it then sees observations
-    and states in units of the new statistics; else in those of the old ones, in which a rollout's actions were chosen.
-    A replay keeps what the environment showed, so that old and new transitions are always read in the same units.
-    Before the first update, policies see observations as they are.
+    In either case the data of inactive agents is blanked (`ignoring_inactive`).
     """
     algorithm = ignoring_inactive(algorithm)
     if not algorithm.settings.normalize_observations:
@@ -78,5 +78,5 @@ def with_running_moments(algorithm: Algorithm, groups: Groups, *, update_first: 
         state, info = algorithm.update(key, state, batch)
         return state._replace(moments=moments), info
 
-    # What is shown of inactive agents stays out of the statistics too.
+    # The data of inactive agents is blanked before the statistics are updated.
     return ignoring_inactive(algorithm._replace(init=init, act=act, update=update))

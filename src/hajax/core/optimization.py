@@ -14,9 +14,9 @@ Params = TypeVar("Params")
 
 
 class Learner(NamedTuple):
-    """Parameters, the state of their optimizer (`None` for one without a state), and the neighborhood's own data.
+    """Parameters, the state of their optimizer (`None` if it has none), and `extra`.
 
-    `extra` is any tree that only the neighborhood reads, such as an adaptive coefficient or a radius.
+    `extra` is any tree that only the neighborhood reads, for example an adaptive coefficient or a radius.
     """
 
     params: Any
@@ -30,7 +30,7 @@ def init_learner(params: Any) -> Learner:
 
 
 def clip_to_norm(gradient: Any, max_norm: float | jax.Array) -> tuple[Any, jax.Array]:
-    """The gradient, scaled down to global norm `max_norm` if it is longer, and its norm before."""
+    """The gradient, scaled down to global norm `max_norm` if its norm is larger, and the norm before."""
     norm = optax.tree.norm(gradient)
     scale = jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1), 1)
     return jax.tree.map(lambda g: g * scale.astype(g.dtype), gradient), norm
@@ -45,7 +45,8 @@ def adam_step(
 ) -> tuple[Learner, jax.Array]:
     """One Adam step on a gradient clipped to global norm `max_grad_norm`; also returns the norm before clipping.
 
-    The rates may be traced: a changed value does not recompile and may differ per vmapped run.
+    The learning rate, the maximal norm and ε may be traced: changing them does not recompile, and they may differ
+    between vmapped runs.
     """
     gradient, norm = clip_to_norm(gradient, max_grad_norm)
     direction, optimizer = optax.scale_by_adam(eps=adam_eps).update(gradient, learner.optimizer)
@@ -63,22 +64,23 @@ def plain_step(
 
 
 def decayed(learning_rate: float | jax.Array, updates: jax.Array, decay_updates: float | jax.Array) -> jax.Array:
-    """Linear decay to 0 over `decay_updates` updates; constant if that is infinite."""
+    """The learning rate with linear decay to 0 over `decay_updates` updates; constant if that is infinite."""
     return learning_rate * jnp.maximum(1 - updates / decay_updates, 0)
 
 
 def actor_rate(state: Any) -> jax.Array | None:
-    """The decayed learning rate of the actors in a learner state; `None` if there is none, as in a KL ball."""
+    """The decayed learning rate of the actors; `None` if there is none, as for a KL ball."""
     rate = getattr(state.hyperparameters, "actor_lr", None)
     return None if rate is None else decayed(rate, state.updates, state.hyperparameters.decay_updates)
 
 
 def shuffle(key: jax.Array, size: int) -> jax.Array:
-    """0, …, size − 1 in random order, `[size]`, by one sort of random words that carry their index in the low bits.
+    """A random permutation of 0, …, size − 1, int `[size]`.
 
-    `jax.random.permutation` sorts pairs, twice, which takes seven times as long and is noticeable in a whole training.
-    Words with equal high bits stay in the order of their indices, so the order is not exactly uniform. With 12 random
-    bits or more, this has almost no effect on which samples share a minibatch.
+    Random words that carry their index in the low bits are sorted once. `jax.random.permutation` sorts pairs twice,
+    which takes seven times as long and slows a whole training noticeably. Words with equal high bits stay in the order
+    of their indices, so the permutation is not exactly uniform. With 12 random bits or more, this has almost no effect
+    on which samples share a minibatch.
     """
     index_bits = max(size - 1, 1).bit_length()
     if index_bits > 20:
@@ -95,12 +97,13 @@ def train_epochs(
     epochs: int,
     minibatches: int,
 ) -> tuple[Learner, Any]:
-    """Runs `step(key, learner, minibatch) -> (learner, info)` over `epochs` reshuffled passes of `minibatches`.
+    """Runs `step(key, learner, minibatch) -> (learner, info)` for `epochs` passes over `batch`, reshuffled every pass.
 
-    Leaves of `batch` are `[K, B, …]`; a minibatch has some samples of all members. A single minibatch is not shuffled,
-    because means do not depend on the order. `info` is averaged over all steps.
+    Leaves of `batch` are `[K, B, …]`. A minibatch `[K, B / minibatches, …]` takes the same samples of all members. A
+    single minibatch is not shuffled, because means do not depend on the order. `info` is averaged over all steps.
 
-    Raises ValueError if B is not divisible by `minibatches`.
+    Raises:
+      ValueError: B is not divisible by `minibatches`.
     """
     size = jax.tree.leaves(batch)[0].shape[1]
     if size % minibatches:

@@ -1,7 +1,7 @@
-"""The sequential update: groups of agents are updated one after another, given the changes of the earlier ones.
+"""The sequential update: groups of agents are updated one after another, given the new policies of the earlier ones.
 
-All heterogeneous-agent algorithms share this scheme (Kuba et al., 2022a, Algorithms 1–3): a scan over a permutation of
-stacked parameters with a carry, which is M on-policy and the joint action off-policy.
+All heterogeneous-agent algorithms share this scheme (Kuba et al., 2022a, Algorithms 1–3). It is a scan over a
+permutation of stacked parameters. The carry is the compound ratio on-policy and the joint action off-policy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ORDERS: tuple[str, ...] = ("random", "fixed", "simultaneous")
 
 
 def draw_permutation(key: jax.Array, num_groups: int, order: str) -> jax.Array | None:
-    """The permutation `[G]` of the updates: fresh (`random`) or 0 … G−1 (`fixed`); `None` if `simultaneous`."""
+    """The update order, int `[G]`: a fresh permutation (`random`) or 0 … G−1 (`fixed`); `None` if `simultaneous`."""
     if order == "simultaneous":
         return None
     if order == "fixed" or num_groups == 1:
@@ -36,15 +36,15 @@ def sequential_update(
 
     Args:
       update_group: `(state, inputs, carry) -> (state, carry, info)`, the update of one group.
-      permutation: int `[G]`, or `None`: then every group gets the initial carry, which is returned unchanged, and the
-        order has no effect. This case *is* the simultaneous baseline (MAPPO for HAPPO).
+      permutation: int `[G]`, or `None` for simultaneous updates: every group gets the initial carry, which is returned
+        unchanged. This is the simultaneous baseline (MAPPO for HAPPO).
       states: a tree with leading axis G: each group's parameters and optimizer state.
       inputs: a tree with leading axis G: each group's data and random key.
-      carry: what a group passes to the next.
+      carry: the initial carry, which each group passes to the next.
 
     Returns:
-      The new states and each group's info, both in the order of the groups (not of the permutation), and the last
-      carry.
+      `(states, carry, infos)`: the new states and the groups' info, both in the order of the groups (not of the
+      permutation), and the last carry.
     """
     if permutation is None:
 

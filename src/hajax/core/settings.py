@@ -1,6 +1,6 @@
-"""Settings of algorithms: static ones, which shape the program, and hyperparameters, which may be traced.
+"""Settings (static, they shape the compiled program) and hyperparameters (which may be traced) of algorithms.
 
-Here are those that all algorithms have and those of on-policy algorithms.
+This module defines those of all algorithms and of on-policy algorithms.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from hajax.validation import about, setting
 
 
 class BaseHyperparameters(struct.PyTreeNode):
-    """Numbers of an algorithm, which may be traced, and so differ per vmapped run.
+    """Hyperparameters of an algorithm: numbers that may be traced, and so may differ between vmapped runs.
 
-    Each is declared by `setting` with its default, meaning and range; without a range it may be any finite number.
-    `hyperparameters.replace(name=value)` returns a changed copy.
+    Each field is declared by `hajax.settings.setting` with its default, meaning and range. Without a range any finite
+    number is allowed. `hyperparameters.replace(name=value)` returns a changed copy.
     """
 
     def validate(self) -> None:
-        """Raises ValueError naming the first concrete value out of range; traced values pass."""
+        """Raises ValueError if a concrete value is out of range. Traced values are not checked."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, jax.core.Tracer):
@@ -40,7 +40,7 @@ class BaseHyperparameters(struct.PyTreeNode):
 
 
 def as_arrays(hyperparameters: Any) -> Any:
-    """The hyperparameters, validated, as floating-point arrays."""
+    """The hyperparameters as floating-point arrays, after validation."""
     hyperparameters.validate()
     return jax.tree.map(lambda x: jnp.asarray(x, float), hyperparameters)
 
@@ -63,7 +63,7 @@ class TeamHyperparameters(BaseHyperparameters):
 
 
 class ClipHyperparameters(BaseHyperparameters):
-    """What `drifts.ppo_clip` reads."""
+    """Hyperparameters of the drift `hajax.drifts.ppo_clip`."""
 
     clip: float | jax.Array = setting(
         0.2,
@@ -74,7 +74,7 @@ class ClipHyperparameters(BaseHyperparameters):
 
 
 class Hyperparameters(ClipHyperparameters, TeamHyperparameters):
-    """Hyperparameters of every on-policy algorithm. Defaults: HARL's, but for `value_decay`."""
+    """Hyperparameters of every on-policy algorithm. Defaults are HARL's, except for `value_decay`."""
 
     max_grad_norm: float | jax.Array = 10.0
     adam_eps: float | jax.Array = 1e-5
@@ -94,13 +94,13 @@ class Hyperparameters(ClipHyperparameters, TeamHyperparameters):
 
 
 class AscentHyperparameters(BaseHyperparameters):
-    """What gradient steps read (`neighborhoods.unrestricted`, `gradient_step`)."""
+    """Hyperparameters of gradient steps (`hajax.neighborhoods.unrestricted`, `gradient_step`)."""
 
     actor_lr: float | jax.Array = setting(5e-4, "the actors' learning rate", low=0)
 
 
 class BallHyperparameters(BaseHyperparameters):
-    """Hyperparameters of a step within a KL ball (`neighborhoods.kl_ball`). Defaults: HARL's."""
+    """Hyperparameters of a step within a KL ball (`hajax.neighborhoods.kl_ball`). Defaults are HARL's."""
 
     kl_radius: float | jax.Array = setting(
         0.01,
@@ -119,13 +119,13 @@ class BallHyperparameters(BaseHyperparameters):
 
 
 class CoefficientHyperparameters(BaseHyperparameters):
-    """Hyperparameters of drifts `c · D`."""
+    """Hyperparameters of drifts with a coefficient, c · D."""
 
     drift_coef: float | jax.Array = setting(1.0, "c: the weight of the drift, or its first value if it adapts", low=0)
 
 
 class AdaptiveHyperparameters(CoefficientHyperparameters):
-    """Hyperparameters of `neighborhoods.adaptive`."""
+    """Hyperparameters of drifts with an adaptive coefficient (`adaptive=True` of `hajax.haml`)."""
 
     kl_target: float | jax.Array = setting(
         0.01,
@@ -143,7 +143,7 @@ class GradientHyperparameters(AscentHyperparameters, Hyperparameters):
 
 
 class DriftHyperparameters(AdaptiveHyperparameters, GradientHyperparameters):
-    """Hyperparameters of algorithms with a drift `c · D`, whose coefficient may adapt."""
+    """Hyperparameters of algorithms with a drift c · D, whose coefficient may be adaptive."""
 
 
 class TrustRegionHyperparameters(BallHyperparameters, Hyperparameters):
@@ -152,7 +152,7 @@ class TrustRegionHyperparameters(BallHyperparameters, Hyperparameters):
 
 @dataclasses.dataclass(frozen=True)
 class TeamSettings:
-    """Static settings of every algorithm. Each is declared by `setting` with its default, meaning and range."""
+    """Static settings of every algorithm. Each field is declared by `setting` with its default, meaning and range."""
 
     order: str = setting(
         "random",
@@ -181,22 +181,22 @@ class TeamSettings:
         for field in dataclasses.fields(self):
             value = about(type(self), field.name).checked(field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-        getattr(super(), "__post_init__", lambda: None)()  # that of a part which settings are combined with
+        getattr(super(), "__post_init__", lambda: None)()  # of another class in a combination, see `combined`
 
     def torso(self, role: str, own: nn.Module | None, width: int, masked: bool = False) -> nn.Module:
-        """The torso of an actor or a critic (its `role`) with `width` inputs: a user's own, checked, or the MLP."""
+        """The torso of the `role` `actor` or `critic` with `width` inputs: the user's module, checked, or the MLP."""
         if own is None:
             return MLP(self.hidden_sizes, self.activation, self.layer_norm, self.layer_norm_min_inputs)
         check_torso(role, own, width, masked)
         return own
 
     def blinds(self, width: int) -> str:
-        """What the default network leaves an agent of so many inputs to see; empty if that is enough."""
+        """The information that normalization leaves of `width` inputs, in words; empty if they are not normalized."""
         left = {1: "nothing", 2: "only the order"}
         return left.get(width, "") if self.layer_norm and self.layer_norm_min_inputs <= width else ""
 
     def require(self, algorithm: str, **fixed: Any) -> None:
-        """Raises ValueError unless the settings that define `algorithm` have their values."""
+        """Raises ValueError unless the settings that define `algorithm` have the values of `fixed`."""
         for name, value in fixed.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name}={getattr(self, name)!r} of {algorithm}; allowed: {value}, which defines it")
@@ -204,9 +204,9 @@ class TeamSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Settings(TeamSettings):
-    """Static settings of every on-policy algorithm: what shapes the program, beside `TeamSettings`.
+    """Static settings of every on-policy algorithm.
 
-    Defaults: HARL's, but for `action_scaling` and `clip_value`.
+    Defaults are HARL's, except for `action_scaling` and `clip_value`.
     """
 
     critic_epochs: int = setting(5, "the critic's passes over a rollout")
@@ -237,21 +237,21 @@ class Settings(TeamSettings):
 
     @property
     def sample_length(self) -> int:
-        """Steps of one sample of a minibatch: 1, or those of a chunk with a memory."""
+        """The number of steps per sample of a minibatch: 1, or `chunk_length` with a memory."""
         return self.chunk_length if self.make_memory().remembers else 1
 
     def make_memory(self) -> Memory:
-        """The memory behind every torso: the user's own or the one that the name stands for."""
+        """The memory after every torso: the user's module, or the one that `memory` names."""
         if isinstance(self.memory, Memory):
             return self.memory
         return GRU(self.hidden_sizes[-1], self.layer_norm, name="gru") if self.memory == "gru" else NO_MEMORY
 
     @property
     def rewards(self) -> tuple[RewardKind, ...]:
-        """The kinds of reward to learn from.
+        """The kinds of reward that suit these settings.
 
-        One joint advantage needs the team's; so does a compound ratio, which is of the joint action. Agents that learn
-        simultaneously, each with a critic of its own, take either kind.
+        A joint advantage needs the team reward, and so does the compound ratio, which weights a joint advantage. Agents
+        that are updated simultaneously, each with its own critic, may learn from either kind.
         """
         independent = not self.centralized and self.order == "simultaneous"
         return ("team", "individual") if independent else ("team",)
@@ -259,14 +259,14 @@ class Settings(TeamSettings):
 
 @dataclasses.dataclass(frozen=True)
 class AscentSettings:
-    """What gradient ascent reads (`neighborhoods.unrestricted`)."""
+    """Settings of gradient ascent (`hajax.neighborhoods.unrestricted`)."""
 
     epochs: int = setting(5, "the actors' passes over a rollout")
 
 
 @dataclasses.dataclass(frozen=True)
 class BallSettings:
-    """What a step within a KL ball reads (`neighborhoods.kl_ball`)."""
+    """Settings of a step within a KL ball (`hajax.neighborhoods.kl_ball`)."""
 
     cg_iterations: int = setting(10, "the largest number of conjugate gradient iterations")
     line_search_steps: int = setting(10, "the largest number of shortened candidate steps")
@@ -283,7 +283,7 @@ class TrustRegionSettings(BallSettings, Settings):
 
 
 def combined(base: Any, *parts: Any) -> Any:
-    """A class with all that `base` and the `parts` have; where they disagree on a default, the first one's counts."""
+    """A class with the fields of `base` and all `parts`. If defaults differ, the first class with the field decides."""
     return _combined(*(source for part in (base, *parts) for source in vars(part).get("combined_from", (part,))))
 
 
@@ -304,7 +304,7 @@ def _combined(base: Any, *parts: Any) -> Any:
 
 
 def _reduce(instance: Any) -> tuple[Any, ...]:
-    """How pickle stores an instance of a combined class, which no module holds: by the classes that it is made of."""
+    """For pickle: an instance of a combined class is stored by its source classes, because no module defines it."""
     owner = type(instance)
     values = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
     return _made_of, (vars(owner).get("combined_from", (owner,)), values)

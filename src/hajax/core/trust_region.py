@@ -23,20 +23,20 @@ Product = Callable[[Any], Any]  # v -> H v, on trees like the parameters
 
 
 class Linearized(NamedTuple):
-    """A policy linearized at its parameters: a product is one pass of a linear map and one of its transpose."""
+    """A policy linearized at its parameters. A product costs one evaluation of J and one of Jᵀ."""
 
     distribution: ActionParameters  # at the parameters
-    pull: Callable[[ActionParameters], Any]  # Jᵀu, from a gradient in the distribution's parameters to the network's
+    pull: Callable[[ActionParameters], Any]  # Jᵀu, a gradient in the network's parameters
     fisher_product: Product  # Hv = JᵀFJv
 
 
 def linearize(
     distribution: Callable[[Any], ActionParameters], params: Any, layout: ActionLayout, share: jax.Array
 ) -> Linearized:
-    """The policy `params -> distributions [K, B]` around `params`.
+    """The policy `params -> distributions [K, B]`, linearized at `params`.
 
-    H is the Hessian of Σ share · KL(π_old ‖ ·) at the old policy. The KL divergence has no gradient there, so H = JᵀFJ
-    with the Fisher information F of the distributions and the network's Jacobian J.
+    H is the Hessian of Σ share · KL(π_old ‖ ·) at the old policy. The gradient of the KL divergence is zero there, so
+    H = JᵀFJ, where F is the Fisher information of the distributions and J is the network's Jacobian.
     """
     old, push = jax.linearize(distribution, params)
     transposed = jax.linear_transpose(push, params)
@@ -69,7 +69,7 @@ def natural_gradient_step(
       fisher_product: `v -> H v`, H the Hessian of the mean KL(π_old ‖ ·) at the old policy.
       gradient: g of the objective, a tree like the parameters.
       radius: δ.
-      damping: λ, which affects only the direction; the length is that of the undamped H.
+      damping: λ. It affects only the direction; the length β uses the undamped H.
       iterations: the largest number of conjugate gradient iterations.
     """
 
@@ -88,8 +88,8 @@ class Search(NamedTuple):
 
     candidate: jax.Array  # int j: the step is shortened by α^j
     accepted: jax.Array  # bool
-    params: Any  # of the candidate
-    improvement: jax.Array  # of the objective
+    params: Any  # the candidate's parameters
+    improvement: jax.Array  # the increase of the objective
     kl: jax.Array
 
 
@@ -141,7 +141,7 @@ def step_within_kl_ball(
     hyperparameters: Any,
     settings: Any,
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """The parameters accepted by a line search along the natural gradient, or `params`; and its diagnostics.
+    """The parameters accepted by a line search along the natural gradient, or `params`, and diagnostics by name.
 
     Args:
       params, gradient, fisher_product, evaluate: as in `natural_gradient_step` and `line_search`.

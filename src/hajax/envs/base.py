@@ -1,7 +1,7 @@
-"""The environment contract, and what every adapter shares: padding, automatic reset, the critic's state.
+"""The interface of environments, and functions for adapters: timesteps, padding, automatic reset, the critic's state.
 
-An adapter writes plain `reset` and `step` functions without automatic reset, builds its timesteps with `timestep`,
-and returns an `Environment`; `make_env` adds the rest.
+An adapter defines `reset` and `step` functions without automatic reset, makes its timesteps with `timestep`, and
+returns an `Environment`. `hajax.make_env` adds the rest.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ if TYPE_CHECKING:
 
 
 class Scene(NamedTuple):
-    """What MuJoCo's renderer and brax's viewer need: a model, and where its joints are in a state."""
+    """The input of MuJoCo's renderer and brax's viewer: a model, and the positions of its joints in a state."""
 
     model: Any  # mujoco.MjModel
     qpos: Callable[[Any], Any]  # the environment's state -> [nq]
-    seconds: float  # that a step takes
-    size: float  # of what moves, in meters
-    flat: bool  # whether it moves in a plane, to be seen from above
+    seconds: float  # the duration of a step
+    size: float  # the size of the moving bodies, in meters
+    flat: bool  # whether they move in a horizontal plane, which is shown from above
 
 
 class Viewer(NamedTuple):
-    """What draws pictures of an environment, if anything does. It runs outside compiled code.
+    """Draws pictures of an environment, outside compiled code.
 
     `draw(axes, state, action, timestep)` draws one step on empty Matplotlib axes: the environment's state *before* the
     step, the joint action `[N, D]` taken in it, and the timestep that followed, whose `reward`, `terminated`,
-    `truncated`, `metrics` and `final` are that step's. (The state after an episode's last step is never seen, since an
-    automatic reset has replaced it.) All are of one environment, without batch axes, and hold NumPy arrays.
+    `truncated`, `metrics` and `final` belong to this step. (The state after the last step of an episode is not
+    available, because an automatic reset has replaced it.) All are of one environment, without batch axes, and hold
+    NumPy arrays.
 
-    `scene`, if the states are those of a MuJoCo model, is what a renderer of three dimensions needs.
+    `scene` describes the environment to a three-dimensional renderer, if its states are those of a MuJoCo model.
     """
 
     draw: Callable[[Axes, Any, Any, Timestep], None]
@@ -45,37 +46,37 @@ class Viewer(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """Pure functions over explicit keys and states, of one environment. `batched` makes a batch of it.
+    """One environment as pure functions of keys and states. `batched` makes a batch of it.
 
-    `reset(key) -> (state, timestep)` and `step(key, state, action) -> (state, timestep)`, with `action` `[N, D]`:
-    a discrete component holds its index; a Box component may lie outside its bounds, and the environment clips it.
+    `reset(key) -> (state, timestep)` and `step(key, state, action) -> (state, timestep)`, with `action` `[N, D]`. A
+    discrete component holds the index of a choice. A Box component may be outside its bounds; the environment clips it.
 
-    `observe(whole) -> observations [N, O]`, if the environment has one, says what its agents observe where another
-    implementation of it shows its whole state, `[S]`.
+    `observe(whole) -> observations [N, O]`, if not `None`, computes the agents' observations from the whole state `[S]`
+    of another implementation of the environment.
     """
 
     spec: EnvSpec
     reset: Callable[[jax.Array], tuple[Any, Timestep]]
     step: Callable[[jax.Array, Any, jax.Array], tuple[Any, Timestep]]
-    resets: bool = False  # whether `step` starts the next episode itself; `auto_reset` sees to it
+    resets: bool = False  # whether `step` resets automatically, see `auto_reset`
     observe: Callable[[jax.Array], jax.Array] | None = None
     viewer: Viewer | None = None
 
 
 class BatchedEnvironment(NamedTuple):
-    """A batch of E environments with automatic reset, which is what training steps.
+    """A batch of E environments with automatic reset, as training and evaluation step it.
 
     `reset(keys [E]) -> (states, timesteps)` and `step(keys [E], states, actions [E, N, D]) -> (states, timesteps)`,
-    with timesteps as those of `auto_reset`, `[E, …]`. An adapter that batches and resets by itself, such as a simulator
-    whose reset is expensive, returns one in place of an `Environment`; its states may be any tree. It takes whatever E
-    it is given, and is vmapped over seeds.
+    with timesteps `[E, …]` as of `auto_reset`. An adapter that owns batching and resets, such as a simulator whose
+    reset is expensive, returns this instead of an `Environment`. Its states may be any tree. It must accept any E, and
+    is vmapped over seeds.
     """
 
     spec: EnvSpec
     reset: Callable[[jax.Array], tuple[Any, Timestep]]
     step: Callable[[jax.Array, Any, jax.Array], tuple[Any, Timestep]]
     observe: Callable[[jax.Array], jax.Array] | None = None
-    viewer: Viewer | None = None  # of one environment; its states then have the batch's axis in front
+    viewer: Viewer | None = None  # of one environment; the states must have a leading batch axis
 
 
 def timestep(
@@ -92,11 +93,11 @@ def timestep(
     active: jax.Array | None = None,
     metrics: dict[str, jax.Array] | None = None,
 ) -> Timestep:
-    """A `Timestep` with the usual defaults: every agent active, every choice that an agent has available.
+    """A `Timestep` with defaults: every agent is active, and all its choices are available.
 
-    `reward` is each agent's own, `[N]`; with `spec.reward == "team"` every agent is given their sum. An environment
-    that rewards the team as a whole passes the scalar `joint_reward` instead: the team reward is exactly that, and an
-    agent's own reward is its equal share of it. A timestep of `reset` has no reward.
+    `reward` holds individual rewards `[N]`; with `spec.reward == "team"` every agent receives their sum. An environment
+    with a reward for the whole team passes the scalar `joint_reward` instead, which is the team reward; an individual
+    reward is then an equal share of it. A timestep of `reset` has no reward.
     """
     if joint_reward is not None:
         joint_reward = jnp.asarray(joint_reward)
@@ -118,7 +119,7 @@ def timestep(
         state=state,
         action_mask=action_mask,
         active=active,
-        reward=cast(jax.Array, reward),  # None if it is missing, which `conform` refuses of `step`
+        reward=cast(jax.Array, reward),  # None if it is missing; `conform` then raises an error
         terminated=jnp.asarray(terminated),
         truncated=jnp.asarray(truncated),
         first=jnp.asarray(first),
@@ -128,7 +129,11 @@ def timestep(
 
 
 def pad_observations(spec: EnvSpec, observations: list[jax.Array]) -> jax.Array:
-    """Stacks the agents' own observations into `[N, O]`, flat and padded with zeros."""
+    """Stacks the agents' observations into `[N, O]`, flattened and padded with zeros.
+
+    Raises:
+        ValueError: an observation does not have as many entries as its `AgentSpec` says.
+    """
     flat = [jnp.ravel(observation) for observation in observations]
     for agent, observation in zip(spec.agents, flat, strict=True):
         if observation.size != agent.observation_size:
@@ -140,21 +145,21 @@ def pad_observations(spec: EnvSpec, observations: list[jax.Array]) -> jax.Array:
 
 
 def concatenate_observations(spec: EnvSpec, observation: jax.Array) -> jax.Array:
-    """The unpadded observations of all agents, end to end: `[…, N, O] -> […, ΣOᵢ]`."""
+    """The concatenation of all agents' observations without padding, `[…, N, O] -> […, ΣOᵢ]`."""
     flat = observation.reshape(*observation.shape[:-2], spec.num_agents * spec.observation_size)
     own = spec.observation_mask.ravel()
     return flat if own.all() else flat[..., own]
 
 
 def clip_action(spec: EnvSpec, action: jax.Array) -> jax.Array:
-    """Clips Box components to their bounds; discrete components pass: `[…, N, D]`."""
+    """Actions `[…, N, D]` with Box components clipped to their bounds."""
     if not spec.has_continuous:
         return action
     low, high = spec.action_bounds
     return jnp.clip(action, low.astype(action.dtype), high.astype(action.dtype))
 
 
-# What the fields of a timestep hold. Numbers of another kind are converted where that loses nothing.
+# The fields of a timestep that hold truth values and real numbers. Other types are converted if that is lossless.
 TRUTHS = ("action_mask", "active", "terminated", "truncated", "first")
 REALS = ("observation", "state", "reward")
 
@@ -163,16 +168,16 @@ Either = TypeVar("Either", Environment, BatchedEnvironment)
 
 
 def conform(env: Either) -> Either:
-    """The environment, checked against its specification, with timesteps of the types that the library computes with.
+    """The environment, checked against its specification, with timesteps of consistent types.
 
-    `reset` and `step` are traced, and neither is run. Truth values given as numbers (0 is false) and real numbers
-    given as integers, such as the bytes of an image, are converted; `first` is true after `reset`, whose timestep shows
-    zeros for the metrics that steps have.
+    `reset` and `step` are traced but not run. Truth values given as numbers (0 is false) and real numbers given as
+    integers, such as the bytes of an image, are converted. The timestep of `reset` has `first` set, and zeros for the
+    metrics of `step` and for a missing reward.
 
     Raises:
-        ValueError: a function returns something else than a state and a timestep, a field of a timestep has another
-            shape or type than the specification says, `step` shows no reward, a metric is no scalar, or `step` changes
-            the type or the shape of something in the state.
+        ValueError: a function does not return a state and a timestep, a field of a timestep does not have the shape or
+            type of the specification, `step` has no reward, a metric is not a scalar, or `step` changes the type or
+            shape of an array in the state.
     """
     spec, key = env.spec, jax.random.key(0)
     action = jnp.zeros((spec.num_agents, spec.num_components))
@@ -202,7 +207,7 @@ def conform(env: Either) -> Either:
         first: jax.Array = jnp.ones(jnp.shape(shown.terminated), bool)
         reward = jnp.zeros((*first.shape, spec.num_agents)) if shown.reward is None else shown.reward
         action = jnp.zeros((*first.shape, spec.num_agents, spec.num_components))
-        following = jax.eval_shape(env.step, key, state, action)[1].metrics  # in this precision
+        following = jax.eval_shape(env.step, key, state, action)[1].metrics  # traced here, for the current precision
         metrics = {name: jnp.zeros(x.shape, x.dtype) for name, x in following.items()}
         return state, _converted(shown._replace(reward=reward, first=first, metrics=metrics))
 
@@ -214,7 +219,7 @@ def conform(env: Either) -> Either:
 
 
 def _traced(function: str, env: Environment | BatchedEnvironment, *arguments: Any) -> tuple[Any, Timestep]:
-    """The shapes of what `reset` or `step` returns."""
+    """The state and the timestep that `reset` or `step` returns, as shapes and dtypes."""
     result: Any = jax.eval_shape(getattr(env, function), *arguments)
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Timestep):
         parts = [type(x).__name__ for x in result] if isinstance(result, tuple) else [type(result).__name__]
@@ -252,7 +257,7 @@ def _check_timestep(function: str, spec: EnvSpec, shown: Timestep, batch: tuple[
 
 
 def _converted(shown: Timestep) -> Timestep:
-    """The timestep with truth values and real numbers where these belong."""
+    """The timestep with fields converted to truth values and real numbers."""
 
     def convert(name, value):
         value = jnp.asarray(value)
@@ -271,13 +276,14 @@ def _described(leaf: Any) -> str:
 
 
 def auto_reset(env: Environment) -> Environment:
-    """Starts a new episode in the same step in which one ends; an environment that does so already is left alone.
+    """The environment with automatic reset: the step that ends an episode also starts the next one.
 
-    The timestep then shows the new episode's first observation, with `first` true, while `reward`, `terminated`,
-    `truncated`, `metrics` and `final` still tell of the episode that ended.
+    The timestep then holds the first observation of the new episode, with `first` set, and `reward`, `terminated`,
+    `truncated`, `metrics` and `final` of the episode that ended. An environment with automatic reset is returned
+    unchanged.
 
     Raises:
-        ValueError: the environment does not do what its specification says; see `conform`.
+        ValueError: the environment does not conform to its specification; see `conform`.
     """
     if env.resets:
         return env
@@ -300,10 +306,10 @@ def auto_reset(env: Environment) -> Environment:
 
 
 def batched(env: Environment | BatchedEnvironment) -> BatchedEnvironment:
-    """The environment as training steps it: one that owns its batch as it is, any other by `vmap` of `auto_reset`.
+    """A batch of the environment: by `vmap` of `auto_reset`, or the environment itself if it owns its batch.
 
     Raises:
-        ValueError: the environment does not do what its specification says; see `conform`.
+        ValueError: the environment does not conform to its specification; see `conform`.
     """
     if isinstance(env, BatchedEnvironment):
         return conform(env)
@@ -312,7 +318,7 @@ def batched(env: Environment | BatchedEnvironment) -> BatchedEnvironment:
 
 
 def state_from_observations(env: Environment) -> Environment:
-    """Replaces the critic's state by the agents' unpadded observations, end to end; zeros for inactive agents."""
+    """The environment with the concatenated observations as the critic's state, with zeros for inactive agents."""
     width = sum(agent.observation_size for agent in env.spec.agents)
     spec = dataclasses.replace(env.spec, state_size=width, state_per_agent=False, state_from_observations=True)
 

@@ -1,4 +1,4 @@
-"""Networks: the default torso and the memories, and the base class of a memory of one's own (`docs/networks.md`)."""
+"""Networks: the default torso, memories, and the base classes of your own memories and critics (`docs/networks.md`)."""
 
 from hajax.nn.layers import MLP
 from hajax.nn.memory import GRU, Memory

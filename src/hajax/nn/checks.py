@@ -1,4 +1,4 @@
-"""Checks of a user's own torso, critic and memory, before anything is built on them."""
+"""Checks of a user's torso, critic and memory, before an algorithm is built from them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from hajax.nn.memory import Memory
 from hajax.nn.networks import TeamCritic, apply_torso
 from hajax.spec import EnvSpec
 
-BATCH = (2, 3)  # batch axes to try it with: it sees none, one and several
+BATCH = (2, 3)  # batch axes of the trials, of which the first 0, 1 or 2 are used
 
 
 def check_torso(role: str, torso: Any, width: int, masked: bool = False) -> None:
-    """Tries a user's torso on inputs `[…, O]`, and refuses one that cannot be trained.
+    """Raises ValueError unless a user's torso can be trained. It is evaluated on inputs `[…, O]`.
 
     Args:
-      role: the argument it was given as, `actor` or `critic`.
-      torso: what was given.
-      width: O, the number of entries of its input.
-      masked: whether it is told which entries exist.
+      role: the name of the argument, `actor` or `critic`.
+      torso: its value.
+      width: O, the number of input entries.
+      masked: whether the torso receives a mask of the entries that exist.
 
     Raises:
-      ValueError: it is no instance of a `flax.linen` module, it fails, it has variables beside its parameters or needs
-        random numbers, it does not map `[…, O]` to real features `[…, H]` whatever the batch axes, or one entry of a
-        batch changes the features of another.
+      ValueError: the torso is not an instance of a `flax.linen` module, it fails, it has variables beside its
+        parameters or needs random numbers, it does not map `[…, O]` to real features `[…, H]` for any batch axes, or
+        the features of one entry of a batch depend on another entry.
     """
     name = torso.__name__ if isinstance(torso, type) else type(torso).__name__
     if isinstance(torso, type):
@@ -58,11 +58,11 @@ def check_torso(role: str, torso: Any, width: int, masked: bool = False) -> None
 
 
 def check_memory(memory: Memory, torso: nn.Module, width: int, masked: bool = False) -> None:
-    """Tries a user's memory behind a torso with inputs `[…, O]`, and refuses one that cannot be carried along.
+    """Raises ValueError unless a user's memory works after `torso`, whose inputs are `[…, width]`.
 
     Raises:
-      ValueError: its initial memory lacks the batch axes, it fails, it has variables beside its parameters, it does not
-        return features `[…, H]`, or the memory after a step differs from the one before in structure, shape or dtype.
+      ValueError: the initial memory lacks the batch axes, the memory fails, it has variables beside its parameters, it
+        does not return features `[…, H]`, or a step changes the memory's structure, shapes or dtypes.
     """
     what = f"memory={type(memory).__name__}(...)"
     before = jax.eval_shape(lambda: memory.initial_memory(BATCH))
@@ -93,11 +93,16 @@ def check_memory(memory: Memory, torso: nn.Module, width: int, masked: bool = Fa
 
 
 def check_team_critic(critic: TeamCritic, spec: EnvSpec, action_size: int | None = None) -> None:
-    """Tries a user's critic of a team, and refuses one that cannot be trained.
+    """Raises ValueError unless a user's `TeamCritic` can be trained.
+
+    Args:
+      critic: the critic.
+      spec: the environment's specification.
+      action_size: F, the number of features per agent's action; `None` for a critic of state values.
 
     Raises:
-      ValueError: it reads what there is not (actions, if `action_size` is `None`), it fails, it has variables beside
-        its parameters, or it does not return values `[…]` whatever the batch axes.
+      ValueError: it reads an unknown input (or `action`, if `action_size` is `None`), it fails, it has variables beside
+        its parameters, or it does not return values `[…]` for any batch axes.
     """
     what, team = f"critic={type(critic).__name__}(...)", spec.num_agents
     shapes: dict[str, tuple[int, ...]] = {
@@ -128,7 +133,7 @@ _ALLOWED = "allowed: a map of inputs [..., O] to features [..., H], whatever the
 
 
 class _Wrapped(nn.Module):
-    """The torso where hajax's networks have it, so that it is called as they call it."""
+    """The torso as a submodule, called as hajax's networks call it."""
 
     torso: nn.Module
 
@@ -152,7 +157,7 @@ def _check_features(what: str, wrapped: _Wrapped, variables: Any, shape: tuple[i
 
 
 def _rows_are_independent(wrapped: _Wrapped, width: int, mask: Any) -> bool:
-    """Whether features of a batch are those of its entries one by one, with random parameters and inputs."""
+    """Whether the features of a batch equal those of its entries one by one, for random parameters and inputs."""
 
     def compare(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = jax.random.normal(key, (*BATCH, width))
@@ -162,7 +167,7 @@ def _rows_are_independent(wrapped: _Wrapped, width: int, mask: Any) -> bool:
         difference = jnp.abs(together - alone.reshape(together.shape))
         return difference.max(), jnp.abs(together).max()
 
-    with jax.ensure_compile_time_eval():  # a caller may be traced
+    with jax.ensure_compile_time_eval():  # the caller may be traced
         difference, size = jax.jit(compare)(jax.random.key(0))
         return not float(difference) > 0.01 * float(size)
 

@@ -1,8 +1,8 @@
 """Action distributions of padded, possibly mixed action components.
 
-A policy's parameters are arrays; the distrax distributions built from them live and die inside one function, because
-they do not travel well through `vmap`. Components are independent given the observation, so joint log-probabilities,
-entropies and divergences are sums over the components that an agent has.
+A distribution is represented by its parameters, which are arrays. Distrax distributions are built from them inside each
+function, because they cannot be passed through `vmap` reliably. Components are independent given the observation, so
+joint log-probabilities, entropies and divergences are sums over the components that an agent has.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import jax.numpy as jnp
 from hajax.spec import ActionLayout
 
 if TYPE_CHECKING:
-    import distrax  # takes seconds to import, and so on first use
+    import distrax  # imported on first use, because the import takes seconds
 
 
 class ActionParameters(NamedTuple):
-    """Parameters of the distribution of one action; a kind that no agent of the team has is `None`.
+    """Parameters of the distribution of one action; `None` for a kind of action that no agent of the team has.
 
-    `logits` `[…, D, C]`, −inf where a choice is unavailable; `mean` and `std` `[…, D]` of the Gaussian variable u,
-    the action being `center + scale · u`.
+    `logits` `[…, D, C]` are −inf where a choice is unavailable. `mean` and `std` `[…, D]` are those of a Gaussian
+    variable u; the action is `center + scale · u`.
     """
 
     logits: jax.Array | None
@@ -31,7 +31,7 @@ class ActionParameters(NamedTuple):
 
 
 def mask_logits(logits: jax.Array, available: jax.Array) -> jax.Array:
-    """−inf where a choice is unavailable, so that its probability is exactly 0 and it receives no gradient."""
+    """The logits with −inf for unavailable choices, whose probability is then exactly 0 and has no gradient."""
     return jnp.where(available, logits, -jnp.inf)
 
 
@@ -52,7 +52,7 @@ def _scaled(layout: ActionLayout, u: jax.Array) -> jax.Array:
 
 
 def _combine(layout: ActionLayout, discrete: jax.Array | None, continuous: jax.Array | None) -> jax.Array:
-    """Takes each component from its own kind; components that an agent lacks are 0."""
+    """Takes discrete components from `discrete`, Box components from `continuous`; 0 for those that an agent lacks."""
     parts = []
     if discrete is not None:
         parts.append(jnp.where(layout.discrete, discrete, 0))
@@ -85,11 +85,11 @@ def mode(parameters: ActionParameters, layout: ActionLayout) -> jax.Array:
 def log_prob(parameters: ActionParameters, layout: ActionLayout, action: jax.Array) -> jax.Array:
     """The joint log-density of `action` `[…, D]`, summed over components: `[…]`.
 
-    For Box components it is the density of the action itself, log N(u; mean, std) − log scale, in native units.
+    For Box components it is the density in native units, log N(u; mean, std) − log scale.
     """
     discrete = continuous = None
     if parameters.logits is not None:
-        # A component of another kind is scored at choice 0, which always exists, and masked afterwards.
+        # Box components are evaluated at choice 0, which always exists, and masked afterwards.
         index = jnp.where(layout.discrete, action, 0).astype(int)
         discrete = _categorical(parameters).log_prob(index)
     if parameters.mean is not None:
@@ -113,7 +113,7 @@ def entropy(parameters: ActionParameters, layout: ActionLayout) -> jax.Array:
 def kl_divergence(p: ActionParameters, q: ActionParameters, layout: ActionLayout) -> jax.Array:
     """KL(p ‖ q) in nats, exact for every kind, summed over components: `[…]`.
 
-    Both must have the same unavailable choices; these contribute nothing.
+    `p` and `q` must have the same unavailable choices, which contribute 0.
     """
     discrete = continuous = None
     if p.logits is not None:
@@ -124,11 +124,10 @@ def kl_divergence(p: ActionParameters, q: ActionParameters, layout: ActionLayout
 
 
 def fisher_product(parameters: ActionParameters, layout: ActionLayout, tangent: ActionParameters) -> ActionParameters:
-    """F · v in the space of the parameters: F is the Fisher information of the action, the Hessian of
-    KL(parameters ‖ ·) at `parameters`.
+    """F · v, where F is the Fisher information of the action in the distribution's parameters.
 
-    A categorical's is diag(p) − p pᵀ in its logits; a Gaussian's 1/σ² in its mean and 2/σ² in its σ. Components that
-    an agent lacks have none.
+    F is the Hessian of KL(parameters ‖ ·) at `parameters`: diag(p) − p pᵀ in the logits of a categorical, 1/σ² in the
+    mean and 2/σ² in the σ of a Gaussian. It is 0 for components that an agent lacks. `tangent` is v.
     """
 
     def of_categorical(logits, v):

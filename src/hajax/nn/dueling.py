@@ -1,4 +1,4 @@
-"""The dueling network: a state's value and its actions' advantages, in streams of their own."""
+"""Dueling networks: separate streams for the value of a state and the advantages of actions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from hajax.nn.networks import apply_torso
 
 
 class Dueling(nn.Module):
-    """A torso and two streams of fully connected layers: `x […, S] -> values […, M]` of M actions,
+    """A torso and two streams of fully connected layers, `x […, S] -> values […, M]` of M actions.
 
         Q(a) = V + A(a) − mean of A over the actions that exist
 
-    (Wang et al., *Dueling Network Architectures*, 2016, Eq. 9: https://arxiv.org/abs/1511.06581).
+    Wang et al., *Dueling Network Architectures*, 2016, Eq. 9: https://arxiv.org/abs/1511.06581. `exists`, bool `[M]`,
+    marks those actions; `None` means all.
     """
 
     torso: nn.Module
@@ -45,5 +46,5 @@ class Dueling(nn.Module):
 def action_values(
     network: Dueling, params: Any, x: jax.Array, mask: jax.Array | None = None, exists: jax.Array | None = None
 ) -> jax.Array:
-    """The values `[…, M]` of `network` with those parameters."""
+    """The values `[…, M]` of `network` with parameters `params`."""
     return cast(jax.Array, network.apply({"params": params}, x, mask, exists))

@@ -1,7 +1,7 @@
 """Orthogonal initialization without LAPACK.
 
-Batched QR inside one compiled program deadlocks the CPU thread pool of some jaxlib versions when seeds or agents are
-vmapped, so matrices are orthonormalized by Gram–Schmidt instead.
+Batched QR decompositions inside a compiled program deadlock the CPU thread pool of some jaxlib versions when seeds or
+agents are vmapped. Matrices are therefore orthonormalized by Gram–Schmidt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jax import lax
 def orthonormalize_rows(matrix: jax.Array) -> jax.Array:
     """Gram–Schmidt over the rows of `[rows, columns]`, each projection applied twice.
 
-    Twice is enough for orthogonality to machine precision (Giraud et al., 2005). A zero row stays zero.
+    Two projections suffice for orthogonality to machine precision (Giraud et al., 2005). Zero rows stay zero.
     """
 
     def step(i, basis):
@@ -34,14 +34,14 @@ def orthonormalize_rows(matrix: jax.Array) -> jax.Array:
 def orthogonal(scale: float = 1.0, row_mask: jax.Array | None = None):
     """An initializer of kernels `[…, n_in, n_out]` with orthonormal rows or columns (the fewer), times `scale`.
 
-    The matrix is Haar-distributed (Saxe et al., 2013). `row_mask`, bool `[n_in]`, marks the inputs that exist: the
-    other rows are zero, and the rest is exactly as orthogonal as a kernel without them.
+    The matrix is Haar-distributed (Saxe et al., 2013). `row_mask`, bool `[n_in]`, marks the inputs that exist. The
+    other rows are zero, and the rows of existing inputs form an orthogonal kernel without them.
     """
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype=None) -> jax.Array:
         rows, columns = math.prod(shape[:-1]), shape[-1]
         matrix = jax.random.normal(key, (rows, columns), dtype or float)
-        if matrix.size == 0:  # of an agent that observes nothing
+        if matrix.size == 0:  # the agent observes nothing
             return matrix.reshape(shape)
         if row_mask is None:
             kernel = orthonormalize_rows(matrix) if rows <= columns else orthonormalize_rows(matrix.T).T

@@ -1,4 +1,4 @@
-"""Layers and the default torso, in the precision of their inputs, with padding taken into account."""
+"""Layers and the default torso. They use the precision of their inputs and exclude padding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from hajax.nn.initializers import orthogonal
 
-# Each with the gain of orthogonal initialization that keeps the variance (as `torch.nn.init.calculate_gain` has it).
+# Activation functions, with the gains of orthogonal initialization of `torch.nn.init.calculate_gain`.
 ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
     "relu": (nn.relu, math.sqrt(2)),
     "tanh": (nn.tanh, 5 / 3),
@@ -29,10 +29,10 @@ def dense(
     name: str | None = None,
     bias_init: Callable = nn.initializers.zeros,
 ) -> jax.Array:
-    """A linear layer with parameters of the precision of its input: float64 inputs make a float64 network.
+    """A linear layer whose parameters have the precision of its input: float64 inputs make a float64 network.
 
-    It sees one batch axis, for the gradient of a product with several goes through transposed copies. Of an input
-    without entries only the bias is left.
+    Batch axes are flattened into one, because the gradient of a product with several batch axes makes transposed
+    copies. For an input without entries the output is the bias.
     """
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     out = nn.Dense(width, kernel_init=kernel_init, bias_init=bias_init, param_dtype=x.dtype, name=name)(rows)
@@ -40,9 +40,9 @@ def dense(
 
 
 class MaskedLayerNorm(nn.Module):
-    """Layer normalization over the last axis (Ba et al., 2016), with statistics over the entries that exist.
+    """Layer normalization over the last axis (Ba et al., 2016), with statistics over the entries of `mask`.
 
-    Entries outside `mask` stay 0.
+    The other entries of the output are 0.
     """
 
     epsilon: float = 1e-5
@@ -59,33 +59,34 @@ class MaskedLayerNorm(nn.Module):
         return normalized if mask is None else jnp.where(mask, normalized, 0)
 
 
-# Normalized, an input loses its mean and its scale: much of what a few entries tell.
+# Normalization removes the mean and the scale of an input, which is much of the information in a few entries.
 LAYER_NORM_MIN_INPUTS = 16
-# Of the order of what entries of order 1 contribute; docs/results shows what it does.
+# The order of magnitude of the contributions of inputs of order 1. Its effect is measured in docs/results.
 FIRST_BIAS_STD = 0.25
 
 
 def has_inputs(least: int, x: jax.Array, mask: jax.Array | None) -> bool | jax.Array:
-    """Whether `x […, O]` has at least so many entries beside padding: a Python bool, or an array if the mask is one."""
+    """Whether `x […, O]` has at least `least` entries beside padding: a bool, or an array if that depends on `mask`."""
     if mask is None or least <= 1 or x.shape[-1] < least:
         return x.shape[-1] >= least
     return mask.sum() >= least
 
 
 class MLP(nn.Module):
-    """`[LayerNorm on the input] → [Linear → activation → LayerNorm] × n`, orthogonal weights. The default torso.
+    """The default torso: `[LayerNorm of the input] → [Linear → activation → LayerNorm] × n` with orthogonal weights.
 
-    Input `[…, O]`, output `[…, hidden_sizes[-1]]`. `mask`, bool `[O]`, marks the input entries that the agent has.
-    With `layer_norm`, an input of fewer than `layer_norm_min_inputs` entries is not normalized, and the first biases
-    are drawn from N(0, 1/16): with zeros the layers behind them would be the same for every multiple of the input. All
-    other biases start at 0. With `layer_norm_min_inputs=1` it is HARL's network for on-policy algorithms.
+    The input is `[…, O]`, the output `[…, hidden_sizes[-1]]`. `mask`, bool `[O]`, marks the input entries that the
+    agent has. With `layer_norm`, an input of fewer than `layer_norm_min_inputs` entries is not normalized, and the
+    biases of the first layer are drawn from N(0, 1/16): with zero biases the normalized output of that layer would not
+    depend on the scale of the input. All other biases are initialized to 0. With `layer_norm_min_inputs=1` it is HARL's
+    network for on-policy algorithms.
     """
 
     hidden_sizes: Sequence[int] = (128, 128)
     activation: str = "relu"
     layer_norm: bool = True
     layer_norm_min_inputs: int = LAYER_NORM_MIN_INPUTS
-    input_layer_norm: bool = True  # if not, the input is features, whose biases have been drawn
+    input_layer_norm: bool = True  # false if the input is the features of another torso
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -101,14 +102,14 @@ class MLP(nn.Module):
         for layer, width in enumerate(self.hidden_sizes):
             x = dense(width, orthogonal(gain, mask if layer == 0 else None), x, bias_init=bias_init)
             x = activation(x)
-            if self.layer_norm:  # called alike whether or not there is one on the input
+            if self.layer_norm:  # the same names with and without one on the input
                 x = MaskedLayerNorm(name=f"MaskedLayerNorm_{layer + self.input_layer_norm}")(x)
             bias_init = nn.initializers.zeros
         return x
 
 
 def unless(condition: bool | jax.Array, init: Callable) -> Callable:
-    """The initializer `init`, or zeros under the condition."""
+    """The initializer `init` if `condition` is false, or else zeros."""
 
     def initializer(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
         return jnp.where(condition, 0, init(key, shape, dtype))

@@ -1,4 +1,4 @@
-"""Memory: what a policy or a critic keeps from one step to the next, and forgets exactly where an episode begins."""
+"""Memory: arrays that an actor or a critic carries from step to step, and that are reset at the start of an episode."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MEMORIES = ("none", "gru")
 
 
 class MemoryInput(NamedTuple):
-    """The memory before a step `[…]` or a sequence of L steps `[…, L]`, and which steps change it."""
+    """The memory before a step `[…]` or a sequence of L steps `[…, L]`, with the flags of these steps."""
 
     memory: Any  # arrays [..., …], before the (first) step
-    first: Any  # bool [...] or [..., L]: the step opens an episode, and what was before is forgotten
-    active: Any  # bool, as `first`: other steps leave the memory as it is
+    first: Any  # bool [...] or [..., L]: the step opens an episode, and the memory is reset before it
+    active: Any  # bool, shape of `first`: inactive steps do not change the memory
 
 
 NOTHING = MemoryInput((), (), ())  # for networks without memory
@@ -29,8 +29,8 @@ NOTHING = MemoryInput((), (), ())  # for networks without memory
 class Memory(nn.Module):
     """A recurrent module between a torso and its head. A subclass defines `initial_memory` and `step`.
 
-    The memory is any tree of arrays. Applied to a `MemoryInput`, the module starts from the initial memory where an
-    episode begins, leaves the memory unchanged where the agent is inactive, and takes single steps or sequences.
+    The memory is any tree of arrays. Applied to a `MemoryInput`, the module resets the memory where an episode begins,
+    leaves it unchanged where the agent is inactive, and processes single steps or sequences.
     """
 
     def initial_memory(self, batch_shape: tuple[int, ...]) -> Any:
@@ -38,24 +38,24 @@ class Memory(nn.Module):
         raise NotImplementedError
 
     def step(self, x: jax.Array, memory: Any) -> tuple[jax.Array, Any]:
-        """From features `[…, F]` and the memory `[…, …]` to new features `[…, H]` and the new memory."""
+        """Maps features `[…, F]` and the memory `[…, …]` to new features `[…, H]` and the new memory."""
         raise NotImplementedError
 
     @property
     def remembers(self) -> bool:
-        """Whether there is anything to remember, so that samples are sequences."""
+        """Whether the memory has any arrays. If so, training samples are sequences."""
         return bool(self._initial_leaves())
 
     def select(self, memory: Any, first: jax.Array, active: jax.Array) -> MemoryInput:
-        """The input of this memory; nothing of it if it remembers nothing."""
+        """The `MemoryInput` of these arguments; `NOTHING` if there is no memory."""
         return MemoryInput(memory, first, active) if self.remembers else NOTHING
 
     def __call__(self, x: jax.Array, memory_input: MemoryInput) -> tuple[jax.Array, Any]:
-        """One step, `x` `[…, F]`, or a sequence, `[…, L, F]`, as the shapes of `memory_input` say.
+        """Processes one step, `x` `[…, F]`, or a sequence `[…, L, F]`. The shapes of `memory_input` decide which.
 
         Returns:
-          Features and the memory after every step, `[…, H]` or `[…, L, H]`. An inactive step has features too, as if
-          it were remembered.
+          Features `[…, H]` or `[…, L, H]` and the memory after every step. The features of an inactive step are those
+          that it would have if it were active.
         """
         memory, first, active = memory_input
         batch_axes = jax.tree.leaves(memory)[0].ndim - self._initial_leaves()[0].ndim
@@ -73,7 +73,7 @@ class Memory(nn.Module):
         return features, memory
 
     def guarded_step(self, x: jax.Array, memory: Any, first: jax.Array, active: jax.Array) -> tuple[jax.Array, Any]:
-        """A step that forgets where `first` `[…]` and leaves the memory as it is where not `active` `[…]`."""
+        """A step that resets the memory where `first` `[…]`, and does not change it where `active` `[…]` is false."""
 
         def where(condition, one, other):
             return jnp.where(condition.reshape(*condition.shape, *[1] * (other.ndim - condition.ndim)), one, other)
@@ -87,7 +87,7 @@ class Memory(nn.Module):
 
 
 class NoMemory(Memory):
-    """The identity, which remembers nothing."""
+    """The identity, without memory."""
 
     def initial_memory(self, batch_shape: tuple[int, ...]) -> Any:
         return ()
@@ -102,13 +102,14 @@ NO_MEMORY = NoMemory()
 class GRU(Memory):
     """A gated recurrent unit (Cho et al., *Learning Phrase Representations*, 2014, https://arxiv.org/abs/1406.1078).
 
-    From features x and the memory h, which is 0 where an episode begins,
+    With features x and the memory h, which is 0 at the start of an episode,
 
         r = σ(W_r x + b_r + U_r h),   z = σ(W_z x + b_z + U_z h),
         ĥ = tanh(W_h x + b_h + r ⊙ (U_h h + c)),   h' = (1 − z) ⊙ ĥ + z ⊙ h,
 
-    with r within the recurrent term as in cuDNN's form. What goes on to the head is LayerNorm(h'), as in HARL; what
-    is remembered is h'. W and U are orthogonal, the three of each as one matrix; biases are 0.
+    with r inside the recurrent term as in cuDNN. The output is LayerNorm(h'), as in HARL, or h' without `layer_norm`;
+    the new memory is h'. The three matrices W form one orthogonal matrix, and so do the three U. Biases are
+    initialized to 0.
     """
 
     size: int
@@ -119,7 +120,7 @@ class GRU(Memory):
 
     @nn.compact
     def __call__(self, x: jax.Array, memory_input: MemoryInput) -> tuple[jax.Array, jax.Array]:
-        inputs = dense(3 * self.size, orthogonal(), x, "input")  # of all steps at once
+        inputs = dense(3 * self.size, orthogonal(), x, "input")  # for all steps in one product
         kernel = self.param("kernel", orthogonal(), (self.size, 3 * self.size), x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.size,), x.dtype)
 
@@ -149,5 +150,5 @@ class GRU(Memory):
 
 
 def initial_input(memory: Memory) -> MemoryInput:
-    """The initial memory before one step without batch axes."""
+    """The input of one step at the start of an episode, without batch axes."""
     return memory.select(memory.initial_memory(()), jnp.zeros((), bool), jnp.ones((), bool))

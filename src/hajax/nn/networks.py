@@ -1,4 +1,4 @@
-"""Flax networks of actors and critics: a torso (yours or our MLP) and a head that knows about padding."""
+"""Flax networks of actors and critics: a torso (yours or the MLP) and a head that takes padding into account."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LOG_STD_RANGE = (-20.0, 2.0)
 
 
 def apply_torso(torso: nn.Module, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """`torso(x, mask=mask)` if its `__call__` has a parameter `mask`, else `torso(x)`: padding is zeros in any case."""
+    """`torso(x, mask=mask)` if `__call__` has a parameter `mask`, else `torso(x)`. Padded entries of `x` are zeros."""
     takes_mask = "mask" in inspect.signature(type(torso).__call__).parameters
     return torso(x, mask=mask) if takes_mask else torso(x)
 
 
 class Actor(nn.Module):
-    """A torso, perhaps a memory, and the action head: `(observation […, O], tables of one agent) -> ActionParameters`.
+    """A torso, an optional memory, and the action head: observations `[…, O]` to `ActionParameters` and the new memory.
 
-    It also returns the memory after every step. `memory_input` holds the memory before, and says whether the
-    observations are single steps or sequences `[…, L, O]`.
+    Observations are single steps or sequences `[…, L, O]`; the shapes of `memory_input` decide which.
 
-    Discrete components get logits (−inf where unavailable). Box components get a mean from the network and a standard
-    deviation as `std` says: `"parameter"` is state-independent, `std_scale · sigmoid(log_std)` with `log_std` starting
-    at 1, as in HARL; `"network"` is e^l with l from the network, clipped to [−20, 2]; `"none"` leaves it out.
+    Discrete components have logits (−inf where unavailable). Box components have a mean from the network. Their
+    standard deviation depends on `std`: `"parameter"` is `std_scale · sigmoid(log_std)`, independent of the
+    observation, with `log_std` initialized to 1, as in HARL; `"network"` is e^l with l from the network, clipped to
+    [−20, 2]; `"none"` has no standard deviation.
     """
 
     torso: nn.Module
@@ -41,12 +41,12 @@ class Actor(nn.Module):
     num_choices: int
     has_discrete: bool
     has_continuous: bool
-    equal_choices: bool = False  # every component has all choices, so that only an action mask can take one away
+    equal_choices: bool = False  # every component has all C choices, so only an action mask makes one unavailable
     output_gain: float = 0.01
     std: StdKind = "parameter"
     std_scale: float = 0.5
     memory: Memory = NO_MEMORY
-    preserve_adopted_names = True  # a memory with a name of its own keeps it
+    preserve_adopted_names = True  # a memory with a name keeps it
 
     @nn.compact
     def __call__(
@@ -77,10 +77,10 @@ class Actor(nn.Module):
 
 
 def available_choices(layout: ActionLayout, action_mask: jax.Array | None) -> jax.Array:
-    """The choices that exist and that the environment allows, `[…, D, C]`.
+    """The choices that exist and that the action mask allows, bool `[…, D, C]`.
 
-    Components that are not discrete ignore the environment's mask; a component left without any choice (an inactive
-    agent in some environments) gets all of its own back, because an empty categorical is NaN.
+    The mask is ignored for components that are not discrete. If it excludes all choices of a component (of an inactive
+    agent in some environments) it is ignored too, because a categorical without choices is NaN.
     """
     choices = jnp.asarray(layout.choices)
     if action_mask is None:
@@ -91,11 +91,11 @@ def available_choices(layout: ActionLayout, action_mask: jax.Array | None) -> ja
 
 
 class Critic(nn.Module):
-    """A torso, perhaps a memory, and a linear output: `x […, S] -> value […]`, and the memory as of `Actor`."""
+    """A torso, an optional memory, and a linear output: `x […, S]` to values `[…]` and the new memory, as `Actor`."""
 
     torso: nn.Module
     memory: Memory = NO_MEMORY
-    preserve_adopted_names = True  # a memory with a name of its own keeps it
+    preserve_adopted_names = True  # a memory with a name keeps it
 
     @nn.compact
     def __call__(
@@ -106,24 +106,25 @@ class Critic(nn.Module):
 
 
 class TeamCritic(nn.Module):
-    """A critic of a whole team, in place of a torso: from what it reads to a value. A subclass defines `__call__`.
+    """The base class of a critic of the whole team, used in place of a torso. A subclass defines `__call__`.
 
-    `reads` names the arguments of `__call__`, in their order:
+    `reads` names the arguments of `__call__`, in order:
 
-    - `state` `[…, S]`: the critic's state of the environment (`[…, N, S]` if every agent has one of its own);
-    - `observation` `[…, N, O]`: what the agents observe, zeros where padded or inactive;
+    - `state` `[…, S]`: the environment's state for critics (`[…, N, S]` if there is a state per agent);
+    - `observation` `[…, N, O]`: the agents' observations, zeros where padded or inactive;
     - `action` `[…, N, F]`: the features of the agents' actions, zeros where padded or inactive. A discrete component
-      is one-hot over its choices, a Box component is in units in which its bounds are ±1. State values have none;
+      is one-hot over its choices; a Box component is in units in which its bounds are ±1. Not available to critics of
+      state values;
     - `active` bool `[…, N]`: the agent is active.
 
-    It returns values `[…]`, whatever the batch axes.
+    `__call__` returns values `[…]` for any batch axes.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("state",)
 
 
 class JointCritic(TeamCritic):
-    """A torso and a linear output, on the state and all agents' actions end to end."""
+    """A torso and a linear output, on the concatenated state and actions of all agents."""
 
     torso: nn.Module
     columns: tuple[int, ...] | None = None  # the entries of `action`, flattened, that agents have; None: all
@@ -138,5 +139,5 @@ class JointCritic(TeamCritic):
 
 
 def init_params(module: nn.Module, key: jax.Array, *inputs: Any) -> Any:
-    """The module's parameters (the `params` collection is all that hajax's networks have)."""
+    """The module's initial parameters, its `params` collection."""
     return module.init(key, *inputs)["params"]

@@ -1,8 +1,8 @@
-"""Actions within bounds, and stochastic ones through which gradients go.
+"""Bounded actions, and samples of actions that are differentiable in the distribution's parameters.
 
-A squashed Gaussian draws x ~ N(mean, std), u = tanh x where the component is bounded (u = x where not), and acts
-a = center + scale · u. A relaxed categorical draws by the Gumbel trick: the action is one-hot, its gradient that of a
-softmax (Jang et al., 2017, https://arxiv.org/abs/1611.01144).
+A squashed Gaussian samples x ~ N(mean, std) and u = tanh x if the component is bounded (u = x if not); the action is
+a = center + scale · u. A relaxed categorical is sampled by the Gumbel trick: the sample is one-hot, with the gradient
+of a softmax (Jang et al., 2017, https://arxiv.org/abs/1611.01144).
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from hajax.spec import ActionLayout
 
 
 class Drawn(NamedTuple):
-    """An action that was drawn, with gradients to the parameters that it was drawn from; a kind that no agent has is
-    `None`."""
+    """A sampled action, differentiable in the distribution's parameters; `None` for a kind that no agent has."""
 
     choice: jax.Array | None  # [..., D, C], one-hot
-    raw: jax.Array | None  # [..., D], x, before it is squashed
+    raw: jax.Array | None  # [..., D], x, before squashing
     unit: jax.Array | None  # [..., D], in units in which bounds are ±1
     log_prob: jax.Array  # [...], of the native action, in nats
 
@@ -33,18 +32,18 @@ def squash(layout: ActionLayout, u: jax.Array) -> jax.Array:
 
 
 def squashed_mean(layout: ActionLayout, parameters: ActionParameters) -> jax.Array:
-    """What a policy does without noise: its mean, squashed."""
+    """The action of a policy without noise, the squashed mean `[…, D]`, in units in which bounds are ±1."""
     assert parameters.mean is not None
     return squash(layout, parameters.mean)
 
 
 def clip_to_bounds(layout: ActionLayout, u: jax.Array) -> jax.Array:
-    """`u`, in units in which bounds are ±1, within them."""
+    """`u` clipped to ±1 where the component is bounded, in units in which bounds are ±1."""
     return jnp.where(layout.bounded, jnp.clip(u, -1, 1), u)
 
 
 def native(layout: ActionLayout, u: jax.Array) -> jax.Array:
-    """`center + scale · u`, the action itself; 0 for components that an agent lacks."""
+    """`center + scale · u`, the action in native units; 0 for components that an agent lacks."""
     action = jnp.asarray(layout.center, u.dtype) + jnp.asarray(layout.scale, u.dtype) * u
     return jnp.where(layout.continuous, action, 0)
 
@@ -58,10 +57,10 @@ def log_squash_slope(layout: ActionLayout, x: jax.Array) -> jax.Array:
 def draw(
     key: jax.Array, parameters: ActionParameters, layout: ActionLayout, gumbel_temperature: float | jax.Array = 1.0
 ) -> Drawn:
-    """One action, by reparametrization: `gumbel_temperature` is that of the Gumbel softmax.
+    """A reparametrized sample of an action; `gumbel_temperature` is the temperature of the Gumbel softmax.
 
-    The log-probability of reals is log N(x; mean, std) − log da/dx, the full change of variables; that of a choice goes
-    through the one-hot vector as the choice's effect on a critic does.
+    The log-probability of real components is log N(x; mean, std) − log da/dx, the full change of variables. That of a
+    choice is differentiable through the relaxed one-hot vector, as is the value of a critic.
     """
     choice_key, real_key = jax.random.split(key)
     choice = x = unit = None
@@ -80,14 +79,14 @@ def draw(
         noise = jax.random.normal(real_key, parameters.mean.shape, parameters.mean.dtype)
         x = parameters.mean + parameters.std * noise
         unit = squash(layout, x)
-        # log N(x; mean, std) with the noise in place of (x − mean)/std, which is the same and keeps gradients simple.
+        # log N(x; mean, std), with the noise in place of (x − mean) / std, which is equal and has simpler gradients.
         density = -jnp.square(noise) / 2 - jnp.log(parameters.std) - math.log(2 * math.pi) / 2
         log_prob += jnp.where(layout.continuous, density - log_squash_slope(layout, x), 0).sum(-1)
     return Drawn(choice, x, unit, log_prob)
 
 
 def most_likely(parameters: ActionParameters, layout: ActionLayout) -> tuple[jax.Array | None, jax.Array | None]:
-    """The one-hot choices `[…, D, C]` of the greatest probability, and the squashed means `[…, D]`."""
+    """The one-hot choices `[…, D, C]` of the highest probability, and the squashed means `[…, D]`."""
     choice = unit = None
     if parameters.logits is not None:
         best = jnp.argmax(parameters.logits, -1)
@@ -98,7 +97,7 @@ def most_likely(parameters: ActionParameters, layout: ActionLayout) -> tuple[jax
 
 
 def action_of(layout: ActionLayout, choice: jax.Array | None, unit: jax.Array | None) -> jax.Array:
-    """The action `[…, D]`: indices of choices, native reals; 0 for components that an agent lacks."""
+    """The action `[…, D]`: choice indices, and reals in native units; 0 for components that an agent lacks."""
     parts = []
     if choice is not None:
         parts.append(jnp.where(layout.discrete, jnp.argmax(choice, -1), 0).astype(choice.dtype))

@@ -1,4 +1,4 @@
-"""Training loops, rollouts and evaluation."""
+"""Training loops, rollouts, evaluation and recording of episodes."""
 
 from hajax.training.evaluation import make_evaluate
 from hajax.training.iteration import Loop, TrainState

@@ -1,4 +1,4 @@
-"""Arrays by name in a directory, written and read by orbax, which is used here and nowhere else."""
+"""Named arrays in a directory, written and read by orbax. No other module uses orbax."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes `arrays` into the directory `path`, which must not exist; those without elements are left out.
+    """Writes `arrays` into the directory `path`, which must not exist. Arrays without elements are omitted.
 
     Raises:
-        OSError: they cannot be written, for want of space, say.
+        OSError: writing fails, for example because the disk is full.
     """
-    import orbax.checkpoint as ocp  # takes a while, and only runs need it
+    import orbax.checkpoint as ocp  # slow to import, and needed only by runs
 
     try:
-        # orbax refuses arrays without elements; whoever reads them knows their shape.
+        # orbax refuses arrays without elements. Their shapes are in the manifest.
         with _plain(path) as plain, ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(plain, {name: x for name, x in arrays.items() if x.size})
     except Exception as error:
@@ -32,7 +32,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """The arrays of these names, as they lie in the directory `path`; whether they are intact is not looked at."""
+    """The arrays with these names in the directory `path`. Their checksums are not verified."""
     import orbax.checkpoint as ocp
 
     how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
@@ -43,9 +43,10 @@ def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
 
 @contextmanager
 def _plain(path: Path) -> Iterator[Path]:
-    """`path`, absolute and of plain characters.
+    """An absolute path to `path` of plain characters.
 
-    orbax and what it stands on take others for patterns and escapes; a path that has them goes by a link to its folder.
+    orbax and its dependencies interpret other characters as patterns or escapes. A path with such characters is
+    replaced by one through a temporary symbolic link to its parent directory.
     """
     if re.fullmatch(r"[\w./=,+-]+", str(path.absolute()), re.ASCII):
         yield path.absolute()
@@ -58,7 +59,7 @@ def _plain(path: Path) -> Iterator[Path]:
 
 
 def _os_error(error: Exception, path: Path) -> OSError | None:
-    """What the operating system said, where orbax tells it as an error of its own."""
+    """The error of the operating system that orbax has wrapped in another exception; `None` if there is none."""
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
         if not isinstance(error, OSError) and os.strerror(code) in str(error):
             return OSError(code, os.strerror(code), str(path))

@@ -1,9 +1,9 @@
-"""Checkpoints: a pytree of arrays on disk, whole or not there at all, and never restored if it is not what was saved.
+"""Checkpoints: pytrees of arrays on disk, written atomically and verified when read.
 
 A checkpoint is a directory named after its step, with the arrays (`array_files`) and `manifest.json` (`manifest`): the
-format's version, the shape, dtype and SHA-256 of every array, the size and SHA-256 of every file, and the SHA-256 of
-all that. It is written beside its place, flushed to the disk, read back, and then renamed, so that a process killed at
-any moment leaves the checkpoints that there were.
+format version, the shape, dtype and SHA-256 of every array, the size and SHA-256 of every file, and the SHA-256 of the
+manifest itself. It is written under a temporary name, flushed to the disk, read back, and then renamed. A process that
+is killed at any moment leaves the previous checkpoints intact.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from hajax.training.manifest import (
 
 ARRAYS = "arrays"
 UNFINISHED = ".unfinished-"
-READ_BACK = 2**26  # bytes, or a single array if it is larger: what is read back of a new checkpoint at a time
+READ_BACK = 2**26  # bytes (or one array, if it is larger) of a new checkpoint that are read back at a time
 KEY_KINDS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 
 
 def save_checkpoint(directory: Path, step: int, tree: Any, facts: Mapping[str, Any], *, keep: int) -> Path:
     """Writes `tree` and `facts` (JSON) as the checkpoint of `step`, and removes all but the last `keep`.
 
-    A checkpoint of that step that exists already is left as it is: the state of a step does not change. A new one is
-    read back and compared with what was to be saved before it takes its place and others are removed.
+    An existing checkpoint of that step is kept, because the state of a step does not change. A new one is read back and
+    verified before it is renamed and before others are removed.
 
     Raises:
-        CheckpointError: what was read back is not what was to be saved. Nothing is removed.
-        OSError: it cannot be written, for want of space, say. Nothing is removed.
+        CheckpointError: the checkpoint that was read back differs from `tree`. Nothing is removed.
+        OSError: writing fails, for example because the disk is full. Nothing is removed.
     """
     path = directory / f"{step:012d}"
     if not path.exists():
@@ -69,21 +69,21 @@ def save_checkpoint(directory: Path, step: int, tree: Any, facts: Mapping[str, A
 
 
 def list_checkpoints(directory: Path) -> list[int]:
-    """The steps of the checkpoints in `directory`, in order."""
+    """The steps of the checkpoints in `directory`, in ascending order."""
     return [int(path.name) for path in _step_directories(directory)]
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Removes what a killed process left half written or half removed."""
+    """Removes checkpoints that a killed process left partly written or partly removed."""
     for path in directory.glob(f"{UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def read_checkpoint(directory: Path, step: int | str = "last") -> Checkpoint:
-    """The checkpoint of `step`, or the last one, its files compared with its manifest.
+    """The checkpoint of `step`, or the last one. Its files are verified against its manifest.
 
     Raises:
-        CheckpointError: there is none, or it is damaged or of another format.
+        CheckpointError: there is no such checkpoint, or it is damaged or of another format.
     """
     steps = list_checkpoints(directory)
     if not steps:
@@ -101,24 +101,27 @@ def read_checkpoint(directory: Path, step: int | str = "last") -> Checkpoint:
 
 
 def check_format(directory: Path) -> None:
-    """Raises CheckpointError if the last checkpoint in `directory` is of another format; damage is not looked for."""
+    """Raises CheckpointError if the last checkpoint in `directory` has another format. Damage is not checked."""
     for path in _step_directories(directory)[-1:]:
         try:
             read_manifest(path)
         except FormatError:
             raise
         except CheckpointError:
-            pass  # told when it is read
+            pass  # raised by `read_checkpoint`
 
 
 def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: bool = False) -> Any:
-    """The saved tree, in the structure of `template` (arrays, or their shapes as `jax.eval_shape` gives them).
+    """The saved tree, with the structure of `template`.
 
-    `under` is where in the saved tree the template's place is, such as `"train/algorithm/"`, to restore that alone.
-    With `cast`, numbers may be saved in another precision than the template's, and are converted.
+    Args:
+        checkpoint: a checkpoint from `read_checkpoint`.
+        template: a tree of arrays, or of the shapes and dtypes that `jax.eval_shape` returns.
+        under: the path of a subtree, such as `"train/algorithm/"`, which alone is restored.
+        cast: convert numbers that were saved in another precision than that of the template.
 
     Raises:
-        CheckpointError: the arrays are damaged, or not those that the template expects.
+        CheckpointError: an array is damaged, or names, shapes or dtypes differ from those of the template.
     """
     leaves = {under + name: leaf for name, leaf in _named_leaves(template).items()}
     entries = {name: entry for name, entry in checkpoint.arrays.items() if name.startswith(under)}
@@ -134,7 +137,7 @@ def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: boo
             raise CheckpointError(
                 f"{checkpoint.path} holds {name} as {_shown(other)}; allowed: {_shown(one)}, which {why}"
             )
-    arrays = _read_arrays(checkpoint, entries)  # which are given up one by one, since a replay may fill the memory
+    arrays = _read_arrays(checkpoint, entries)  # released one by one below, because a replay may fill the memory
     return jax.tree.unflatten(
         jax.tree.structure(template), [_as_leaf(arrays.pop(name), leaf) for name, leaf in leaves.items()]
     )
@@ -146,7 +149,7 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def _named_arrays(tree: Any) -> dict[str, tuple[np.ndarray, str]]:
-    """Name -> the array in host memory (a key's data for a key) and the dtype that it stands for."""
+    """Each array in host memory (for a random key, its data), with the dtype of its leaf, by name."""
     leaves = {name: jnp.asarray(leaf) for name, leaf in _named_leaves(tree).items()}
     data = jax.device_get({name: jax.random.key_data(x) if _is_key(x) else x for name, x in leaves.items()})
     return {name: (np.asarray(data[name]), str(leaf.dtype)) for name, leaf in leaves.items()}
@@ -157,31 +160,31 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _description(leaf: Any) -> tuple[tuple[int, ...], str]:
-    """Shape (of a key's data for a key) and dtype, as the manifest has them."""
+    """The shape (for a random key, of its data) and the dtype, as in the manifest."""
     shape = jax.eval_shape(jax.random.key_data, leaf).shape if _is_key(leaf) else leaf.shape
     return tuple(shape), str(leaf.dtype)
 
 
 def _same_kind(one: str, other: str) -> bool:
-    """Whether both dtypes are of real numbers, or both of whole ones, whatever their precision."""
+    """Whether both dtypes are floating-point, or both signed integers, of any precision."""
     kinds = (jnp.floating, jnp.signedinteger)
     keys = one.startswith("key<") or other.startswith("key<")
     return not keys and any(jnp.issubdtype(jnp.dtype(one), k) and jnp.issubdtype(jnp.dtype(other), k) for k in kinds)
 
 
 def _as_leaf(array: np.ndarray, leaf: Any) -> jax.Array:
-    # A copy: a device array that borrows NumPy's memory must not be donated.
+    # Copied, because a device array that shares NumPy's memory must not be donated.
     restored = jnp.array(array, dtype=None if _is_key(leaf) else leaf.dtype, copy=True)
     return jax.random.wrap_key_data(restored, impl=KEY_KINDS[str(leaf.dtype)]) if _is_key(leaf) else restored
 
 
 def _stored_dtype(name: str) -> Any:
-    """The dtype of the array that stands for one of dtype `name`: that of its data for a key."""
+    """The dtype in which a leaf of dtype `name` is stored: for a random key, the dtype of its data."""
     return "uint32" if name.startswith("key<") else jnp.dtype(name)
 
 
 def _read_arrays(checkpoint: Checkpoint, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The arrays of `entries`; CheckpointError unless they are those that were saved, which orbax does not look at."""
+    """The arrays of `entries`. Raises CheckpointError if a checksum differs, because orbax does not verify them."""
     arrays = {name: np.zeros(entry["shape"], _stored_dtype(entry["dtype"])) for name, entry in entries.items()}
     stored = [name for name, array in arrays.items() if array.size]
     arrays |= read_arrays(checkpoint.path / ARRAYS, stored)
@@ -192,7 +195,7 @@ def _read_arrays(checkpoint: Checkpoint, entries: Mapping[str, Mapping[str, Any]
 
 
 def _verify(path: Path) -> None:
-    """Reads a new checkpoint's arrays back, some at a time; CheckpointError unless they are those of its manifest."""
+    """Reads the arrays of a new checkpoint back, a few at a time. Raises CheckpointError if a checksum differs."""
     checkpoint = read_manifest(path)
     together: dict[str, Any] = {}
     size = 0
@@ -215,7 +218,7 @@ def _step_directories(directory: Path) -> list[Path]:
 
 
 def _remove(path: Path) -> None:
-    """Under another name first, so that a half-removed checkpoint is never taken for one."""
+    """Removes a checkpoint, after renaming it, so that a partly removed one is never read."""
     unfinished = path.with_name(f"{UNFINISHED}{path.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     os.rename(path, unfinished)
@@ -223,7 +226,7 @@ def _remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Everything under `path` reaches the disk before the rename that makes it a checkpoint."""
+    """Flushes everything under `path` to the disk. Called before the rename that makes it a checkpoint."""
     for entry in [*path.rglob("*"), path]:
         _flush_entry(entry)
 

@@ -1,4 +1,4 @@
-"""Evaluation, apart from training: fresh environments, no learning, whole episodes only."""
+"""Evaluation: episodes of freshly reset environments, without learning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hajax.validation import check_number
 
 
 def step_limit(spec: EnvSpec, max_steps: int | None) -> int:
-    """`max_steps`, or if that is None the environment's limit; ValueError if it has none, or for a wrong number."""
+    """`max_steps`, or the environment's limit if that is `None`. Raises ValueError if there is neither or it is < 1."""
     limit = spec.max_steps if max_steps is None else max_steps
     if limit is None:
         raise ValueError(f"max_steps=None, but {spec.name} has no step limit; allowed: a whole number >= 1")
@@ -33,15 +33,23 @@ def make_evaluate(
     deterministic: bool = True,
     max_steps: int | None = None,
 ) -> Callable[[jax.Array, Any], dict[str, jax.Array]]:
-    """`evaluate(key, state) -> results` of `num_episodes` first episodes, one per freshly reset environment.
+    """A function `evaluate(key, state) -> results` over `num_episodes` episodes, one per freshly reset environment.
 
-    `results` holds arrays `[num_episodes]`: `episode_return` (the team's, undiscounted), `episode_length`, `finished`,
-    and the environment's metrics at the episode's end. `deterministic` takes the policy's mode instead of a sample.
-    The evaluation is over when all its episodes are. Episodes still running after `max_steps` (default: the
-    environment's limit) count as they stand, and are not `finished`.
+    `results` is a dictionary of arrays `[num_episodes]`: `episode_return` (the undiscounted team return),
+    `episode_length`, `finished`, and the environment's metrics at the end of the episode. The evaluation ends when all
+    episodes have ended.
 
-    Raises ValueError if the environment has no step limit and `max_steps` is not given, or the agents are not
-    those that the algorithm was made for.
+    Args:
+      env: the environment.
+      algo: the algorithm, whose state `evaluate` takes.
+      num_episodes: the number of episodes.
+      deterministic: take the most likely actions instead of samples.
+      max_steps: the largest number of steps, by default the environment's limit. Episodes that still run then are
+        reported up to this step, and are not `finished`.
+
+    Raises:
+      ValueError: the environment has no step limit and `max_steps` is `None`, a number is not positive, or the agents
+        differ from those that the algorithm was made for.
     """
     envs = playable(env, algo, evaluation=True)
     limit = step_limit(envs.spec, max_steps)

@@ -1,4 +1,4 @@
-"""What every training loop is: pure functions `init` and `iterate`, and the state that they pass on."""
+"""The interface of training loops: pure functions `init` and `iterate`, and the state that they pass on."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from jax.custom_batching import sequential_vmap
 from hajax.envs.base import BatchedEnvironment
 from hajax.training.rollout import Actors
 
-# What hajax reports of episodes itself, in training or in evaluation.
+# The names of episode statistics that hajax reports in training or evaluation. Environments may not use them.
 RESERVED_METRICS = frozenset(
     ("episodes", "episode_return", "episode_length", "finished", "return", "length", "return_mean", "return_std")
 )
 
 
 class TrainState(NamedTuple):
-    """Everything that the next iteration depends on."""
+    """The state of a training, on which the next iteration depends."""
 
-    algorithm: Any  # the algorithm's own state
+    algorithm: Any  # the learner state
     actors: Actors
     key: jax.Array
     replay: Any = ()  # a `Replay`, if the algorithm is off-policy
@@ -30,9 +30,10 @@ class TrainState(NamedTuple):
 class Loop(NamedTuple):
     """`init(key, hyperparameters=None) -> TrainState` and `iterate(train_state) -> (train_state, metrics)`.
 
-    Both are pure, jit and vmap (over keys, and over hyperparameters). `metrics` is a dictionary of scalars and of
-    diagnostics per group, agent or critic, small enough to stack over iterations. `init` takes `warmup_steps`
-    environment steps; a call of `iterate` takes `steps_per_iteration` and calls `update` `updates_per_iteration` times.
+    Both are pure functions that may be jitted and vmapped (over keys and hyperparameters). `metrics` is a dictionary of
+    scalars and of diagnostics per group, agent or critic, small enough to stack over iterations. `init` takes
+    `warmup_steps` environment steps. `iterate` takes `steps_per_iteration` environment steps and calls `update`
+    `updates_per_iteration` times.
     """
 
     init: Callable[..., TrainState]
@@ -40,18 +41,19 @@ class Loop(NamedTuple):
     steps_per_iteration: int
     updates_per_iteration: int = 1
     warmup_steps: int = 0
-    replay_bytes: int = 0  # what the replay takes of the device's memory
-    rows_per_iteration: int = 0  # of a replay, in each environment, at most
+    replay_bytes: int = 0  # the size of the replay in device memory
+    rows_per_iteration: int = 0  # the largest number of replay rows per environment
 
     def iterations(self, total_steps: int) -> int:
-        """The iterations after which at least `total_steps` environment steps have been taken, warm-up and all.
+        """The least number of iterations with which a training takes `total_steps` steps, including the warm-up.
 
-        Raises ValueError if the warm-up alone takes as many, or if one of the program's counters would overflow.
+        Raises:
+          ValueError: the warm-up alone takes as many steps, or a counter of the program would overflow.
         """
         if total_steps <= self.warmup_steps:
             raise ValueError(f"total_steps={total_steps}; allowed: more than the {self.warmup_steps} of the warm-up")
         iterations = -((self.warmup_steps - total_steps) // self.steps_per_iteration)
-        # The program counts iterations, updates and the rows of a replay, whose warm-up takes two a step at most.
+        # Counters: iterations, updates, and replay rows, of which each step of the warm-up takes at most two.
         counted = max(self.updates_per_iteration, self.rows_per_iteration, 1)
         most = (jnp.iinfo(jnp.result_type(int)).max - 2 * self.warmup_steps) // counted
         if iterations > most:
@@ -63,18 +65,18 @@ class Loop(NamedTuple):
 
 
 def in_turn_on_cpu(update: Callable) -> Callable:
-    """`update`, but on a CPU `vmap` runs it over its axis in turn instead of at once.
+    """`update`, except that on a CPU `vmap` evaluates it sequentially over its axis instead of batching it.
 
-    One seed's activations fit a CPU's cache and eight seeds' do not; batched, the same arithmetic takes 1.7 times as
-    long there. An accelerator wants the batch. Reverse-mode differentiation does not go through a function treated so:
-    who needs it composes `rollout` and `algo.update` directly.
+    The activations of one seed fit into a CPU's cache, those of eight seeds do not: batched, the same arithmetic takes
+    1.7 times as long. Accelerators are faster with the batch. The returned function does not support reverse-mode
+    differentiation; to differentiate through an update, compose `rollout` and `algo.update` directly.
     """
     return sequential_vmap(update) if jax.default_backend() == "cpu" else update
 
 
 def check_metrics(env: BatchedEnvironment) -> None:
-    """Raises ValueError if the environment's metrics have names that are hajax's own."""
+    """Raises ValueError if a metric of the environment has a name that hajax uses."""
     _, opening = jax.eval_shape(env.reset, jax.random.split(jax.random.key(0), 1))
     for name in opening.metrics:
         if name in RESERVED_METRICS or name.startswith("stochastic_"):
-            raise ValueError(f"metrics={name!r} of {env.spec.name} is a name of hajax's own; allowed: any other")
+            raise ValueError(f"metrics={name!r} of {env.spec.name} is a name that hajax uses; allowed: any other")

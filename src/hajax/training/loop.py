@@ -1,4 +1,4 @@
-"""Training loops for every kind of algorithm, and whole trainings as one pure function."""
+"""Training loops for both kinds of algorithms, and a whole training as one pure function."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from hajax.training.off_policy import make_off_policy_loop
 from hajax.training.on_policy import make_on_policy_loop
 from hajax.validation import check_number
 
-# Steps in each environment between updates, as in HARL.
+# The default number of steps of each environment per iteration, as in HARL.
 ROLLOUT_LENGTHS = {"on_policy": 200, "off_policy": 50}
 
 
 def make_loop(
     env: Environment | BatchedEnvironment, algo: Algorithm, *, num_envs: int, rollout_length: int | None = None
 ) -> Loop:
-    """The loop for the algorithm's kind, `rollout_length` steps in each of `num_envs` environments per iteration.
+    """The training loop of an algorithm, with `rollout_length` steps in each of `num_envs` environments per iteration.
 
-    On-policy algorithms make one update of these steps; off-policy ones store them, and make as many updates on what is
-    stored as `updates_per_step` says. If `rollout_length` is `None` it is 200 and 50.
+    An on-policy algorithm makes one update on these steps. An off-policy algorithm stores them in its replay and makes
+    `updates_per_step` critic steps per step of all environments. `rollout_length` is by default 200 on-policy and 50
+    off-policy.
 
-    Raises ValueError for sizes that are not positive or do not go together, an algorithm made for another team, or an
-    environment whose metrics have names that are taken.
+    Raises:
+      ValueError: sizes are not positive or do not suit each other, the algorithm was made for another team, or a metric
+        of the environment has a name that hajax uses.
     """
     if rollout_length is None:
         rollout_length = ROLLOUT_LENGTHS[algo.kind]
@@ -49,10 +51,20 @@ def make_train(
 ) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
     """A whole training as one pure function, `train(key, hyperparameters=None) -> (state, metrics)`.
 
-    `jax.jit(jax.vmap(train))(jax.random.split(key, 8))` trains eight seeds at once. `state` is the algorithm's state
-    (for `algo.act`, or an evaluator); `metrics` are those of every iteration, stacked. `total_steps` counts
-    environment steps, those of a warm-up too, and is rounded up to whole iterations of `num_envs · rollout_length` (see
-    `make_loop`). With `lr_decay` the learning rates fall linearly to 0 over the run.
+    `jax.jit(jax.vmap(train))(jax.random.split(key, 8))` trains eight seeds in one program. `state` is the learner state
+    (for `algo.act` or `make_evaluate`); `metrics` are those of all iterations, stacked.
+
+    Args:
+      env: the environment.
+      algo: the algorithm.
+      total_steps: environment steps, including a warm-up, rounded up to whole iterations of
+        `num_envs · rollout_length` steps (see `make_loop`).
+      num_envs: the number of environments.
+      rollout_length: steps of each environment per iteration; 200 on-policy and 50 off-policy if `None`.
+      lr_decay: decay the learning rates linearly to 0 over the run.
+
+    Raises:
+      ValueError: as `make_loop`, or `total_steps` does not exceed the warm-up.
     """
     check_number("total_steps", total_steps, 1, whole=True)
     loop = make_loop(env, algo, num_envs=num_envs, rollout_length=rollout_length)

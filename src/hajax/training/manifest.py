@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: what was saved, in which format, and the sums by which damage shows."""
+"""The manifest of a checkpoint: its contents, its format version, and the checksums that reveal damage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from hajax import __version__
 
-FORMAT = 2  # raised whenever what is written changes; only this one is read
+FORMAT = 2  # raised with every change of the format; only this version is read
 MANIFEST = "manifest.json"
 
 
@@ -25,11 +25,11 @@ class FormatError(CheckpointError):
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint whose manifest was read and found intact; its arrays are not read yet."""
+    """A checkpoint with an intact manifest. Its arrays have not been read yet."""
 
     path: Path
     step: int
-    facts: dict[str, Any]  # what was saved beside the arrays
+    facts: dict[str, Any]  # JSON data saved beside the arrays
     arrays: dict[str, dict[str, Any]]  # name -> shape, dtype, sha256
     files: dict[str, dict[str, Any]]  # path under the checkpoint -> bytes, sha256
 
@@ -38,7 +38,7 @@ ADVICE = "allowed: a checkpoint as it was saved; remove this one to fall back on
 
 
 def sha256(array: np.ndarray) -> str:
-    """Of the array's bytes, in C order."""
+    """The SHA-256 of the array's bytes in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
 
 
@@ -48,7 +48,7 @@ def _file_sha256(file: Path) -> str:
 
 
 def write_manifest(path: Path, step: int, facts: dict[str, Any], arrays: Mapping[str, tuple[np.ndarray, str]]) -> None:
-    """Describes the files that lie under `path`, and `arrays`, each with the dtype that it stands for."""
+    """Writes the manifest of the files under `path` and of `arrays`, each given with the dtype of its leaf."""
     files = [file for file in sorted(path.rglob("*")) if file.is_file()]
     manifest = {
         "format": FORMAT,
@@ -89,7 +89,7 @@ def read_manifest(path: Path) -> Checkpoint:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is damaged (it can't be read); {ADVICE}") from error
     version = manifest.get("format")
-    if isinstance(version, int) and version != FORMAT:  # before the digest, which another format may take otherwise
+    if isinstance(version, int) and version != FORMAT:  # before the digest, which other formats may compute differently
         raise FormatError(
             f"{path} has format {version}, written by hajax {manifest.get('hajax')}; allowed: {FORMAT}, which this "
             f"hajax {__version__} reads (go on with the one that wrote it)"
@@ -100,7 +100,7 @@ def read_manifest(path: Path) -> Checkpoint:
 
 
 def check_file(path: Path, name: str, entry: Mapping[str, Any]) -> None:
-    """Raises CheckpointError unless the file `name` under `path` is the one of its manifest's entry."""
+    """Raises CheckpointError unless the file `name` under `path` has the size and checksum of `entry`."""
     file = path / name
     if not file.is_file():
         raise CheckpointError(f"{file} is missing; {ADVICE}")

@@ -1,4 +1,4 @@
-"""The off-policy loop: a warm-up with random actions; then steps that are stored, and updates on samples of them."""
+"""The off-policy loop: a warm-up with random actions; then steps stored in the replay, and updates on its samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hajax.training.rollout import Actors, count_episodes, playable, report_epis
 
 
 def random_action(spec: EnvSpec, key: jax.Array, action_mask: jax.Array) -> jax.Array:
-    """Uniform among available choices and within bounds, `[…, N, D]`; standard normal where there are no bounds."""
+    """Random actions `[…, N, D]`: uniform over available choices and within bounds, standard normal if unbounded."""
     layout = spec.action_layout
     choice_key, real_key, normal_key = jax.random.split(key, 3)
     shape = action_mask.shape[:-1]
@@ -34,14 +34,15 @@ def random_action(spec: EnvSpec, key: jax.Array, action_mask: jax.Array) -> jax.
 def make_off_policy_loop(
     env: Environment | BatchedEnvironment, algo: Algorithm, *, num_envs: int, rollout_length: int
 ) -> Loop:
-    """`rollout_length` steps in `num_envs` environments, then `rollout_length · updates_per_step` critic steps.
+    """A loop of `rollout_length` steps in `num_envs` environments and `rollout_length · updates_per_step` critic steps.
 
-    `init` takes the warm-up's steps, in whole steps of all environments. Where `policy_delay` does not divide the
-    critic steps of a rollout, an iteration is as many rollouts as it takes until it does, and critic steps that do not
-    make up a whole update wait for the next rollout.
+    `init` takes the warm-up steps, rounded up to whole steps of all environments. If `policy_delay` does not divide the
+    critic steps of a rollout, an iteration consists of the least number of rollouts whose critic steps it divides.
+    Critic steps that do not complete an update are done after the next rollout.
 
-    Raises ValueError for a replay, a warm-up, minibatches and episodes that do not fit each other, critic steps that
-    are no whole number, an algorithm made for another team, or an environment whose metrics have names that are taken.
+    Raises:
+      ValueError: replay, warm-up, minibatches and episodes do not suit each other, the critic steps of a rollout are
+        not a whole number, the algorithm was made for another team, or a metric has a name that hajax uses.
     """
     settings, spec = algo.settings, env.spec
     envs, update = playable(env, algo), in_turn_on_cpu(algo.update)
@@ -52,7 +53,7 @@ def make_off_policy_loop(
     minibatches = (settings.policy_delay, settings.batch_size)
 
     def play(state: Any, carry: tuple[Actors, Replay], key: jax.Array, random: bool = False):
-        """One step of every environment, stored."""
+        """Takes one step in every environment and stores it."""
         actors, replay = carry
         seen = actors.timestep
         act_key, env_key = jax.random.split(key)
@@ -73,13 +74,13 @@ def make_off_policy_loop(
             return play(state, carry, key, random=True), None
 
         (actors, replay), _ = lax.scan(step, carry, jax.random.split(warmup_key, warmup))
-        episodes, _ = report_episodes(actors.episodes)  # those of random actions are not training's
+        episodes, _ = report_episodes(actors.episodes)  # episodes of the warm-up are not reported
         return TrainState(state, actors._replace(episodes=episodes), key, replay)
 
     def play_and_learn(train_state: TrainState, due: np.ndarray | jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
-        """A rollout and the updates after it, and the sums of what they tell.
+        """A rollout and the updates after it, and the sums of their diagnostics.
 
-        Those that are not `due` are left out. A NumPy array says that all are, and nothing is compiled for leaving out.
+        Updates that are not `due` are skipped. If `due` is a NumPy array, all are due, and no condition is compiled.
         """
         key, rollout_key, update_key = jax.random.split(train_state.key, 3)
 
@@ -122,7 +123,7 @@ def make_off_policy_loop(
 
 
 def check_replay(settings: Any, spec: EnvSpec, num_envs: int) -> int:
-    """The replay's rows per environment; ValueError unless replay, warm-up, minibatches and episodes fit each other."""
+    """The replay's rows per environment. Raises ValueError if replay, warm-up, minibatch and episode sizes conflict."""
     size, batch, n_step = settings.buffer_size, settings.batch_size, settings.n_step
     if spec.max_steps is not None and n_step > spec.max_steps:
         raise ValueError(
@@ -131,7 +132,7 @@ def check_replay(settings: Any, spec: EnvSpec, num_envs: int) -> int:
         )
     if size < batch:
         raise ValueError(f"buffer_size={size} is less than batch_size={batch}; allowed: at least {batch}")
-    # In the worst case every step ends an episode and takes two rows, and the two to be written next are taken.
+    # In the worst case every step ends an episode and takes two rows. Two more are reserved for the next step.
     least = num_envs * (2 * n_step + 2)
     if size < least:
         raise ValueError(
@@ -148,10 +149,13 @@ def check_replay(settings: Any, spec: EnvSpec, num_envs: int) -> int:
 
 
 def plan_updates(settings: Any, rollout_length: int) -> np.ndarray:
-    """Which updates come after each rollout of an iteration, bool `[rollouts, updates]`.
+    """The updates that are due after each rollout of an iteration, bool `[rollouts, updates]`.
 
-    After k rollouts there have been ⌊k c / `policy_delay`⌋ updates of `policy_delay` critic steps, of the c that each
-    rollout allows. ValueError if c is no whole number, or 0.
+    With c critic steps per rollout, ⌊k c / `policy_delay`⌋ updates of `policy_delay` critic steps are due in the first
+    k rollouts.
+
+    Raises:
+      ValueError: c is not a whole number, or is 0.
     """
     steps, delay = rollout_length * settings.updates_per_step, settings.policy_delay
     whole = round(steps)

@@ -15,10 +15,11 @@ from hajax.training.rollout import playable, report_episodes, rollout, start
 def make_on_policy_loop(
     env: Environment | BatchedEnvironment, algo: Algorithm, *, num_envs: int, rollout_length: int
 ) -> Loop:
-    """A rollout of `rollout_length` steps in `num_envs` environments, then one update.
+    """A loop of rollouts of `rollout_length` steps in `num_envs` environments, with one update after each.
 
-    Raises ValueError for minibatches or chunks that do not divide the rollout, an algorithm made for another team, or
-    an environment whose metrics have names that are taken.
+    Raises:
+      ValueError: minibatches or chunks do not divide the rollout, the algorithm was made for another team, or a metric
+        of the environment has a name that hajax uses.
     """
     envs, update = playable(env, algo), in_turn_on_cpu(algo.update)
     check_metrics(envs)

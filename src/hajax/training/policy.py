@@ -1,4 +1,4 @@
-"""A trained team as a function of dictionaries, to act in environments that know nothing of hajax."""
+"""A trained team as a function of dictionaries, for environments outside of hajax."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from hajax.validation import check_known
 
 
 class Policy:
-    """The actors of an algorithm's state, for one environment at a time.
+    """The actors of a learner state, for one environment at a time.
 
         actions, memory = policy(observations, memory)
 
-    Dictionaries are keyed by the agents' names, as in PettingZoo's parallel API, which a policy drives directly.
+    Dictionaries are keyed by the agents' names, as in PettingZoo's parallel API.
     """
 
     def __init__(self, algorithm: Algorithm, state: Any, observe: Callable[[jax.Array], jax.Array] | None = None):
-        """`state` is what `algorithm.init` or `algorithm.update` returned, without a seed axis.
+        """Makes a policy.
 
-        `observe` is the environment's, if it has one: what all agents observe, given the whole state.
+        Args:
+            algorithm: the algorithm.
+            state: the learner state, without a seed axis.
+            observe: `Environment.observe` of the environment, if it has one.
         """
         self.algorithm = algorithm
         self.state = state
@@ -38,11 +41,11 @@ class Policy:
 
     @property
     def spec(self) -> EnvSpec:
-        """The environment's specification that the policy was trained for: its agents and their spaces."""
+        """The specification of the environment that the policy was trained for."""
         return self.algorithm.spec
 
     def initial_memory(self) -> Any:
-        """What the actors remember at the start of an episode; empty for feed-forward policies."""
+        """The actors' memory at the start of an episode; empty for feed-forward policies."""
         return self.algorithm.initial_memory(())
 
     def __call__(
@@ -53,24 +56,26 @@ class Policy:
         action_mask: Mapping[str, Any] | None = None,
         key: jax.Array | None = None,
     ) -> tuple[dict[str, Any], Any]:
-        """Native actions of the agents that observe something, and the memory for the next step.
+        """Native actions of the agents that have an observation, and the memory for the next step.
 
         Args:
-            observations: an agent's observation in its natural shape, or flat. An agent that is absent (dead, or not
-                yet there) gets no action. `None` where agents observe what follows from the whole `state`, as in
-                MAMuJoCo with `obs=full`: `policy(memory=memory, state=env.state())`.
-            memory: of the step before; at the start of an episode `initial_memory()`, or nothing.
-            state: the critic's state `[S]` (`[N, S]` if every agent has its own), for algorithms whose actors use it;
-                without observations, the whole state as the other environment shows it.
-            action_mask: per agent, an entry per choice that is true where it is available (for MultiDiscrete, one such
-                array per component, or all of them end to end). Without it every choice is.
-            key: for a random action; without it the most probable one.
+            observations: each agent's observation, in its natural shape or flat. Agents without one are inactive and
+                have no action. `None` if observations are functions of the whole `state`, as in MAMuJoCo with
+                `obs=full`: `policy(memory=memory, state=env.state())`.
+            memory: the memory of the previous step; `initial_memory()` or `None` at the start of an episode.
+            state: the critic's state `[S]` (`[N, S]` if there is a state per agent), for algorithms whose actors use
+                it. Without observations, the whole state of the other environment.
+            action_mask: for each agent an array that is true for available choices (for MultiDiscrete one array per
+                component, or their concatenation). By default all choices are available.
+            key: the key of sampled actions. By default the most likely actions are taken.
 
         Returns:
-            Actions: an `int` for Discrete, `int64 [D]` for MultiDiscrete, `float32 [D]` within its bounds for Box.
+            Actions by agent (`int` for Discrete, `int64 [D]` for MultiDiscrete, `float32 [D]` within its bounds for
+            Box), and the new memory.
 
         Raises:
-            ValueError: an unknown agent, an observation, state or mask of the wrong size, or nothing to observe.
+            ValueError: an agent is unknown, an observation, state or mask has the wrong size, or there are no
+                observations.
         """
         spec = self.spec
         if observations is None:
@@ -85,7 +90,7 @@ class Policy:
         return {agent.name: _native(agent, row) for agent, row in rows if agent.name in observations}, memory
 
     def _seen(self, state: ArrayLike | None) -> dict[str, np.ndarray]:
-        """What the agents observe, of the whole state."""
+        """The agents' observations as functions of the whole state."""
         if self._observe is None or state is None:
             given = "no state" if state is None else f"a state; {self.spec.name} does not say what agents observe of it"
             raise ValueError(f"observations=None, and {given}; allowed: each agent's observation by its name")
@@ -120,7 +125,7 @@ class Policy:
 
 
 def _available(agent: AgentSpec, mask: Any, layout: ActionLayout, index: int) -> np.ndarray:
-    """bool `[D, C]`: the choices that a mask leaves to the agent."""
+    """The choices of an agent that its mask allows, bool `[D, C]`."""
     exists = np.array(layout.choices[index])
     choices = agent.action_space.choices
     flat = np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple | list) else np.ravel(mask)
@@ -140,7 +145,7 @@ def _check_size(what: str, array: np.ndarray, size: int) -> None:
 
 
 def _native(agent: AgentSpec, action: np.ndarray) -> Any:
-    """The agent's action in its own space."""
+    """The action as an element of the agent's action space."""
     space = agent.action_space
     own = action[: space.num_components]
     if isinstance(space, Discrete):

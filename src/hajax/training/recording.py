@@ -1,4 +1,4 @@
-"""Recording episodes for people to look at: every state, action and timestep of one episode."""
+"""Recordings of episodes for rendering: all states, actions and timesteps of one episode."""
 
 from __future__ import annotations
 
@@ -17,26 +17,32 @@ from hajax.training.rollout import playable, team_reward
 
 
 class Episode(NamedTuple):
-    """One episode over time; the first `length` steps are its own, what follows belongs to the next ones."""
+    """One episode over time. Steps beyond `length` belong to later episodes."""
 
-    state: Any  # [T, …] the environment's own state before each step
-    action: jax.Array  # [T, N, D] taken in that state
-    timestep: Timestep  # [T, …] that followed
-    reward: jax.Array  # [T] the team's; 0 after the episode, so that its sum is the return
+    state: Any  # [T, …], the environment's internal state before each step
+    action: jax.Array  # [T, N, D], the actions taken in this state
+    timestep: Timestep  # [T, …], the timesteps that followed
+    reward: jax.Array  # [T], the team reward; 0 after the episode, so that the sum is the return
     length: jax.Array  # int []
 
 
 def record_episode(
     env: Environment | BatchedEnvironment, algo: Algorithm, *, deterministic: bool = True, max_steps: int | None = None
 ) -> Callable[[jax.Array, Any], Episode]:
-    """`record(key, state) -> Episode`, the first episode after a reset, with `state` the algorithm's.
+    """A function `record(key, state) -> Episode` that records the first episode after a reset.
 
-    It is the episode that `make_evaluate` with one episode and the same options sees with that key. `record` may be
-    jitted, and vmapped over keys for several episodes. `deterministic` takes the policy's mode instead of a sample.
-    The episode is cut after `max_steps` (default: the environment's limit).
+    `state` is the learner state. The episode equals that of `make_evaluate` with one episode, the same options and the
+    same key. `record` may be jitted, and vmapped over keys.
 
-    Raises ValueError if the environment has no step limit and `max_steps` is not given, or the agents are not those
-    that the algorithm was made for.
+    Args:
+      env: the environment.
+      algo: the algorithm.
+      deterministic: take the most likely actions instead of samples.
+      max_steps: the largest number of steps, by default the environment's limit.
+
+    Raises:
+      ValueError: the environment has no step limit and `max_steps` is `None`, or the agents differ from those that the
+        algorithm was made for.
     """
     envs = playable(env, algo, evaluation=True)
     limit = step_limit(envs.spec, max_steps)

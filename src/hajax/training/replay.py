@@ -1,10 +1,10 @@
-"""Replay on the device: what was seen once is stored once, and sampled as transitions of up to n steps.
+"""The replay on the device: every observation is stored once, and sampled in transitions of up to n steps.
 
-Every environment writes a ring of rows of its own. A row holds what the agents saw, what they did about it, and what
-the environment answered; where the step led is the next row. An episode's last step is followed by a row for its final
-observation, on which nobody acts, and then by the next episode's first. So an observation is stored once, and an
-episode of T steps takes T + 1 rows. Which rows are transitions is kept beside: the row of the k-th step of every
-environment, and since all take their steps together, these lists have the same length in all.
+Every environment has a ring buffer of rows. A row holds the observations of a step, the actions, and the rewards and
+flags that followed; the next row holds the observations that the step led to. The last step of an episode is followed
+by a row with the final observations and without actions, and then by the first row of the next episode. An episode of
+T steps takes T + 1 rows. Because not every row is a step, the row index of the k-th step of every environment is stored
+separately. All environments step together, so these lists have equal lengths.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ class Rows(NamedTuple):
     """The contents, `[E · R, …]`: R rows of environment 0, then those of environment 1, …"""
 
     observation: jax.Array  # [N, O]
-    state: jax.Array | None  # [S]; None if it is the observations, end to end
+    state: jax.Array | None  # [S]; None if it is the concatenation of the observations
     active: jax.Array  # bool [N]
     action_mask: jax.Array | None  # bool [N, D, C]; None if the environment has none
     action: jax.Array  # [N, D]
-    reward: jax.Array  # [N], or [1] if it is the team's
+    reward: jax.Array  # [N], or [1] for a team reward
     terminated: jax.Array  # bool []
     truncated: jax.Array  # bool []
 
 
 class Replay(NamedTuple):
-    """The stored rows and where they are. Numbers of rows and of steps are counted from the beginning of time."""
+    """The stored rows and their indices. Rows and steps are counted from the beginning of the training."""
 
     rows: Rows
-    row_of: jax.Array  # int [E, R]: of step k, at k mod R
-    head: jax.Array  # int [E]: the row that is written next, that of the step to come
-    steps: jax.Array  # int []: taken by every environment
-    oldest: jax.Array  # int []: the first step that is whole in every environment
+    row_of: jax.Array  # int [E, R]: the row of step k, at index k mod R
+    head: jax.Array  # int [E]: the row of the next step
+    steps: jax.Array  # int []: the steps taken by every environment
+    oldest: jax.Array  # int []: the first step that is still stored in every environment
 
 
 def init_replay(spec: EnvSpec, num_envs: int, capacity: int) -> Replay:
@@ -65,13 +65,13 @@ def init_replay(spec: EnvSpec, num_envs: int, capacity: int) -> Replay:
 
 
 def replay_bytes(spec: EnvSpec, num_envs: int, capacity: int) -> int:
-    """The memory that `init_replay` takes, in bytes."""
+    """The size of the replay of `init_replay`, in bytes."""
     shapes = jax.eval_shape(lambda: init_replay(spec, num_envs, capacity))
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def add(replay: Replay, seen: Timestep, action: jax.Array, after: Timestep) -> Replay:
-    """Stores one step of every environment: `seen` before it, `after` it (with automatic reset), `[E, …]` each."""
+    """Stores one step of every environment, from timestep `seen` to `after` (with automatic reset), both `[E, …]`."""
     num_envs, capacity = replay.row_of.shape
     start = jnp.arange(num_envs) * capacity
     done = after.terminated | after.truncated
@@ -87,7 +87,7 @@ def add(replay: Replay, seen: Timestep, action: jax.Array, after: Timestep) -> R
     rows = _write(rows, start + (replay.head + 1) % capacity, after.final._asdict())
     row_of = replay.row_of.at[:, replay.steps % capacity].set(replay.head)
     head = replay.head + 1 + done
-    # Row a is gone as soon as row a + R is written; a head moves by two rows at most, and so does what is lost.
+    # Row a is overwritten by row a + R. A head moves by at most two rows, so at most two steps are lost.
     oldest = replay.oldest
     for _ in range(2):
         oldest = oldest + (row_of[:, oldest % capacity] <= head - capacity).any()
@@ -95,9 +95,9 @@ def add(replay: Replay, seen: Timestep, action: jax.Array, after: Timestep) -> R
 
 
 def sample(spec: EnvSpec, replay: Replay, key: jax.Array, shape: tuple[int, int], num_steps: int) -> OffPolicyBatch:
-    """Transitions `[P, B]` of up to `num_steps` steps, drawn uniformly and with replacement from those stored.
+    """Transitions `[P, B]` of up to `num_steps` steps, sampled uniformly with replacement from those stored.
 
-    A step can be drawn as soon as `num_steps` − 1 others have followed it, whatever episode they are of.
+    A step can be sampled as soon as `num_steps` − 1 further steps have been stored, of any episode.
     """
     num_envs, capacity = replay.row_of.shape
     rows = replay.rows
@@ -109,7 +109,7 @@ def sample(spec: EnvSpec, replay: Replay, key: jax.Array, shape: tuple[int, int]
     following = (env * capacity)[..., None] + (row[..., None] + jnp.arange(num_steps + 1)) % capacity  # [P, B, n + 1]
 
     def take(field: jax.Array, index: jax.Array) -> jax.Array:
-        return jnp.take(field, index, axis=0, mode="clip")  # in range, so that nothing is compared with the bounds
+        return jnp.take(field, index, axis=0, mode="clip")  # indices are in range, so they need no check
 
     ends = take(rows.terminated, following[..., :-1]) | take(rows.truncated, following[..., :-1])
     goes_on = jnp.cumprod(~ends[..., :-1], axis=-1, dtype=bool)
@@ -144,7 +144,7 @@ def sample(spec: EnvSpec, replay: Replay, key: jax.Array, shape: tuple[int, int]
 
 
 def _write(rows: Rows, index: jax.Array, values: dict[str, jax.Array]) -> Rows:
-    """`rows` with those fields of `values` that it keeps, in the places `index` `[E]`."""
+    """`rows` with `values` written at the indices `index` `[E]`. Fields that are not stored are ignored."""
     options: dict[str, Any] = {"mode": "promise_in_bounds", "unique_indices": True, "indices_are_sorted": True}
     kept = {name: getattr(rows, name) for name in values if getattr(rows, name) is not None}
     return rows._replace(**{name: field.at[index].set(values[name], **options) for name, field in kept.items()})

@@ -1,4 +1,4 @@
-"""Acting in vectorized environments: rollouts for learning, and the statistics of the episodes that they see."""
+"""Rollouts in batches of environments, and statistics of their episodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hajax.spec import EnvSpec, Timestep
 
 
 class EpisodeStatistics(NamedTuple):
-    """Running sums per environment `[E]`, and sums over the episodes that ended since the last report (scalars)."""
+    """Running sums per environment `[E]`, and scalar sums over the episodes that ended since the last report."""
 
     running_return: jax.Array
     running_length: jax.Array
@@ -26,7 +26,7 @@ class EpisodeStatistics(NamedTuple):
 
 
 class Actors(NamedTuple):
-    """Where the environments stand and what the actors remember, between rollouts."""
+    """The states of the environments, the actors' memory and the episode statistics between rollouts."""
 
     env_state: Any
     timestep: Timestep
@@ -35,10 +35,11 @@ class Actors(NamedTuple):
 
 
 def playable(env: Environment | BatchedEnvironment, algo: Algorithm, *, evaluation: bool = False) -> BatchedEnvironment:
-    """The batch of environments that is stepped, checked to be one that the algorithm was made for.
+    """The environment as a batch, after a check that it suits the algorithm.
 
-    Raises ValueError if their agents differ, or, unless only for evaluation, the critic's state, whether actions are
-    masked, or the kind of reward.
+    Raises:
+      ValueError: its agents differ from those that the algorithm was made for, or (except for an `evaluation`) the
+        critic's state, the use of action masks, or the kind of reward.
     """
     for field in ("agents",) if evaluation else ("agents", "state_size", "state_per_agent", "masks_actions", "reward"):
         has, expected = getattr(env.spec, field), getattr(algo.spec, field)
@@ -50,12 +51,12 @@ def playable(env: Environment | BatchedEnvironment, algo: Algorithm, *, evaluati
 
 
 def team_reward(spec: EnvSpec, reward: jax.Array) -> jax.Array:
-    """The sum over agents of their own rewards, `[…, N] -> […]`: what `reward="team"` gives every agent."""
+    """The team reward, `[…, N] -> […]`: the sum of individual rewards; any agent's reward if `reward="team"`."""
     return reward[..., 0] if spec.reward == "team" else reward.sum(-1)
 
 
 def start(envs: BatchedEnvironment, algo: Algorithm, key: jax.Array, num_envs: int) -> Actors:
-    """Resets `num_envs` environments."""
+    """The initial `Actors`, after a reset of `num_envs` environments."""
     env_state, timestep = envs.reset(jax.random.split(key, num_envs))
     zeros = jnp.zeros(num_envs)
     metrics = {name: jnp.zeros(()) for name in timestep.metrics}
@@ -64,7 +65,7 @@ def start(envs: BatchedEnvironment, algo: Algorithm, key: jax.Array, num_envs: i
 
 
 def count_episodes(spec: EnvSpec, episodes: EpisodeStatistics, timestep: Timestep) -> EpisodeStatistics:
-    """Adds one vectorized step `[E]` to the statistics."""
+    """Adds one step of all environments, `[E]`, to the statistics."""
     done = timestep.terminated | timestep.truncated
     running_return = episodes.running_return + team_reward(spec, timestep.reward)
     running_length = episodes.running_length + 1
@@ -82,9 +83,9 @@ def count_episodes(spec: EnvSpec, episodes: EpisodeStatistics, timestep: Timeste
 
 
 def report_episodes(episodes: EpisodeStatistics) -> tuple[EpisodeStatistics, dict[str, jax.Array]]:
-    """Means over the episodes that ended since the last report, and fresh sums.
+    """Statistics with sums reset to 0, and the means over the episodes that ended since the last report.
 
-    They are NaN if none did; 0 where `jax_debug_nans` is on, which takes every NaN for a fault.
+    The means are NaN if no episode ended, or 0 with `jax_debug_nans`, which raises an error for every NaN.
     """
     undefined = 0.0 if cast(Any, jax.config).jax_debug_nans else jnp.nan
     sums = {"episode_return": episodes.ended_return, "episode_length": episodes.ended_length, **episodes.ended_metrics}
@@ -105,7 +106,7 @@ def report_episodes(episodes: EpisodeStatistics) -> tuple[EpisodeStatistics, dic
 def rollout(
     envs: BatchedEnvironment, algo: Algorithm, key: jax.Array, state: Any, actors: Actors, length: int
 ) -> tuple[Actors, OnPolicyBatch]:
-    """`length` steps in every environment with the algorithm's stochastic policy: an `OnPolicyBatch` of `[T, E, …]`."""
+    """`length` steps of every environment with sampled actions: the new `Actors`, and a batch `[T, E, …]`."""
     num_envs = actors.timestep.first.shape[0]
     initial_memory = actors.memory
 

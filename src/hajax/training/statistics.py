@@ -1,7 +1,7 @@
 """Statistics over seeds: the interquartile mean and its (stratified) bootstrap interval.
 
 Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice* (NeurIPS 2021),
-https://arxiv.org/abs/2108.13264, for why these and not the mean of a few seeds with a standard deviation.
+https://arxiv.org/abs/2108.13264, recommend these over the mean and standard deviation of a few seeds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 def interquartile_mean(scores: ArrayLike, axis: int = -1) -> np.ndarray:
     """The mean without the lowest and the highest quarter along `axis`.
 
-    ⌊n/4⌋ scores are dropped at either end, so up to three scores it is the plain mean. A NaN score gives NaN.
+    ⌊n/4⌋ scores are dropped at either end, so for up to three scores it is the mean. It is NaN if any score is.
     """
     ordered = np.sort(np.moveaxis(np.asarray(scores, float), axis, -1), axis=-1)
     num_scores = ordered.shape[-1]
@@ -29,8 +29,8 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """The percentile bootstrap interval of the interquartile mean over seeds; `scores` is `[num_seeds]`.
 
-    `None` for a single seed, which says nothing about how seeds differ. The resampling is seeded: the same scores
-    give the same interval. It is `stratified_bootstrap_interval` with a single task.
+    It is `None` for a single seed, which has no spread. The resampling is seeded: equal scores give equal intervals. It
+    is `stratified_bootstrap_interval` with a single task.
     """
     return stratified_bootstrap_interval([scores], confidence=confidence, resamples=resamples)
 
@@ -38,22 +38,22 @@ def bootstrap_interval(
 def stratified_bootstrap_interval(
     scores: Sequence[ArrayLike], *, confidence: float = 0.95, resamples: int = 10_000
 ) -> tuple[float, float] | None:
-    """The percentile interval of the interquartile mean over all runs of several tasks, resampled task by task.
+    """The percentile bootstrap interval of the interquartile mean over the runs of several tasks, resampled per task.
 
-    A resample draws, with replacement, as many runs of every task as the task has, so that no task gains or loses
-    weight by chance; the interquartile mean is that of all drawn scores together. Scores of different tasks must be
-    on one scale, so normalize them first.
+    A resample draws from every task, with replacement, as many runs as the task has, so that the weights of tasks are
+    constant. The interquartile mean is that of all drawn scores. The scores of different tasks must be on the same
+    scale: normalize them first.
 
     Args:
         scores: for every task, the scores `[num_runs]` of its runs; tasks may have different numbers of runs.
         confidence: the share of resamples inside the interval.
-        resamples: how many. The resampling is seeded: the same scores give the same interval.
+        resamples: the number of resamples. The resampling is seeded: equal scores give equal intervals.
 
     Returns:
-        `(low, high)`, or `None` if a task has a single run, which says nothing about how its runs differ.
+        `(low, high)`, or `None` if a task has a single run.
 
     Raises:
-        ValueError: no task, a task without runs, or scores that are not one number per run.
+        ValueError: there is no task, a task has no runs, or its scores are not one number per run.
     """
     tasks = [np.asarray(task, float) for task in scores]
     if not tasks:

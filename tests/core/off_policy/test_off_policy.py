@@ -1,4 +1,4 @@
-"""Off-policy training: what agents see of each other, exploration, the loop, and a problem whose optimum is known."""
+"""Off-policy training: joint actions in updates, exploration, the loop, and a problem with a known optimum."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def float64():
         yield
 
 
-# What an agent's gradient sees.
+# The joint action in an agent's gradient.
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("name", "others"), [("haddpg", "replay"), ("haddpg", "policy"), ("maddpg", "policy"), ("maddpg", "replay")]
 )
-def test_the_joint_action_has_exactly_the_earlier_agents_new(name, others):
-    """Agents before in the order act by their new policies, those after it as `others` says; MADDPG sees nobody new."""
+def test_the_joint_action_has_new_actions_of_the_earlier_agents_only(name, others):
+    """Earlier agents act by their new policies, later ones as `others` says; in MADDPG no action is new."""
     spec = problems.make_spec(SPACES, SIZES)
     algo = off_policy_problems.make_algorithm(name, spec, others=others)
     state = off_policy_problems.random_state(algo, 0)
@@ -144,12 +144,12 @@ def act(algo):
     return jax.jit(lambda key, state, ts, memory: algo.act(key, state, ts, memory))
 
 
-def test_random_actions_are_uniform_over_what_is_available():
+def test_random_actions_are_uniform_over_available_choices():
     spaces = (Discrete(4), Box((-1.0, 2.0), (3.0, 4.0)), MultiDiscrete((3, 2)), Box((-np.inf,), (np.inf,)))
     spec = problems.make_spec(spaces)
     mask = np.broadcast_to(spec.action_layout.choices, (20_000, *spec.action_layout.choices.shape)).copy()
     mask[:, 0, 0, 2] = False
-    mask[:, 2, 1] = False  # nothing at all: then everything
+    mask[:, 2, 1] = False  # no choice is available: then all are
     actions = np.asarray(random_action(spec, jax.random.key(0), jnp.asarray(mask)))
     for agent, component, choices in ((0, 0, (0, 1, 3)), (2, 0, (0, 1, 2)), (2, 1, (0, 1))):
         values, counts = np.unique(actions[:, agent, component], return_counts=True)
@@ -175,8 +175,8 @@ def test_random_actions_are_uniform_over_what_is_available():
         ("id3qn", {"order": "simultaneous"}, set()),
     ],
 )
-def test_every_number_of_the_state_counts(name, settings, unread):
-    """What actions and updates read is the state's number, not the factory's, so that a sweep is a `vmap`."""
+def test_every_hyperparameter_of_the_state_has_an_effect(name, settings, unread):
+    """`act` and `update` read the hyperparameters of the state, not the defaults, so that a sweep is a `vmap`."""
     spaces = {"hasac": [Discrete(3), SPACES[0]], "had3qn": [Discrete(3)] * 2, "id3qn": [Discrete(3)] * 2}
     spec = problems.make_spec(spaces.get(name, SPACES[:2]))
     algo = off_policy_problems.make_algorithm(name, spec, **settings)
@@ -197,7 +197,7 @@ def test_every_number_of_the_state_counts(name, settings, unread):
         changed = value * 0.5 if np.isfinite(value) else jnp.asarray(1e-3)
         if distance(used(state.hyperparameters.replace(**{number: changed})), before) == 0:
             same.add(number)
-    assert same == unread | {"decay_updates"}  # of no matter in a first update
+    assert same == unread | {"decay_updates"}  # without effect in the first update
 
 
 # The loop.
@@ -222,7 +222,7 @@ def test_a_vmapped_seed_trains_as_the_seed_alone_and_numbers_are_traced():
     axes = jax.tree.map(lambda _: None, algo.hyperparameters).replace(actor_lr=0)
     swept, _ = jax.jit(jax.vmap(train, in_axes=(None, axes)))(keys[1], sweep)
     still, moved = (jax.tree.map(lambda x, i=i: x[i], swept) for i in (0, 1))
-    # A policy that does not move agrees with its target; one that does is ahead of it.
+    # A constant policy equals its target; a trained policy differs from it.
     assert distance(still.actors.params, still.target_actors) < 1e-6
     assert distance(moved.actors.params, moved.target_actors) > 1e-3
 
@@ -244,7 +244,7 @@ def test_learning_rates_decay_over_the_updates_of_the_run():
 
 @functools.cache
 def pair(name):
-    """Two agents in fixed order, who see the replay's actions of who is not yet updated; and the compiled update."""
+    """Two agents in fixed order, with the replay's actions of agents not updated yet; and the compiled update."""
     spec = problems.make_spec([Discrete(3)] * 2 if name.endswith("qn") else SPACES[:2])
     settings = {"order": "simultaneous"} if name == "id3qn" else {"order": "fixed", "others": "replay"}
     algo = off_policy_problems.make_algorithm(name, spec, **settings)
@@ -254,7 +254,7 @@ def pair(name):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["hatd3", "hasac", "had3qn", "id3qn"])
 def test_decayed_rates_are_those_of_actors_critics_and_temperatures(name):
-    """After one update of four, each is three quarters of what it was, and an update that of such rates."""
+    """After one update of four, each rate is three quarters of its value; the update equals one with these rates."""
     state, batch, update = pair(name)
     state = state._replace(updates=jnp.ones_like(state.updates))
     numbers = state.hyperparameters
@@ -273,8 +273,7 @@ def test_decayed_rates_are_those_of_actors_critics_and_temperatures(name):
 
 
 def test_updates_that_a_rollout_does_not_complete_come_after_the_next():
-    """Five critic steps after each rollout and two per update: two updates, then three; with HARL's 50 and 8, six or
-    seven."""
+    """Five critic steps per rollout and two per update: two updates, then three. With HARL's 50 and 8: six or seven."""
     env = linear_quadratic()
     algo = hajax.make_algorithm("hatd3", env, **SMALL)
 
@@ -321,7 +320,7 @@ def test_updates_that_a_rollout_does_not_complete_come_after_the_next():
         ({"updates_per_step": 0.01}, r"updates_per_step=0\.01 gives 0\.08 critic steps"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_compiling(settings, message):
+def test_sizes_that_conflict_are_refused_before_compiling(settings, message):
     env = linear_quadratic()
     algo = hajax.make_algorithm("hatd3", env, **(SMALL | settings))
     with pytest.raises(ValueError, match=message):
@@ -350,8 +349,8 @@ def test_a_joint_critic_needs_one_reward_and_one_state(field, message):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["haddpg", "hatd3", "hasac", "had3qn"])
-def test_dead_agents_learn_nothing_and_teach_nobody(name):
-    """An agent that is dead throughout; with the replay's actions for all not yet updated, what it sees is nowhere."""
+def test_inactive_agents_are_not_trained_and_have_no_influence(name):
+    """An agent that is inactive throughout. With `others="replay"` its observations have no influence."""
     state, batch, update = pair(name)
     active = batch.active.at[..., 1].set(False)
     moments = []
@@ -380,12 +379,12 @@ def test_whole_numbers_may_be_written_as_floats():
         hajax.make_algorithm("hatd3", problems.make_spec(SPACES), buffer_size=1000.5)
 
 
-def test_training_metrics_leave_the_warm_up_s_episodes_out():
+def test_training_metrics_exclude_the_episodes_of_the_warm_up():
     env = linear_quadratic(max_steps=5)
     algo = hajax.make_algorithm("hatd3", env, **(SMALL | {"warmup_steps": 48}))
     loop = hajax.make_loop(env, algo, num_envs=4, rollout_length=8)
     _, metrics = jax.jit(lambda key: loop.iterate(loop.init(key)))(jax.random.key(0))
-    assert int(metrics["episodes"]) == 8  # of steps 13 to 20: those that end at steps 15 and 20
+    assert int(metrics["episodes"]) == 8  # of steps 13 to 20: the episodes that end at steps 15 and 20
     assert float(metrics["episode_length"]) == 5
 
 
@@ -409,7 +408,7 @@ def test_own_transitions_are_checked():
         hajax.off_policy_batch(spec, **(given | {"observation": jnp.zeros((5, 3, 4))}))
 
 
-def test_a_replay_that_does_not_fit_into_memory_is_told_of():
+def test_a_replay_that_does_not_fit_into_memory_is_reported():
     assert memory_warning(1000, 8, 50) is None
     warning = memory_warning(10**15, 8, 1000)
     assert warning is not None
@@ -423,8 +422,8 @@ def test_a_replay_that_does_not_fit_into_memory_is_told_of():
     assert fits_twice <= fits
 
 
-def test_a_run_whose_replay_does_not_fit_says_so_first(tmp_path, monkeypatch, capsys):
-    """Of 400 rows each of two seeds, and their copies in a checkpoint; even without progress."""
+def test_a_run_whose_replay_does_not_fit_reports_it_first(tmp_path, monkeypatch, capsys):
+    """400 rows for each of two seeds, and their copies in a checkpoint; also without progress."""
     monkeypatch.setattr(memory, "free_memory", lambda: 1000)
     settings = [*TINY_OFF_POLICY, "total_steps=104", "eval_interval=32", f"out_dir={tmp_path / 'run'}"]
     assert main(["train", *settings]) == 0
@@ -438,7 +437,7 @@ def test_a_run_whose_replay_does_not_fit_says_so_first(tmp_path, monkeypatch, ca
 
 
 def best_cost(num_agents: int, steps: int) -> float:
-    """E[s₀ᵀ P s₀] of the undiscounted game of so many steps, by the Riccati recursion; s₀ is uniform in [−1, 1]ᴺ."""
+    """E[s₀ᵀ P s₀] of the undiscounted game of `steps` steps, by the Riccati recursion; s₀ is uniform in [−1, 1]ᴺ."""
     a, b = dynamics(num_agents)
     p = np.zeros((num_agents, num_agents))
     for _ in range(steps):
@@ -447,8 +446,8 @@ def best_cost(num_agents: int, steps: int) -> float:
     return float(np.trace(p)) / 3
 
 
-def test_the_riccati_controller_earns_the_best_cost():
-    """So that environment and recursion agree: the stationary gain is within 1% of the best for ten steps."""
+def test_the_riccati_controller_has_the_optimal_cost():
+    """A test of environment and recursion: over ten steps the stationary gain is within 1% of the optimal cost."""
     env = linear_quadratic(max_steps=10)
     a, b = dynamics(2)
     p = np.zeros((2, 2))
@@ -479,8 +478,10 @@ def test_the_riccati_controller_earns_the_best_cost():
     [("hatd3", 0.05, 15_000, 64, 2), ("haddpg", 0.10, 25_000, 128, 1), ("hasac", 0.05, 25_000, 128, 1)],
 )
 def test_the_linear_quadratic_game_is_solved(name, within, steps, batch_size, num_seeds):
-    """Discount 0.9, ten steps cut by truncation, from which targets bootstrap: as if the game went on for ever. What
-    is learned keeps away from its bounds, without which the optimum is known."""
+    """Discount 0.9, ten steps cut by truncation, from which targets bootstrap, as in a game without end.
+
+    The learned actions stay inside the bounds; without bounds the optimum is known.
+    """
     env = linear_quadratic(max_steps=10)
     settings = {"hidden_sizes": (64, 64), "activation": "silu", "batch_size": batch_size, "warmup_steps": 1000}
     numbers = {"actor_lr": 1e-3, "critic_lr": 3e-3, "target_rate": 0.02, "discount": 0.9}
@@ -490,11 +491,11 @@ def test_the_linear_quadratic_game_is_solved(name, within, steps, batch_size, nu
     evaluate = jax.jit(jax.vmap(hajax.make_evaluate(env, algo, num_episodes=4000), in_axes=(None, 0)))
     cost = -np.asarray(evaluate(jax.random.key(1), state)["episode_return"].mean(-1))
     assert (cost < (1 + within) * best_cost(2, 10)).all()
-    # Nor is any better than the best one, but for the draw of 4,000 first states.
+    # No policy is better than the optimum, up to the sampling of 4,000 initial states.
     assert (cost > 0.97 * best_cost(2, 10)).all()
 
     def forces(state, key):
-        """Of one episode, `[10, N]`."""
+        """The actions of one episode, `[10, N]`."""
 
         def step(carry, _):
             simulation, ts = carry

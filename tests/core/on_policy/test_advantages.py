@@ -36,13 +36,13 @@ def gae():
 @given(reward=FLOATS, value=FLOATS, next_value=FLOATS, terminated=FLAGS, truncated=FLAGS, discount=UNIT, lam=UNIT)
 @run
 def test_gae_equals_the_sum_of_discounted_errors(gae, reward, value, next_value, terminated, truncated, discount, lam):
-    """Any mixture of terminations and truncations, both at once included (then termination rules)."""
+    """Any combination of terminations and truncations, also both in one step (which then counts as terminated)."""
     args = (reward, value, next_value, terminated, truncated, discount, lam)
     np.testing.assert_allclose(gae(*args), reference.gae(*args), 0, 1e-10)
 
 
 def test_gae_by_hand(gae):
-    """Three episodes in a row: terminated at 1, truncated at 3, unfinished at 4. γ = ½, λ = ½, V = 1 everywhere."""
+    """Three consecutive episodes: terminated at 1, truncated at 3, unfinished at 4. γ = ½, λ = ½, V = 1 everywhere."""
     reward = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])[:, None]
     ones, final = jnp.ones((5, 1)), jnp.array([1.0, 100.0, 1.0, 11.0, 1.0])[:, None]
     terminated, truncated = (jnp.arange(5)[:, None] == t for t in (1, 3))
@@ -85,7 +85,7 @@ def test_truncation_bootstraps_from_its_own_final_value_and_termination_does_not
         expected = np.zeros((T, E))
         expected[:3, 1] = gain * (discount * lam) ** np.array([2, 1, 0])
         np.testing.assert_allclose(high - low, expected, 0, 1e-12)
-        # Nothing of the next episode reaches back over the boundary.
+        # Nothing of the next episode has an influence across the boundary.
         later = reward + 5.0 * (np.arange(T) > 2)[:, None]
         moved = gae(later, value, final, terminated, truncated, discount, lam) - low
         np.testing.assert_allclose(moved[:3, 1], 0, 0, 1e-12)

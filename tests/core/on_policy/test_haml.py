@@ -1,4 +1,4 @@
-"""The mirror-learning template: drifts and their axioms, neighborhoods, and algorithms made of them."""
+"""The mirror-learning template: drifts and their axioms, neighborhoods, and algorithms with them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_shipped_drift_is_a_drift_functional(name):
         (lambda change, hyperparameters: 0.1 + jnp.square(change.log_ratio), "axiom 2, zero at the old policy"),
         (lambda change, hyperparameters: jnp.abs(change.log_ratio), "axiom 3, zero gradient at the old policy"),
         (lambda change, hyperparameters: jnp.abs(change.ratio - 1) ** 1.01, "axiom 3, zero gradient at the old policy"),
-        # Right for one component with all its choices, and NaN where one is not available.
+        # Correct for one component with all its choices, and NaN if a choice is not available.
         (lambda change, hyperparameters: jnp.square(change.new.logits - change.old.logits).mean((-2, -1)), "axiom 1"),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_wrong_drift_fails_by_the_axiom_s_name(wrong, axiom):
 
 def test_a_drift_of_components_is_refused():
     with pytest.raises(
-        ValueError, match=r"drift per_component has shape \(200, 12, 2\) for .*; allowed: one number for"
+        ValueError, match=r"drift per_component has shape \(200, 12, 2\) for .*; allowed: one value per sample"
     ):
         check_drift(per_component)
     with pytest.raises(ValueError, match="kinds='gaussian'; allowed: categorical, Gaussian"):
@@ -89,7 +89,7 @@ def test_a_drift_for_choices_alone():
 
 @pytest.mark.parametrize("drift", [DRIFTS["squared_log_ratio"], tsallis(), tsallis(0.5), tsallis(3.0)])
 def test_sampled_drifts_are_drifts_sample_by_sample(drift):
-    """f(r) ≥ 0 and f(1) = f'(1) = 0, not only in the mean: at the old policy the estimate has no noise."""
+    """f(r) ≥ 0 and f(1) = f'(1) = 0 hold at every sample, so the estimate at the old policy has no variance."""
     hyperparameters = DriftHyperparameters(drift_coef=3.0)
 
     def value(log_ratio):
@@ -173,7 +173,7 @@ def updated(algo):
 
 
 def each_agent(algo):
-    """Per agent: its objective's ingredients as functions of its parameters, and the advantages M of its samples."""
+    """For each agent: the terms of its objective as functions of its parameters, and M at its samples."""
     state, batch = start(algo), rollout()[2]
     actors, critics = make_networks("mine", algo.spec, algo.settings, None, None)
     samples = group_batches(actors, batch, estimate(critics, state, batch))
@@ -201,13 +201,13 @@ def test_gradient_step_is_one_clipped_step_of_plain_gradient_ascent():
         expected.assert_trees_close(jax.tree.map(lambda x, i=i: x[i], new.actors.params), wanted, 1e-12)
         compound = compound * jnp.exp(policy.log_ratio(wanted, samples))
     np.testing.assert_allclose(info["actor_grad_norm"], norms, 1e-10)
-    assert max(norms) > 0.05  # so that the step was cut
+    assert max(norms) > 0.05  # so that the gradient was clipped
     assert new.actors.optimizer is None
 
 
 @pytest.mark.parametrize("drift", [kl_old_new, kl_new_old, DRIFTS["squared_log_ratio"], DRIFTS["tsallis"]])
-def test_a_drift_with_its_coefficient_holds_agents_back(drift):
-    """Also where the update begins at the old policy, in whose KL ball the drift is strictly convex."""
+def test_a_larger_drift_coefficient_shortens_steps(drift):
+    """Also in a KL ball, where the update starts at the old policy, at which the drift is strictly convex."""
     distances = []
     for coefficient in (0.0, 1.0, 100.0):
         algo = build(drift, drift_coef=coefficient, actor_lr=0.01, entropy_coef=0.0)
@@ -222,7 +222,7 @@ def test_a_drift_with_its_coefficient_holds_agents_back(drift):
 
 
 def test_an_adaptive_coefficient_doubles_halves_or_stays():
-    """By the KL divergence of each agent's own update, as in Schulman et al. (2017), Section 4."""
+    """By the KL divergence of each agent's update, as in Schulman et al. (2017), Section 4."""
     base = build(kl_old_new, actor_lr=0.02, drift_coef=0.5)
     _, new, _ = updated(base)
     kl = np.array(
@@ -242,7 +242,7 @@ def test_an_adaptive_coefficient_doubles_halves_or_stays():
 
 
 def test_the_next_update_is_that_of_the_adapted_coefficient():
-    """Halved for all agents, it is the update with half the coefficient; and it is halved ten times at most."""
+    """Halved for all agents, the next update is that with half the coefficient. It is halved at most ten times."""
     fixed, adaptive = (
         build(kl_old_new, adaptive=adaptive, actor_lr=0.02, drift_coef=50.0, kl_target=1e3)
         for adaptive in (False, True)
@@ -316,7 +316,7 @@ def test_settings_that_a_neighborhood_lacks_are_named():
 # In use.
 
 
-def test_an_algorithm_of_one_s_own_trains():
+def test_a_user_s_algorithm_trains():
     with jax.enable_x64(False):
         env = hajax.make_env("games/trap_of_homogeneity", num_agents=2)
         algo = haml(

@@ -1,4 +1,4 @@
-"""The sequential update: the compound ratio M, and what the order of the agents does. All in float64."""
+"""The sequential update: the compound ratio M, and the effect of the agents' order. In float64."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def float64():
 
 
 def test_compound_ratio_is_the_product_of_ratios_on_the_full_batch(monkeypatch):
-    """The carry that leaves the scan, against ratios computed by hand from the parameters that the update returns."""
+    """The final carry of the scan, against ratios computed from the parameters that the update returns."""
 
     def recorded(*args):
         states, carry, infos = sequential_update(*args)
@@ -32,7 +32,7 @@ def test_compound_ratio_is_the_product_of_ratios_on_the_full_batch(monkeypatch):
 
     monkeypatch.setattr(compound_ratio, "sequential_update", recorded)
     algo, state, batch = problem("happo, groups of two and one")
-    new_state, info, _ = problems.Recorder(algo)(jax.random.key(0), state, batch)  # compiled anew, with the above
+    new_state, info, _ = problems.Recorder(algo)(jax.random.key(0), state, batch)  # compiled with the patch
     product = np.ones(batch.log_prob[..., 0].size)
     for agent in range(3):
         log_prob, _, _ = problems.policy(algo, new_state, batch, agent)
@@ -70,7 +70,7 @@ def test_random_order_draws_every_permutation():
 
 
 def relabeled(state: Any, batch: Any, agents: list[int]) -> tuple[Any, Any]:
-    """The same problem with agent `agents[i]` in place i."""
+    """The same problem with agent `agents[i]` at index i."""
     fields = ("observation", "action_mask", "active", "action", "log_prob", "reward", "final_observation")
     return (
         state._replace(actors=expected.take(state.actors, agents, 0)),
@@ -80,7 +80,7 @@ def relabeled(state: Any, batch: Any, agents: list[int]) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("agents", [[1, 0, 2], [1, 2, 0], [2, 1, 0]])
 def test_a_permuted_order_gives_the_permuted_result(agents):
-    """Agents renamed and the order renamed with them: the same agents learn the same."""
+    """With agents and order permuted in the same way, the agents' updates are equal."""
     name = "happo, random order"
     _, state, batch = problem(name)
     new_state, info, (order,) = update(name, state, batch, key=0)

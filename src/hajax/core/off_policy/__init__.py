@@ -1,1 +1,1 @@
-"""What only off-policy algorithms need."""
+"""Off-policy algorithms: the template, joint critics and the objectives of policies."""

@@ -1,4 +1,4 @@
-"""All choices of agents with discrete actions, one by one: those of every agent, and the team's joint ones."""
+"""Enumeration of discrete actions: the choices of each agent, and the joint choices of the team."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ import numpy as np
 from hajax.spaces import Box
 from hajax.spec import EnvSpec
 
-# Joint choices of one agent, and of a team, for which values are computed one by one.
+# The largest numbers of choices of one agent, and of joint choices of a team, for which values are enumerated.
 MOST_CHOICES = 256
 MOST_JOINT_CHOICES = 10_000
 
 
 class Choices(NamedTuple):
-    """All M choices of one agent, each of all its components together (with leading axes for several agents)."""
+    """All M choices of one agent, one for each combination of its components (with leading axes for several agents)."""
 
-    index: Any  # int [M, D]: the choice of each component
-    exists: Any  # bool [M]
+    index: Any  # int [M, D]: the index in each component
+    exists: Any  # bool [M]: false where padded
 
     def available(self, action_mask: jax.Array) -> jax.Array:
-        """Those of which all components are available, `[…, D, C] -> […, M]`.
+        """Whether all components of each choice are available, `[…, D, C] -> bool […, M]`.
 
-        `action_mask` is that of `nn.networks.available_choices`, which leaves every component something.
+        `action_mask` is as returned by `available_choices`, in which every component has an available choice.
         """
         components = jnp.arange(self.index.shape[-1])
         return action_mask[..., components, self.index].all(-1) & self.exists
 
 
 def unlisted(spec: EnvSpec, agents: Sequence[int]) -> str:
-    """Why the choices of one of those agents can't be listed; empty if all can: no Box, at most `MOST_CHOICES`."""
+    """The reason why an agent's choices cannot be enumerated (a Box, or more than `MOST_CHOICES`); empty if none."""
     for agent in (spec.agents[i] for i in agents):
         if isinstance(agent.action_space, Box):
             return f"{agent.name} has a Box"
@@ -47,7 +47,7 @@ def unlisted(spec: EnvSpec, agents: Sequence[int]) -> str:
 
 
 def choices_of(spec: EnvSpec, agents: Sequence[int]) -> Choices:
-    """The choices of those agents, `[…, M, D]` and `[…, M]` with one leading axis, padded to the largest M."""
+    """The choices of these agents, `[len(agents), M, D]` and `[len(agents), M]`, padded to the largest M."""
     tables = [
         np.array(list(itertools.product(*(range(n) for n in spec.agents[i].action_space.choices)))) for i in agents
     ]
@@ -62,32 +62,32 @@ def choices_of(spec: EnvSpec, agents: Sequence[int]) -> Choices:
 
 @dataclasses.dataclass(frozen=True)
 class TeamChoices:
-    """Indices of a team's choices: 0 … Mᵢ−1 of agent i, and 0 … J−1 of the team, J = ∏ Mᵢ, with agent 0's slowest."""
+    """Indices of choices: 0 … Mᵢ−1 for agent i, and 0 … J−1 for the team, J = ∏ Mᵢ, in which agent 0 varies slowest."""
 
     spec: EnvSpec
 
     @functools.cached_property
     def table(self) -> Choices:
-        """`[N, M, D]` and `[N, M]`."""
+        """The choices of all agents, `[N, M, D]` and `[N, M]`."""
         return choices_of(self.spec, range(self.spec.num_agents))
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
-        """Mᵢ, int `[N]`."""
+        """The number of choices Mᵢ of each agent, int `[N]`."""
         return self.table.exists.sum(-1)
 
     @property
     def num_joint(self) -> int:
-        """J."""
+        """The number of joint choices, J."""
         return math.prod(self.counts.tolist())
 
     @functools.cached_property
     def strides(self) -> np.ndarray:
-        """The step of the team's index when agent i's grows by 1, int `[N]`."""
+        """The change of the joint index when agent i's index grows by 1, int `[N]`."""
         return np.array([math.prod(self.counts[i + 1 :].tolist()) for i in range(len(self.counts))])
 
     def indices(self, action: jax.Array) -> jax.Array:
-        """The indices of the agents' actions, `[…, N, D] -> int […, N]`."""
+        """The choice indices of the agents' actions, `[…, N, D] -> int […, N]`."""
         strides = np.zeros((self.spec.num_agents, self.spec.num_components), int)
         for i, agent in enumerate(self.spec.agents):
             sizes = agent.action_space.choices
@@ -95,18 +95,24 @@ class TeamChoices:
         return jnp.sum(action.astype(int) * strides, -1)
 
     def action(self, indices: jax.Array) -> jax.Array:
-        """The actions with those indices, `int […, N] -> […, N, D]`."""
+        """The actions with these choice indices, `int […, N] -> […, N, D]`."""
         agents = jnp.arange(self.spec.num_agents)
         return jnp.asarray(self.table.index)[agents, indices].astype(float)
 
     def joint(self, indices: jax.Array) -> jax.Array:
-        """The team's index from its agents', `int […, N] -> […]`."""
+        """The joint index of the agents' choice indices, `int […, N] -> int […]`."""
         return jnp.sum(indices * self.strides, -1)
 
     def along(self, values: jax.Array, indices: jax.Array, agent: jax.Array) -> jax.Array:
-        """The `values` `[B, J]` of all choices of one agent, while the others choose `indices` `[B, N]`.
+        """The entries of `values` `[B, J]` for all choices of one agent, the other agents' choices being `indices`.
 
-        Returns `[B, M]`, without meaning for choices that the agent does not have.
+        Args:
+          values: a value per joint choice, `[B, J]`.
+          indices: the choice indices of all agents, `[B, N]`.
+          agent: the agent's index.
+
+        Returns:
+          `[B, M]`, meaningless for choices that the agent does not have.
         """
         stride = jnp.take(jnp.asarray(self.strides), agent, mode="clip")
         own = jnp.take(indices, agent, axis=-1, mode="clip")

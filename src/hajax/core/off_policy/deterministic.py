@@ -1,4 +1,4 @@
-"""Deterministic policy gradients for teams: HADDPG, HATD3, and their multi-agent baselines."""
+"""Deterministic policy gradients for teams: HADDPG, HATD3 and their multi-agent baselines."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from hajax.spec import EnvSpec, Timestep
 class ActionValueObjective(GroupObjective):
     """E[Q(s, μ(o), …)] of one group's deterministic policies, by the first critic.
 
-    There is no distribution to measure: neighborhoods are those of gradient steps.
+    Deterministic policies have no KL divergence, so the neighborhood must be one of gradient steps.
     """
 
     actions: JointActions
     critics: ActionValues
     actor: GroupActor
     params: Any  # the critics', [V, …]
-    inputs: CriticInput  # what critics read beside actions, [B, …]
+    inputs: CriticInput  # the critics' inputs beside actions, [B, …]
     joint: jax.Array  # [B, N, F], the joint action that the group sees
 
     def features(self, params: Any, samples: GroupSamples) -> jax.Array:
-        """What the policies do, as critics see it, `[K, B, F]`."""
+        """The features of the policies' actions, `[K, B, F]`."""
         layout = self.actor.tables.layout
         return self.actions.join(layout, None, squashed_mean(layout, self.actor.distribution(params, samples)))
 
@@ -64,12 +64,12 @@ class DeterministicParts(Parts):
     has_target_actors = True
 
     def units(self, params: Any, observation: jax.Array) -> jax.Array:
-        """What the policies do, `[…, N, D]`, in units in which bounds are ±1."""
+        """The policies' actions `[…, N, D]`, in units in which bounds are ±1."""
         parameters, _ = self.policies.team_distribution(params, observation, None)
         return squashed_mean(self.policies.layout, parameters)
 
     def initial_memory(self, batch_shape: tuple[int, ...]) -> Any:
-        """The noise of the step before, if it is a process."""
+        """The Ornstein-Uhlenbeck noise before the first step, `[…, N, D]`; empty for independent noise."""
         spec = self.policies.spec
         shape = (*batch_shape, spec.num_agents, spec.num_components)
         return jnp.zeros(shape) if self.settings.exploration == "ou" else ()
@@ -93,7 +93,7 @@ class DeterministicParts(Parts):
         return blank(self.team_actions.join(self.policies.layout, None, u), minibatch.active)
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
-        """Q′(s′, μ′(o′)) `[V, B]`."""
+        """Q′(s′, μ′(o′)), or with twin critics min_j Q′_j at noisy actions, `[V, B]`."""
         layout, hyperparameters = self.policies.layout, state.hyperparameters
         u = self.units(state.target_actors, minibatch.final_observation)
         if self.twin:
@@ -136,28 +136,28 @@ def deterministic_policy_gradient(
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
-    """The algorithm with single critics (DDPG) or twin critics and noise on the target policies' actions (TD3).
+    """Deterministic policy gradients with single critics (DDPG), or with twin critics and target noise (TD3).
 
-    Agents update one after another, in the settings' order. Agent i_m ascends
+    Agents are updated one after another, in the order of the settings. Agent i_m ascends
 
         E[Q(s, μ_new^{i_1:m-1}(o), μ^{i_m}(o^{i_m}), a^{i_m+1:n})]
 
-    for `epochs` steps, in which the later agents' actions are the replay's (`others="replay"`) or their current
-    policies'. The critics regress on Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) Q′(s′, μ′(o′)), with targets
-    φ′ ← τ φ + (1 − τ) φ′. A policy's output is squashed by tanh where an action is bounded.
+    for `epochs` steps. The actions of the agents updated later are those of the replay (`others="replay"`) or of their
+    current policies (`others="policy"`). The critics regress on Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) Q′(s′, μ′(o′)),
+    with target networks φ′ ← τ φ + (1 − τ) φ′. The output of a policy is squashed by tanh where an action is bounded.
 
     Args:
-      name: what the algorithm calls itself, in results and errors.
+      name: the algorithm's name in results and error messages.
       spec: the environment's specification; every action must be a Box.
       settings, hyperparameters: the static settings, and the default hyperparameters, which `init` may replace.
-      twin: whether the smaller of two critics' values makes the targets, with noise on the target actions.
-      actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (the critic: the state and the
-        joint action's features, `[…, S + A]`) to features `[…, H]`; see `core.haml.haml`. Or as `critic` a
-        `TeamCritic`, which reads the agents' observations and actions one by one.
+      twin: two critics, the smaller of whose values is the target value, and clipped noise on the target actions.
+      actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for the critic the state and the
+        joint action's features, `[…, S + A]`) to features `[…, H]`; see `hajax.haml`. `critic` may also be a
+        `hajax.nn.TeamCritic`, which reads the observations and actions of all agents.
 
     Raises:
-      ValueError: a number is out of range, an action is not a Box, agents cannot share parameters, the reward is of the
-        wrong kind, or every agent has a state of its own.
+      ValueError: a hyperparameter is out of range, an action is not a Box, agents cannot share parameters, the reward
+        is of the wrong kind, or the environment has a state per agent.
     """
     for agent in spec.agents:
         if not isinstance(agent.action_space, Box):

@@ -1,4 +1,4 @@
-"""Double Q-learning for teams: every agent's own values, regressed on a joint critic or on targets of their own."""
+"""Double Q-learning for teams: individual action values, regressed on a joint critic or on individual targets."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ from hajax.nn.dueling import action_values as dueling_values
 from hajax.nn.networks import TeamCritic, init_params
 from hajax.spec import EnvSpec, Timestep
 
-# The values [B, M] of all choices of the agent in a slot, the others' being as in the joint action [B, N, 1].
+# `(joint [B, N, 1], slot) -> [B, M]`: the values of all choices of the agent `slot`, with the other agents' choices of
+# the joint action.
 Alternatives = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class ChoiceValues(Critics, Protocol):
-    """Critics whose joint action is the indices `[B, N, 1]` of the agents' choices."""
+    """Critics of joint actions that are given as choice indices `[B, N, 1]`."""
 
     def init(self, key: jax.Array) -> Any:
-        """Parameters stacked `[1, 1, …]`, one critic of one copy."""
+        """Parameters stacked `[1, 1, …]`: one critic, one network."""
 
     def alternatives(self, params: Any, inputs: CriticInput) -> Alternatives:
-        """One network's values of what any one agent could do instead."""
+        """The network's values of all choices of any one agent, given the choices of the others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class JointValues:
-    """Static description of the default critic: a dueling network from the state to values of all J joint choices."""
+    """Static description of the default critic: a dueling network from the state to the values of all joint choices."""
 
     spec: EnvSpec
     choices: TeamChoices
@@ -72,7 +73,7 @@ class JointValues:
 
 @dataclasses.dataclass(frozen=True)
 class ReadValues:
-    """Static description of a `TeamCritic` as the critic: it reads the chosen actions' features."""
+    """Static description of a `TeamCritic` as the critic, evaluated at the features of the chosen actions."""
 
     choices: TeamChoices
     values: ActionValues
@@ -99,7 +100,7 @@ class ReadValues:
 
 @dataclasses.dataclass(frozen=True)
 class RegressionObjective(GroupObjective):
-    """−E[mean over a of (q(o, a) − target)²] of one group's own values."""
+    """−E[mean over a of (q(o, a) − target(a))²] of one group's individual values q."""
 
     own: OwnValues
     tables: ValueTables
@@ -115,7 +116,7 @@ class RegressionObjective(GroupObjective):
 
 @dataclasses.dataclass(frozen=True)
 class GreedyParts(Parts):
-    """Policies that take the best of their own values, and while exploring any choice with probability ε."""
+    """Policies that take the choice of the highest individual value, with ε-greedy exploration."""
 
     policies: OwnValues
     settings: DuelingSettings
@@ -134,7 +135,7 @@ class GreedyParts(Parts):
         return self.choices.action(index), memory
 
     def joint(self, batch: OffPolicyBatch) -> jax.Array:
-        """The indices of the agents' choices, `[…, N, 1]`."""
+        """The choice indices of the agents' actions, `[…, N, 1]`."""
         return blank(self.choices.indices(batch.action), batch.active)[..., None]
 
     def actions(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
@@ -149,7 +150,7 @@ class DoubleQParts(GreedyParts):
     critics: ChoiceValues
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
-        """Q′(s′, a′) `[1, B]`."""
+        """Q′(s′, a′) with a′ⁱ = argmax_a qⁱ(o′ⁱ, a), `[1, B]`."""
         index = self.policies.greedy(state.actors.params, minibatch.final_observation, minibatch.final_action_mask)
         joint = blank(index, minibatch.final_active)
         params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
@@ -176,7 +177,7 @@ class DoubleQParts(GreedyParts):
 
 @dataclasses.dataclass(frozen=True)
 class IndependentObjective(GroupObjective):
-    """−E[(y − q(o, a))²] of one group's own values, at the choices that were taken."""
+    """−E[(y − q(o, a))²] of one group's individual values q, at the choices that were taken."""
 
     own: OwnValues
     tables: ValueTables
@@ -191,13 +192,13 @@ class IndependentObjective(GroupObjective):
 
 @dataclasses.dataclass(frozen=True)
 class IndependentParts(GreedyParts):
-    """See `algorithms/id3qn.py`: every agent learns from targets of its own, and there are no critics."""
+    """See `algorithms/id3qn.py`: every agent has its own targets, and there are no critics."""
 
     critics = None
     has_target_actors = True
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
-        """q′ⁱ(o′ⁱ, argmax qⁱ) `[N, B]`; the key is not used."""
+        """q′ⁱ(o′ⁱ, argmax_a qⁱ(o′ⁱ, a)) `[N, B]`. The key is not used."""
         own, active = self.policies, minibatch.final_active
         chosen = own.greedy(state.actors.params, minibatch.final_observation, minibatch.final_action_mask)
         values = own.team_values(state.target_actors, minibatch.final_observation)
@@ -208,10 +209,10 @@ class IndependentParts(GreedyParts):
         return jnp.where(active, value, 0).T
 
     def first_joint(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
-        return self.joint(minibatch)  # which no agent's objective looks at
+        return self.joint(minibatch)  # not used by the objective
 
     def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> GroupSamples:
-        """With the targets `[G, K, B]` and the indices `[G, K, B, 1]` of the choices that were taken."""
+        """The samples, with the targets `[G, K, B]` and the taken choices' indices `[G, K, B, 1]` as `extra`."""
         groups = self.policies.groups
         value = self.target_values(state, jax.random.key(0), minibatch)
         target = discounted(minibatch, value, state.hyperparameters.discount)
@@ -225,7 +226,7 @@ class IndependentParts(GreedyParts):
     def new_actions(
         self, key: jax.Array, objective: IndependentObjective, params: Any, samples: GroupSamples
     ) -> tuple[jax.Array, Info]:
-        return samples.extra[1], {}  # all update simultaneously: no agent sees them
+        return samples.extra[1], {}  # not used: all agents are updated simultaneously
 
 
 def double_q_learning(
@@ -237,33 +238,35 @@ def double_q_learning(
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
-    """The algorithm for a team whose joint choices are few enough for a value each.
+    """Double Q-learning with a joint critic, for a team with enumerable joint choices.
 
-    The joint critic regresses on the double-Q target: the agents' own values say what they would do, the critic's
-    target what that is worth,
+    The joint critic regresses on the double-Q target: the agents' individual values select the next choices, and the
+    target critic evaluates them,
 
         y = Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) Q′(s′, a′),   a′ⁱ = argmax_a qⁱ(o′ⁱ, a),
 
-    with target φ′ ← τ φ + (1 − τ) φ′. Agents update one after another, in the settings' order, by `epochs` gradient
-    steps. Agent i_m regresses its own values of all its choices on the critic's,
+    with the target network φ′ ← τ φ + (1 − τ) φ′. Agents are updated one after another, in the order of the settings,
+    by `epochs` gradient steps. Agent i_m regresses the values of all its choices on the critic,
 
         E[mean over a of (q^{i_m}(o^{i_m}, a) − Q(s, a_new^{i_1:m-1}, a, a^{i_m+1:n}))²],
 
-    in which the agents before it already take their new best choices, and those after it their current best
-    (`others="policy"`) or the replay's (`others="replay"`). What cannot be seen averages out, so that the best of its
-    own values is its best reply given what it sees. Choices that are not available have no part in any of this.
+    where the agents updated before take the best choices of their new values. The agents updated later take the best
+    choices of their current values (`others="policy"`) or those of the replay (`others="replay"`). The regression
+    averages over everything that the agent does not observe, so its greedy choice is a best response given its
+    observation. Choices that are not available are excluded everywhere.
 
     Args:
-      name: what the algorithm calls itself, in results and errors.
-      spec: the environment's specification; all actions are discrete.
+      name: the algorithm's name in results and error messages.
+      spec: the environment's specification; all actions must be discrete.
       settings, hyperparameters: the static settings, and the default hyperparameters, which `init` may replace.
-      actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (the critic: the state, `[…, S]`)
-        to features `[…, H]`; see `core.haml.haml`. Or as `critic` a `TeamCritic`, which reads the agents' observations
-        and actions one by one, however many joint choices there are.
+      actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for the critic the state
+        `[…, S]`) to features `[…, H]`; see `hajax.haml`. `critic` may also be a `hajax.nn.TeamCritic`, which reads the
+        observations and actions of all agents and does not limit the number of joint choices.
 
     Raises:
       ValueError: a hyperparameter is out of range, an agent has a Box or too many choices, the team has too many joint
-        choices, agents cannot share parameters, the reward is of the wrong kind, or every agent has a state of its own.
+        choices, agents cannot share parameters, the reward is of the wrong kind, or the environment has a state per
+        agent.
     """
     template.check_spec(name, spec, per_agent_critics=False)
     choices = team_choices(name, spec)
@@ -285,7 +288,7 @@ def double_q_learning(
 
 
 def team_choices(name: str, spec: EnvSpec) -> TeamChoices:
-    """The team's choices; ValueError if they do not suit an algorithm with values for all of them."""
+    """The team's choices. Raises ValueError if an agent has a Box or more than `MOST_CHOICES` choices."""
     if reason := unlisted(spec, range(spec.num_agents)):
         raise ValueError(
             f"{name} has a value for every choice of an agent, but {reason}; allowed: discrete actions, at most "

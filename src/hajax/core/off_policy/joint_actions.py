@@ -1,7 +1,8 @@
-"""How a joint action enters a critic: a row of features per agent, and what of them is no padding.
+"""The features of joint actions, as critics read them: one row per agent, with masks of padding.
 
-A discrete component is one-hot over its choices; a Box component is in units in which its bounds are ±1 (as it is, if
-it has none). The features are what policy gradients go through: probabilities may stand where the one-hot is.
+A discrete component is one-hot over its choices. A Box component is in units in which its bounds are ±1, or in native
+units if it is unbounded. Policy gradients flow through the features: instead of a one-hot vector they may contain
+relaxed samples.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from hajax.spec import ActionLayout, EnvSpec
 
 @dataclasses.dataclass(frozen=True)
 class JointActions:
-    """The features of a team's actions, `[…, N, F]`: D · C of choices and then D of reals, if any agent has them."""
+    """The features of a team's actions, `[…, N, F]`: D · C for choices, then D for reals, if any agent has such."""
 
     spec: EnvSpec
 
     @functools.cached_property
     def own(self) -> np.ndarray:
-        """bool `[N, F]`: the features that an agent has."""
+        """The features that each agent has, bool `[N, F]`."""
         layout = self.spec.action_layout
         choices = layout.choices & layout.discrete[..., None]
         parts = [choices.reshape(len(choices), -1)] if self.spec.has_discrete else []
@@ -33,16 +34,16 @@ class JointActions:
 
     @property
     def size(self) -> int:
-        """A: the number of features that agents have, all together."""
+        """A, the number of features of all agents without padding."""
         return int(self.own.sum())
 
     @property
     def columns(self) -> tuple[int, ...] | None:
-        """The features that agents have among all of them, end to end; `None` if these are all."""
+        """The indices of existing features in the flattened `[N · F]` array; `None` if nothing is padded."""
         return None if self.own.all() else tuple(np.flatnonzero(self.own).tolist())
 
     def features(self, layout: ActionLayout, action: jax.Array) -> jax.Array:
-        """`[…, D] -> […, F]`: the features of actions of agents with that layout, of all of them or of one."""
+        """The features of actions, `[…, D] -> […, F]`, with the layout of all agents, a group or one agent."""
         choice = real = None
         if self.spec.has_discrete:
             index = jnp.where(layout.discrete, action, 0).astype(int)

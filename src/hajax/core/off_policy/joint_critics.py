@@ -1,7 +1,4 @@
-"""Action-value critics on the joint action: one for the team, or one per agent; single or twin.
-
-And the regression that fits critics of any kind to their targets.
-"""
+"""Action-value critics of the joint action, one for the team or one per agent, single or twin; and their regression."""
 
 from __future__ import annotations
 
@@ -24,9 +21,9 @@ from hajax.spec import EnvSpec
 
 @dataclasses.dataclass(frozen=True)
 class ActionValues:
-    """Static description of V critics of `copies` networks each: V = 1 for the team's reward, V = N for agents' own.
+    """Static description of V critics with `copies` networks each. V = 1 for the team reward, or N for individual ones.
 
-    Parameters are stacked `[V, copies, …]`. Every network may read all agents' actions.
+    Parameters are stacked `[V, copies, …]`. Every network may read the actions of all agents.
     """
 
     spec: EnvSpec
@@ -37,11 +34,11 @@ class ActionValues:
 
     @property
     def num_critics(self) -> int:
-        """V."""
+        """The number of critics, V."""
         return self.spec.num_agents if self.per_agent else 1
 
     def init(self, key: jax.Array) -> Any:
-        """Parameters stacked `[V, copies, …]`, each network from a key of its own."""
+        """Parameters stacked `[V, copies, …]`, initialized with a separate key per network."""
         keys = jax.random.split(key, (self.num_critics, self.copies))
         read = self.read(example_critic_input(self.spec), jnp.zeros(self.actions.own.shape))
 
@@ -51,7 +48,7 @@ class ActionValues:
         return jax.vmap(jax.vmap(init))(keys)
 
     def read(self, inputs: CriticInput, joint: jax.Array) -> list[jax.Array]:
-        """What the networks read."""
+        """The arguments of the networks, in the order of `reads`."""
         return [joint if name == "action" else getattr(inputs, name) for name in self.module.reads]
 
     def value(self, params: Any, inputs: CriticInput, joint: jax.Array) -> jax.Array:
@@ -67,7 +64,7 @@ class ActionValues:
 def action_values(
     spec: EnvSpec, actions: JointActions, settings: Any, critic: nn.Module | None, *, copies: int
 ) -> ActionValues:
-    """The critics of a user's `TeamCritic`, of a user's torso, or of the settings' default.
+    """The critics with a user's `TeamCritic`, a user's torso, or the default MLP of the settings.
 
     Raises:
       ValueError: the critic or torso does not suit (see `check_team_critic` and `check_torso`).
@@ -81,14 +78,14 @@ def action_values(
 
 
 class Critics(Protocol):
-    """Networks on the joint action, all of one shape."""
+    """Critics of the joint action; `value` evaluates one of their networks."""
 
     def value(self, params: Any, inputs: CriticInput, joint: jax.Array) -> jax.Array:
         """One network's values `[B]` of joint actions `[B, N, F]`."""
 
 
 def check_minibatches(policy_delay: int, batch: OffPolicyBatch) -> None:
-    """Raises ValueError unless the batch has a minibatch for every critic step of an update."""
+    """Raises ValueError unless the batch has `policy_delay` minibatches, one per critic step of an update."""
     found = batch.observation.shape[0]
     if found != policy_delay:
         raise ValueError(
@@ -105,7 +102,7 @@ def regress(
     learning_rate: jax.Array,
     hyperparameters: Any,
 ) -> tuple[Learner, dict[str, jax.Array]]:
-    """One Adam step of every network on mean (y − Q(s, a))², for actions `[B, N, F]`, y `[V, B]`."""
+    """One Adam step of every network on mean (y − Q(s, a))², with joint actions `[B, N, F]` and targets y `[V, B]`."""
 
     def step(learner, target):
         def loss(params):
@@ -131,12 +128,15 @@ def fit_critics(
     learning_rate: jax.Array,
     hyperparameters: Any,
 ) -> tuple[Learner, dict[str, jax.Array]]:
-    """A step of every network on each minibatch, one after another: to Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) · value.
+    """One step of every network per minibatch, on the targets Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) · value.
 
     Args:
       taken: the joint actions of the minibatches, `[P, B, N, F]`.
-      target_values: `(key, minibatch) -> [V, B]`, the values of where the transitions led.
-      keys: one per minibatch, `[P]`.
+      target_values: `(key, minibatch) -> [V, B]`, the values of the transitions' final states.
+      keys: one key per minibatch, `[P]`.
+
+    Returns:
+      The new learners, and diagnostics averaged over the minibatches, by name.
     """
 
     def step(learners: Learner, inputs):
@@ -151,8 +151,8 @@ def fit_critics(
 def discounted(batch: OffPolicyBatch, value: jax.Array, discount: float | jax.Array) -> jax.Array:
     """The n-step targets Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) · `value`, `[V, B]`, of one minibatch `[B, …]`.
 
-    `value` `[V, B]` is of where the k-th step led. V = N takes each agent's own reward, V = 1 the team's, which every
-    agent has been given.
+    `value` `[V, B]` is the value after the k-th step. V = N uses individual rewards; V = 1 uses the team reward, which
+    every agent receives.
     """
     powers = jnp.power(discount, jnp.arange(batch.reward.shape[-2]))
     reward = jnp.einsum("bkv,k->vb", batch.reward[..., : len(value)], powers)

@@ -1,11 +1,11 @@
 """Sequential policy improvement with the joint action, the core of every off-policy heterogeneous-agent algorithm.
 
-The carry of the sequential update is the joint action. Agent i_m ascends a joint critic in which the agents before it
-already act by their *new* policies (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Eq. 7),
+The carry of the sequential update is the joint action. Agent i_m ascends a joint critic at the actions of the *new*
+policies of the agents updated before (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022b, Eq. 7),
 
-    E[Q(s, a^{i_1:m-1}_new, a^{i_m}, a^{i_m+1:n})],
+    E[Q(s, a^{i_1:m-1}_new, a^{i_m}, a^{i_m+1:n})].
 
-and its own new action then replaces the old one for the agents after it.
+The action of its new policy then replaces its action in the carry for the agents updated later.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ Info = dict[str, jax.Array]
 
 
 class GroupSamples(NamedTuple):
-    """One group's part of a minibatch, `[K, B, …]` each (with all groups in front: `[G, K, B, …]`)."""
+    """One group's samples of a minibatch, arrays `[K, B, …]` (with a leading axis G: those of all groups)."""
 
     observation: jax.Array  # [K, B, O]
     action_mask: jax.Array | None  # bool [K, B, D, C]; None if the environment has none
     weight: jax.Array  # [K, B]: 1 where a member was active, else 0
-    slot: jax.Array  # int [K]: each member's row in the joint action; N, which is none, for padding
-    extra: Any = None  # what else the objective needs, a tree of [G, …]
+    slot: jax.Array  # int [K]: each member's row in the joint action; N, which is out of range, for padding
+    extra: Any = None  # further data of the objective, a tree of arrays [G, …] over all groups
 
 
 class Policies(Protocol):
-    """The team's policies, in groups: `TeamActors`, or the agents' `OwnValues`."""
+    """The team's policies with parameters stacked over groups: `TeamActors` or `OwnValues`."""
 
     @property
     def spec(self) -> EnvSpec: ...
@@ -53,24 +53,24 @@ class Policies(Protocol):
     def agent_id(self) -> bool: ...
     @property
     def tables(self) -> Any:
-        """What padding means for each group, `[G, …]`."""
+        """The masks and layouts of each group, arrays `[G, …]`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupActor:
-    """One group's actor as a function of its parameters and samples."""
+    """One group's actors as a function of their parameters and samples."""
 
     actors: TeamActors
     tables: GroupTables
 
     def distribution(self, params: Any, samples: GroupSamples) -> ActionParameters:
-        """The parameters of the group's actions, `[K, B, …]`."""
+        """The parameters of the group's action distributions, `[K, B, …]`."""
         return self.actors.distribution(params, self.tables, samples.observation, samples.action_mask)[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupObjective:
-    """One group's objective on a minibatch: the base of the off-policy `Objective`s (`core/neighborhoods.py`)."""
+    """One group's objective on a minibatch: the base class of off-policy `hajax.neighborhoods.Objective`s."""
 
     settings: Any
     hyperparameters: Any
@@ -82,7 +82,7 @@ class GroupObjective:
 
 
 def group_samples(policies: Policies, batch: OffPolicyBatch) -> GroupSamples:
-    """The samples of all groups, from a minibatch `[B, …]`."""
+    """The samples of all groups `[G, K, B, …]`, from a minibatch `[B, …]`."""
     groups, spec = policies.groups, policies.spec
     observation = groups.gather(policy_input(spec, batch.observation, policies.agent_id), axis=1)
     active = groups.gather(batch.active, axis=1) & jnp.asarray(groups.member_mask)[..., None]
@@ -95,7 +95,7 @@ def group_samples(policies: Policies, batch: OffPolicyBatch) -> GroupSamples:
 
 
 def replaced(joint: jax.Array, slot: jax.Array, own: jax.Array) -> jax.Array:
-    """The joint action `[B, N, F]` with a group's own features `[K, B, F]` in its members' rows."""
+    """The joint action `[B, N, F]` with the features `[K, B, F]` of a group's actions in the rows of its members."""
     return joint.at[:, slot].set(jnp.moveaxis(own, 0, 1).astype(joint.dtype), mode="drop")
 
 
@@ -111,18 +111,18 @@ def improve_in_sequence(
     joint: jax.Array,
     improve: ImproveGroup,
 ) -> tuple[Learner, Info]:
-    """Improves every group's policy once, in `order`; its new actions replace the old ones for the groups after it.
+    """Improves every group's policy once, in `order`. A group's new actions replace the old ones for later groups.
 
-    Inactive agents have no actions: their rows of the joint action are zeros, before and after.
+    The rows of inactive agents in the joint action are zeros throughout.
 
     Args:
-      key: drawn from for the permutation and by `improve`.
-      order: `random`, `fixed`, or `simultaneous` (every group sees `joint` as it was).
+      key: the key for the permutation and for `improve`.
+      order: `random`, `fixed`, or `simultaneous` (every group sees the initial `joint`).
       learners: stacked `[G, …]`.
-      samples: of all groups, `[G, K, B, …]`.
-      joint: `[B, N, F]`, the joint action that the first group sees.
-      improve: `(key, tables, learner, samples, joint) -> (learner, features, info)`, one group's whole improvement,
-        given its tables of `policies.tables`, and the features `[K, B, F]` of what its new policy does.
+      samples: the samples of all groups, `[G, K, B, …]`.
+      joint: the joint action that the first group sees, `[B, N, F]`.
+      improve: `(key, tables, learner, samples, joint) -> (learner, features, info)` updates one group, given its slice
+        of `policies.tables`. `features` `[K, B, F]` are those of its new policy's actions.
 
     Returns:
       The new learners, and the groups' info stacked `[G]`.
@@ -148,14 +148,15 @@ def improve_in_sequence(
 def score(
     critics: ActionValues, params: Any, inputs: CriticInput, joint: jax.Array, samples: GroupSamples, own: jax.Array
 ) -> jax.Array:
-    """The mean over samples of the critics' values of a group's own actions `[K, B, F]` in the joint action.
+    """The mean value of a group's actions `own` `[K, B, F]` in the joint action, over the samples.
 
-    The team's critic evaluates all members' actions together. With a critic per agent, each evaluates its own agent's
-    action beside the current policies' actions of the other members: no agent learns from another's reward.
+    A critic for the team evaluates the actions of all members together. With a critic per agent, each critic evaluates
+    the action of its own agent, and gradients do not flow through the actions of the other members: no agent learns
+    from another agent's reward.
 
     Args:
-      params: one network's per critic, `[V, …]`.
-      samples: samples at which no member was active do not count.
+      params: the parameters of one network per critic, `[V, …]`.
+      samples: the group's samples. Samples at which no member was active have weight 0.
     """
     own = blank(own, samples.weight)
     if not critics.per_agent:

@@ -1,4 +1,4 @@
-"""Maximum-entropy heterogeneous-agent mirror learning: soft policies improved in sequence, with any drift.
+"""Maximum-entropy heterogeneous-agent mirror learning: an algorithm from a drift and a neighborhood, with soft values.
 
 Liu et al., *Maximum Entropy Heterogeneous-Agent Reinforcement Learning* (ICLR 2024), Algorithms 1 and 2:
 https://arxiv.org/abs/2306.10715. HASAC is the instance without drift.
@@ -49,13 +49,13 @@ class SoftParts(Parts):
     settings: SoftSettings
     drift: Drift
     neighborhood: Neighborhood
-    choices: Choices | None  # of every group, `[G, M, …]`, for the exact expectation
+    choices: Choices | None  # of every group, `[G, M, …]`; `None` if the expectation is sampled
     stochastic = True
 
     def check(self, hyperparameters: EntropyHyperparameters) -> None:
         super().check(hyperparameters)
         if self.settings.auto_temperature and not isinstance(hyperparameters.temperature, jax.core.Tracer):
-            check_number("temperature", hyperparameters.temperature, 0, open_low=True)  # an α of 0 could not grow
+            check_number("temperature", hyperparameters.temperature, 0, open_low=True)  # log α must be finite
 
     def init_temperatures(self, hyperparameters: EntropyHyperparameters) -> Learner | None:
         if not self.settings.auto_temperature:
@@ -91,13 +91,13 @@ class SoftParts(Parts):
     def drawn(
         self, key: jax.Array, state: OffPolicyState, observation: jax.Array, action_mask: jax.Array
     ) -> tuple[Drawn, jax.Array]:
-        """A whole team's actions by its current policies, and their features `[B, N, F]`."""
+        """Sampled actions of the current policies of all agents, and their features `[B, N, F]`."""
         parameters = self.team(state.actors.params, observation, action_mask)
         drawn = draw(key, parameters, self.policies.layout, state.hyperparameters.gumbel_temperature)
         return drawn, self.team_actions.join(self.policies.layout, drawn.choice, drawn.unit)
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
-        """The soft value `[1, B]` of the final states."""
+        """The soft values min_j Q′_j − Σᵢ αᵢ log πⁱ of the final states, `[1, B]`."""
         drawn, features = self.drawn(key, state, minibatch.final_observation, minibatch.final_action_mask)
         joint = blank(features, minibatch.final_active)
         value = self.critics.values(state.target_critics, final_critic_input(minibatch), joint).min(1)
@@ -133,7 +133,7 @@ class SoftParts(Parts):
         return features, {"log_prob": drawn.log_prob}
 
     def finish(self, state: OffPolicyState, minibatch: OffPolicyBatch, info: Info) -> tuple[OffPolicyState, Info]:
-        """The temperatures' step, by the entropies of the new policies."""
+        """One step of the temperatures, from the entropies of the new policies."""
         hyperparameters, alpha = state.hyperparameters, self.temperatures(state)
         log_prob = self.policies.groups.scatter(info.pop("log_prob"), axis=0)  # [N, B]
         weight = jnp.moveaxis(minibatch.active, -1, 0).astype(log_prob.dtype)
@@ -146,7 +146,7 @@ class SoftParts(Parts):
         return state, info | {"entropy": -jax.vmap(weighted_mean)(log_prob, weight), "temperature": alpha}
 
     def target_entropy(self, minibatch: OffPolicyBatch, hyperparameters: EntropyHyperparameters) -> jax.Array:
-        """H `[N, B]`, in nats, of native actions."""
+        """The target entropy H of native actions, `[N, B]`, in nats."""
         layout = self.policies.layout
         available = available_choices(layout, minibatch.action_mask).sum(-1)  # [B, N, D]
         choice = hyperparameters.target_entropy_share * jnp.log(jnp.maximum(available, 1))
@@ -165,39 +165,41 @@ def mehaml(
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
-    """Maximum-entropy mirror learning with that drift, for the team that `spec` describes.
+    """Maximum-entropy mirror learning with a drift and a neighborhood, for the team that `spec` describes.
 
-    Agents update one after another, in the settings' order. Agent i_m ascends, for `epochs` steps,
+    Agents are updated one after another, in the order of the settings. Agent i_m ascends, for `epochs` steps,
 
         E[min_j Q_j(s, a_new^{i_1:m-1}, a^{i_m}, a^{i_m+1:n}) − α log π̂(a^{i_m}|o^{i_m}) − D(π̂)],   a^{i_m} ~ π̂,
 
-    in which the agents before it act by samples of their new policies, and those after it by samples of their current
-    ones (`others="policy"`) or as the replay says (`others="replay"`). Two critics regress on
+    where the actions of the agents updated before are samples of their new policies. Those of the agents updated later
+    are samples of their current policies (`others="policy"`) or the replay's (`others="replay"`). Two critics regress
+    on
 
         y = Σ_{j<k} γʲ rʲ + γᵏ (1 − terminated) (min_j Q′_j(s′, a′) − Σᵢ αᵢ log πⁱ(a′ⁱ|o′ⁱ)),   a′ ~ π,
 
-    with targets φ′ ← τ φ + (1 − τ) φ′; the entropies of the steps between are left out, as in HARL. Inactive agents
-    have no part in entropies. With `auto_temperature` every agent's α descends E[−α (log π(a|o) + H)]: H is
-    `target_entropy` for each real component (in units in which its bounds are ±1) and `target_entropy_share` · log n
-    for each choice among n that are available.
+    with target networks φ′ ← τ φ + (1 − τ) φ′. The entropies of the intermediate steps are omitted, as in HARL, and so
+    are those of inactive agents. With `auto_temperature` the α of every agent descends E[−α (log π(a|o) + H)]. The
+    target entropy H is `target_entropy` for each real component (in units in which its bounds are ±1) plus
+    `target_entropy_share` · log n for each discrete component with n available choices.
 
     Args:
-      name: what the algorithm calls itself, in results and errors.
-      spec: the environment's specification; agents may mix discrete and Box actions.
+      name: the algorithm's name in results and error messages.
+      spec: the environment's specification; agents may have discrete and Box actions.
       settings, hyperparameters: the static settings, and the default hyperparameters, which `init` may replace, with
-        all that neighborhood and drift read (`SoftDriftHyperparameters` has a drift's coefficient); what the
-        neighborhood reads if `None`.
-      drift: D, as of `core/drifts.py`. Its samples are drawn from the policy before the update; their advantage M is
-        Q − α log π, against another sample of that policy.
-      neighborhood: `unrestricted` (`epochs` of Adam), `gradient_step` or `kl_ball` of `core/neighborhoods.py`. The
-        line search of the last evaluates sampled actions, of which discrete ones jump: with `expectation="exact"` it
-        evaluates what it climbs. `gradient_step`, which no drift changes, is as long as `max_grad_norm` says, which is
-        infinite unless it is set.
-      actor, critic: flax modules used instead of the MLP; see `core.off_policy.deterministic`.
+        the fields that the neighborhood and the drift read (`hajax.settings.SoftDriftHyperparameters` has a drift's
+        coefficient). If `None`, the defaults of those that the neighborhood reads.
+      drift: D, one of `hajax.drifts` or your own. Its samples are drawn from the policy before the update; their
+        advantage M is Q − α log π minus the same quantity at another sample of that policy.
+      neighborhood: one of `hajax.neighborhoods` or your own. The line search of `kl_ball` evaluates sampled actions.
+        Sampled choices change discontinuously with the parameters, so for discrete actions use it with
+        `expectation="exact"`. The length of `gradient_step`, which does not depend on the drift, is limited by
+        `max_grad_norm`, which is infinite by default.
+      actor, critic: flax modules used instead of the MLP, with the inputs of
+        `core.off_policy.deterministic.deterministic_policy_gradient`.
 
     Raises:
       ValueError: a hyperparameter is out of range or missing, agents cannot share parameters, the reward is of the
-        wrong kind, every agent has a state of its own, or an exact expectation is not available.
+        wrong kind, the environment has a state per agent, or the exact expectation is not available.
     """
     read = combined(SoftSettings, neighborhood.settings), combined(EntropyHyperparameters, neighborhood.hyperparameters)
     settings = read[0](others="policy") if settings is None else settings

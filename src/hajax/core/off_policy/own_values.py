@@ -1,4 +1,4 @@
-"""The agents' own action values, from what each one sees: policies that take the best of their choices."""
+"""Individual action values qⁱ(oⁱ, a), and the greedy and ε-greedy policies that follow from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hajax.spec import ActionLayout, EnvSpec, Timestep
 
 
 class ValueTables(NamedTuple):
-    """What padding means for each group: arrays with leading axis G (one group's, inside a scan or vmap)."""
+    """The masks and layouts of each group: arrays `[G, …]`, or one group's inside a scan or vmap."""
 
     observation_mask: jax.Array | None  # bool [G, O]; None if no agent is padded
     choices: Choices
@@ -29,7 +29,7 @@ class ValueTables(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class OwnValues:
-    """Static description of every agent's dueling network on its observation; parameters are stacked over groups."""
+    """Static description of the agents' dueling networks on their observations; parameters are stacked over groups."""
 
     spec: EnvSpec
     groups: Groups
@@ -53,7 +53,7 @@ class OwnValues:
         return ValueTables(None if mask.all() else mask[first], choices, layout)
 
     def init(self, key: jax.Array) -> Any:
-        """Parameters of every group, stacked `[G, …]`, each group from a key of its own."""
+        """Parameters of every group, stacked `[G, …]`, initialized with a separate key per group."""
         example = policy_input(self.spec, jnp.zeros((self.spec.num_agents, self.spec.observation_size)), self.agent_id)
 
         def init_group(key, tables):
@@ -72,13 +72,13 @@ class OwnValues:
         return self.groups.scatter(jax.vmap(self.values)(params, self.tables, inputs), axis)
 
     def available(self, tables: ValueTables, action_mask: jax.Array | None) -> jax.Array:
-        """The choices that one group's agents may take, `[…, D, C] -> […, M]`; `[M]` without a mask."""
+        """The available choices of one group's agents, `[…, D, C] -> bool […, M]`; `[M]` without a mask."""
         if action_mask is None:
             return jnp.asarray(tables.choices.exists)
         return tables.choices.available(available_choices(tables.layout, action_mask))
 
     def team_available(self, action_mask: jax.Array) -> jax.Array:
-        """The choices that all agents may take, `[…, N, D, C] -> […, N, M]`; `[N, M]` if nothing is ever masked."""
+        """The available choices of all agents, `[…, N, D, C] -> bool […, N, M]`; `[N, M]` without action masks."""
         if not self.spec.masks_actions:
             return jnp.asarray(self.choices.table.exists)
         axis = action_mask.ndim - 3
@@ -86,11 +86,11 @@ class OwnValues:
         return self.groups.scatter(of_groups, axis)
 
     def greedy(self, params: Any, observation: jax.Array, action_mask: jax.Array) -> jax.Array:
-        """The numbers of all agents' best choices, int `[…, N]`."""
+        """The indices of all agents' best choices, int `[…, N]`."""
         return best(self.team_values(params, observation), self.team_available(action_mask))
 
     def epsilon_greedy(self, key: jax.Array, params: Any, epsilon: float | jax.Array, timestep: Timestep) -> jax.Array:
-        """The same, but each agent in each environment chooses uniformly with probability ε."""
+        """As `greedy`, but each agent in each environment independently takes a uniform choice with probability ε."""
         available = self.team_available(timestep.action_mask)
         greedy = best(self.team_values(params, timestep.observation), available)
         coin_key, choice_key = jax.random.split(key)
@@ -106,5 +106,5 @@ def make_dueling(settings: DuelingSettings, torso: nn.Module, num_actions: int) 
 
 
 def best(values: jax.Array, available: jax.Array) -> jax.Array:
-    """The first of the best available choices, `[…, M] -> int […]`."""
+    """The index of the best available choice, `[…, M] -> int […]`. Ties go to the lowest index."""
     return jnp.argmax(jnp.where(available, values, -jnp.inf), -1)

@@ -1,4 +1,4 @@
-"""Settings of off-policy algorithms: static ones, which shape the program, and hyperparameters, which may be traced."""
+"""Settings (static) and hyperparameters (which may be traced) of off-policy algorithms."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXPLORATIONS = ("gaussian", "ou")
 
 
 class OffPolicyHyperparameters(TeamHyperparameters):
-    """Hyperparameters of every off-policy algorithm. Defaults: HARL's."""
+    """Hyperparameters of every off-policy algorithm. Defaults are HARL's."""
 
     target_rate: float | jax.Array = setting(
         0.005, "τ: target networks move this share of the way after every update", low=0, high=1, open_low=True
@@ -29,7 +29,7 @@ class OffPolicyHyperparameters(TeamHyperparameters):
 
 
 class CriticHyperparameters(OffPolicyHyperparameters):
-    """Hyperparameters of those with critics beside the actors."""
+    """Hyperparameters of off-policy algorithms with critics."""
 
     critic_lr: float | jax.Array = setting(1e-3, "the critics' learning rate", low=0)
 
@@ -76,7 +76,7 @@ class DoubleQHyperparameters(AscentHyperparameters, ChoiceHyperparameters, Criti
 class EntropyHyperparameters(CriticHyperparameters):
     """Hyperparameters of every maximum-entropy algorithm.
 
-    `max_grad_norm` and `adam_eps` are the critics', the temperatures' and, where they follow a gradient, the actors'.
+    `max_grad_norm` applies to the critics and to actors that follow a gradient, `adam_eps` also to the temperatures.
     """
 
     critic_lr: float | jax.Array = 5e-4
@@ -100,7 +100,7 @@ class EntropyHyperparameters(CriticHyperparameters):
 
 
 class SoftHyperparameters(AscentHyperparameters, EntropyHyperparameters):
-    """Hyperparameters of HASAC and MASAC, whose actors follow a gradient."""
+    """Hyperparameters of HASAC and MASAC."""
 
 
 class SoftDriftHyperparameters(CoefficientHyperparameters, ClipHyperparameters, SoftHyperparameters):
@@ -109,9 +109,9 @@ class SoftDriftHyperparameters(CoefficientHyperparameters, ClipHyperparameters, 
 
 @dataclasses.dataclass(frozen=True)
 class OffPolicySettings(TeamSettings):
-    """Static settings of every off-policy algorithm, beside `TeamSettings`.
+    """Static settings of every off-policy algorithm.
 
-    Defaults: HARL's, but for the initialization, and HASAC's temperature and `n_step`.
+    Defaults are HARL's, except for the initialization, and HASAC's temperature and `n_step`.
     """
 
     layer_norm: bool = False
@@ -136,9 +136,9 @@ class OffPolicySettings(TeamSettings):
 
 @dataclasses.dataclass(frozen=True)
 class JointSettings(OffPolicySettings):
-    """Static settings of those with a joint critic.
+    """Static settings of off-policy algorithms with a joint critic.
 
-    Default of `others`: that of the mirror-learning paper; HASAC's (Eq. 10) and HARL's is `policy`.
+    The default of `others` is that of Kuba et al., 2022b; HASAC (Eq. 10) and HARL use `policy`.
     """
 
     others: str = setting(
@@ -150,7 +150,7 @@ class JointSettings(OffPolicySettings):
 
 @dataclasses.dataclass(frozen=True)
 class DeterministicSettings(JointSettings):
-    """Static settings of deterministic policies."""
+    """Static settings of HADDPG, HATD3 and their baselines."""
 
     exploration: str = setting(
         "gaussian",
@@ -178,7 +178,7 @@ class SoftSettings(JointSettings):
 
 @dataclasses.dataclass(frozen=True)
 class DuelingSettings(OffPolicySettings):
-    """Static settings of dueling networks."""
+    """Static settings of algorithms with dueling networks."""
 
     head_sizes: tuple[int, ...] = setting(
         (128,),

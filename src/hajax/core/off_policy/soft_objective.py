@@ -1,4 +1,4 @@
-"""What a group of agents maximizes in maximum-entropy mirror learning (`mehaml.py`), on one minibatch."""
+"""The objective of one group of agents in maximum-entropy mirror learning (`hajax.mehaml`), on one minibatch."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from hajax.spec import ActionLayout, EnvSpec
 
 @dataclasses.dataclass(frozen=True)
 class SoftObjective(GroupObjective):
-    """E[min_j Q_j(s, a) − α log π(a|o) − D] of one group's policies, the other agents' actions given.
+    """E[min_j Q_j(s, a) − α log π(a|o) − D] of one group's policies, given the actions of the other agents.
 
-    Samples are `[K, B]`; a state at which no member is active does not count, and an inactive member has no entropy.
-    It is a `PolicyObjective` of `core/neighborhoods.py`.
+    Samples are `[K, B]`. States at which no member is active have weight 0, and the entropies of inactive members are
+    omitted. It is a `hajax.neighborhoods.PolicyObjective`.
     """
 
     actions: JointActions
     critics: ActionValues
     actor: GroupActor
     params: Any  # the critics', [2, …]
-    inputs: CriticInput  # what critics read beside actions, [B, …]
+    inputs: CriticInput  # the critics' inputs beside actions, [B, …]
     joint: jax.Array  # [B, N, F], the joint action that the group sees
     temperature: jax.Array  # [K, 1], α
     drift: Drift
@@ -60,7 +60,7 @@ class SoftObjective(GroupObjective):
         return value if old is None or self.drift is no_drift else value - self.penalty(drift_key, new, old, samples)
 
     def value(self, key: jax.Array, parameters: ActionParameters, samples: GroupSamples) -> jax.Array:
-        """E[min_j Q_j − α log π] of policies with these parameters `[K, B, …]`."""
+        """E[min_j Q_j − α log π] of policies with the distribution parameters `[K, B, …]`."""
         drawn, features = self.drawn(key, parameters, samples)
         if samples.extra is None:  # the expectation is sampled
             return mean_of_states(samples, self.soft_value(drawn, features, samples))
@@ -68,12 +68,12 @@ class SoftObjective(GroupObjective):
         return mean_of_states(samples, sum_of_active(samples, expected))
 
     def penalty(self, key: jax.Array, new: ActionParameters, old: ActionParameters, samples: GroupSamples) -> jax.Array:
-        """The mean drift Σ D over the members, from the policies of `old` to those of `new`."""
+        """The mean over the states of Σ D over the members, for a step from the policies `old` to `new`."""
         one, other = jax.random.split(key)
         drawn, features = self.drawn(one, old, samples)
         baseline = self.soft_value(*self.drawn(other, old, samples), samples)
         advantage = self.soft_value(drawn, features, samples) - baseline
-        # Before they are squashed, as `nn/distributions.py` has them: squashing is one-to-one and leaves ratios alone.
+        # Ratios are computed before squashing, which is one-to-one and does not change them.
         action = jax.lax.stop_gradient(action_of(self.layout, drawn.choice, drawn.raw))
         log_ratio = distributions.log_prob(new, self.layout, action) - distributions.log_prob(old, self.layout, action)
         change = PolicyChange(
@@ -86,22 +86,22 @@ class SoftObjective(GroupObjective):
         return mean_of_states(samples, sum_of_active(samples, self.drift(change, self.hyperparameters)))
 
     def drawn(self, key: jax.Array, parameters: ActionParameters, samples: GroupSamples) -> tuple[Drawn, jax.Array]:
-        """Actions of all members, and their features `[K, B, F]`, zeros for inactive ones."""
+        """Sampled actions of all members, and their features `[K, B, F]`, zeros for inactive members."""
         drawn = draw(key, parameters, self.layout, self.hyperparameters.gumbel_temperature)
         features = self.actions.join(self.layout, drawn.choice, drawn.unit)
         return drawn, blank(features, samples.weight)
 
     def soft_value(self, drawn: Drawn, features: jax.Array, samples: GroupSamples) -> jax.Array:
-        """min_j Q_j − Σ α log π over the members, `[B]`."""
+        """min_j Q_j − Σ α log π, summed over the active members, `[B]`."""
         value = self.smaller(replaced(self.joint, samples.slot, features))
         return value - sum_of_active(samples, self.temperature * drawn.log_prob)
 
     def smaller(self, joint: jax.Array) -> jax.Array:
-        """min_j Q_j `[B]`."""
+        """min_j Q_j at the joint actions, `[B]`."""
         return jax.vmap(self.critics.value, in_axes=(0, None, None))(self.params, self.inputs, joint).min(0)
 
     def expected(self, parameters: ActionParameters, features: jax.Array, samples: GroupSamples) -> jax.Array:
-        """Each member's Σ_a π(a|o) (min_j Q_j(s, a) − α log π(a|o)), `[K, B]`, the other members acting as drawn."""
+        """Σ_a π(a|o) (min_j Q_j(s, a) − α log π(a|o)) per member, `[K, B]`, with the other members' sampled actions."""
         assert parameters.logits is not None
         index, exists = (jnp.asarray(x) for x in samples.extra)
         scores = jax.nn.log_softmax(parameters.logits)[..., jnp.arange(index.shape[-1]), index]  # [K, B, M, D]
@@ -122,19 +122,20 @@ class SoftObjective(GroupObjective):
 
 
 def mean_of_states(samples: GroupSamples, x: jax.Array) -> jax.Array:
-    """The mean of `[B]` over the states at which a member is active."""
+    """The mean of `x` `[B]` over the states at which any member is active."""
     return weighted_mean(x, samples.weight.max(0))
 
 
 def sum_of_active(samples: GroupSamples, x: jax.Array) -> jax.Array:
-    """The sum of `[K, B]` over the active members, `[B]`."""
+    """The sum of `x` `[K, B]` over the active members, `[B]`."""
     return jnp.sum(jnp.where(samples.weight > 0, x, 0), 0)
 
 
 def own_choices(name: str, spec: EnvSpec, groups: Groups) -> Choices:
-    """All joint choices of one agent of each group, `[G, M, D]` and `[G, M]`.
+    """All choices of the agents of each group, `[G, M, D]` and `[G, M]`.
 
-    Raises ValueError if an agent has a Box, or too many.
+    Raises:
+      ValueError: an agent has a Box or more than `MOST_CHOICES` choices.
     """
     agents = groups.first_member.tolist()
     if reason := unlisted(spec, agents):

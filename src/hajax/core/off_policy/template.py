@@ -1,7 +1,7 @@
-"""The off-policy template: critics fitted to targets, then policies improved one after another on a joint critic.
+"""The off-policy template: critics are fitted to targets, then policies are improved one after another.
 
-An algorithm is its `Parts`: policies, critics with the values that they bootstrap from, an objective per group, and a
-neighborhood in which each group improves it. See `deterministic.py`, `mehaml.py`, `double_q.py`.
+An algorithm is defined by its `Parts`: policies, critics and their target values, an objective per group, and a
+neighborhood. See `deterministic.py`, `mehaml.py` and `double_q.py`.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ from hajax.spec import EnvSpec, Timestep
 
 
 class OffPolicyState(NamedTuple):
-    """All that the next update needs. `hyperparameters` are numbers inside the state, so a sweep is a `vmap`."""
+    """The learner state of an off-policy algorithm. It contains the hyperparameters, so a sweep is a `vmap`."""
 
     actors: Learner  # stacked [G, …]
     critics: Any  # a `Learner`, stacked [V, copies, …]; `None` if there are none
     target_actors: Any  # parameters, stacked [G, …]; `None` if targets use the actors themselves
     target_critics: Any  # parameters, stacked [V, copies, …]; `None` if there are none
-    updates: jax.Array  # int []: updates done so far
+    updates: jax.Array  # int []: the number of updates so far
     hyperparameters: Any
-    temperatures: Learner | None = None  # log α of every agent, [N], if it adapts
+    temperatures: Learner | None = None  # log α of every agent, [N], if it is adapted
     moments: ObservationMoments | None = None  # if observations are normalized
 
 
-# From a group's own tables (of `policies.tables`), the joint action [B, N, F] that it sees, and its samples.
+# `(tables, joint, samples) -> objective` of one group, from its slice of `policies.tables`, the joint action [B, N, F]
+# that it sees, and its samples.
 ObjectiveOfGroup = Callable[[Any, jax.Array, GroupSamples], Objective]
 
 
 class Parts(ABC):
-    """What makes an off-policy algorithm. Subclasses are frozen dataclasses; a `minibatch` has rows `[B, …]`."""
+    """The parts of an off-policy algorithm. Subclasses are frozen dataclasses. A `minibatch` has rows `[B, …]`."""
 
-    policies: Any  # `Policies`: the team's actors, or the agents' own values
+    policies: Any  # `Policies`: `TeamActors` or `OwnValues`
     critics: Any  # `Critics`; `None` if there are none
     settings: Any
     neighborhood: Any  # a `Neighborhood`
     has_target_actors: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False  # whether `actions` samples, and so needs a key
+    stochastic: ClassVar[bool] = False  # whether `actions` samples and needs a key
 
     def check(self, hyperparameters: Any) -> None:
         """Raises ValueError unless the hyperparameters suit the settings."""
@@ -63,10 +64,10 @@ class Parts(ABC):
 
     @abstractmethod
     def act(self, key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool) -> Any:
-        """`(action, memory)`, see `Algorithm.act`."""
+        """`(action, memory)`, as in `Algorithm.act`."""
 
     def common(self, state: OffPolicyState) -> dict[str, Any]:
-        """The first fields of every `GroupObjective`."""
+        """The fields of the base class `GroupObjective`."""
         return {
             "settings": self.settings,
             "hyperparameters": state.hyperparameters,
@@ -74,19 +75,19 @@ class Parts(ABC):
         }
 
     def init_temperatures(self, hyperparameters: Any) -> Learner | None:
-        """The learner of the policies' temperatures, if they have any that adapt."""
+        """The learner of the policies' temperatures; `None` if there are none or they are constant."""
         return None
 
     @abstractmethod
     def joint(self, batch: OffPolicyBatch) -> jax.Array:
-        """The batch's own joint actions as critics see them, `[…, N, F]`, zeros for inactive agents."""
+        """The features of the batch's joint actions, `[…, N, F]`, zeros for inactive agents."""
 
     @abstractmethod
     def actions(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
-        """Joint actions `[B, N, F]` of the current policies, in the same form."""
+        """The features `[B, N, F]` of joint actions of the current policies, zeros for inactive agents."""
 
     def first_joint(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
-        """The joint actions `[B, N, F]` that the first group sees: the replay's or the current policies'."""
+        """The joint actions `[B, N, F]` that the first group sees: of the replay or of the current policies."""
         if self.settings.others == "replay":
             return self.joint(minibatch)
         return self.actions(key, state, minibatch)
@@ -101,25 +102,25 @@ class Parts(ABC):
 
     @abstractmethod
     def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
-        """The function that makes one group's objective; `state` has the new critics."""
+        """The function that makes one group's objective. `state` contains the updated critics."""
 
     @abstractmethod
     def new_actions(
         self, key: jax.Array, objective: Any, params: Any, samples: GroupSamples
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """What a group's new policy does, as critics see it, `[K, B, F]`; and further info for `finish`."""
+        """The features `[K, B, F]` of a group's actions by its new policy, and further info for `finish`."""
 
     def finish(self, state: OffPolicyState, minibatch: OffPolicyBatch, info: Info) -> tuple[OffPolicyState, Info]:
-        """The last of an update, given the groups' info stacked `[G]`."""
+        """The end of an update, such as a step of the temperatures, given the groups' info stacked `[G]`."""
         return state, info
 
 
 def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
     """The algorithm with these parts.
 
-    An update is `policy_delay` steps of the critics, each on a minibatch of its own, one improvement of every policy on
-    the last of these, in the settings' order, and one step of the targets φ′ ← τ φ + (1 − τ) φ′. Without critics the
-    policies improve on every minibatch.
+    An update consists of `policy_delay` critic steps, each on a separate minibatch; one improvement of every policy on
+    the last of these minibatches, in the order of the settings; and one step of the target networks
+    φ′ ← τ φ + (1 − τ) φ′. Without critics the policies are improved on every minibatch.
 
     Raises:
       ValueError: a hyperparameter is out of range.
@@ -162,7 +163,7 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
     ) -> tuple[OffPolicyState, Info]:
         neighborhood, samples = parts.neighborhood, parts.samples(state, minibatch)
         objective_of = parts.objective(state, minibatch)
-        prepare_key = jax.random.fold_in(key, 2)  # 0 and 1 are what it is split into
+        prepare_key = jax.random.fold_in(key, 2)  # `split` derives keys 0 and 1
         learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
 
         def improve_group(key: jax.Array, tables: Any, learner: Learner, samples: GroupSamples, joint: jax.Array):
@@ -196,7 +197,7 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
         return follow(state), info | critic_info
 
     def follow(state: OffPolicyState) -> OffPolicyState:
-        """The targets take their step toward the new parameters."""
+        """Moves the target networks toward the new parameters."""
         rate = state.hyperparameters.target_rate
         if parts.has_target_actors:
             state = state._replace(target_actors=polyak_average(state.target_actors, state.actors.params, rate))
@@ -211,7 +212,7 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
 
 
 def check_spec(name: str, spec: EnvSpec, per_agent_critics: bool) -> None:
-    """Raises ValueError unless a joint critic suits the environment: its kind of reward, and one state for the team."""
+    """Raises ValueError if the kind of reward does not suit the critics, or if there is a state per agent."""
     allowed = ("team", "individual") if per_agent_critics else ("team",)
     if spec.reward not in allowed:
         raise ValueError(

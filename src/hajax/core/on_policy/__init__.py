@@ -1,1 +1,1 @@
-"""What only on-policy algorithms need."""
+"""On-policy algorithms: the template, critics, samples and the compound ratio."""

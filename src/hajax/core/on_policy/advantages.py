@@ -1,4 +1,4 @@
-"""Generalized advantage estimation, telling truncation from termination."""
+"""Generalized advantage estimation that distinguishes truncation from termination."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ def generalized_advantages(
     discount: float | jax.Array,
     gae_lambda: float | jax.Array,
 ) -> jax.Array:
-    """GAE(λ) (Schulman et al., 2016, Eq. 16) over sequences `[T, …]` that may hold several episodes.
+    """GAE(λ) (Schulman et al., 2016, Eq. 16) over sequences `[T, …]` that may contain several episodes.
 
         δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t)
         Â_t = δ_t + γ λ (1 − terminated_t)(1 − truncated_t) Â_{t+1}
 
-    `next_value` is V of the state that step t led to *before* any automatic reset. So a truncated step bootstraps from
-    its episode's final state, a terminated one from nothing, and neither looks into the next episode. (HARL gives a
-    truncated step no bootstrap.) All arguments but the last two have the shape of the result; λ may have it, too.
+    `next_value` is V(s'_t), where s'_t is the state that step t led to *before* any automatic reset. A truncated step
+    bootstraps from the final state of its episode, a terminated step does not bootstrap, and neither uses values of the
+    next episode. (HARL does not bootstrap truncated steps.) All arguments but the last two have the shape of the
+    result; `gae_lambda` may have it too.
     """
     delta = reward + discount * jnp.where(terminated, 0, next_value) - value
     decay = discount * gae_lambda * jnp.where(terminated | truncated, 0, jnp.ones_like(delta))
@@ -40,7 +41,7 @@ def generalized_advantages(
 
 
 def standardize(x: jax.Array, weight: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-    """(x − mean) / (std + ε) with mean and standard deviation weighted by `weight`."""
+    """(x − mean) / (std + ε), with mean and standard deviation weighted by `weight`."""
     mean = weighted_mean(x, weight)
     std = jnp.sqrt(weighted_mean(jnp.square(x - mean), weight))
     return (x - mean) / (std + epsilon)

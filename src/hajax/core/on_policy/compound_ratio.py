@@ -1,10 +1,10 @@
 """Sequential policy improvement with the compound ratio, the core of every on-policy heterogeneous-agent algorithm.
 
-Agent i_m improves its policy against the joint advantage weighted by what the agents before it have changed,
+Agent i_m improves its policy on the joint advantage, weighted by the ratios of the agents updated before,
 
     M^{i_1:m}(s, a) = Π_{j<m} π_new(a^{i_j} | o^{i_j}) / π_old(a^{i_j} | o^{i_j}) · Â(s, a),
 
-an unbiased estimate of its advantage given *their new* policies (Kuba et al., 2022, Proposition 3 and Eq. 10).
+an unbiased estimate of the agent's advantage given their *new* policies (Kuba et al., 2022a, Proposition 3 and Eq. 10).
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ class GroupPolicy:
         return self._evaluate(params, samples)[0]
 
     def samples_of(self, params: Any, rollout: GroupBatch) -> GroupBatch:
-        """What to learn from: with a memory, chunks of the rollout's sequences, else the samples as they are.
+        """The samples for gradients: chunks of the rollout's sequences with a memory, else the rollout itself.
 
-        A chunk begins with the memory that the policy of `params`, which made the rollout, had there. It is recomputed,
-        so that a rollout need only tell what was remembered before its step 0.
+        `params` are those of the policy that made the rollout. The memory at the beginning of each chunk is recomputed
+        with them, so that a rollout needs to store only the memory before its step 0.
         """
         if not self.actors.memory.remembers:
             return rollout
         return in_chunks(rollout, self._evaluate(params, rollout)[1], self.actors.chunk_length)
 
     def change(self, old_params: Any, new_params: Any, samples: GroupBatch) -> PolicyChange:
-        """From the policy of `old_params`, which drew the samples, to that of `new_params`."""
+        """The change from the policy `old_params`, which drew the samples, to the policy `new_params`."""
         new = self.distribution(new_params, samples)
         return self.change_to(new, lambda: self.distribution(old_params, samples), samples)
 
     def change_to(
         self, new: ActionParameters, old: Callable[[], ActionParameters], samples: GroupBatch
     ) -> PolicyChange:
-        """The same from the policies' distributions."""
+        """The change from the distributions `old()` to `new`, at samples that were drawn by the former."""
         return PolicyChange(self._log_ratio(new, samples), samples.advantage, new, self.tables.layout, old)
 
     def log_ratio(self, params: Any, samples: GroupBatch) -> jax.Array:
-        """log π_new/π_old of the group's joint action, `[B]` or `[B, L]`; inactive members have no part in it."""
+        """log π_new/π_old of the joint action of the group's active members, `[B]` or `[B, L]`."""
         return self._log_ratio(self.distribution(params, samples), samples).sum(0)
 
     def _evaluate(self, params: Any, samples: GroupBatch) -> tuple[ActionParameters, Any]:
@@ -69,7 +69,7 @@ class GroupPolicy:
 
     def _log_ratio(self, new: ActionParameters, samples: GroupBatch) -> jax.Array:
         log_prob = distributions.log_prob(new, self.tables.layout, samples.action)
-        # A sample without weight may be of an impossible action; 0 · ∞ would make the gradient NaN.
+        # The action of a sample of weight 0 may be impossible. 0 · ∞ would make the gradient NaN.
         return jnp.where(samples.weight > 0, log_prob - samples.log_prob, 0)
 
 
@@ -77,12 +77,12 @@ class GroupPolicy:
 class MirrorObjective:
     """E[r · M − D] of one group on a rollout: the sampled mirror operator (Kuba et al., 2022b, Definition 3).
 
-    A `PolicyObjective` of `core/neighborhoods.py`, whose samples are `GroupBatch`es with M as their `advantage`.
+    A `hajax.neighborhoods.PolicyObjective`. Its samples are `GroupBatch`es whose `advantage` is M.
     """
 
     policy: GroupPolicy
     drift: Drift
-    diagnostics: Callable[[PolicyChange, Any], dict[str, jax.Array]]  # elementwise, as a drift
+    diagnostics: Callable[[PolicyChange, Any], dict[str, jax.Array]]  # elementwise, like a drift
     settings: Any
     hyperparameters: Any
     learning_rate: Any
@@ -113,7 +113,7 @@ class MirrorObjective:
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """−E[r · M − D] − c · H.
 
-        The entropy bonus c · H (`entropy_coef`) is PPO's and no part of mirror learning, whose guarantees hold for
+        The entropy bonus c · H (`entropy_coef`) is PPO's. It is not part of mirror learning, whose guarantees hold for
         c = 0.
         """
         change = self.policy.change(old_params, params, samples)
@@ -143,18 +143,19 @@ def improve_in_sequence(
     samples: GroupBatch,
     improve: ImproveGroup,
 ) -> tuple[Learner, dict[str, jax.Array]]:
-    """Improves every group's policy once, in `order`; the ratio is recomputed on the full batch after each.
+    """Improves every group's policy once, in `order`. After each group the ratio is recomputed on the full batch.
 
-    With a memory, it is the ratio of the new policy with the new policy's own memory since the rollout began.
+    With a memory, the new policy's memory is recomputed from the beginning of the rollout for this ratio.
 
     Args:
-      key: drawn from for the permutation and by `improve`.
+      key: the key for the permutation and for `improve`.
       order: `random`, `fixed`, or `simultaneous` (no group sees another's change: M = Â).
       learners: stacked `[G, …]`.
-      samples: of all groups, `[G, K, B, …]`, with standardized advantages; with a memory, the rollout's sequences.
-      improve: `(key, policy, learner, samples) -> (learner, info)`, one group's whole improvement on its samples
-        `[K, B, …]`, whose `advantage` is M; with a memory, they are the rollout's sequences, of which
-        `policy.samples_of` makes the chunks to learn from.
+      samples: the samples of all groups, `[G, K, B, …]`, with standardized advantages. With a memory they are the
+        rollout's sequences.
+      improve: `(key, policy, learner, samples) -> (learner, info)` updates one group on its samples `[K, B, …]`, whose
+        `advantage` is M. With a memory, the samples are the rollout's sequences, which `policy.samples_of` cuts into
+        chunks.
 
     Returns:
       The new learners, and the groups' info stacked `[G]`, with the mean of the final `compound_ratio`.

@@ -1,4 +1,4 @@
-"""State-value critics: one for the team on the state, or one per group on the agents' own observations."""
+"""State-value critics: one for the team on the state, or one per group on individual observations."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from hajax.spec import EnvSpec
 class ValueFunctions:
     """Static description of the critics, with `V` values per step: V = 1 if centralized, V = N if individual.
 
-    The centralized critic is a team of one "agent" that observes the state, so both kinds are one code path:
-    parameters stacked over groups, values `[…, V]`. Where every agent has a state of its own
-    (`EnvSpec.state_per_agent`), it is a team of N that share their parameters: one critic, V = N values.
+    A centralized critic is treated as a team of one agent that observes the state, so that both kinds share one code
+    path: parameters stacked over groups, values `[…, V]`. With a state per agent (`EnvSpec.state_per_agent`) it is
+    treated as a team of N agents that share parameters: one critic, V = N values.
 
-    A `TeamCritic` in place of the torso reads the whole team, and so is centralized with one value; it has no memory.
+    A `hajax.nn.TeamCritic` in place of the torso reads the whole team. It is centralized, has one value and no memory.
 
-    With a `memory` a critic remembers what it saw since the episode or the rollout began, whichever is later. It is no
-    part of acting, so that nothing carries its memory from one rollout to the next; and since it learns as it is used,
-    with an empty memory at every rollout's step 0, its values there are those of what little it has seen.
+    The `memory` of a critic begins with the episode or with the rollout, whichever is later: acting does not evaluate
+    critics, so no critic memory is carried from one rollout to the next. Critics are trained in the same way, with the
+    initial memory at step 0 of every rollout.
     """
 
     spec: EnvSpec
@@ -40,7 +40,7 @@ class ValueFunctions:
     centralized: bool
     agent_id: bool
     memory: Memory = NO_MEMORY
-    chunk_length: int = 1  # steps of a sample, if there is a memory
+    chunk_length: int = 1  # steps per sample, with a memory
 
     @functools.cached_property
     def module(self) -> Critic:
@@ -48,7 +48,7 @@ class ValueFunctions:
 
     @property
     def team(self) -> TeamCritic | None:
-        """The `TeamCritic`, if the critic is one."""
+        """The critic if it is a `TeamCritic`, else `None`."""
         return self.torso if isinstance(self.torso, TeamCritic) else None
 
     @property
@@ -64,7 +64,7 @@ class ValueFunctions:
 
     @functools.cached_property
     def mask(self) -> np.ndarray | None:
-        """bool `[G, S]`, or `None` if nothing is padded."""
+        """The input entries that each group's critic has, bool `[G, S]`; `None` if nothing is padded."""
         if self.centralized:
             return None
         mask = policy_input_mask(self.spec, self.agent_id)
@@ -77,7 +77,7 @@ class ValueFunctions:
         return self.spec.observation_size + (self.spec.num_agents if self.agent_id else 0)
 
     def inputs(self, given: CriticInput) -> Any:
-        """What the critics see, `[…, V, S]`; for a `TeamCritic` a list of all that it reads, `[…, 1, …]`."""
+        """The critics' inputs `[…, V, S]`; for a `TeamCritic`, the list of inputs that it reads, `[…, 1, …]`."""
         if self.team is not None:
             axis = given.active.ndim - 1
             return [jnp.expand_dims(getattr(given, name), axis) for name in self.team.reads]
@@ -104,9 +104,10 @@ class ValueFunctions:
         inputs: Any,
         memory_input: MemoryInput = NOTHING,
     ) -> tuple[jax.Array, Any]:
-        """One group's values `[…]` for inputs `[…, S]`, in normalized units if values are normalized.
+        """One group's values `[…]` for inputs `[…, S]`, and the memory after every step.
 
-        Also the memory after every step. Inputs are single steps or sequences, as the shapes of `memory_input` say.
+        Values are in normalized units if values are normalized. Inputs are single steps or sequences; the shapes of
+        `memory_input` decide which.
         """
         if self.team is not None:
             return cast(jax.Array, self.team.apply({"params": params}, *inputs)), ()
@@ -114,15 +115,15 @@ class ValueFunctions:
         return value, memory
 
     def active(self, active: jax.Array) -> jax.Array:
-        """bool `[…, V]`: the critic's agent (the team: any agent) is active, from `active` `[…, N]`."""
+        """Whether the critic's agent (for the team: any agent) is active, bool `[…, V]`, from `active` `[…, N]`."""
         return active.any(-1, keepdims=True) if self.joint else active
 
     def fill_inactive(self, value: jax.Array, active: jax.Array) -> jax.Array:
-        """`value` `[…, V]`, in reward units, with substitutes for inactive agents' values, which no critic learns.
+        """`value` `[…, V]`, in reward units, with substitutes for the values of inactive agents.
 
-        They matter, because the advantage of the step after which an agent is inactive contains the next value. A
-        team's reward goes on for all alike: the mean of the active agents' values. An agent's own reward is unknown
-        once it is inactive: 0, and `bootstrapped` sees to it that rewards are summed there instead.
+        Critics are not trained on inactive agents, but the advantage of the step at which an agent becomes inactive
+        contains its next value. With a team reward, which continues for all agents, the substitute is the mean of the
+        active agents' values. With individual rewards it is 0, and `bootstrapped` sums the rewards instead.
         """
         if self.joint:
             return value
@@ -132,19 +133,19 @@ class ValueFunctions:
         return jnp.where(active, value, mean)
 
     def bootstrapped(self, gae_lambda: float | jax.Array, final_active: jax.Array) -> float | jax.Array:
-        """GAE's λ, but 1 where a step led to an agent's death and its reward is its own: there is no value to use."""
+        """λ of GAE, but 1 after steps at which an agent with an individual reward becomes inactive and has no value."""
         if self.joint or self.spec.reward == "team":
             return gae_lambda
         return jnp.where(final_active, gae_lambda, 1)
 
     def of_rollout(self, params: Any, batch: OnPolicyBatch) -> tuple[jax.Array, jax.Array]:
-        """Values `[T, E, V]` of a rollout's steps and of where each step led before any reset.
+        """Values `[T, E, V]` of the rollout's steps, and of what each step led to before any automatic reset.
 
-        Steps are remembered where the critic's agent is active. Where a step led is one step further in the same
-        episode, and so evaluated with the memory of that step, whatever began afterwards.
+        The memory changes at steps at which the critic's agent is active. The final input of step t is one step later
+        in the same episode, and is evaluated with the memory after step t.
         """
         sequences = self.memory.remembers
-        axis = 1 if sequences else 2  # of V; sequences are [E, V, T, …]
+        axis = 1 if sequences else 2  # the axis of V; sequences are [E, V, T, …]
 
         def arranged(x):
             return jnp.moveaxis(x, 0, 2) if sequences else x

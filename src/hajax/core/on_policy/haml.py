@@ -1,7 +1,7 @@
-"""Heterogeneous-agent mirror learning: give a drift and a neighborhood, get an algorithm.
+"""Heterogeneous-agent mirror learning: an algorithm from a drift and a neighborhood.
 
-Kuba et al., *Heterogeneous-Agent Mirror Learning* (2022), Algorithm Template 1: https://arxiv.org/abs/2208.01682.
-HAPPO, HATRPO and HAA2C are instances, and so is whatever `docs/mirror-learning.md` shows how to write in ten lines.
+Kuba et al., *Heterogeneous-Agent Mirror Learning* (2022b), Algorithm Template 1: https://arxiv.org/abs/2208.01682.
+HAPPO, HATRPO and HAA2C are instances. `docs/mirror-learning.md` shows how to write new ones.
 """
 
 from __future__ import annotations
@@ -40,38 +40,38 @@ def haml(
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
-    """The mirror-learning algorithm with that drift and neighborhood, for the team that `spec` describes.
+    """The mirror-learning algorithm with a drift and a neighborhood, for the team that `spec` describes.
 
-    Agents update one after another in random order. Agent i_m takes
+    Agents are updated one after another in random order. Agent i_m takes
 
         π_new = argmax over π̂ in its neighborhood of E[r · M − D(π̂)],   r = π̂(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
-    in which M is the standardized advantage times the compound ratio of the agents before it, and D the drift. If D is
-    a drift functional (`check_drift`), and were the maximum and the advantage exact, no update could lower the team's
-    return, and the policies would approach a Nash equilibrium (Kuba et al., 2022b, Theorem 1).
+    where M is the standardized advantage times the compound ratio of the agents updated before, and D is the drift. If
+    D is a drift functional (`hajax.check_drift`) and the maximum and the advantage are exact, no update lowers the
+    team's return, and the limit points of the policies are Nash equilibria (Kuba et al., 2022b, Theorem 1).
 
     Args:
-      name: what the algorithm calls itself, in results and errors.
-      spec: the environment's specification; with a centralized critic its reward must be the team's.
-      settings: static settings, with all that the neighborhood reads; the defaults if `None`.
-      hyperparameters: the default hyperparameters, which `init` may replace, with all that neighborhood and drift read
-        (`DriftHyperparameters` has a drift's coefficient); what the neighborhood reads if `None`. An entropy bonus is
-        added if they have an `entropy_coef`.
-      drift: D, of `core/drifts.py` or one's own.
-      neighborhood: one of `core/neighborhoods.py`.
-      adaptive: the drift's coefficient follows the KL divergence (Schulman et al., 2017, Section 4): after an update of
-        less than `kl_target / 1.5` an agent halves its own, after one of more than `kl_target · 1.5` it doubles it,
-        within a factor of 1,024 of `drift_coef`.
-      diagnostics: further things to report, elementwise as a drift, `(change, hyperparameters) -> {name: [K, B]}`.
+      name: the algorithm's name in results and error messages.
+      spec: the environment's specification. A centralized critic needs the team reward.
+      settings: the static settings, with the fields that the neighborhood reads; the defaults if `None`.
+      hyperparameters: the default hyperparameters, which `init` may replace, with the fields that the neighborhood and
+        the drift read (`hajax.settings.DriftHyperparameters` has a drift's coefficient). If `None`, the defaults of
+        those that the neighborhood reads. An entropy bonus is added if there is an `entropy_coef`.
+      drift: D, one of `hajax.drifts` or your own.
+      neighborhood: one of `hajax.neighborhoods` or your own.
+      adaptive: adapt the drift's coefficient to the KL divergence, per group (Schulman et al., 2017, Section 4). It is
+        halved after an update with a mean KL divergence of less than `kl_target / 1.5`, doubled after one with more
+        than `kl_target · 1.5`, and kept within a factor of 1,024 of `drift_coef`.
+      diagnostics: further diagnostics, elementwise like a drift: `(change, hyperparameters) -> {name: [K, B]}`.
       actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for a centralized critic the
-        state `[…, S]`), padded with zeros, to features `[…, H]`. A module whose `__call__` has a parameter `mask` also
-        gets the entries that the agent has, bool `[O]`, or `None` if nothing is padded. With `memory="gru"` the unit
-        follows it, and it sees sequences too, `[…, L, O]`. Or as `critic` a
-        `TeamCritic` that reads the state and the agents' observations one by one.
+        state `[…, S]`), padded with zeros, to features `[…, H]`. If `__call__` has a parameter `mask`, it also receives
+        the entries that the agent has, bool `[O]`, or `None` if nothing is padded. With a memory, which follows the
+        torso, inputs may also be sequences `[…, L, O]`. `critic` may also be a `hajax.nn.TeamCritic`, which reads the
+        state and the observations of all agents `[…, N, O]`.
 
     Raises:
-      ValueError: a number is out of range or missing, a coefficient is to adapt that the drift does not read or that
-        is 0, agents cannot share parameters, or the reward is of the wrong kind.
+      ValueError: a hyperparameter is out of range or missing, `adaptive` is set but the drift does not read
+        `drift_coef` or it is 0, agents cannot share parameters, or the reward is of the wrong kind.
     """
     if adaptive:
         neighborhood = adaptive_coefficient(neighborhood)
@@ -90,7 +90,7 @@ def haml(
         actor_key, critic_key = jax.random.split(key)
         estimates = template.estimate(critics, state, batch)
         samples = group_batches(actors, batch, estimates)
-        prepare_key = jax.random.fold_in(actor_key, 2)  # 0 and 1 are what it is split into
+        prepare_key = jax.random.fold_in(actor_key, 2)  # `split` derives keys 0 and 1
         learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
         learning_rate = actor_rate(state)
 
@@ -106,7 +106,7 @@ def haml(
 
 
 def check_adaptive(drift: Drift, hyperparameters: Any) -> None:
-    """Raises ValueError unless there is a coefficient that can adapt, and the drift reads it."""
+    """Raises ValueError unless the drift reads `drift_coef` and it is positive."""
     if "drift_coef" not in drift.reads:
         raise ValueError("adaptive=True with a drift that does not read drift_coef; allowed: one that does")
     if not isinstance(hyperparameters.drift_coef, jax.core.Tracer):

@@ -1,4 +1,4 @@
-"""Advantages of a rollout, and the samples of each group and critic."""
+"""The samples of a rollout for each group's policy and for each critic."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from hajax.nn.memory import NOTHING, MemoryInput
 
 
 class Estimates(NamedTuple):
-    """Per step and critic, `[T, E, V]`."""
+    """Values, advantages and targets per step and critic, `[T, E, V]`."""
 
-    value: jax.Array  # in the critic's own (normalized) units
+    value: jax.Array  # in the critic's units, normalized if values are normalized
     advantage: jax.Array  # in reward units, not standardized
     target: jax.Array  # advantage + value, in reward units
-    active: jax.Array  # bool: the critic's agent (the team: any agent) was active
+    active: jax.Array  # bool: the critic's agent (for the team: any agent) was active
 
 
 class GroupBatch(NamedTuple):
-    """One group's samples (all groups' with a further leading axis G).
+    """One group's samples (with a leading axis G: those of all groups).
 
-    For policies with memory a sample is a sequence of L steps, `[K, B, L, …]`: first each environment's whole rollout
-    (B = E, L = T), then its chunks.
+    For policies with memory a sample is a sequence of L steps, `[K, B, L, …]`: each environment's whole rollout (B = E,
+    L = T), or after `in_chunks` its chunks.
     """
 
     observation: jax.Array  # [K, B, O]
@@ -42,13 +42,13 @@ class GroupBatch(NamedTuple):
 
 
 class CriticBatch(NamedTuple):
-    """One critic's samples (all critics' with a further leading axis G), or sequences as in `GroupBatch`."""
+    """One critic's samples (with a leading axis G: those of all critics), or sequences as in `GroupBatch`."""
 
-    inputs: Any  # [K, B, S]; for a `TeamCritic` a list of what it reads, [K, B, …]
+    inputs: Any  # [K, B, S]; for a `TeamCritic` the list of inputs that it reads, [K, B, …]
     old_value: jax.Array  # [K, B], in the critic's units
     target: jax.Array  # [K, B], in reward units
     weight: jax.Array  # [K, B]
-    memory_input: MemoryInput = NOTHING  # as of `GroupBatch`
+    memory_input: MemoryInput = NOTHING  # as in `GroupBatch`
 
 
 def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
@@ -58,7 +58,7 @@ def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
 
 
 def sample_weight(groups: Groups, active: jax.Array, dtype: Any) -> jax.Array:
-    """1 where a real member of a group was active, else 0, from samples `active` `[G, K, …]`."""
+    """1 where a real member of a group was active, else 0, `[G, K, …]`, from `active` of the same shape."""
     members = groups.member_mask[(..., *[None] * (active.ndim - 2))]
     return (active & members).astype(dtype)
 
@@ -67,12 +67,13 @@ Sequences = TypeVar("Sequences", GroupBatch, CriticBatch)
 
 
 def in_chunks(samples: Sequences, memory: Any, length: int) -> Sequences:
-    """One group's sequences `[K, E, T, …]` cut into chunks `[K, E · T/L, L, …]` of `length` L, for truncated
-    back-propagation through time.
+    """One group's sequences `[K, E, T, …]`, cut into chunks `[K, E · T/L, L, …]` of `length` L.
 
-    Each begins with the memory that the sequence had there, of which `memory` `[K, E, T, …]` tells after every step.
+    Chunks are the samples of truncated back-propagation through time. Each starts from the sequence's memory at that
+    step; `memory` `[K, E, T, …]` is the memory after every step.
 
-    Raises ValueError if T is not divisible by L.
+    Raises:
+      ValueError: T is not divisible by L.
     """
     before, first, active = samples.memory_input
     steps = first.shape[-1]
@@ -93,7 +94,7 @@ def in_chunks(samples: Sequences, memory: Any, length: int) -> Sequences:
 
 
 def check_memory(actors: TeamActors, batch: OnPolicyBatch) -> None:
-    """Raises ValueError unless the batch has the actors' memory before step 0."""
+    """Raises ValueError unless the batch holds a memory of the actors' structure and shapes."""
     wanted = jax.eval_shape(lambda: actors.initial_memory(batch.log_prob.shape[1:2]))
     shapes = [jax.tree.map(jnp.shape, memory) for memory in (batch.memory, wanted)]
     if shapes[0] != shapes[1]:
@@ -101,7 +102,7 @@ def check_memory(actors: TeamActors, batch: OnPolicyBatch) -> None:
 
 
 def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> GroupBatch:
-    """The policy's samples of every group, `[G, K, B, …]`, with standardized advantages."""
+    """The policy samples of every group, `[G, K, B, …]`, with standardized advantages."""
     groups = actors.groups
 
     def grouped(x):

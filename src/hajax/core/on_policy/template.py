@@ -1,4 +1,4 @@
-"""What on-policy algorithms share around the policies' update, which is that of `haml.py` or their own."""
+"""The on-policy template: networks, `init`, `act`, advantages and critics. The policy update is an argument."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from hajax.spec import EnvSpec
 
 
 class OnPolicyState(NamedTuple):
-    """All that the next update needs. `hyperparameters` are numbers inside the state, so a sweep is a `vmap`."""
+    """The learner state of an on-policy algorithm. It contains the hyperparameters, so a sweep is a `vmap`."""
 
     actors: Learner  # stacked [G, …]
     critics: Learner  # stacked [1, …] if centralized, else [G, …]
     value_statistics: ValueStatistics | None
-    updates: jax.Array  # int []: updates done so far
-    hyperparameters: Any  # a `Hyperparameters` of the algorithm's own
+    updates: jax.Array  # int []: the number of updates so far
+    hyperparameters: Any  # an instance of the algorithm's `Hyperparameters` class
     moments: ObservationMoments | None = None  # if observations are normalized
 
 
 class ActExtras(NamedTuple):
-    """What `act` returns beside the action, for the batch."""
+    """The values that `act` returns for the batch beside the action."""
 
     log_prob: jax.Array  # [..., N]
 
@@ -53,7 +53,12 @@ class ActExtras(NamedTuple):
 def make_networks(
     name: str, spec: EnvSpec, settings: Settings, actor: nn.Module | None, critic: nn.Module | None
 ) -> tuple[TeamActors, ValueFunctions]:
-    """The team's actors and critics, with the settings' MLP where no torso is given, and the settings' memory."""
+    """The team's actors and critics, with the MLP of the settings where no torso is given, and their memory.
+
+    Raises:
+      ValueError: the reward is of the wrong kind, agents cannot share parameters, or a module does not suit (see
+        `hajax.nn.checks`).
+    """
     if spec.reward not in settings.rewards:
         raise ValueError(
             f"reward={spec.reward!r} of {spec.name} does not suit {name}, which learns from one advantage for the "
@@ -69,7 +74,7 @@ def make_networks(
         check_team_critic(critic, spec)
     else:
         critic = settings.torso("critic", critic, *read)
-    if memory is settings.memory:  # the user's own
+    if memory is settings.memory:  # a module of the user
         check_memory(memory, actor, *observed)
         if not isinstance(critic, TeamCritic):
             check_memory(memory, critic, *read)
@@ -100,9 +105,9 @@ def make_algorithm(
     update: Update,
     init_actor: Callable[[Any, Hyperparameters], Learner] = lambda params, hyperparameters: init_learner(params),
 ) -> Algorithm:
-    """The algorithm whose policy update is `update`; `init` and `act` are common to all.
+    """The algorithm with a given `update`; `init` and `act` are the same for all on-policy algorithms.
 
-    `init_actor(params, hyperparameters)` makes the learner of one group's actor: with Adam's moments by default.
+    `init_actor(params, hyperparameters)` makes the learner of one group's actor; by default it has Adam's moments.
     """
     defaults = hyperparameters
     defaults.validate()
@@ -126,7 +131,7 @@ def make_algorithm(
         act=act,
         update=update,
     )
-    # The ratio of the new policy to the old one starts at exactly 1: both see what they acted on.
+    # Observations are normalized as they were for acting, so that the ratio of new to old policy starts at exactly 1.
     return with_running_moments(algorithm, actors.groups, update_first=False)
 
 
@@ -138,7 +143,7 @@ def init_state(
     hyperparameters: Hyperparameters,
     init_actor: Callable[[Any, Hyperparameters], Learner],
 ) -> OnPolicyState:
-    """Fresh parameters, optimizers and statistics."""
+    """The learner state before the first update."""
     actor_key, critic_key = jax.random.split(key)
 
     def stacked(make, groups: Groups, *args):
@@ -154,7 +159,7 @@ def init_state(
 
 
 def estimate(critics: ValueFunctions, state: OnPolicyState, batch: OnPolicyBatch) -> Estimates:
-    """Values by the critics as they are, and from them GAE advantages and value targets."""
+    """Values by the current critics, and from them GAE advantages and value targets."""
     hyperparameters, statistics = state.hyperparameters, state.value_statistics
 
     def in_reward_units(value):
@@ -188,7 +193,7 @@ def update_critics(
 ) -> tuple[OnPolicyState, dict[str, jax.Array]]:
     """Regresses every critic on its targets, in normalized units if values are normalized.
 
-    The statistics take in the new targets first, so that the critic learns in the units in which it is read next.
+    The value statistics are updated first, so that the critic is trained in the units in which it is evaluated next.
     """
     hyperparameters = state.hyperparameters
     learning_rate = decayed(hyperparameters.critic_lr, state.updates, hyperparameters.decay_updates)
