@@ -118,8 +118,8 @@ def from_hajax(env: Any) -> Env:
     return Env(spec.num_agents, spec.observation_size, spec.num_components, reset, step)
 
 
-def make_matd3(env: Env, config: Config, learn_in_turn: Callable = lambda learn: learn) -> Matd3:
-    """MATD3 for `env`; `learn_in_turn` may run the updates of vmapped seeds one after another."""
+def make_matd3(env: Env, config: Config, learn_sequentially: Callable = lambda learn: learn) -> Matd3:
+    """MATD3 for `env`; `learn_sequentially` may run the updates of vmapped seeds one after another."""
     actor, critic = Network(config.hidden_sizes, env.action_size), Network(config.hidden_sizes, 1)
     num_agents, num_envs = env.num_agents, config.num_envs
     rows = config.buffer_size // num_envs * num_envs
@@ -202,7 +202,7 @@ def make_matd3(env: Env, config: Config, learn_in_turn: Callable = lambda learn:
         critics = optax.apply_updates(learned.critics, updates)
         return learned._replace(critics=critics, critic_optimizer=optimizer), None
 
-    @learn_in_turn
+    @learn_sequentially
     def learn(learned: State, batches: Ring, keys: jax.Array) -> State:
         """One update of the networks, on `policy_delay` minibatches."""
         learned, _ = lax.scan(learn_critics, learned, (batches, keys))

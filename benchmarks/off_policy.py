@@ -29,7 +29,7 @@ from timing import Timed, peak_memory, program_bytes, reset_peak, spread
 
 import hajax
 from hajax.runs import config
-from hajax.training.iteration import in_turn_on_cpu
+from hajax.training.iteration import sequential_on_cpu
 from hajax.training.replay import init_replay, replay_bytes, sample
 
 PRESETS = {"hatd3": "harl/mpe_haddpg", "matd3": "harl/mpe_haddpg", "hasac": "harl/mpe_hasac"}
@@ -67,7 +67,7 @@ def make_loop(name: str, buffer_size: int, quick: bool) -> tuple[Any, Any, int]:
 
 def bare(algo: Any, updates: int) -> Callable:
     """The updates of one iteration alone, on a carry `(state, minibatches, key)`."""
-    learn = in_turn_on_cpu(algo.update)  # as in the whole training
+    learn = sequential_on_cpu(algo.update)  # as in the whole training
 
     def iterate(carry):
         state, batches, key = carry
@@ -128,7 +128,7 @@ def compiled_rows(keys: jax.Array, buffer_size: int, quick: bool) -> dict[str, M
             rollout_length=loop.steps_per_iteration // num_envs,
             **{key: getattr(algo.settings, key) for key in copied},
         )
-        yardstick = make_matd3(from_hajax(environment()), chosen, in_turn_on_cpu)
+        yardstick = make_matd3(from_hajax(environment()), chosen, sequential_on_cpu)
         begin = jax.jit(yardstick.init)
         add(name, algo, loop, yardstick.iterate, [begin(key) for key in keys])
     return rows

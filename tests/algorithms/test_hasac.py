@@ -245,9 +245,9 @@ def test_gumbel_gradients_are_those_of_the_exact_expectation():
     layout = EnvSpec("one", (AgentSpec("a", (1,), Discrete(4)),), 1, None).action_layout
     layout = type(layout)(*(table[0] for table in layout))
 
-    def sampled(logits, softness):
+    def sampled(logits, temperature):
         many = jnp.broadcast_to(logits, (200_000, 1, 4))
-        drawn = draw(jax.random.key(1), ActionParameters(many, None, None), layout, softness)
+        drawn = draw(jax.random.key(1), ActionParameters(many, None, None), layout, temperature)
         return jnp.mean(drawn.choice[:, 0] @ f), drawn
 
     exact = jax.grad(lambda x: jax.nn.softmax(x) @ f)(logits)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from hajax import __version__
-from hajax.runs.errors import Refusal, RunError, hide_echoes, machine_limit, one_of
+from hajax.runs.errors import Refusal, RunError, hide_repeated_errors, machine_limit, one_of
 
 USAGE = """\
 hajax: heterogeneous-agent reinforcement learning in JAX
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may be undecodable, and a terminal may lack characters
         sys.stdout.reconfigure(errors="backslashreplace")
-    hide_echoes()
+    hide_repeated_errors()
     command, arguments = (argv[0], argv[1:]) if argv else ("--help", [])
     try:
         return _dispatch(command, arguments)

@@ -50,7 +50,7 @@ def policy_torso(spec: EnvSpec, settings: TeamSettings, own: nn.Module | None) -
     """
     mask = policy_input_mask(spec, settings.agent_id)
     for agent, width in zip(spec.agents, mask.sum(-1).tolist(), strict=True):
-        if own is None and (left := settings.blinds(width)):
+        if own is None and (left := settings.left_to_see(width)):
             numbers = f"the {width} {'number' if width == 1 else 'numbers'} that it observes"
             warnings.warn(
                 f"layer_norm_min_inputs={settings.layer_norm_min_inputs} leaves {agent.name} of {spec.name} {left} of "

@@ -190,7 +190,7 @@ class TeamSettings:
         check_torso(role, own, width, masked)
         return own
 
-    def blinds(self, width: int) -> str:
+    def left_to_see(self, width: int) -> str:
         """The information that normalization leaves of `width` inputs, in words; empty if they are not normalized."""
         left = {1: "nothing", 2: "only the order"}
         return left.get(width, "") if self.layer_norm and self.layer_norm_min_inputs <= width else ""

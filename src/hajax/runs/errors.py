@@ -143,17 +143,17 @@ def unknown_key(key: str, value: Any, keys: Iterable[str]) -> str:
 _usual_hook = sys.unraisablehook
 
 
-def hide_echoes() -> None:
+def hide_repeated_errors() -> None:
     """Suppresses what orbax prints about an error in addition to raising it.
 
     It logs the error of each of its threads, and closes the event loop to which tensorstore still reports: a traceback
     for every array.
     """
-    logging.getLogger("absl").addFilter(_is_no_echo)
+    logging.getLogger("absl").addFilter(_is_not_repeated)
     sys.unraisablehook = _hook
 
 
-def _is_no_echo(record: logging.LogRecord) -> bool:
+def _is_not_repeated(record: logging.LogRecord) -> bool:
     return "_SignalingThread.run() raised an exception" not in record.getMessage()
 
 

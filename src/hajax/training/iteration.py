@@ -64,7 +64,7 @@ class Loop(NamedTuple):
         return iterations
 
 
-def in_turn_on_cpu(update: Callable) -> Callable:
+def sequential_on_cpu(update: Callable) -> Callable:
     """`update`, except that on a CPU `vmap` evaluates it sequentially over its axis instead of batching it.
 
     The activations of one seed fit into a CPU's cache, those of eight seeds do not: batched, the same arithmetic takes

@@ -13,7 +13,7 @@ from jax import lax
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.spec import EnvSpec
-from hajax.training.iteration import Loop, TrainState, check_metrics, in_turn_on_cpu
+from hajax.training.iteration import Loop, TrainState, check_metrics, sequential_on_cpu
 from hajax.training.replay import Replay, add, init_replay, replay_bytes, sample
 from hajax.training.rollout import Actors, count_episodes, playable, report_episodes, start
 
@@ -45,7 +45,7 @@ def make_off_policy_loop(
         not a whole number, the algorithm was made for another team, or a metric has a name that hajax uses.
     """
     settings, spec = algo.settings, env.spec
-    envs, update = playable(env, algo), in_turn_on_cpu(algo.update)
+    envs, update = playable(env, algo), sequential_on_cpu(algo.update)
     check_metrics(envs)
     capacity = check_replay(settings, spec, num_envs)
     warmup = math.ceil(settings.warmup_steps / num_envs)

@@ -8,7 +8,7 @@ import jax
 
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import BatchedEnvironment, Environment
-from hajax.training.iteration import Loop, TrainState, check_metrics, in_turn_on_cpu
+from hajax.training.iteration import Loop, TrainState, check_metrics, sequential_on_cpu
 from hajax.training.rollout import playable, report_episodes, rollout, start
 
 
@@ -21,7 +21,7 @@ def make_on_policy_loop(
       ValueError: minibatches or chunks do not divide the rollout, the algorithm was made for another team, or a metric
         of the environment has a name that hajax uses.
     """
-    envs, update = playable(env, algo), in_turn_on_cpu(algo.update)
+    envs, update = playable(env, algo), sequential_on_cpu(algo.update)
     check_metrics(envs)
     chunk = getattr(algo.settings, "sample_length", 1)
     if rollout_length % chunk:

@@ -209,33 +209,33 @@ def readings(**given):
     return Readings(**{**blank, **{name: np.asarray(x, float) for name, x in given.items()}})
 
 
-def judged(task, version, *, before=0.0, after=0.0, action=(0.0,), dt=0.05, **given):
+def outcome(task, version, *, before=0.0, after=0.0, action=(0.0,), dt=0.05, **given):
     step = Step(np.asarray(before), np.asarray(after), readings(**given), np.asarray(action), dt)
-    reward, ended = task.judge(step, version)
+    reward, ended = task.outcome(step, version)
     return float(reward), bool(ended)
 
 
 def test_rewards_and_ends_by_hand():
-    assert judged(tasks.half_cheetah, "v5", after=0.1, action=(1.0, -0.5)) == (pytest.approx(2 - 0.125), False)
+    assert outcome(tasks.half_cheetah, "v5", after=0.1, action=(1.0, -0.5)) == (pytest.approx(2 - 0.125), False)
     upright = {"qpos": [0, 1.25, 0.1, 0], "qvel": [0, 0, 0, 0]}
-    assert judged(tasks.hopper, "v5", after=0.1, action=(2.0,), **upright) == (pytest.approx(3 - 4e-3), False)
+    assert outcome(tasks.hopper, "v5", after=0.1, action=(2.0,), **upright) == (pytest.approx(3 - 4e-3), False)
     for version, alive in (("v5", 0), ("v4", 1)):
         fallen = {"qpos": [0, 0.69, 0.1, 0], "qvel": [0, 0, 0, 0]}
-        assert judged(tasks.hopper, version, after=0.1, **fallen) == (pytest.approx(2 + alive), True)
-        assert judged(tasks.walker2d, version, qpos=[0, 1.0, 1.1]) == (pytest.approx(alive), True)
+        assert outcome(tasks.hopper, version, after=0.1, **fallen) == (pytest.approx(2 + alive), True)
+        assert outcome(tasks.walker2d, version, qpos=[0, 1.0, 1.1]) == (pytest.approx(alive), True)
         low = {"qpos": [0, 0, 0.19], "qvel": [0], "cfrc_ext": [[0, 0, 3, 0, 0, 0.5]]}
         contact = 5e-4 * 1.25 if version == "v5" else 0
-        assert judged(tasks.ant, version, **low) == (pytest.approx(alive - contact), True)
+        assert outcome(tasks.ant, version, **low) == (pytest.approx(alive - contact), True)
         bent = {"qpos": [0, 0, 0.9], "ctrl": [0.4], "mass": [1, 3], "center": [[0, 0, 0]] * 2, "cfrc_ext": [[1e4] * 6]}
         contact = 10 if version == "v5" else 0
         expected = 5 * alive - 0.1 * 0.16 - contact
-        assert judged(tasks.humanoid, version, **bent) == (pytest.approx(expected), True)
+        assert outcome(tasks.humanoid, version, **bent) == (pytest.approx(expected), True)
     fast = {"qpos": [0, 1.25, 0.1, 0], "qvel": [0, 0, 0, 101]}
-    assert judged(tasks.hopper, "v5", **fast)[1]
-    assert judged(tasks.swimmer, "v5", after=-0.05, action=(1, 1)) == (pytest.approx(-1 - 2e-4), False)
+    assert outcome(tasks.hopper, "v5", **fast)[1]
+    assert outcome(tasks.swimmer, "v5", after=-0.05, action=(1, 1)) == (pytest.approx(-1 - 2e-4), False)
     offsets = {"before": [0.3, 0.4, 0], "after": [0, 0.1, 0], "action": (0.5,)}
-    assert judged(tasks.reacher, "v5", **offsets) == (pytest.approx(-0.35), False)
-    assert judged(tasks.reacher, "v4", **offsets) == (pytest.approx(-0.75), False)
+    assert outcome(tasks.reacher, "v5", **offsets) == (pytest.approx(-0.35), False)
+    assert outcome(tasks.reacher, "v4", **offsets) == (pytest.approx(-0.75), False)
 
 
 @pytest.mark.parametrize(

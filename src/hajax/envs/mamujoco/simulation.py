@@ -59,7 +59,7 @@ def in_mujoco(robot: Robot, physics: Physics, version: Version) -> Simulation:
     def step(state, control):
         after, readings = physics.step(state.physics, control)
         mark = robot.task.mark(readings)
-        reward, ended = robot.task.judge(Step(state.mark, mark, readings, control, physics.dt), version)
+        reward, ended = robot.task.outcome(Step(state.mark, mark, readings, control, physics.dt), version)
         return MujocoState(after, mark), read(readings), reward, ended
 
     return Simulation(anatomy, physics.model, reset, step, lambda state: state.physics.qpos, physics.dt)

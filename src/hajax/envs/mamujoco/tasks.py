@@ -45,13 +45,13 @@ class Step(NamedTuple):
 
 
 class Task(NamedTuple):
-    """`mark` is the value kept from one step to the next; `judge(step, version)` returns reward and termination.
+    """`mark` is the value kept from one step to the next; `outcome(step, version)` returns reward and termination.
 
     `reset(key, qpos, qvel)` draws the initial state around the XML's.
     """
 
     mark: Callable[[Readings], jax.Array]
-    judge: Callable[[Step, Version], tuple[jax.Array, jax.Array]]
+    outcome: Callable[[Step, Version], tuple[jax.Array, jax.Array]]
     reset: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
