@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -45,19 +45,37 @@ class Viewer(NamedTuple):
     scene: Scene | None = None
 
 
+class Reset(Protocol):
+    """Begins an episode; in a `BatchedEnvironment`, one in each of E environments."""
+
+    def __call__(self, key: jax.Array, /) -> tuple[Any, Timestep]:
+        """The environment state, any tree of arrays, and the first timestep, for a key (keys `[E]`)."""
+
+
+class Step(Protocol):
+    """Takes one step; in a `BatchedEnvironment`, one in each of E environments."""
+
+    def __call__(self, key: jax.Array, state: Any, action: jax.Array, /) -> tuple[Any, Timestep]:
+        """The next environment state and the timestep that follows.
+
+        Args:
+          key: a key (keys `[E]`).
+          state: what `reset` or the last step returned.
+          action: the joint action `[N, D]` (`[E, N, D]`). A discrete component holds the index of a choice. A Box
+            component may be outside its bounds; the environment clips it.
+        """
+
+
 class Environment(NamedTuple):
     """One environment as pure functions of keys and states. `batched` makes a batch of it.
-
-    `reset(key) -> (state, timestep)` and `step(key, state, action) -> (state, timestep)`, with `action` `[N, D]`. A
-    discrete component holds the index of a choice. A Box component may be outside its bounds; the environment clips it.
 
     `observe(whole) -> observations [N, O]`, if not `None`, computes the agents' observations from the whole state `[S]`
     of another implementation of the environment.
     """
 
     spec: EnvSpec
-    reset: Callable[[jax.Array], tuple[Any, Timestep]]
-    step: Callable[[jax.Array, Any, jax.Array], tuple[Any, Timestep]]
+    reset: Reset
+    step: Step
     resets: bool = False  # whether `step` resets automatically, see `auto_reset`
     observe: Callable[[jax.Array], jax.Array] | None = None
     viewer: Viewer | None = None
@@ -66,15 +84,14 @@ class Environment(NamedTuple):
 class BatchedEnvironment(NamedTuple):
     """A batch of E environments with automatic reset, as training and evaluation step it.
 
-    `reset(keys [E]) -> (states, timesteps)` and `step(keys [E], states, actions [E, N, D]) -> (states, timesteps)`,
-    with timesteps `[E, …]` as of `auto_reset`. An adapter that owns batching and resets, such as a simulator whose
-    reset is expensive, returns this instead of an `Environment`. Its states may be any tree. It must accept any E, and
-    is vmapped over seeds.
+    Its timesteps `[E, …]` are like those of `auto_reset`. An adapter that owns batching and resets, such as a simulator
+    whose reset is expensive, returns this instead of an `Environment`. Its states may be any tree. It must accept any
+    E, and is vmapped over seeds.
     """
 
     spec: EnvSpec
-    reset: Callable[[jax.Array], tuple[Any, Timestep]]
-    step: Callable[[jax.Array, Any, jax.Array], tuple[Any, Timestep]]
+    reset: Reset
+    step: Step
     observe: Callable[[jax.Array], jax.Array] | None = None
     viewer: Viewer | None = None  # of one environment; the states must have a leading batch axis
 
