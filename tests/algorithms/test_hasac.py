@@ -20,6 +20,7 @@ from reference import Learner
 
 import hajax
 from hajax.core.actors import TeamActors
+from hajax.core.batches import critic_input
 from hajax.core.drifts import DRIFTS, no_drift, reads
 from hajax.core.groups import make_groups
 from hajax.core.neighborhoods import gradient_step, kl_ball
@@ -46,6 +47,7 @@ from hajax.envs.games import hasac_payoff
 from hajax.envs.regulator import linear_quadratic
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.layers import MLP
+from hajax.nn.networks import JointCritic
 from hajax.nn.squashing import action_of, draw
 from hajax.spaces import Box, Discrete, MultiDiscrete
 from hajax.spec import AgentSpec, EnvSpec
@@ -329,7 +331,7 @@ class ExactCritic:
     """Q(s, a) of the paper's game, linear in each agent's action, so that it may be evaluated at probabilities."""
 
     def value(self, params, state, joint):
-        return jnp.einsum("ba,bc,ac->b", joint[0], joint[1], hasac_payoff()) + 0 * params
+        return jnp.einsum("ba,bc,ac->b", joint[:, 0], joint[:, 1], hasac_payoff()) + 0 * params
 
 
 @pytest.mark.usefixtures("float64")
@@ -354,7 +356,7 @@ def test_with_an_exact_critic_policies_approach_the_paper_s_table(alpha, limit, 
 
     def improve(logits, agent, probs):
         samples = GroupSamples(None, None, jnp.ones((1, 1)), jnp.array([agent]), choices)
-        fixed = (jnp.zeros(2), jnp.zeros((1, 0)), probs[:, None], jnp.full((1, 1), alpha), no_drift)
+        fixed = (jnp.zeros(2), jnp.zeros((1, 0)), probs[None], jnp.full((1, 1), alpha), no_drift)
         objective = SoftObjective(None, SoftHyperparameters(), None, actions, ExactCritic(), actor, *fixed)
 
         def value(x):
@@ -430,7 +432,7 @@ def test_a_penalty_is_the_expected_drift(name):
     layout = type(spec.action_layout)(*(table[0] for table in spec.action_layout))
     actor = types.SimpleNamespace(tables=types.SimpleNamespace(layout=layout))
     samples = GroupSamples(None, None, jnp.ones((1, plays)), jnp.array([0]))
-    joint = jnp.broadcast_to(jnp.stack([jnp.zeros(3), jnp.asarray(other)])[:, None], (2, plays, 3))
+    joint = jnp.broadcast_to(jnp.stack([jnp.zeros(3), jnp.asarray(other)]), (plays, 2, 3))
     hyperparameters = SoftDriftHyperparameters(drift_coef=1.0, clip=clip)
     given = (jnp.zeros(2), jnp.zeros((plays, 0)), joint, jnp.full((1, 1), alpha), DRIFTS[name])
     objective = SoftObjective(None, hyperparameters, None, JointActions(spec), ExactCritic(), actor, *given)
@@ -505,15 +507,16 @@ def test_a_step_in_a_kl_ball_is_along_the_natural_gradient():
     algo, state, batch = in_a_ball(1e-9, others="replay", order="simultaneous")
     new, info = jax.jit(algo.update)(jax.random.key(0), state, batch)
     actions = JointActions(algo.spec)
-    critics = ActionValues(algo.spec, actions, torso_of(algo), per_agent=False, copies=2)
+    network = JointCritic(torso_of(algo), actions.columns)
+    critics = ActionValues(algo.spec, actions, network, per_agent=False, copies=2)
     taken = np.asarray(batch.action[0, 0, :, 0]).astype(int)
     before, after = log_policies(algo, state, batch), log_policies(algo, new, batch)
     for i, count in enumerate((4, 3)):
-        joint = np.zeros((2, count, 4))  # [N, choices, F]
-        joint[1 - i, :, taken[1 - i]] = 1
-        joint[i, np.arange(count), np.arange(count)] = 1
-        states = jnp.broadcast_to(batch.state[0, 0], (count, algo.spec.state_size))
-        q = np.asarray(critics.values(state.critics.params, states, jnp.asarray(joint)).min((0, 1)))
+        joint = np.zeros((count, 2, 4))  # [choices, N, F]
+        joint[:, 1 - i, taken[1 - i]] = 1
+        joint[np.arange(count), i, np.arange(count)] = 1
+        inputs = jax.tree.map(lambda x, n=count: jnp.broadcast_to(x[0, 0], (n, *x.shape[2:])), critic_input(batch))
+        q = np.asarray(critics.values(state.critics.params, inputs, jnp.asarray(joint)).min((0, 1)))
         pi, value = np.exp(before[i]), q - 0.3 * before[i]
         advantage = value - pi @ value
         step = after[i] - before[i]
