@@ -75,7 +75,7 @@ def test_a_policy_with_memory_needs_its_memory_and_first():
         return jax.eval_shape(algo.update, jax.random.key(1), state, batch)
 
     update(memory=jnp.ones((E, N, 5)), first=jnp.zeros((T, E), bool))
-    with pytest.raises(ValueError, match=r"memory has shape \(\); allowed: \(3, 2, 5\), before step 0"):
+    with pytest.raises(ValueError, match=r"memory is missing; allowed: shape \(3, 2, 5\), before step 0"):
         update()
     with pytest.raises(ValueError, match=r"first is None, but a memory is given; allowed: bool \[T, E\]"):
         update(memory=algo.initial_memory((E,)))

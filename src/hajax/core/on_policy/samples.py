@@ -98,7 +98,8 @@ def check_memory(actors: TeamActors, batch: OnPolicyBatch) -> None:
     wanted = jax.eval_shape(lambda: actors.initial_memory(batch.log_prob.shape[1:2]))
     shapes = [jax.tree.map(jnp.shape, memory) for memory in (batch.memory, wanted)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"memory has shape {shapes[0]}; allowed: {shapes[1]}, before step 0")
+        found = f"has shape {shapes[0]}" if jax.tree.leaves(batch.memory) else "is missing"
+        raise ValueError(f"memory {found}; allowed: shape {shapes[1]}, before step 0")
 
 
 def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> GroupBatch:
