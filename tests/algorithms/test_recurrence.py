@@ -22,7 +22,7 @@ from hajax.cli import main
 from hajax.core.on_policy.compound_ratio import GroupPolicy
 from hajax.core.on_policy.samples import group_batches
 from hajax.core.on_policy.template import estimate, make_networks
-from hajax.envs.base import Environment, auto_reset, timestep
+from hajax.envs.base import Environment, auto_reset, batched, timestep
 from hajax.nn.memory import GRU, Memory, MemoryInput
 from hajax.spaces import Box, Discrete
 from hajax.spec import AgentSpec, EnvSpec
@@ -161,9 +161,10 @@ def played() -> tuple[Any, Any, Any]:
 
     @jax.jit
     def play(state):
-        actors = start(env, algo, jax.random.key(0), 3)
-        actors, _ = rollout(env, algo, jax.random.key(1), state, actors, 2)
-        return rollout(env, algo, jax.random.key(2), state, actors, 9)[1]
+        envs = batched(env)
+        actors = start(envs, algo, jax.random.key(0), 3)
+        actors, _ = rollout(envs, algo, jax.random.key(1), state, actors, 2)
+        return rollout(envs, algo, jax.random.key(2), state, actors, 9)[1]
 
     return algo, state, play(state)
 

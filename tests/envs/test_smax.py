@@ -15,6 +15,7 @@ import hajax
 from hajax.cli import main
 from hajax.core.batches import OnPolicyBatch
 from hajax.envs import make_env
+from hajax.envs.base import batched
 from hajax.envs.smax import SCENARIOS, make_world
 from hajax.envs.smax_world import Draws, WorldState
 from hajax.training.rollout import rollout, start
@@ -427,6 +428,7 @@ TINY = {"hidden_sizes": (16,), "critic_epochs": 2}
 def fought(state="ep", name="happo", **settings):
     """An algorithm on 3m, its state, and a rollout in which agents die, by actors that have strong opinions."""
     env = make_env("smax/3m", state=state, max_steps=40)
+    envs = batched(env)
     algo = hajax.make_algorithm(name, env, normalize_observations=True, **TINY | settings)
 
     @jax.jit
@@ -434,7 +436,7 @@ def fought(state="ep", name="happo", **settings):
         own = algo.init(key)
         bold = jax.tree.map(lambda x: 30 * x, own.actors.params["logits"])
         own = own._replace(actors=own.actors._replace(params=own.actors.params | {"logits": bold}))
-        return own, rollout(env, algo, key, own, start(env, algo, key, 32), 45)[1]
+        return own, rollout(envs, algo, key, own, start(envs, algo, key, 32), 45)[1]
 
     return algo, *run(jax.random.key(1))
 

@@ -89,5 +89,5 @@ def test_render_is_refused_before_training_where_nothing_can_be_drawn(tmp_path, 
     hajax.register_env("test/plain", lambda: hajax.make_env("games/gaussian")._replace(viewer=None))
     path = tmp_path / "run"
     assert main(["train", "env=test/plain", "render=true", f"out_dir={path}"]) == 2
-    assert "has no drawing; allowed: environments whose `draw` is set" in capsys.readouterr().err
+    assert "has no drawing; allowed: environments whose `viewer` is set" in capsys.readouterr().err
     assert not path.exists()

@@ -78,7 +78,7 @@ def test_the_joint_action_has_new_actions_of_the_earlier_agents_only(name, other
             earlier = order[:position] if name == "haddpg" else []
             for other in {0, 1, 2} - {agent}:
                 expected = after[other] if other in earlier else (replayed if others == "replay" else before)[other]
-                np.testing.assert_allclose(joint[other, :, : expected.shape[-1]], expected, 0, 1e-12)
+                np.testing.assert_allclose(joint[:, other, : expected.shape[-1]], expected, 0, 1e-12)
             if earlier:
                 assert all(np.abs(after[i] - before[i]).max() > 1e-4 for i in earlier)
     assert (len(orders) > 1) == (name == "haddpg")
