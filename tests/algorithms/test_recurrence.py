@@ -209,9 +209,8 @@ def test_final_states_are_evaluated_with_the_memory_of_their_episode():
     """Inside an episode that is the value of the next step; at its end, the value if the episode had continued."""
     algo, state, batch = played()
     _, critics = make_networks("happo", algo.spec, algo.settings, None, None)
-    learned = (state.critics.params, None)
-    judge = jax.jit(critics.of_rollout)
-    value, final = judge(*learned, batch)
+    of_rollout, learned = jax.jit(critics.of_rollout), state.critics.params
+    value, final = of_rollout(learned, batch)
     inside = ~np.asarray(batch.truncated)[:-1]
     np.testing.assert_allclose(final[:-1][inside], value[1:][inside], 0, 1e-12)
     # If the episode continued, the next step would have the final state and `first` false.
@@ -219,7 +218,7 @@ def test_final_states_are_evaluated_with_the_memory_of_their_episode():
         on = batch._replace(
             state=batch.state.at[t + 1, e].set(batch.final_state[t, e]), first=batch.first.at[t + 1, e].set(False)
         )
-        gone_on, _ = judge(*learned, on)
+        gone_on, _ = of_rollout(learned, on)
         np.testing.assert_allclose(final[t, e], gone_on[t + 1, e], 0, 1e-12)
         assert abs(float(final[t, e, 0] - value[t + 1, e, 0])) > 1e-3
 

@@ -150,8 +150,7 @@ class TeamActors:
         deterministic: bool,
     ) -> tuple[jax.Array, jax.Array, Any]:
         """Actions `[…, N, D]` of all agents, their log-probabilities `[…, N]`, and the new memory."""
-        first = jnp.broadcast_to(timestep.first[..., None], timestep.active.shape)
-        memory_input = self.memory.select(memory, first, timestep.active)
+        memory_input = self.memory.select(memory, timestep.first, timestep.active)
         seen = (timestep.observation, timestep.action_mask)
         parameters, memory = self.team_distribution(params, *seen, memory_input)
         if deterministic:

@@ -47,8 +47,11 @@ class Memory(nn.Module):
         return bool(self._initial_leaves())
 
     def select(self, memory: Any, first: jax.Array, active: jax.Array) -> MemoryInput:
-        """The `MemoryInput` of these arguments; `NOTHING` if there is no memory."""
-        return MemoryInput(memory, first, active) if self.remembers else NOTHING
+        """The input of this memory, `NOTHING` if it remembers nothing. `first` may lack the last axes of `active`."""
+        if not self.remembers:
+            return NOTHING
+        missing = tuple(range(first.ndim, active.ndim))
+        return MemoryInput(memory, jnp.broadcast_to(jnp.expand_dims(first, missing), active.shape), active)
 
     def __call__(self, x: jax.Array, memory_input: MemoryInput) -> tuple[jax.Array, Any]:
         """Processes one step, `x` `[…, F]`, or a sequence `[…, L, F]`. The shapes of `memory_input` decide which.
