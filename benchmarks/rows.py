@@ -23,7 +23,7 @@ from jax import lax
 
 import hajax
 from hajax.runs import config
-from hajax.training.rollout import rollout, start
+from hajax.training.rollout import playable, rollout, start
 
 ROWS = ("random", "policy", "happo", "hatrpo", "haa2c", "mappo", "ippo")
 
@@ -107,9 +107,9 @@ def make_row(name: str, schedule: Schedule, num_agents: int) -> Iteration:
         return Iteration(ippo.init, lambda state: ippo.iterate(state)[0])
     algo = make_algorithm(name if name in ALGORITHMS else "happo", env, schedule)
     if name == "random":
-        return random_rollout(env, algo, schedule)
+        return random_rollout(playable(env, algo), algo, schedule)
     if name == "policy":
-        return policy_rollout(env, algo, schedule)
+        return policy_rollout(playable(env, algo), algo, schedule)
     sizes = {"num_envs": schedule.num_envs, "rollout_length": schedule.rollout_length}
     loop = hajax.make_loop(env, algo, **sizes)
     return Iteration(loop.init, lambda state: loop.iterate(state)[0])
@@ -121,19 +121,19 @@ def make_algorithm(name: str, env: Any, schedule: Schedule) -> Any:
     return hajax.make_algorithm(name, env, **settings)
 
 
-def random_rollout(env: Any, algo: Any, schedule: Schedule) -> Iteration:
+def random_rollout(envs: Any, algo: Any, schedule: Schedule) -> Iteration:
     """Uniform actions. The state keeps the last timestep, so that no step is compiled out."""
-    shape = (schedule.num_envs, env.spec.num_agents, 1)
+    shape = (schedule.num_envs, envs.spec.num_agents, 1)
 
     def init(key):
         start_key, key = jax.random.split(key)
-        actors = start(env, algo, start_key, schedule.num_envs)
+        actors = start(envs, algo, start_key, schedule.num_envs)
         return actors.env_state, actors.timestep, key
 
     def step(carry, key):
         act_key, env_key = jax.random.split(key)
-        action = jax.random.randint(act_key, shape, 0, env.spec.num_choices).astype(float)
-        return jax.vmap(env.step)(jax.random.split(env_key, schedule.num_envs), carry[0], action), None
+        action = jax.random.randint(act_key, shape, 0, envs.spec.num_choices).astype(float)
+        return envs.step(jax.random.split(env_key, schedule.num_envs), carry[0], action), None
 
     def iterate(state):
         env_state, timestep, key = state
@@ -144,15 +144,15 @@ def random_rollout(env: Any, algo: Any, schedule: Schedule) -> Iteration:
     return Iteration(init, iterate)
 
 
-def policy_rollout(env: Any, algo: Any, schedule: Schedule) -> Iteration:
+def policy_rollout(envs: Any, algo: Any, schedule: Schedule) -> Iteration:
     """The rollout of a training. The state keeps the batch, so that nothing is compiled out."""
 
     def once(key, algo_state, actors):
-        return rollout(env, algo, key, algo_state, actors, schedule.rollout_length)
+        return rollout(envs, algo, key, algo_state, actors, schedule.rollout_length)
 
     def init(key):
         algo_key, start_key, key = jax.random.split(key, 3)
-        algo_state, actors = algo.init(algo_key), start(env, algo, start_key, schedule.num_envs)
+        algo_state, actors = algo.init(algo_key), start(envs, algo, start_key, schedule.num_envs)
         _, batch = jax.eval_shape(once, key, algo_state, actors)
         return algo_state, actors, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch), key
 
