@@ -27,7 +27,7 @@ from jax import lax
 from timing import spread
 
 import hajax
-from hajax.envs.base import auto_reset
+from hajax.envs.batching import auto_reset
 from hajax.training import replay
 
 ROUND = 50

@@ -479,14 +479,14 @@ MUTATIONS = (
     ),
     Mutation(
         "the first step of an episode is not marked",
-        "envs/base.py",
+        "envs/batching.py",
         "last._replace(**shown, first=done)",
         "last._replace(**shown)",
         ("envs/test_envs.py::test_automatic_reset_shows_the_new_episode_and_keeps_the_end_of_the_old",),
     ),
     Mutation(
         "after an automatic reset the old state goes on",
-        "envs/base.py",
+        "envs/batching.py",
         "jax.tree.map(lambda a, b: jnp.where(done, a, b), reset_state, next_state)",
         "next_state",
         ("envs/test_envs.py::test_automatic_reset_shows_the_new_episode_and_keeps_the_end_of_the_old",),

@@ -13,6 +13,15 @@ from hajax.core.off_policy.settings import (
     SoftSettings,
     TwinHyperparameters,
 )
+from hajax.core.on_policy.settings import (
+    DriftHyperparameters,
+    GradientHyperparameters,
+    GradientSettings,
+    Hyperparameters,
+    Settings,
+    TrustRegionHyperparameters,
+    TrustRegionSettings,
+)
 from hajax.core.settings import (
     AdaptiveHyperparameters,
     AscentHyperparameters,
@@ -22,15 +31,8 @@ from hajax.core.settings import (
     BaseHyperparameters,
     ClipHyperparameters,
     CoefficientHyperparameters,
-    DriftHyperparameters,
-    GradientHyperparameters,
-    GradientSettings,
-    Hyperparameters,
-    Settings,
     TeamHyperparameters,
     TeamSettings,
-    TrustRegionHyperparameters,
-    TrustRegionSettings,
     combined,
 )
 from hajax.validation import setting

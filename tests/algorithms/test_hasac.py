@@ -36,13 +36,8 @@ from hajax.core.off_policy.settings import (
     SoftSettings,
 )
 from hajax.core.off_policy.soft_objective import SoftObjective
-from hajax.core.settings import (
-    BallHyperparameters,
-    BallSettings,
-    CoefficientHyperparameters,
-    DriftHyperparameters,
-    combined,
-)
+from hajax.core.on_policy.settings import DriftHyperparameters
+from hajax.core.settings import BallHyperparameters, BallSettings, CoefficientHyperparameters, combined
 from hajax.envs.games import hasac_payoff
 from hajax.envs.regulator import linear_quadratic
 from hajax.nn.distributions import ActionParameters

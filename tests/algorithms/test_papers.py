@@ -8,8 +8,8 @@ import pytest
 from hajax.algorithms import make_algorithm
 from hajax.core.drifts import PolicyChange, ppo_clip
 from hajax.core.losses import weighted_mean
+from hajax.core.on_policy.settings import DriftHyperparameters
 from hajax.core.sequential import sequential_update
-from hajax.core.settings import DriftHyperparameters
 from hajax.envs import make_env
 from hajax.envs.games import hasac_payoff, trap_of_heterogeneity_payoff, trap_of_homogeneity_payoff
 from hajax.nn import distributions

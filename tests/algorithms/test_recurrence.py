@@ -22,7 +22,8 @@ from hajax.cli import main
 from hajax.core.on_policy.compound_ratio import GroupPolicy
 from hajax.core.on_policy.samples import group_batches
 from hajax.core.on_policy.template import estimate, make_networks
-from hajax.envs.base import Environment, auto_reset, batched, timestep
+from hajax.envs.base import Environment, timestep
+from hajax.envs.batching import auto_reset, batched
 from hajax.nn.memory import GRU, Memory, MemoryInput
 from hajax.spaces import Box, Discrete
 from hajax.spec import AgentSpec, EnvSpec

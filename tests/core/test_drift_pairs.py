@@ -14,7 +14,7 @@ from hajax import tabular
 from hajax.core import drifts
 from hajax.core.drift_axioms import check_drift
 from hajax.core.drifts import PolicyChange
-from hajax.core.settings import DriftHyperparameters
+from hajax.core.on_policy.settings import DriftHyperparameters
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.spec import ActionLayout

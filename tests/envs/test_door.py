@@ -12,7 +12,8 @@ import hajax
 import hajax.envs
 from hajax.cli import main
 from hajax.envs import make_env, register_env
-from hajax.envs.base import Environment, auto_reset, timestep
+from hajax.envs.base import Environment, timestep
+from hajax.envs.batching import auto_reset
 from hajax.spaces import Discrete
 from hajax.spec import AgentSpec, EnvSpec, FinalStep, Timestep
 

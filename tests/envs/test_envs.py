@@ -13,7 +13,8 @@ import pytest
 from environments import NAMES, OPTIONS, UNEVEN_PAYOFF, random_action
 
 from hajax.envs import make_env
-from hajax.envs.base import Environment, auto_reset, timestep
+from hajax.envs.base import Environment, timestep
+from hajax.envs.batching import auto_reset
 from hajax.spaces import Discrete
 from hajax.spec import AgentSpec, EnvSpec
 

@@ -15,7 +15,7 @@ import hajax
 from hajax.cli import main
 from hajax.core.batches import OnPolicyBatch
 from hajax.envs import make_env
-from hajax.envs.base import batched
+from hajax.envs.batching import batched
 from hajax.envs.smax import SCENARIOS, make_world
 from hajax.envs.smax_world import Draws, WorldState
 from hajax.training.rollout import rollout, start

@@ -11,7 +11,8 @@ import pytest
 
 import hajax
 from hajax.envs import games
-from hajax.envs.base import Environment, auto_reset, timestep
+from hajax.envs.base import Environment, timestep
+from hajax.envs.batching import auto_reset
 from hajax.spaces import Discrete
 from hajax.spec import AgentSpec, EnvSpec
 

@@ -11,7 +11,7 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import no_drift
 from hajax.core.neighborhoods import unrestricted
 from hajax.core.on_policy.haml import haml
-from hajax.core.settings import GradientHyperparameters, GradientSettings
+from hajax.core.on_policy.settings import GradientHyperparameters, GradientSettings
 from hajax.spec import EnvSpec
 
 

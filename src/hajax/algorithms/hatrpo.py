@@ -12,7 +12,7 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import no_drift
 from hajax.core.neighborhoods import kl_ball
 from hajax.core.on_policy.haml import haml
-from hajax.core.settings import TrustRegionHyperparameters, TrustRegionSettings
+from hajax.core.on_policy.settings import TrustRegionHyperparameters, TrustRegionSettings
 from hajax.spec import EnvSpec
 
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from hajax.algorithms.happo import happo
 from hajax.core.algorithm import Algorithm
-from hajax.core.settings import GradientHyperparameters, GradientSettings
+from hajax.core.on_policy.settings import GradientHyperparameters, GradientSettings
 from hajax.spec import EnvSpec
 
 

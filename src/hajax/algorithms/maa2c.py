@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from hajax.algorithms.haa2c import haa2c
 from hajax.core.algorithm import Algorithm
-from hajax.core.settings import GradientHyperparameters, GradientSettings
+from hajax.core.on_policy.settings import GradientHyperparameters, GradientSettings
 from hajax.spec import EnvSpec
 
 

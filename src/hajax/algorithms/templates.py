@@ -13,15 +13,8 @@ from hajax.core.neighborhoods import adaptive as adaptive_coefficient
 from hajax.core.off_policy.mehaml import mehaml
 from hajax.core.off_policy.settings import EntropyHyperparameters, SoftSettings
 from hajax.core.on_policy.haml import haml
-from hajax.core.settings import (
-    AscentHyperparameters,
-    ClipHyperparameters,
-    CoefficientHyperparameters,
-    GradientHyperparameters,
-    Hyperparameters,
-    Settings,
-    combined,
-)
+from hajax.core.on_policy.settings import GradientHyperparameters, Hyperparameters, Settings
+from hajax.core.settings import AscentHyperparameters, ClipHyperparameters, CoefficientHyperparameters, combined
 from hajax.spec import EnvSpec
 from hajax.validation import about, setting
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.core.drifts import Drift, PolicyChange, check_reads
-from hajax.core.settings import DriftHyperparameters
+from hajax.core.on_policy.settings import DriftHyperparameters
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters, mask_logits
 from hajax.spec import ActionLayout

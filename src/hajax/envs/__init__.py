@@ -22,30 +22,26 @@ if TYPE_CHECKING:
     from hajax.envs.base import BatchedEnvironment as BatchedEnvironment
     from hajax.envs.base import Environment as Environment
     from hajax.envs.base import Viewer as Viewer
-    from hajax.envs.base import auto_reset as auto_reset
     from hajax.envs.base import clip_action as clip_action
     from hajax.envs.base import pad_observations as pad_observations
     from hajax.envs.base import timestep as timestep
+    from hajax.envs.batching import auto_reset as auto_reset
 
 Factory = Callable[..., Any]
 
-# The contract, imported with JAX on first use.
-_CONTRACT = (
-    "BatchedEnvironment",
-    "Environment",
-    "Viewer",
-    "auto_reset",
-    "clip_action",
-    "pad_observations",
-    "timestep",
-)
-__all__ = [*_CONTRACT, "env_options", "has_env", "list_envs", "make_env", "register_env"]
+# The interface, and the modules that define it. They import JAX, and so are imported on first use.
+_INTERFACE = {
+    **dict.fromkeys(("BatchedEnvironment", "Environment", "Viewer"), "hajax.envs.base"),
+    **dict.fromkeys(("clip_action", "pad_observations", "timestep"), "hajax.envs.base"),
+    "auto_reset": "hajax.envs.batching",
+}
+__all__ = [*_INTERFACE, "env_options", "has_env", "list_envs", "make_env", "register_env"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _CONTRACT:
+    if name not in _INTERFACE:
         raise AttributeError(f"module 'hajax.envs' has no attribute {name!r}")
-    return getattr(importlib.import_module("hajax.envs.base"), name)
+    return getattr(importlib.import_module(_INTERFACE[name]), name)
 
 
 _BUILT_IN: dict[str, str] = {
@@ -122,7 +118,8 @@ def make_env(name: str, **options: Any) -> Environment | BatchedEnvironment:
         ValueError: an unknown name or option, a missing option, or a value that is not allowed.
         TypeError: the factory did not return an `Environment`.
     """
-    from hajax.envs.base import BatchedEnvironment, Environment, auto_reset, conform, state_from_observations  # JAX
+    from hajax.envs.base import BatchedEnvironment, Environment, state_from_observations
+    from hajax.envs.batching import auto_reset, conform  # JAX
 
     factory = _find(name)
     parameters = inspect.signature(factory).parameters

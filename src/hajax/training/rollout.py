@@ -10,7 +10,8 @@ from jax import lax
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.batches import OnPolicyBatch
-from hajax.envs.base import BatchedEnvironment, Environment, batched
+from hajax.envs.base import BatchedEnvironment, Environment
+from hajax.envs.batching import batched
 from hajax.spec import EnvSpec, Timestep
 
 

@@ -18,13 +18,13 @@ from hajax.core.drifts import DRIFTS, PolicyChange, kl_new_old, kl_old_new, no_d
 from hajax.core.on_policy.compound_ratio import GroupPolicy
 from hajax.core.on_policy.haml import haml
 from hajax.core.on_policy.samples import group_batches
-from hajax.core.on_policy.template import estimate, make_networks
-from hajax.core.settings import (
+from hajax.core.on_policy.settings import (
     DriftHyperparameters,
     GradientSettings,
     TrustRegionHyperparameters,
     TrustRegionSettings,
 )
+from hajax.core.on_policy.template import estimate, make_networks
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.spaces import Box, Discrete

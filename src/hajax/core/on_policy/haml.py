@@ -20,9 +20,10 @@ from hajax.core.neighborhoods import adaptive as adaptive_coefficient
 from hajax.core.on_policy import template
 from hajax.core.on_policy.compound_ratio import GroupPolicy, MirrorObjective, improve_in_sequence
 from hajax.core.on_policy.samples import GroupBatch, group_batches
+from hajax.core.on_policy.settings import Hyperparameters, Settings
 from hajax.core.on_policy.template import OnPolicyState
 from hajax.core.optimization import Learner, actor_rate
-from hajax.core.settings import Hyperparameters, Settings, combined
+from hajax.core.settings import combined
 from hajax.spec import EnvSpec
 from hajax.validation import check_has, check_number
 

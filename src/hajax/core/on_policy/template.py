@@ -25,8 +25,9 @@ from hajax.core.observation_moments import ObservationMoments, with_running_mome
 from hajax.core.on_policy.advantages import generalized_advantages
 from hajax.core.on_policy.critics import ValueFunctions
 from hajax.core.on_policy.samples import Estimates, critic_batches, in_chunks
+from hajax.core.on_policy.settings import Hyperparameters, Settings
 from hajax.core.optimization import Learner, adam_step, decayed, init_learner, train_epochs
-from hajax.core.settings import Hyperparameters, Settings, as_arrays
+from hajax.core.settings import as_arrays
 from hajax.nn.checks import check_memory, check_team_critic
 from hajax.nn.memory import NO_MEMORY
 from hajax.nn.networks import TeamCritic

@@ -1,0 +1,121 @@
+"""Settings and hyperparameters of on-policy algorithms."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from hajax.core.losses import VALUE_LOSSES
+from hajax.core.settings import (
+    AdaptiveHyperparameters,
+    AscentHyperparameters,
+    AscentSettings,
+    BallHyperparameters,
+    BallSettings,
+    ClipHyperparameters,
+    TeamHyperparameters,
+    TeamSettings,
+)
+from hajax.nn.memory import GRU, MEMORIES, NO_MEMORY, Memory
+from hajax.spec import RewardKind
+from hajax.validation import setting
+
+
+class Hyperparameters(ClipHyperparameters, TeamHyperparameters):
+    """Hyperparameters of every on-policy algorithm. Defaults are HARL's, except for `value_decay`."""
+
+    max_grad_norm: float | jax.Array = 10.0
+    adam_eps: float | jax.Array = 1e-5
+    critic_lr: float | jax.Array = setting(5e-4, "the critic's learning rate", low=0)
+    gae_lambda: float | jax.Array = setting(
+        0.95, "λ of generalized advantage estimation: 0 is one-step, 1 is Monte Carlo", low=0, high=1
+    )
+    huber_delta: float | jax.Array = setting(
+        10.0, "with `value_loss=huber`, the error beyond which the loss is linear", low=0, open_low=True
+    )
+    value_decay: float | jax.Array = setting(
+        0.9,
+        "β: the running statistics of values keep this share per update (HARL: 0.99999, an average over all updates)",
+        low=0,
+        high=1,
+    )
+
+
+class GradientHyperparameters(AscentHyperparameters, Hyperparameters):
+    """Hyperparameters of HAPPO, HAA2C and their baselines."""
+
+    entropy_coef: float | jax.Array = setting(0.01, "c: the weight of the policies' entropy in their objective", low=0)
+
+
+class DriftHyperparameters(AdaptiveHyperparameters, GradientHyperparameters):
+    """Hyperparameters of algorithms with a drift c · D, whose coefficient may be adaptive."""
+
+
+class TrustRegionHyperparameters(BallHyperparameters, Hyperparameters):
+    """Hyperparameters of HATRPO."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(TeamSettings):
+    """Static settings of every on-policy algorithm.
+
+    Defaults are HARL's, except for `action_scaling` and `clip_value`.
+    """
+
+    critic_epochs: int = setting(5, "the critic's passes over a rollout")
+    minibatches: int = setting(1, "minibatches in every pass over a rollout")
+    centralized: bool = setting(
+        True,
+        "one critic on the state; otherwise critics on individual observations, grouped like the actors",
+    )
+    std_scale: float = setting(
+        0.5, "the largest standard deviation of the default networks' Gaussian", low=0, open_low=True
+    )
+    memory: str | Memory = setting(
+        "none",
+        "`gru` adds a gated recurrent unit after every torso, as wide as the last of `hidden_sizes`; `none`: "
+        "feed-forward networks",
+        choices=MEMORIES,
+        instances=(Memory,),
+    )
+    chunk_length: int = setting(
+        10, "steps of truncated back-propagation through a memory; minibatches consist of such chunks"
+    )
+    action_scaling: bool = setting(
+        True, "a bounded Box's Gaussian has its bounds at ±1 (HARL: false, which is native units)"
+    )
+    value_loss: str = setting("huber", "the critic's loss", choices=VALUE_LOSSES)
+    clip_value: bool = setting(False, "clip the change of values in the critic's loss, as in PPO's code (HARL: true)")
+    normalize_values: bool = setting(True, "normalize the critic's targets by running statistics")
+
+    @property
+    def sample_length(self) -> int:
+        """The number of steps per sample of a minibatch: 1, or `chunk_length` with a memory."""
+        return self.chunk_length if self.make_memory().remembers else 1
+
+    def make_memory(self) -> Memory:
+        """The memory after every torso: the user's module, or the one that `memory` names."""
+        if isinstance(self.memory, Memory):
+            return self.memory
+        return GRU(self.hidden_sizes[-1], self.layer_norm, name="gru") if self.memory == "gru" else NO_MEMORY
+
+    @property
+    def rewards(self) -> tuple[RewardKind, ...]:
+        """The kinds of reward that suit these settings.
+
+        A joint advantage needs the team reward, and so does the compound ratio, which weights a joint advantage. Agents
+        that are updated simultaneously, each with its own critic, may learn from either kind.
+        """
+        independent = not self.centralized and self.order == "simultaneous"
+        return ("team", "individual") if independent else ("team",)
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientSettings(AscentSettings, Settings):
+    """Static settings of HAPPO, HAA2C and their baselines."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrustRegionSettings(BallSettings, Settings):
+    """Static settings of HATRPO."""
