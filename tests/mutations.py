@@ -502,15 +502,15 @@ MUTATIONS = (
     Mutation(
         "a GRU remembers the episode before",
         "nn/memory.py",
-        "memory = jnp.where(first[..., None], 0, memory)",
-        "first = jnp.zeros_like(first)",
+        "memory = jax.tree.map(functools.partial(where, first), module.initial_memory(first.shape), memory)",
+        "memory = memory",
         updates_of("haa2c, gru"),
     ),
     Mutation(
         "a GRU's memory goes on while the agent is inactive",
         "nn/memory.py",
-        "return new, jnp.where(active[..., None], new, memory)",
-        "return new, new",
+        "new = jax.tree.map(functools.partial(where, active), new, memory)",
+        "new = new",
         ("algorithms/test_recurrence.py::test_who_is_not_alive_remembers_what_it_did",),
     ),
     Mutation(

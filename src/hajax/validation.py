@@ -33,7 +33,7 @@ class About:
     empty: bool = False  # of a list: whether it may be
     choices: tuple[str, ...] = ()
     instances: tuple[type, ...] = ()  # beside the choices: objects of these classes, in Python
-    allowed: str = ""  # in words, where the range depends on more than the field
+    allowed: str = ""  # in words, where the range is more than the other fields say
     unit: str = ""
 
     def checked(self, name: str, value: Any) -> Any:
@@ -60,8 +60,7 @@ class About:
     def range(self) -> str:
         """What is allowed, for help: `> 0 and <= 1`, `random, fixed, simultaneous`."""
         if self.allowed or self.choices:
-            own = "".join(f", or a {owner.__name__} of one's own in Python" for owner in self.instances)
-            return self.allowed or ", ".join(self.choices) + own
+            return self.allowed or ", ".join(self.choices)
         if self.kind == "bool":
             return "true, false"
         low = 1 if self.low is None and self.kind in ("int", "ints") else self.low

@@ -26,11 +26,12 @@ CASES = [
     for name in ALGORITHMS
     for kind in ("mixed team", "team of equals", *(() if name in OFF_POLICY else ("team with memory",)))
 ]
-# The problems whose updates are compiled and run: all algorithms with the mixed team. The updates of the other problems
-# are only traced, to test that they keep the types of the state. They equal updates of similar algorithms that are run
-# here, up to order and sharing.
+# The problems whose updates are compiled and run in `make test`, beside all with the mixed team. The others, which are
+# those of similar algorithms up to order and sharing, are traced there and run in `make test-evidence`.
 RUN = {(name, "team of equals") for name in ("mappo", "ippo", "hatrpo", "matd3", "mad3qn", "masac")}
 RUN |= {(name, "team with memory") for name in ("happo", "ippo")}
+# Baselines, which have the initial state of their sequential algorithm.
+STARTED_ALIKE = ("mappo", "maa2c", "maddpg", "matd3", "mad3qn", "masac")
 BOXES = (Box((-1.0, 0.0), (2.0, 5.0)), Box((-np.inf,), (np.inf,)), Box((-1.0,), (4.0,)))
 CHOICES = (Discrete(3), MultiDiscrete((2, 4)), Discrete(2))
 MIXTURES = dict.fromkeys(DETERMINISTIC, BOXES) | dict.fromkeys(DOUBLE_Q, CHOICES)
@@ -55,17 +56,20 @@ def batch_for(algo: Algorithm):
     return problems.random_batch(algo, problems.random_state(algo, 0), 0)
 
 
+def floating(batch):
+    """The batch with floating-point numbers of JAX's precision."""
+    return jax.tree.map(lambda x: jnp.asarray(x, float) if x.dtype.kind == "f" else x, batch)
+
+
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case), scope="module")
 def problem(request):
     """An algorithm, a state, a batch, and whether the update is to run."""
     name, kind = request.param
     algo, runs = build(name, kind), kind == "mixed team" or request.param in RUN
     random_state = off_policy_problems.random_state if name in OFF_POLICY else problems.random_state
-    # Baselines have the initial state of their sequential algorithm.
-    starts = kind == "mixed team" and name not in ("mappo", "maa2c", "maddpg", "matd3", "mad3qn", "masac")
+    starts = kind == "mixed team" and name not in STARTED_ALIKE
     state = jax.jit(algo.init)(jax.random.key(0)) if starts else random_state(algo, 0)
-    batch = batch_for(algo)
-    return algo, state, jax.tree.map(lambda x: jnp.asarray(x, float) if x.dtype.kind == "f" else x, batch), runs
+    return algo, state, floating(batch_for(algo)), runs
 
 
 def test_the_name_is_given_and_hyperparameters_are_validated(problem):
@@ -77,10 +81,30 @@ def test_the_name_is_given_and_hyperparameters_are_validated(problem):
 
 def test_update_is_pure_traced_once_and_keeps_the_states_types(problem):
     algo, state, batch, runs = problem
-    if not runs:
+    if runs:
+        check_update(algo, state, batch)
+    else:
         new, _ = jax.eval_shape(algo.update, jax.random.key(1), state, batch)
         chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
-        return
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if case[1] != "mixed team" and case not in RUN])
+def test_the_other_updates_run_too(name, kind):
+    """From their initial state."""
+    algo = build(name, kind)
+    check_update(algo, jax.jit(algo.init)(jax.random.key(0)), floating(batch_for(algo)))
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("name", STARTED_ALIKE)
+def test_baselines_start_too(name):
+    algo = build(name, "mixed team")
+    check_update(algo, jax.jit(algo.init)(jax.random.key(0)), floating(batch_for(algo)))
+
+
+def check_update(algo, state, batch):
+    """It is pure, traced once, keeps the state's types, gives finite info and changes the actors."""
     chex.clear_trace_counter()  # counts by name, and every algorithm's function is called `update`
     update = jax.jit(chex.assert_max_traces(algo.update, n=1))
     first, info = update(jax.random.key(1), state, batch)

@@ -17,7 +17,7 @@ from hajax.core.settings import TeamSettings
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.layers import LAYER_NORM_MIN_INPUTS
-from hajax.nn.memory import NO_MEMORY, NOTHING, Memory, MemoryInput, initial_input
+from hajax.nn.memory import NO_MEMORY, NOTHING, BaseMemory, MemoryInput, initial_input
 from hajax.nn.networks import Actor, StdKind, init_params
 from hajax.spec import ActionLayout, EnvSpec, Timestep
 
@@ -77,7 +77,7 @@ class TeamActors:
     output_gain: float
     std: StdKind = "parameter"
     std_scale: float = 0.5
-    memory: Memory = NO_MEMORY
+    memory: BaseMemory = NO_MEMORY
     chunk_length: int = 1  # steps per sample, with a memory
 
     @functools.cached_property

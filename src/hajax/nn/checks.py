@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hajax.nn.memory import Memory
+from hajax.nn.memory import BaseMemory
 from hajax.nn.networks import TeamCritic, apply_torso
 from hajax.spec import EnvSpec
 
@@ -57,7 +57,7 @@ def check_torso(role: str, torso: Any, width: int, masked: bool = False) -> None
         raise ValueError(f"{what} mixes the entries of a batch: features of one input change with another; {_ALLOWED}")
 
 
-def check_memory(memory: Memory, torso: nn.Module, width: int, masked: bool = False) -> None:
+def check_memory(memory: BaseMemory, torso: nn.Module, width: int, masked: bool = False) -> None:
     """Raises ValueError unless a user's memory works after `torso`, whose inputs are `[…, width]`.
 
     Raises:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -25,21 +28,27 @@ class MemoryInput(NamedTuple):
 
 NOTHING = MemoryInput((), (), ())  # for networks without memory
 
+# `(module, x, memory) -> (features, memory)`, and what repeats `(module, memory, inputs) -> (memory, outputs)` over the
+# leading axis of the inputs.
+Step = Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]
+Scan = Callable[[Callable[..., Any], Any, Any], tuple[Any, Any]]
 
-class Memory(nn.Module):
-    """A recurrent module between a torso and its head. A subclass defines `initial_memory` and `step`.
 
-    The memory is any tree of arrays. Applied to a `MemoryInput`, the module resets the memory where an episode begins,
-    leaves it unchanged where the agent is inactive, and processes single steps or sequences.
-    """
+class BaseMemory(nn.Module, ABC):
+    """A module between a torso and its head that carries any tree of arrays from step to step."""
 
+    @abstractmethod
     def initial_memory(self, batch_shape: tuple[int, ...]) -> Any:
         """The memory at the start of an episode, arrays `[*batch_shape, …]`."""
-        raise NotImplementedError
 
-    def step(self, x: jax.Array, memory: Any) -> tuple[jax.Array, Any]:
-        """Maps features `[…, F]` and the memory `[…, …]` to new features `[…, H]` and the new memory."""
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, x: jax.Array, memory_input: MemoryInput) -> tuple[jax.Array, Any]:
+        """Processes one step, `x` `[…, F]`, or a sequence `[…, L, F]`. The shapes of `memory_input` decide which.
+
+        Returns:
+          Features `[…, H]` or `[…, L, H]` and the memory after every step. The features of an inactive step are those
+          that it would have if it were active.
+        """
 
     @property
     def remembers(self) -> bool:
@@ -53,43 +62,49 @@ class Memory(nn.Module):
         missing = tuple(range(first.ndim, active.ndim))
         return MemoryInput(memory, jnp.broadcast_to(jnp.expand_dims(first, missing), active.shape), active)
 
-    def __call__(self, x: jax.Array, memory_input: MemoryInput) -> tuple[jax.Array, Any]:
-        """Processes one step, `x` `[…, F]`, or a sequence `[…, L, F]`. The shapes of `memory_input` decide which.
+    def run(self, step: Step, scan: Scan, x: jax.Array, memory_input: MemoryInput) -> tuple[jax.Array, Any]:
+        """The result of `__call__` from a `step`, which `scan` repeats for a sequence.
 
-        Returns:
-          Features `[…, H]` or `[…, L, H]` and the memory after every step. The features of an inactive step are those
-          that it would have if it were active.
+        The memory is reset before steps that open an episode, and does not change at inactive steps.
         """
-        memory, first, active = memory_input
-        batch_axes = jax.tree.leaves(memory)[0].ndim - self._initial_leaves()[0].ndim
-        if first.ndim == batch_axes:
-            return self.guarded_step(x, memory, first, active)
-
-        def advance(module, memory, inputs):
-            features, memory = module.guarded_step(inputs[0], memory, *inputs[1:])
-            return memory, (features, memory)
-
-        steps = jax.tree.map(lambda x: jnp.moveaxis(x, batch_axes, 0), (x, first, active))
-        scan = nn.scan(advance, variable_broadcast="params", split_rngs={"params": False})
-        _, of_steps = scan(self, memory, steps)
-        features, memory = jax.tree.map(lambda x: jnp.moveaxis(x, 0, batch_axes), of_steps)
-        return features, memory
-
-    def guarded_step(self, x: jax.Array, memory: Any, first: jax.Array, active: jax.Array) -> tuple[jax.Array, Any]:
-        """A step that resets the memory where `first` `[…]`, and does not change it where `active` `[…]` is false."""
 
         def where(condition, one, other):
             return jnp.where(condition.reshape(*condition.shape, *[1] * (other.ndim - condition.ndim)), one, other)
 
-        memory = jax.tree.map(lambda new, old: where(first, new, old), self.initial_memory(first.shape), memory)
-        features, new = self.step(x, memory)
-        return features, jax.tree.map(lambda new, old: where(active, new, old), new, memory)
+        def guarded(module, memory, inputs):
+            x, first, active = inputs
+            memory = jax.tree.map(functools.partial(where, first), module.initial_memory(first.shape), memory)
+            features, new = step(module, x, memory)
+            new = jax.tree.map(functools.partial(where, active), new, memory)
+            return new, (features, new)
+
+        memory, first, active = memory_input
+        time = jax.tree.leaves(memory)[0].ndim - self._initial_leaves()[0].ndim
+        if first.ndim == time:
+            return guarded(self, memory, (x, first, active))[1]
+        _, of_steps = scan(guarded, memory, jax.tree.map(lambda x: jnp.moveaxis(x, time, 0), (x, first, active)))
+        features, memory = jax.tree.map(lambda x: jnp.moveaxis(x, 0, time), of_steps)
+        return features, memory
 
     def _initial_leaves(self) -> list[Any]:
         return jax.tree.leaves(jax.eval_shape(lambda: self.initial_memory(())))
 
 
-class NoMemory(Memory):
+class Memory(BaseMemory):
+    """A memory defined by `initial_memory` and `step`. The library resets it and runs it on sequences."""
+
+    @abstractmethod
+    def step(self, x: jax.Array, memory: Any) -> tuple[jax.Array, Any]:
+        """Maps features `[…, F]` and the memory `[…, …]` to new features `[…, H]` and the new memory."""
+
+    def __call__(self, x: jax.Array, memory_input: MemoryInput) -> tuple[jax.Array, Any]:
+        def scan(body, memory, steps):
+            return nn.scan(body, variable_broadcast="params", split_rngs={"params": False})(self, memory, steps)
+
+        return self.run(lambda module, x, memory: module.step(x, memory), scan, x, memory_input)
+
+
+class NoMemory(BaseMemory):
     """The identity, without memory."""
 
     def initial_memory(self, batch_shape: tuple[int, ...]) -> Any:
@@ -102,7 +117,7 @@ class NoMemory(Memory):
 NO_MEMORY = NoMemory()
 
 
-class GRU(Memory):
+class GRU(BaseMemory):
     """A gated recurrent unit (Cho et al., *Learning Phrase Representations*, 2014, https://arxiv.org/abs/1406.1078).
 
     With features x and the memory h, which is 0 at the start of an episode,
@@ -127,31 +142,22 @@ class GRU(Memory):
         kernel = self.param("kernel", orthogonal(), (self.size, 3 * self.size), x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.size,), x.dtype)
 
-        def step(memory, inputs, first, active):
-            memory = jnp.where(first[..., None], 0, memory)
+        def step(module, inputs, memory):
             recurrent = (memory.reshape(-1, self.size) @ kernel).reshape(inputs.shape)
             x_reset, x_keep, x_new = jnp.split(inputs, 3, -1)
             h_reset, h_keep, h_new = jnp.split(recurrent, 3, -1)
             reset, keep = nn.sigmoid(x_reset + h_reset), nn.sigmoid(x_keep + h_keep)
             new = (1 - keep) * nn.tanh(x_new + reset * (h_new + bias)) + keep * memory
-            return new, jnp.where(active[..., None], new, memory)
+            return new, new
 
-        before = memory_input.memory.astype(inputs.dtype)
-        if x.ndim == before.ndim:
-            features, memory = step(before, inputs, memory_input.first, memory_input.active)
-        else:
-            time = before.ndim - 1
-            steps = jax.tree.map(lambda x: jnp.moveaxis(x, time, 0), (inputs, memory_input.first, memory_input.active))
+        def scan(body, memory, steps):  # `step` uses no variables of the module, so that it needs no lifting
+            return lax.scan(functools.partial(body, self), memory, steps)
 
-            def advance(memory, of_step):
-                features, memory = step(memory, *of_step)
-                return memory, (features, memory)
-
-            _, of_steps = lax.scan(advance, before, steps)
-            features, memory = jax.tree.map(lambda x: jnp.moveaxis(x, 0, time), of_steps)
+        before = memory_input._replace(memory=memory_input.memory.astype(inputs.dtype))
+        features, memory = self.run(step, scan, inputs, before)
         return MaskedLayerNorm()(features) if self.layer_norm else features, memory
 
 
-def initial_input(memory: Memory) -> MemoryInput:
+def initial_input(memory: BaseMemory) -> MemoryInput:
     """The input of one step at the start of an episode, without batch axes."""
     return memory.select(memory.initial_memory(()), jnp.zeros((), bool), jnp.ones((), bool))

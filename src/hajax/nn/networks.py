@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from hajax.nn.distributions import ActionParameters, mask_logits
 from hajax.nn.initializers import orthogonal
 from hajax.nn.layers import dense
-from hajax.nn.memory import NO_MEMORY, NOTHING, Memory, MemoryInput
+from hajax.nn.memory import NO_MEMORY, NOTHING, BaseMemory, MemoryInput
 from hajax.spec import ActionLayout
 
 StdKind = Literal["parameter", "network", "none"]
@@ -45,7 +45,7 @@ class Actor(nn.Module):
     output_gain: float = 0.01
     std: StdKind = "parameter"
     std_scale: float = 0.5
-    memory: Memory = NO_MEMORY
+    memory: BaseMemory = NO_MEMORY
     preserve_adopted_names = True  # a memory with a name keeps it
 
     @nn.compact
@@ -94,7 +94,7 @@ class Critic(nn.Module):
     """A torso, an optional memory, and a linear output: `x […, S]` to values `[…]` and the new memory, as `Actor`."""
 
     torso: nn.Module
-    memory: Memory = NO_MEMORY
+    memory: BaseMemory = NO_MEMORY
     preserve_adopted_names = True  # a memory with a name keeps it
 
     @nn.compact

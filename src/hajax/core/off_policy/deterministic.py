@@ -169,6 +169,8 @@ def deterministic_policy_gradient(
     groups, actions = make_groups(spec, settings.sharing), JointActions(spec)
     actor = policy_torso(spec, settings, actor)
     actors = TeamActors(spec, groups, actor, settings.agent_id, True, settings.output_gain, std="none")
-    critics = action_values(spec, actions, settings, critic, copies=2 if twin else 1)
+    critics = action_values(
+        spec, actions, settings, critic, copies=2 if twin else 1, per_agent=settings.per_agent_critics
+    )
     parts = DeterministicParts(actors, critics, actions, settings, twin)
     return template.make_algorithm(name, parts, hyperparameters)

@@ -72,7 +72,7 @@ class JointValues:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadValues:
+class TeamCriticValues:
     """Static description of a `TeamCritic` as the critic, evaluated at the features of the chosen actions."""
 
     choices: TeamChoices
@@ -280,7 +280,7 @@ def double_q_learning(
     own = OwnValues(spec, make_groups(spec, settings.sharing), choices, policy_torso(spec, settings, actor), settings)
     critics: ChoiceValues
     if read:
-        critics = ReadValues(choices, action_values(spec, JointActions(spec), settings, critic, copies=1))
+        critics = TeamCriticValues(choices, action_values(spec, JointActions(spec), settings, critic, copies=1))
     else:
         torso = settings.torso("critic", critic, spec.state_size)
         critics = JointValues(spec, choices, make_dueling(settings, torso, choices.num_joint))

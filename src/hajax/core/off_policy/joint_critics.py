@@ -62,7 +62,13 @@ class ActionValues:
 
 
 def action_values(
-    spec: EnvSpec, actions: JointActions, settings: Any, critic: nn.Module | None, *, copies: int
+    spec: EnvSpec,
+    actions: JointActions,
+    settings: Any,
+    critic: nn.Module | None,
+    *,
+    copies: int,
+    per_agent: bool = False,
 ) -> ActionValues:
     """The critics with a user's `TeamCritic`, a user's torso, or the default MLP of the settings.
 
@@ -74,7 +80,7 @@ def action_values(
         module = critic
     else:
         module = JointCritic(settings.torso("critic", critic, spec.state_size + actions.size), actions.columns)
-    return ActionValues(spec, actions, module, getattr(settings, "per_agent_critics", False), copies)
+    return ActionValues(spec, actions, module, per_agent, copies)
 
 
 class Critics(Protocol):

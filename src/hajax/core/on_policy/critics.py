@@ -14,7 +14,7 @@ import numpy as np
 from hajax.core.actors import policy_input, policy_input_mask
 from hajax.core.batches import CriticInput, OnPolicyBatch, critic_input, example_critic_input, final_critic_input
 from hajax.core.groups import Groups
-from hajax.nn.memory import NO_MEMORY, NOTHING, Memory, MemoryInput, initial_input
+from hajax.nn.memory import NO_MEMORY, NOTHING, BaseMemory, MemoryInput, initial_input
 from hajax.nn.networks import Critic, TeamCritic, init_params
 from hajax.spec import EnvSpec
 
@@ -39,7 +39,7 @@ class ValueFunctions:
     torso: nn.Module  # or a `TeamCritic`
     centralized: bool
     agent_id: bool
-    memory: Memory = NO_MEMORY
+    memory: BaseMemory = NO_MEMORY
     chunk_length: int = 1  # steps per sample, with a memory
 
     @functools.cached_property

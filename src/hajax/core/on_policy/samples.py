@@ -93,7 +93,7 @@ def in_chunks(samples: Sequences, memory: Any, length: int) -> Sequences:
     return jax.tree.map(cut, samples._replace(memory_input=NOTHING))._replace(memory_input=memory_input)
 
 
-def check_memory(actors: TeamActors, batch: OnPolicyBatch) -> None:
+def check_initial_memory(actors: TeamActors, batch: OnPolicyBatch) -> None:
     """Raises ValueError unless the batch holds a memory of the actors' structure and shapes."""
     wanted = jax.eval_shape(lambda: actors.initial_memory(batch.log_prob.shape[1:2]))
     shapes = [jax.tree.map(jnp.shape, memory) for memory in (batch.memory, wanted)]
@@ -111,7 +111,7 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
 
     advantage = grouped(jnp.broadcast_to(estimates.advantage, batch.log_prob.shape))
     weight = sample_weight(groups, grouped(batch.active), advantage.dtype)
-    check_memory(actors, batch)
+    check_initial_memory(actors, batch)
     memory = jax.tree.map(lambda x: groups.gather(x, axis=1), batch.memory)
     first = grouped(jnp.broadcast_to(batch.first[..., None], batch.active.shape))
     return GroupBatch(

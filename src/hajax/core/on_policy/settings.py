@@ -17,7 +17,7 @@ from hajax.core.settings import (
     TeamHyperparameters,
     TeamSettings,
 )
-from hajax.nn.memory import GRU, MEMORIES, NO_MEMORY, Memory
+from hajax.nn.memory import GRU, MEMORIES, NO_MEMORY, BaseMemory
 from hajax.spec import RewardKind
 from hajax.validation import setting
 
@@ -72,12 +72,13 @@ class Settings(TeamSettings):
     std_scale: float = setting(
         0.5, "the largest standard deviation of the default networks' Gaussian", low=0, open_low=True
     )
-    memory: str | Memory = setting(
+    memory: str | BaseMemory = setting(
         "none",
         "`gru` adds a gated recurrent unit after every torso, as wide as the last of `hidden_sizes`; `none`: "
         "feed-forward networks",
         choices=MEMORIES,
-        instances=(Memory,),
+        instances=(BaseMemory,),
+        allowed="none, gru, or in Python a hajax.nn.Memory",
     )
     chunk_length: int = setting(
         10, "steps of truncated back-propagation through a memory; minibatches consist of such chunks"
@@ -94,9 +95,9 @@ class Settings(TeamSettings):
         """The number of steps per sample of a minibatch: 1, or `chunk_length` with a memory."""
         return self.chunk_length if self.make_memory().remembers else 1
 
-    def make_memory(self) -> Memory:
+    def make_memory(self) -> BaseMemory:
         """The memory after every torso: the user's module, or the one that `memory` names."""
-        if isinstance(self.memory, Memory):
+        if isinstance(self.memory, BaseMemory):
             return self.memory
         return GRU(self.hidden_sizes[-1], self.layer_norm, name="gru") if self.memory == "gru" else NO_MEMORY
 

@@ -68,17 +68,17 @@ def make_networks(
     groups, memory = make_groups(spec, settings.sharing), settings.make_memory()
     mask = policy_input_mask(spec, settings.agent_id)
     observed = (mask.shape[-1], not mask.all())
-    read = (spec.state_size, False) if settings.centralized else observed
+    critic_sees = (spec.state_size, False) if settings.centralized else observed
     actor = policy_torso(spec, settings, actor)
     if isinstance(critic, TeamCritic):
         settings.require(f"{name} with critic={type(critic).__name__}(...)", centralized=True)
         check_team_critic(critic, spec)
     else:
-        critic = settings.torso("critic", critic, *read)
+        critic = settings.torso("critic", critic, *critic_sees)
     if memory is settings.memory:  # a module of the user
         check_memory(memory, actor, *observed)
         if not isinstance(critic, TeamCritic):
-            check_memory(memory, critic, *read)
+            check_memory(memory, critic, *critic_sees)
     actors = TeamActors(
         spec,
         groups,
