@@ -1,4 +1,4 @@
-"""Functions by where they are, `module:function`: imported, or described without importing anything."""
+"""Functions named by their location, `module:function`: importing them, and reading their docstrings from source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def is_place(name: Any) -> bool:
-    """Whether it has the form `module:function`."""
+    """Whether the name has the form `module:function`."""
     return isinstance(name, str) and name.count(":") == 1
 
 
@@ -22,15 +22,15 @@ def import_function(kind: str, place: str) -> Callable[..., Any]:
     """The function at `module:function`; `kind` is what messages call it.
 
     Raises:
-        ValueError: it cannot be imported, or is no function.
-        ModuleNotFoundError: its module needs another one, which is not installed.
+        ValueError: it cannot be imported, or is not a function.
+        ModuleNotFoundError: a module that it imports is not installed.
     """
     module, name = place.split(":")
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, and something that it needs is not
+            raise  # the module exists, but a module that it imports does not
         raise ValueError(
             f"{kind} {place!r}: {error}; allowed: module:function that Python can import, "
             f"from the working directory {os.getcwd()} or from PYTHONPATH"
@@ -57,7 +57,7 @@ def first_line(docstring: str | None) -> str:
 
 
 def arguments(docstring: str | None) -> dict[str, str]:
-    """What a docstring's section `Args:` says of each parameter, in one line each."""
+    """The descriptions of parameters in a docstring's section `Args:`, one line each."""
     section = re.search(r"^Args:\n((?:[ ].*\n?|\n(?=[ ]))*)", inspect.cleandoc(docstring or ""), re.MULTILINE)
     lines = section[1].splitlines() if section else []
     margin = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)

@@ -126,7 +126,8 @@ def check_team_critic(critic: TeamCritic, spec: EnvSpec, action_size: int | None
                 f"{what} has variables {', '.join(others)} beside its parameters; allowed: parameters only"
             )
         if getattr(value, "shape", None) != batch or not jnp.issubdtype(value.dtype, jnp.floating):
-            raise ValueError(f"{what} makes {value} of {told}; allowed: real values of shape {batch}")
+            made = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+            raise ValueError(f"{what} makes {made} of {told}; allowed: real values of shape {batch}")
 
 
 _ALLOWED = "allowed: a map of inputs [..., O] to features [..., H], whatever the batch axes"
