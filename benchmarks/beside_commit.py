@@ -4,15 +4,16 @@
     python benchmarks/beside_commit.py ../old preset=harl/mpe total_steps=300_000
 
 The overrides are those of `hajax train`, for both checkouts, so they must not name a setting that one of them lacks.
-Each program is compiled twice, since two copies of one program differ too, by the location of their buffers: a ratio
-between the checkouts that is no further from 1 than the ratio between copies is not significant. Consecutive runs of
-separate processes differ by several percent on a shared machine; slices in random order in one process agree to one
-percent.
+Two copies of each program are measured, since they differ too, by the location of their buffers: a ratio between the
+checkouts that is no further from 1 than the ratio between copies is not significant. Consecutive runs of separate
+processes differ by several percent on a shared machine; slices in random order in one process agree to one percent.
+One compilation differs from the next by a tenth, so `--compilations 5` is for who compares those.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import random
@@ -30,7 +31,6 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 class Compiled(NamedTuple):
-    checkout: str
     advance: Any  # (run state, iterations, stop at failure) -> run state
     state: Any
     seconds: float  # of tracing and compiling
@@ -40,8 +40,10 @@ class Ready(BaseException):
     """Stops the command when its programs are compiled."""
 
 
-def build(label: str, checkout: Path, overrides: list[str]) -> Compiled:
+def build(checkout: Path, overrides: list[str]) -> Compiled:
     """The program that `hajax train` of that checkout would run, and its initial state."""
+    jax.clear_caches()
+    gc.collect()
     for name in [name for name in sys.modules if name == "hajax" or name.startswith("hajax.")]:
         del sys.modules[name]
     sys.path.insert(0, str(checkout / "src"))
@@ -70,7 +72,7 @@ def build(label: str, checkout: Path, overrides: list[str]) -> Compiled:
             sys.exit(refused)
     sys.path.remove(str(checkout / "src"))
     programs, state = found[0]
-    return Compiled(label, programs.advance, state, seconds)
+    return Compiled(programs.advance, state, seconds)
 
 
 def main() -> None:
@@ -79,11 +81,20 @@ def main() -> None:
     parser.add_argument("overrides", nargs="+", help="of `hajax train`, such as preset=harl/mpe")
     parser.add_argument("--slices", type=int, default=100, help="measured slices of each program")
     parser.add_argument("--iterations", type=int, default=1, help="iterations of a slice")
+    parser.add_argument("--compilations", type=int, default=2, help="of each program; the last two are measured")
     parser.add_argument("--output", type=Path, help="a JSON file for the results")
     args = parser.parse_args()
 
+    if args.compilations < 2:
+        parser.error(f"--compilations={args.compilations}; allowed: a whole number >= 2")
     checkouts = {"other": args.other.resolve(), "this": HERE}
-    compiled = [build(label, checkouts[label], args.overrides) for label in ("other", "this", "other", "this")]
+    compiled: list[Compiled] = []
+    compilation: dict[str, list[float]] = {"other": [], "this": []}
+    for _ in range(args.compilations):
+        compiled = compiled[-2:]
+        for label, checkout in checkouts.items():
+            compiled.append(build(checkout, args.overrides))
+            compilation[label].append(round(compiled[-1].seconds, 2))
     states = [program.state for program in compiled]
 
     def slice_of(i: int) -> float:
@@ -107,8 +118,11 @@ def main() -> None:
         "between copies of other": ratio(seconds[:, [0]], seconds[:, [2]]),
         "between copies of this": ratio(seconds[:, [1]], seconds[:, [3]]),
         "seconds of a slice, medians": dict(zip(("other", "this"), medians(seconds), strict=True)),
-        # Of the second copies, since the first ones include imports.
-        "compilation of this / other": round(compiled[3].seconds / compiled[2].seconds, 3),
+        # Without the first, which include imports.
+        "seconds of tracing and compiling": {label: each[1:] for label, each in compilation.items()},
+        "compilation of this / other": round(
+            float(np.median(compilation["this"][1:]) / np.median(compilation["other"][1:])), 3
+        ),
     }
     text = json.dumps(result, indent=1)
     print(text)

@@ -11,6 +11,7 @@ import pytest
 # Compiled programs are kept between sessions, and shared with the subprocesses that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # programs without their source lines lower faster
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or every program from that cache brings a warning
 # Tests compile far more than they compute. A flag that XLA does not know ends the process, hence the version.
 FLAGS = ["--xla_backend_optimization_level=0"]

@@ -42,8 +42,10 @@ def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
         off_policy_problems.make_algorithm(name, spec, sharing=SHARING, batch_size=40, normalize_observations=on)
         for on in (True, False)
     )
-    state, update, plain_update = algo.init(jax.random.key(0)), jax.jit(algo.update), jax.jit(plain.update)
-    plain_state = plain.init(jax.random.key(0))
+    update, plain_update = jax.jit(algo.update), jax.jit(plain.update)
+    plain_state = off_policy_problems.random_state(plain, 0)
+    nothing_seen = problems.zeros_of(jax.eval_shape(algo.init, jax.random.key(0)).moments)
+    state = plain_state._replace(moments=nothing_seen)
     observations: list[list[np.ndarray]] = [[], []]
     states: list[np.ndarray] = []
     for turn in range(2):
@@ -85,10 +87,11 @@ def test_an_update_sees_what_it_drew_in_units_of_all_draws_so_far(name, spaces):
     np.testing.assert_array_equal(state.moments.observation.weight, counts)
 
     timestep = problems.timestep_of(batch)
+    act, plain_act = (jax.jit(one.act, static_argnums=4) for one in (algo, plain))
     for deterministic in (True, False):
-        action, _, _ = algo.act(jax.random.key(9), state, timestep, (), deterministic)
+        action, _, _ = act(jax.random.key(9), state, timestep, (), deterministic)
         shown = timestep._replace(observation=jnp.asarray(seen(timestep.observation)))
-        expected, _, _ = plain.act(jax.random.key(9), plain_state, shown, (), deterministic)
+        expected, _, _ = plain_act(jax.random.key(9), plain_state, shown, (), deterministic)
         np.testing.assert_allclose(action, expected, 1e-8, 1e-8)
 
 

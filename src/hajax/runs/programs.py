@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -184,8 +185,10 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
 
     advance_all = jax.jit(advance, donate_argnums=0)
     evaluate_all = jax.jit(jax.vmap(evaluate))
-    # LLVM's last optimizations are not worthwhile for what runs rarely.
-    quick: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    # LLVM's last optimizations are not worthwhile for what runs rarely; a level of the user's own is kept.
+    level = "xla_backend_optimization_level"
+    chosen = level in os.environ.get("XLA_FLAGS", "")
+    quick: Any = {level: 1} if jax.default_backend() == "cpu" and not chosen else None
     with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile meanwhile
         advancing = threads.submit(advance_all.lower(traced.run_state, jnp.zeros((), int), jnp.zeros((), bool)).compile)
         starting = threads.submit(traced.init.lower(keys, hyperparameters(team)).compile, quick)
