@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import LONG
 
 from hajax.algorithms import make_algorithm
 from hajax.core.drifts import PolicyChange, ppo_clip
@@ -185,7 +186,8 @@ def test_sampled_ppo_stays_at_the_local_optimum_of_the_hasac_game(name):
             final, metrics = jax.lax.scan(lambda state, _: loop.iterate(state), start, None, 500)
             return final.algorithm, metrics["episode_return"]
 
-        states, returns = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 3))
+        train = jax.jit(jax.vmap(train), compiler_options=LONG)
+        states, returns = train(jax.random.split(jax.random.key(0), 3))
         evaluate = make_evaluate(env, algo, num_episodes=1)
         final = jax.vmap(evaluate)(jax.random.split(jax.random.key(1), 3), states)["episode_return"]
     np.testing.assert_allclose(returns[:, 0], -8.2, atol=4)  # E[r] of the first policies; 200 samples

@@ -336,6 +336,7 @@ def test_the_memory_game_is_solved_with_a_memory_and_not_without(memory):
 # On the command line.
 
 
+@pytest.mark.usefixtures("shared_programs")
 def test_a_resumed_run_with_memory_is_the_same_bit_for_bit(tmp_path):
     """It stops within episodes, so the checkpoint contains the memory."""
     settings = ["env=games/memory", "num_seeds=2", *TINY_TRAINING, "algo.memory=gru", "algo.chunk_length=4"]

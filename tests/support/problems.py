@@ -39,6 +39,8 @@ TRUST_REGION = {"kl_radius": 0.05, "accept_ratio": 0.7, "backtrack": 0.7, "dampi
 TINY = {"hidden_sizes": (6,), "critic_epochs": 2, "clip_value": True, "layer_norm_min_inputs": 1}
 # Takes a quarter of the time to compile; results do not depend on it.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# For programs that run longer than they compile.
+LONG: Any = {"xla_backend_optimization_level": 1}
 
 MIXED: tuple[ActionSpace, ...] = (Discrete(3), Discrete(5), Box((-1.0, 0.0), (2.0, 5.0)), MultiDiscrete((2, 4)))
 MIXED_SIZES = (2, 5, 3, 4)

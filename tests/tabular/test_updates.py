@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import LONG
 from tabular_reference import ByHand, games_and_policies, one
 
 from hajax import tabular
@@ -83,7 +84,7 @@ def best_found(objective, old, surrogate, allowed=None):
         keys = jax.random.split(jax.random.key(3), 60)
         return jax.lax.scan(refine, (best, value), (keys, widths))[0][1]
 
-    return jax.jit(jax.vmap(search, in_axes=(0, surrogate_axes())))(old, surrogate)
+    return jax.jit(jax.vmap(search, in_axes=(0, surrogate_axes())), compiler_options=LONG)(old, surrogate)
 
 
 def surrogate_axes():

@@ -487,7 +487,8 @@ def test_the_linear_quadratic_game_is_solved(name, within, steps, batch_size, nu
     numbers = {"actor_lr": 1e-3, "critic_lr": 3e-3, "target_rate": 0.02, "discount": 0.9}
     algo = hajax.make_algorithm(name, env, **settings, buffer_size=50_000, **numbers)
     train = hajax.make_train(env, algo, total_steps=steps, num_envs=10, rollout_length=10, lr_decay=True)
-    state, _ = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), num_seeds))
+    train = jax.jit(jax.vmap(train), compiler_options=problems.LONG)
+    state, _ = train(jax.random.split(jax.random.key(0), num_seeds))
     evaluate = jax.jit(jax.vmap(hajax.make_evaluate(env, algo, num_episodes=4000), in_axes=(None, 0)))
     cost = -np.asarray(evaluate(jax.random.key(1), state)["episode_return"].mean(-1))
     assert (cost < (1 + within) * best_cost(2, 10)).all()
