@@ -27,7 +27,7 @@ from hajax.core.neighborhoods import gradient_step, kl_ball
 from hajax.core.off_policy.choices import Choices
 from hajax.core.off_policy.joint_actions import JointActions
 from hajax.core.off_policy.joint_critics import ActionValues
-from hajax.core.off_policy.joint_sequence import GroupSamples
+from hajax.core.off_policy.joint_sequence import OffPolicySamples
 from hajax.core.off_policy.mehaml import mehaml
 from hajax.core.off_policy.settings import (
     EntropyHyperparameters,
@@ -350,7 +350,7 @@ def test_with_an_exact_critic_policies_approach_the_paper_s_table(alpha, limit, 
     choices = Choices(np.arange(3)[:, None], np.ones(3, bool))
 
     def improve(logits, agent, probs):
-        samples = GroupSamples(None, None, jnp.ones((1, 1)), jnp.array([agent]), choices)
+        samples = OffPolicySamples(None, None, jnp.ones((1, 1)), jnp.array([agent]), choices)
         fixed = (jnp.zeros(2), jnp.zeros((1, 0)), probs[None], jnp.full((1, 1), alpha), no_drift)
         objective = SoftObjective(None, SoftHyperparameters(), None, actions, ExactCritic(), actor, *fixed)
 
@@ -426,7 +426,7 @@ def test_a_penalty_is_the_expected_drift(name):
     spec = problems.make_spec([Discrete(3)] * 2)
     layout = type(spec.action_layout)(*(table[0] for table in spec.action_layout))
     actor = types.SimpleNamespace(tables=types.SimpleNamespace(layout=layout))
-    samples = GroupSamples(None, None, jnp.ones((1, plays)), jnp.array([0]))
+    samples = OffPolicySamples(None, None, jnp.ones((1, plays)), jnp.array([0]))
     joint = jnp.broadcast_to(jnp.stack([jnp.zeros(3), jnp.asarray(other)]), (plays, 2, 3))
     hyperparameters = SoftDriftHyperparameters(drift_coef=1.0, clip=clip)
     given = (jnp.zeros(2), jnp.zeros((plays, 0)), joint, jnp.full((1, 1), alpha), DRIFTS[name])

@@ -24,7 +24,7 @@ from hajax.core.drifts import no_drift
 from hajax.core.groups import Groups
 from hajax.core.neighborhoods import kl_ball
 from hajax.core.on_policy.compound_ratio import GroupPolicy, MirrorObjective, improve_in_sequence
-from hajax.core.on_policy.samples import GroupBatch, group_batches
+from hajax.core.on_policy.samples import OnPolicySamples, group_samples
 from hajax.core.on_policy.template import estimate, make_networks
 from hajax.core.optimization import Learner
 from hajax.core.trust_region import Direction, line_search, linearize, natural_gradient_step
@@ -60,7 +60,7 @@ def policy_of(kind: str, memory: str = "none"):
     state = problems.random_state(algo, 1)
     batch = problems.random_batch(algo, state, 1, inactive=0.3)
     actors, critics = make_networks("hatrpo", spec, algo.settings, None, None)
-    everyone = jax.jit(lambda *given: group_batches(actors, given[1], estimate(critics, *given)))(state, batch)
+    everyone = jax.jit(lambda *given: group_samples(actors, given[1], estimate(critics, *given)))(state, batch)
     first = functools.partial(jax.tree.map, lambda x: jnp.asarray(x)[0])
     policy, params = GroupPolicy(actors, first(actors.tables)), first(state.actors.params)
     return policy, params, jax.jit(policy.samples_of)(params, first(everyone))
@@ -231,7 +231,7 @@ def test_figure_1(order):
         old, jnp.asarray(action)
     )
     advantage = first * second + 0.0625
-    samples = GroupBatch(
+    samples = OnPolicySamples(
         observation=jnp.zeros((2, 1, first.size, 1)),
         action_mask=None,
         action=jnp.asarray(action),

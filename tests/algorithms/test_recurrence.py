@@ -20,7 +20,7 @@ from tiny import TINY_TRAINING
 import hajax
 from hajax.cli import main
 from hajax.core.on_policy.compound_ratio import GroupPolicy
-from hajax.core.on_policy.samples import group_batches
+from hajax.core.on_policy.samples import group_samples
 from hajax.core.on_policy.template import estimate, make_networks
 from hajax.envs.base import Environment, timestep
 from hajax.envs.batching import auto_reset, batched
@@ -182,7 +182,7 @@ def test_ratios_start_at_one(chunks):
 
     @jax.jit
     def log_ratios(batch):
-        everyone = group_batches(actors, batch, estimate(critics, state, batch))
+        everyone = group_samples(actors, batch, estimate(critics, state, batch))
         ratios = []
         for i in range(2):
             tables, params, rows = jax.tree.map(lambda x, i=i: x[i], (actors.tables, state.actors.params, everyone))

@@ -23,7 +23,7 @@ READ = {"clip": ClipHyperparameters, "drift_coef": CoefficientHyperparameters}
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class PartNames:
     """The parts of a mirror-learning algorithm, by name."""
 
     drift: str = setting("no_drift", "D: the penalty for moving away from the old policy", choices=tuple(DRIFTS))
@@ -44,7 +44,7 @@ class Parts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Haml(Parts):
+class Haml(PartNames):
     """HAML: heterogeneous-agent mirror learning with any drift and neighborhood.
 
     Without drift it is HAA2C, with `ppo_clip` it is HAPPO, and without drift in a `kl_ball` it is HATRPO.
@@ -71,7 +71,7 @@ class Haml(Parts):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mehaml(Parts):
+class Mehaml(PartNames):
     """MEHAML: maximum-entropy mirror learning with any drift and neighborhood.
 
     Without drift it is HASAC.

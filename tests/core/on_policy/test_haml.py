@@ -17,7 +17,7 @@ from hajax.core.drift_axioms import check_drift
 from hajax.core.drifts import DRIFTS, PolicyChange, kl_new_old, kl_old_new, no_drift, ppo_clip, reads, tsallis
 from hajax.core.on_policy.compound_ratio import GroupPolicy
 from hajax.core.on_policy.haml import haml
-from hajax.core.on_policy.samples import group_batches
+from hajax.core.on_policy.samples import group_samples
 from hajax.core.on_policy.settings import (
     DriftHyperparameters,
     GradientSettings,
@@ -177,7 +177,7 @@ def each_agent(algo):
     """For each agent: the terms of its objective as functions of its parameters, and M at its samples."""
     state, batch = start(algo), rollout()[2]
     actors, critics = make_networks("mine", algo.spec, algo.settings, None, None)
-    samples = group_batches(actors, batch, estimate(critics, state, batch))
+    samples = group_samples(actors, batch, estimate(critics, state, batch))
     for i in range(algo.spec.num_agents):
         own = functools.partial(jax.tree.map, lambda x, i=i: jnp.asarray(x)[i])
         yield GroupPolicy(actors, own(actors.tables)), own(state.actors.params), own(samples)

@@ -18,7 +18,7 @@ from hajax.core.neighborhoods import unrestricted
 from hajax.core.off_policy import template
 from hajax.core.off_policy.joint_actions import JointActions
 from hajax.core.off_policy.joint_critics import ActionValues, action_values
-from hajax.core.off_policy.joint_sequence import GroupActor, GroupObjective, GroupSamples, Info, score
+from hajax.core.off_policy.joint_sequence import GroupActor, GroupObjective, Info, OffPolicySamples, score
 from hajax.core.off_policy.settings import DeterministicHyperparameters, DeterministicSettings
 from hajax.core.off_policy.template import ObjectiveOfGroup, OffPolicyState, Parts
 from hajax.nn.squashing import clip_to_bounds, native, squashed_mean
@@ -40,12 +40,12 @@ class ActionValueObjective(GroupObjective):
     inputs: CriticInput  # the critics' inputs beside actions, [B, …]
     joint: jax.Array  # [B, N, F], the joint action that the group sees
 
-    def features(self, params: Any, samples: GroupSamples) -> jax.Array:
+    def features(self, params: Any, samples: OffPolicySamples) -> jax.Array:
         """The features of the policies' actions, `[K, B, F]`."""
         layout = self.actor.tables.layout
         return self.actions.join(layout, None, squashed_mean(layout, self.actor.distribution(params, samples)))
 
-    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: GroupSamples) -> tuple[jax.Array, Info]:
+    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: OffPolicySamples) -> tuple[jax.Array, Info]:
         features = self.features(params, samples)
         loss = -score(self.critics, self.params, self.inputs, self.joint, samples, features)
         return loss, {"policy_loss": loss}
@@ -107,7 +107,7 @@ class DeterministicParts(Parts):
         first_copy = jax.tree.map(lambda x: x[:, 0], state.critics.params)
         common = self.common(state)
 
-        def of_group(tables: GroupTables, joint: jax.Array, samples: GroupSamples) -> ActionValueObjective:
+        def of_group(tables: GroupTables, joint: jax.Array, samples: OffPolicySamples) -> ActionValueObjective:
             return ActionValueObjective(
                 **common,
                 actions=self.team_actions,
@@ -121,7 +121,7 @@ class DeterministicParts(Parts):
         return of_group
 
     def new_actions(
-        self, key: jax.Array, objective: ActionValueObjective, params: Any, samples: GroupSamples
+        self, key: jax.Array, objective: ActionValueObjective, params: Any, samples: OffPolicySamples
     ) -> tuple[jax.Array, Info]:
         return objective.features(params, samples), {}
 

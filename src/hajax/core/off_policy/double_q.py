@@ -21,7 +21,7 @@ from hajax.core.off_policy import template
 from hajax.core.off_policy.choices import MOST_CHOICES, MOST_JOINT_CHOICES, TeamChoices, unlisted
 from hajax.core.off_policy.joint_actions import JointActions
 from hajax.core.off_policy.joint_critics import ActionValues, Critics, action_values, discounted
-from hajax.core.off_policy.joint_sequence import GroupObjective, GroupSamples, Info, group_samples
+from hajax.core.off_policy.joint_sequence import GroupObjective, Info, OffPolicySamples, group_samples
 from hajax.core.off_policy.own_values import OwnValues, ValueTables, best, make_dueling
 from hajax.core.off_policy.settings import DoubleQHyperparameters, DoubleQSettings, DuelingSettings
 from hajax.core.off_policy.template import ObjectiveOfGroup, OffPolicyState, Parts
@@ -107,7 +107,7 @@ class RegressionObjective(GroupObjective):
     target: jax.Array  # [K, B, M]
     available: jax.Array  # bool [K, B, M]
 
-    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: GroupSamples) -> tuple[jax.Array, Info]:
+    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: OffPolicySamples) -> tuple[jax.Array, Info]:
         values = self.own.values(params, self.tables, samples.observation)
         error = jnp.mean(jnp.square(self.target - values), -1, where=self.available)
         loss = weighted_mean(error, samples.weight)
@@ -161,7 +161,7 @@ class DoubleQParts(GreedyParts):
         of_member = jax.vmap(self.critics.alternatives(params, critic_input(minibatch)), in_axes=(None, 0))
         common = self.common(state)
 
-        def of_group(tables: ValueTables, joint: jax.Array, samples: GroupSamples) -> RegressionObjective:
+        def of_group(tables: ValueTables, joint: jax.Array, samples: OffPolicySamples) -> RegressionObjective:
             target = of_member(joint, samples.slot)  # [K, B, M]
             available = jnp.broadcast_to(self.policies.available(tables, samples.action_mask), target.shape)
             return RegressionObjective(**common, own=self.policies, tables=tables, target=target, available=available)
@@ -169,7 +169,7 @@ class DoubleQParts(GreedyParts):
         return of_group
 
     def new_actions(
-        self, key: jax.Array, objective: RegressionObjective, params: Any, samples: GroupSamples
+        self, key: jax.Array, objective: RegressionObjective, params: Any, samples: OffPolicySamples
     ) -> tuple[jax.Array, Info]:
         values = self.policies.values(params, objective.tables, samples.observation)
         return best(values, objective.available)[..., None], {}
@@ -182,8 +182,8 @@ class IndependentObjective(GroupObjective):
     own: OwnValues
     tables: ValueTables
 
-    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: GroupSamples) -> tuple[jax.Array, Info]:
-        target, taken = samples.extra
+    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: OffPolicySamples) -> tuple[jax.Array, Info]:
+        target, taken = samples.objective_data
         values = self.own.values(params, self.tables, samples.observation)
         value = jnp.take_along_axis(values, taken, -1)[..., 0]
         loss = weighted_mean(jnp.square(target - value), samples.weight)
@@ -198,7 +198,10 @@ class IndependentParts(GreedyParts):
     has_target_actors = True
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
-        """q′ⁱ(o′ⁱ, argmax_a qⁱ(o′ⁱ, a)) `[N, B]`. The key is not used."""
+        return self.final_values(state, minibatch)
+
+    def final_values(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
+        """q′ⁱ(o′ⁱ, argmax_a qⁱ(o′ⁱ, a)) `[N, B]`; for the team reward, the active agents' mean for the others."""
         own, active = self.policies, minibatch.final_active
         chosen = own.greedy(state.actors.params, minibatch.final_observation, minibatch.final_action_mask)
         values = own.team_values(state.target_actors, minibatch.final_observation)
@@ -211,22 +214,22 @@ class IndependentParts(GreedyParts):
     def first_joint(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
         return self.joint(minibatch)  # not used by the objective
 
-    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> GroupSamples:
-        """The samples, with the targets `[G, K, B]` and the taken choices' indices `[G, K, B, 1]` as `extra`."""
+    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> OffPolicySamples:
+        """The samples; `objective_data` is the targets `[G, K, B]` and the taken choices' indices `[G, K, B, 1]`."""
         groups = self.policies.groups
-        value = self.target_values(state, jax.random.key(0), minibatch)
+        value = self.final_values(state, minibatch)
         target = discounted(minibatch, value, state.hyperparameters.discount)
         taken = groups.gather(self.choices.indices(minibatch.action), axis=1)[..., None]
-        return group_samples(self.policies, minibatch)._replace(extra=(groups.gather(target, axis=0), taken))
+        return group_samples(self.policies, minibatch)._replace(objective_data=(groups.gather(target, axis=0), taken))
 
     def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
         common = self.common(state)
         return lambda tables, joint, samples: IndependentObjective(**common, own=self.policies, tables=tables)
 
     def new_actions(
-        self, key: jax.Array, objective: IndependentObjective, params: Any, samples: GroupSamples
+        self, key: jax.Array, objective: IndependentObjective, params: Any, samples: OffPolicySamples
     ) -> tuple[jax.Array, Info]:
-        return samples.extra[1], {}  # not used: all agents are updated simultaneously
+        return samples.objective_data[1], {}  # not used: all agents are updated simultaneously
 
 
 def double_q_learning(

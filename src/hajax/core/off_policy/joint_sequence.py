@@ -32,14 +32,14 @@ from hajax.spec import EnvSpec
 Info = dict[str, jax.Array]
 
 
-class GroupSamples(NamedTuple):
+class OffPolicySamples(NamedTuple):
     """One group's samples of a minibatch, arrays `[K, B, …]` (with a leading axis G: those of all groups)."""
 
     observation: jax.Array  # [K, B, O]
     action_mask: jax.Array | None  # bool [K, B, D, C]; None if the environment has none
     weight: jax.Array  # [K, B]: 1 where a member was active, else 0
     slot: jax.Array  # int [K]: each member's row in the joint action; N, which is out of range, for padding
-    extra: Any = None  # further data of the objective, a tree of arrays [G, …] over all groups
+    objective_data: Any = None  # what else the objective reads, a tree of arrays [G, …] over all groups
 
 
 class Policies(Protocol):
@@ -63,7 +63,7 @@ class GroupActor:
     actors: TeamActors
     tables: GroupTables
 
-    def distribution(self, params: Any, samples: GroupSamples) -> ActionParameters:
+    def distribution(self, params: Any, samples: OffPolicySamples) -> ActionParameters:
         """The parameters of the group's action distributions, `[K, B, …]`."""
         return self.actors.distribution(params, self.tables, samples.observation, samples.action_mask)[0]
 
@@ -77,16 +77,16 @@ class GroupObjective:
     learning_rate: Any
     minibatches: ClassVar[int] = 1
 
-    def samples_of(self, params: Any, samples: GroupSamples) -> GroupSamples:
+    def samples_of(self, params: Any, samples: OffPolicySamples) -> OffPolicySamples:
         return samples
 
 
-def group_samples(policies: Policies, batch: OffPolicyBatch) -> GroupSamples:
+def group_samples(policies: Policies, batch: OffPolicyBatch) -> OffPolicySamples:
     """The samples of all groups `[G, K, B, …]`, from a minibatch `[B, …]`."""
     groups, spec = policies.groups, policies.spec
     observation = groups.gather(policy_input(spec, batch.observation, policies.agent_id), axis=1)
     active = groups.gather(batch.active, axis=1) & jnp.asarray(groups.member_mask)[..., None]
-    return GroupSamples(
+    return OffPolicySamples(
         observation=observation,
         action_mask=groups.gather(batch.action_mask, axis=1) if spec.masks_actions else None,
         weight=active.astype(observation.dtype),
@@ -99,7 +99,7 @@ def replaced(joint: jax.Array, slot: jax.Array, own: jax.Array) -> jax.Array:
     return joint.at[:, slot].set(jnp.moveaxis(own, 0, 1).astype(joint.dtype), mode="drop")
 
 
-ImproveGroup = Callable[[jax.Array, Any, Learner, GroupSamples, jax.Array], tuple[Learner, jax.Array, Info]]
+ImproveGroup = Callable[[jax.Array, Any, Learner, OffPolicySamples, jax.Array], tuple[Learner, jax.Array, Info]]
 
 
 def improve_in_sequence(
@@ -107,7 +107,7 @@ def improve_in_sequence(
     policies: Policies,
     order: str,
     learners: Learner,
-    samples: GroupSamples,
+    samples: OffPolicySamples,
     joint: jax.Array,
     improve: ImproveGroup,
 ) -> tuple[Learner, Info]:
@@ -146,7 +146,7 @@ def improve_in_sequence(
 
 
 def score(
-    critics: ActionValues, params: Any, inputs: CriticInput, joint: jax.Array, samples: GroupSamples, own: jax.Array
+    critics: ActionValues, params: Any, inputs: CriticInput, joint: jax.Array, samples: OffPolicySamples, own: jax.Array
 ) -> jax.Array:
     """The mean value of a group's actions `own` `[K, B, F]` in the joint action, over the samples.
 

@@ -26,7 +26,7 @@ from hajax.core.off_policy import template
 from hajax.core.off_policy.choices import Choices
 from hajax.core.off_policy.joint_actions import JointActions
 from hajax.core.off_policy.joint_critics import ActionValues, action_values
-from hajax.core.off_policy.joint_sequence import GroupActor, GroupSamples, Info, group_samples
+from hajax.core.off_policy.joint_sequence import GroupActor, Info, OffPolicySamples, group_samples
 from hajax.core.off_policy.settings import EntropyHyperparameters, SoftSettings
 from hajax.core.off_policy.soft_objective import SoftObjective, own_choices
 from hajax.core.off_policy.template import ObjectiveOfGroup, OffPolicyState, Parts
@@ -104,14 +104,14 @@ class SoftParts(Parts):
         log_prob = jnp.where(minibatch.final_active, self.temperatures(state) * drawn.log_prob, 0)
         return value - jnp.sum(log_prob, -1)
 
-    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> GroupSamples:
-        return group_samples(self.policies, minibatch)._replace(extra=self.choices)
+    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> OffPolicySamples:
+        return group_samples(self.policies, minibatch)._replace(objective_data=self.choices)
 
     def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
         params = jax.tree.map(lambda x: x[0], state.critics.params)
         alpha, common = self.temperatures(state), self.common(state)
 
-        def of_group(tables: GroupTables, joint: jax.Array, samples: GroupSamples) -> SoftObjective:
+        def of_group(tables: GroupTables, joint: jax.Array, samples: OffPolicySamples) -> SoftObjective:
             return SoftObjective(
                 **common,
                 actions=self.team_actions,
@@ -127,7 +127,7 @@ class SoftParts(Parts):
         return of_group
 
     def new_actions(
-        self, key: jax.Array, objective: SoftObjective, params: Any, samples: GroupSamples
+        self, key: jax.Array, objective: SoftObjective, params: Any, samples: OffPolicySamples
     ) -> tuple[jax.Array, Info]:
         drawn, features = objective.drawn(key, objective.distribution(params, samples), samples)
         return features, {"log_prob": drawn.log_prob}

@@ -16,7 +16,7 @@ from hajax.core.losses import weighted_mean
 from hajax.core.off_policy.choices import MOST_CHOICES, Choices, choices_of, unlisted
 from hajax.core.off_policy.joint_actions import JointActions
 from hajax.core.off_policy.joint_critics import ActionValues
-from hajax.core.off_policy.joint_sequence import GroupActor, GroupObjective, GroupSamples, Info, replaced
+from hajax.core.off_policy.joint_sequence import GroupActor, GroupObjective, Info, OffPolicySamples, replaced
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.nn.squashing import Drawn, action_of, draw
@@ -44,30 +44,32 @@ class SoftObjective(GroupObjective):
     def layout(self) -> ActionLayout:
         return self.actor.tables.layout
 
-    def distribution(self, params: Any, samples: GroupSamples) -> ActionParameters:
+    def distribution(self, params: Any, samples: OffPolicySamples) -> ActionParameters:
         return self.actor.distribution(params, samples)
 
-    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: GroupSamples) -> tuple[jax.Array, Info]:
+    def loss(self, key: jax.Array, params: Any, old_params: Any, samples: OffPolicySamples) -> tuple[jax.Array, Info]:
         old = None if self.drift is no_drift else self.distribution(old_params, samples)
         loss = -self.gain(key, self.distribution(params, samples), old, samples)
         return loss, {"policy_loss": loss}
 
     def gain(
-        self, key: jax.Array, new: ActionParameters, old: ActionParameters | None, samples: GroupSamples
+        self, key: jax.Array, new: ActionParameters, old: ActionParameters | None, samples: OffPolicySamples
     ) -> jax.Array:
         value_key, drift_key = jax.random.split(key)
         value = self.value(value_key, new, samples)
         return value if old is None or self.drift is no_drift else value - self.penalty(drift_key, new, old, samples)
 
-    def value(self, key: jax.Array, parameters: ActionParameters, samples: GroupSamples) -> jax.Array:
+    def value(self, key: jax.Array, parameters: ActionParameters, samples: OffPolicySamples) -> jax.Array:
         """E[min_j Q_j − α log π] of policies with the distribution parameters `[K, B, …]`."""
         drawn, features = self.drawn(key, parameters, samples)
-        if samples.extra is None:  # the expectation is sampled
+        if samples.objective_data is None:  # the expectation is sampled
             return mean_of_states(samples, self.soft_value(drawn, features, samples))
         expected = self.expected(parameters, jax.lax.stop_gradient(features), samples)
         return mean_of_states(samples, sum_of_active(samples, expected))
 
-    def penalty(self, key: jax.Array, new: ActionParameters, old: ActionParameters, samples: GroupSamples) -> jax.Array:
+    def penalty(
+        self, key: jax.Array, new: ActionParameters, old: ActionParameters, samples: OffPolicySamples
+    ) -> jax.Array:
         """The mean over the states of Σ D over the members, for a step from the policies `old` to `new`."""
         one, other = jax.random.split(key)
         drawn, features = self.drawn(one, old, samples)
@@ -85,13 +87,13 @@ class SoftObjective(GroupObjective):
         )
         return mean_of_states(samples, sum_of_active(samples, self.drift(change, self.hyperparameters)))
 
-    def drawn(self, key: jax.Array, parameters: ActionParameters, samples: GroupSamples) -> tuple[Drawn, jax.Array]:
+    def drawn(self, key: jax.Array, parameters: ActionParameters, samples: OffPolicySamples) -> tuple[Drawn, jax.Array]:
         """Sampled actions of all members, and their features `[K, B, F]`, zeros for inactive members."""
         drawn = draw(key, parameters, self.layout, self.hyperparameters.gumbel_temperature)
         features = self.actions.join(self.layout, drawn.choice, drawn.unit)
         return drawn, blank(features, samples.weight)
 
-    def soft_value(self, drawn: Drawn, features: jax.Array, samples: GroupSamples) -> jax.Array:
+    def soft_value(self, drawn: Drawn, features: jax.Array, samples: OffPolicySamples) -> jax.Array:
         """min_j Q_j − Σ α log π, summed over the active members, `[B]`."""
         value = self.smaller(replaced(self.joint, samples.slot, features))
         return value - sum_of_active(samples, self.temperature * drawn.log_prob)
@@ -100,10 +102,10 @@ class SoftObjective(GroupObjective):
         """min_j Q_j at the joint actions, `[B]`."""
         return jax.vmap(self.critics.value, in_axes=(0, None, None))(self.params, self.inputs, joint).min(0)
 
-    def expected(self, parameters: ActionParameters, features: jax.Array, samples: GroupSamples) -> jax.Array:
+    def expected(self, parameters: ActionParameters, features: jax.Array, samples: OffPolicySamples) -> jax.Array:
         """Σ_a π(a|o) (min_j Q_j(s, a) − α log π(a|o)) per member, `[K, B]`, with the other members' sampled actions."""
         assert parameters.logits is not None
-        index, exists = (jnp.asarray(x) for x in samples.extra)
+        index, exists = (jnp.asarray(x) for x in samples.objective_data)
         scores = jax.nn.log_softmax(parameters.logits)[..., jnp.arange(index.shape[-1]), index]  # [K, B, M, D]
         scores = jnp.where(self.layout.discrete, scores, 0).sum(-1)
         possible = exists & jnp.isfinite(scores)
@@ -121,12 +123,12 @@ class SoftObjective(GroupObjective):
         return jnp.sum(prob * (values - self.temperature[..., None] * log_prob), -1)
 
 
-def mean_of_states(samples: GroupSamples, x: jax.Array) -> jax.Array:
+def mean_of_states(samples: OffPolicySamples, x: jax.Array) -> jax.Array:
     """The mean of `x` `[B]` over the states at which any member is active."""
     return weighted_mean(x, samples.weight.max(0))
 
 
-def sum_of_active(samples: GroupSamples, x: jax.Array) -> jax.Array:
+def sum_of_active(samples: OffPolicySamples, x: jax.Array) -> jax.Array:
     """The sum of `x` `[K, B]` over the active members, `[B]`."""
     return jnp.sum(jnp.where(samples.weight > 0, x, 0), 0)
 

@@ -20,7 +20,7 @@ from hajax.core.batches import OffPolicyBatch
 from hajax.core.neighborhoods import Objective
 from hajax.core.observation_moments import ObservationMoments, with_running_moments
 from hajax.core.off_policy.joint_critics import check_minibatches, fit_critics
-from hajax.core.off_policy.joint_sequence import GroupSamples, Info, group_samples, improve_in_sequence
+from hajax.core.off_policy.joint_sequence import Info, OffPolicySamples, group_samples, improve_in_sequence
 from hajax.core.optimization import Learner, actor_rate, decayed, init_learner, polyak_average
 from hajax.core.settings import as_arrays
 from hajax.spec import EnvSpec, Timestep
@@ -41,7 +41,7 @@ class OffPolicyState(NamedTuple):
 
 # `(tables, joint, samples) -> objective` of one group, from its slice of `policies.tables`, the joint action [B, N, F]
 # that it sees, and its samples.
-ObjectiveOfGroup = Callable[[Any, jax.Array, GroupSamples], Objective]
+ObjectiveOfGroup = Callable[[Any, jax.Array, OffPolicySamples], Objective]
 
 
 class Parts(ABC):
@@ -96,7 +96,7 @@ class Parts(ABC):
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
         """The values `[V, B]` of the transitions' final states, from which targets bootstrap."""
 
-    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> GroupSamples:
+    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> OffPolicySamples:
         """The samples of all groups, `[G, K, B, …]`."""
         return group_samples(self.policies, minibatch)
 
@@ -106,7 +106,7 @@ class Parts(ABC):
 
     @abstractmethod
     def new_actions(
-        self, key: jax.Array, objective: Any, params: Any, samples: GroupSamples
+        self, key: jax.Array, objective: Any, params: Any, samples: OffPolicySamples
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The features `[K, B, F]` of a group's actions by its new policy, and further info for `finish`."""
 
@@ -166,7 +166,7 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
         prepare_key = jax.random.fold_in(key, 2)  # `split` derives keys 0 and 1
         learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
 
-        def improve_group(key: jax.Array, tables: Any, learner: Learner, samples: GroupSamples, joint: jax.Array):
+        def improve_group(key: jax.Array, tables: Any, learner: Learner, samples: OffPolicySamples, joint: jax.Array):
             objective = objective_of(tables, joint, samples)
             improve_key, act_key = jax.random.split(key)
             learner, info = neighborhood.improve(improve_key, objective, learner, samples)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.losses import weighted_mean
-from hajax.core.on_policy.samples import GroupBatch, in_chunks
+from hajax.core.on_policy.samples import OnPolicySamples, in_chunks
 from hajax.core.optimization import Learner
 from hajax.core.sequential import draw_permutation, sequential_update
 from hajax.nn import distributions
@@ -34,11 +34,11 @@ class GroupPolicy:
     actors: TeamActors
     tables: GroupTables
 
-    def distribution(self, params: Any, samples: GroupBatch) -> ActionParameters:
+    def distribution(self, params: Any, samples: OnPolicySamples) -> ActionParameters:
         """The action distribution at every sample."""
         return self._evaluate(params, samples)[0]
 
-    def samples_of(self, params: Any, rollout: GroupBatch) -> GroupBatch:
+    def samples_of(self, params: Any, rollout: OnPolicySamples) -> OnPolicySamples:
         """The samples for gradients: chunks of the rollout's sequences with a memory, else the rollout itself.
 
         `params` are those of the policy that made the rollout. The memory at the beginning of each chunk is recomputed
@@ -48,26 +48,26 @@ class GroupPolicy:
             return rollout
         return in_chunks(rollout, self._evaluate(params, rollout)[1], self.actors.chunk_length)
 
-    def change(self, old_params: Any, new_params: Any, samples: GroupBatch) -> PolicyChange:
+    def change(self, old_params: Any, new_params: Any, samples: OnPolicySamples) -> PolicyChange:
         """The change from the policy `old_params`, which drew the samples, to the policy `new_params`."""
         new = self.distribution(new_params, samples)
         return self.change_to(new, lambda: self.distribution(old_params, samples), samples)
 
     def change_to(
-        self, new: ActionParameters, old: Callable[[], ActionParameters], samples: GroupBatch
+        self, new: ActionParameters, old: Callable[[], ActionParameters], samples: OnPolicySamples
     ) -> PolicyChange:
         """The change from the distributions `old()` to `new`, at samples that were drawn by the former."""
         return PolicyChange(self._log_ratio(new, samples), samples.advantage, new, self.tables.layout, old)
 
-    def log_ratio(self, params: Any, samples: GroupBatch) -> jax.Array:
+    def log_ratio(self, params: Any, samples: OnPolicySamples) -> jax.Array:
         """log π_new/π_old of the joint action of the group's active members, `[B]` or `[B, L]`."""
         return self._log_ratio(self.distribution(params, samples), samples).sum(0)
 
-    def _evaluate(self, params: Any, samples: GroupBatch) -> tuple[ActionParameters, Any]:
+    def _evaluate(self, params: Any, samples: OnPolicySamples) -> tuple[ActionParameters, Any]:
         inputs = (samples.observation, samples.action_mask, samples.memory_input)
         return self.actors.distribution(params, self.tables, *inputs)
 
-    def _log_ratio(self, new: ActionParameters, samples: GroupBatch) -> jax.Array:
+    def _log_ratio(self, new: ActionParameters, samples: OnPolicySamples) -> jax.Array:
         log_prob = distributions.log_prob(new, self.tables.layout, samples.action)
         # The action of a sample of weight 0 may be impossible. 0 · ∞ would make the gradient NaN.
         return jnp.where(samples.weight > 0, log_prob - samples.log_prob, 0)
@@ -77,7 +77,7 @@ class GroupPolicy:
 class MirrorObjective:
     """E[r · M − D] of one group on a rollout: the sampled mirror operator (Kuba et al., 2022b, Definition 3).
 
-    A `hajax.neighborhoods.PolicyObjective`. Its samples are `GroupBatch`es whose `advantage` is M.
+    A `hajax.neighborhoods.PolicyObjective`. Its samples are `OnPolicySamples` whose `advantage` is M.
     """
 
     policy: GroupPolicy
@@ -95,21 +95,21 @@ class MirrorObjective:
     def layout(self) -> ActionLayout:
         return self.policy.tables.layout
 
-    def samples_of(self, params: Any, rollout: GroupBatch) -> GroupBatch:
+    def samples_of(self, params: Any, rollout: OnPolicySamples) -> OnPolicySamples:
         return self.policy.samples_of(params, rollout)
 
-    def distribution(self, params: Any, samples: GroupBatch) -> ActionParameters:
+    def distribution(self, params: Any, samples: OnPolicySamples) -> ActionParameters:
         return self.policy.distribution(params, samples)
 
     def at(self, change: PolicyChange) -> jax.Array:
         """r · M − D at every sample."""
         return change.ratio * change.advantage - self.drift(change, self.hyperparameters)
 
-    def gain(self, key: jax.Array, new: ActionParameters, old: ActionParameters, samples: GroupBatch) -> jax.Array:
+    def gain(self, key: jax.Array, new: ActionParameters, old: ActionParameters, samples: OnPolicySamples) -> jax.Array:
         return weighted_mean(self.at(self.policy.change_to(new, lambda: old, samples)), samples.weight)
 
     def loss(
-        self, key: jax.Array, params: Any, old_params: Any, samples: GroupBatch
+        self, key: jax.Array, params: Any, old_params: Any, samples: OnPolicySamples
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """−E[r · M − D] − c · H.
 
@@ -132,7 +132,7 @@ class MirrorObjective:
         return -surrogate - getattr(self.hyperparameters, "entropy_coef", 0) * entropy, info
 
 
-ImproveGroup = Callable[[jax.Array, GroupPolicy, Learner, GroupBatch], tuple[Learner, dict[str, jax.Array]]]
+ImproveGroup = Callable[[jax.Array, GroupPolicy, Learner, OnPolicySamples], tuple[Learner, dict[str, jax.Array]]]
 
 
 def improve_in_sequence(
@@ -140,7 +140,7 @@ def improve_in_sequence(
     actors: TeamActors,
     order: str,
     learners: Learner,
-    samples: GroupBatch,
+    samples: OnPolicySamples,
     improve: ImproveGroup,
 ) -> tuple[Learner, dict[str, jax.Array]]:
     """Improves every group's policy once, in `order`. After each group the ratio is recomputed on the full batch.

@@ -19,7 +19,7 @@ from hajax.core.neighborhoods import Neighborhood, unrestricted
 from hajax.core.neighborhoods import adaptive as adaptive_coefficient
 from hajax.core.on_policy import template
 from hajax.core.on_policy.compound_ratio import GroupPolicy, MirrorObjective, improve_in_sequence
-from hajax.core.on_policy.samples import GroupBatch, group_batches
+from hajax.core.on_policy.samples import OnPolicySamples, group_samples
 from hajax.core.on_policy.settings import Hyperparameters, Settings
 from hajax.core.on_policy.template import OnPolicyState
 from hajax.core.optimization import Learner, actor_rate
@@ -90,12 +90,12 @@ def haml(
     def update(key: jax.Array, state: OnPolicyState, batch: OnPolicyBatch) -> tuple[OnPolicyState, dict]:
         actor_key, critic_key = jax.random.split(key)
         estimates = template.estimate(critics, state, batch)
-        samples = group_batches(actors, batch, estimates)
+        samples = group_samples(actors, batch, estimates)
         prepare_key = jax.random.fold_in(actor_key, 2)  # `split` derives keys 0 and 1
         learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
         learning_rate = actor_rate(state)
 
-        def improve(key: jax.Array, policy: GroupPolicy, learner: Learner, samples: GroupBatch):
+        def improve(key: jax.Array, policy: GroupPolicy, learner: Learner, samples: OnPolicySamples):
             objective = MirrorObjective(policy, drift, diagnostics, settings, state.hyperparameters, learning_rate)
             return neighborhood.improve(key, objective, learner, samples)
 

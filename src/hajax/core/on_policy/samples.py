@@ -25,7 +25,7 @@ class Estimates(NamedTuple):
     active: jax.Array  # bool: the critic's agent (for the team: any agent) was active
 
 
-class GroupBatch(NamedTuple):
+class OnPolicySamples(NamedTuple):
     """One group's samples (with a leading axis G: those of all groups).
 
     For policies with memory a sample is a sequence of L steps, `[K, B, L, …]`: each environment's whole rollout (B = E,
@@ -41,14 +41,14 @@ class GroupBatch(NamedTuple):
     memory_input: MemoryInput = NOTHING  # memory [K, B, …] before a sequence, flags [K, B, L]
 
 
-class CriticBatch(NamedTuple):
-    """One critic's samples (with a leading axis G: those of all critics), or sequences as in `GroupBatch`."""
+class CriticSamples(NamedTuple):
+    """One critic's samples (with a leading axis G: those of all critics), or sequences as in `OnPolicySamples`."""
 
     inputs: Any  # [K, B, S]; for a `TeamCritic` the list of inputs that it reads, [K, B, …]
     old_value: jax.Array  # [K, B], in the critic's units
     target: jax.Array  # [K, B], in reward units
     weight: jax.Array  # [K, B]
-    memory_input: MemoryInput = NOTHING  # as in `GroupBatch`
+    memory_input: MemoryInput = NOTHING  # as in `OnPolicySamples`
 
 
 def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
@@ -63,7 +63,7 @@ def sample_weight(groups: Groups, active: jax.Array, dtype: Any) -> jax.Array:
     return (active & members).astype(dtype)
 
 
-Sequences = TypeVar("Sequences", GroupBatch, CriticBatch)
+Sequences = TypeVar("Sequences", OnPolicySamples, CriticSamples)
 
 
 def in_chunks(samples: Sequences, memory: Any, length: int) -> Sequences:
@@ -102,7 +102,7 @@ def check_initial_memory(actors: TeamActors, batch: OnPolicyBatch) -> None:
         raise ValueError(f"memory {found}; allowed: shape {shapes[1]}, before step 0")
 
 
-def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> GroupBatch:
+def group_samples(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> OnPolicySamples:
     """The policy samples of every group, `[G, K, B, …]`, with standardized advantages."""
     groups = actors.groups
 
@@ -114,7 +114,7 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
     check_initial_memory(actors, batch)
     memory = jax.tree.map(lambda x: groups.gather(x, axis=1), batch.memory)
     first = grouped(jnp.broadcast_to(batch.first[..., None], batch.active.shape))
-    return GroupBatch(
+    return OnPolicySamples(
         observation=blank(grouped(policy_input(actors.spec, batch.observation, actors.agent_id)), weight),
         action_mask=grouped(batch.action_mask) if actors.spec.masks_actions else None,
         action=blank(grouped(batch.action), weight),
@@ -125,7 +125,7 @@ def group_batches(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
     )
 
 
-def critic_batches(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Estimates) -> CriticBatch:
+def critic_samples(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Estimates) -> CriticSamples:
     """The critics' samples, `[G, K, B, …]`."""
 
     groups = critics.groups
@@ -136,7 +136,7 @@ def critic_batches(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Est
     weight = sample_weight(groups, grouped(estimates.active), estimates.value.dtype)
     memory = critics.memory.initial_memory(weight.shape[:3])
     first = grouped(jnp.broadcast_to(batch.first[..., None], estimates.active.shape))
-    return CriticBatch(
+    return CriticSamples(
         inputs=jax.tree.map(lambda x: blank(grouped(x), weight), critics.inputs(critic_input(batch))),
         old_value=blank(grouped(estimates.value), weight),
         target=blank(grouped(estimates.target), weight),

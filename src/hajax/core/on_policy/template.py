@@ -24,7 +24,7 @@ from hajax.core.normalization import (
 from hajax.core.observation_moments import ObservationMoments, with_running_moments
 from hajax.core.on_policy.advantages import generalized_advantages
 from hajax.core.on_policy.critics import ValueFunctions
-from hajax.core.on_policy.samples import Estimates, critic_batches, in_chunks
+from hajax.core.on_policy.samples import Estimates, critic_samples, in_chunks
 from hajax.core.on_policy.settings import Hyperparameters, Settings
 from hajax.core.optimization import Learner, adam_step, decayed, init_learner, train_epochs
 from hajax.core.settings import as_arrays
@@ -198,7 +198,7 @@ def update_critics(
     """
     hyperparameters = state.hyperparameters
     learning_rate = decayed(hyperparameters.critic_lr, state.updates, hyperparameters.decay_updates)
-    samples = critic_batches(critics, batch, estimates)
+    samples = critic_samples(critics, batch, estimates)
 
     def update_critic(group):
         key, learner, statistics, mask, samples = group
