@@ -18,6 +18,7 @@ OPTIONS = {
         {"max_steps": 5, "state": "environment"},
         {"max_steps": 5, "actions": "continuous"},
     ],
+    "sisl/pursuit": [{"max_steps": 4, "num_agents": 3, "num_evaders": 4, "x_size": 6, "y_size": 5, "obs_range": 3}],
     "mamujoco/reacher_2x1": [{"max_steps": 3, "obs": "khop", "reward": "individual"}],
     "smax/3m": [{"max_steps": 4}, {"max_steps": 3, "state": "fp", "reward": "individual", "mirrored": True}],
     "smax/smacv2_5_units": [{"max_steps": 3, "opponent": "random"}],

@@ -55,6 +55,7 @@ _BUILT_IN: dict[str, str] = {
     "games/gaussian": "hajax.envs.games:gaussian",
     "games/memory": "hajax.envs.memory:memory",
     "games/linear_quadratic": "hajax.envs.regulator:linear_quadratic",
+    "sisl/pursuit": "hajax.envs.pursuit:pursuit",
     **{f"mamujoco/{name}": f"hajax.envs.mamujoco:{name}" for name in SHARED_ROBOTS},
     **{f"smax/{scenario}": f"hajax.envs.smax:{scenario}" for scenario in SCENARIOS},
 }
