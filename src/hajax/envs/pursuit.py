@@ -126,17 +126,21 @@ def pursuit(
         return state, timestep(spec, observation, whole.swapaxes(0, 2).ravel(), **fields)
 
     def placed(key: jax.Array, number: int, within: jax.Array) -> jax.Array:
-        """Random cells within the window, one after another, not next to each other as long as there are such."""
-        x, y = np.indices((x_size, y_size))
+        """Random cells of the window, one after another, not next to each other as long as there are such.
 
-        def place(taken, key):
-            apart = within & ~taken
-            scores = jnp.where(jnp.where(apart.any(), apart, within), 0.0, -jnp.inf)
-            cell = jnp.stack(jnp.unravel_index(jax.random.categorical(key, scores.ravel()), (x_size, y_size)))
-            near = abs(x - cell[0]) + abs(y - cell[1]) <= 1
-            return taken | near, cell
+        Each is the first in one random order of the cells, in which those next to earlier ones come later, and those
+        that are taken last.
+        """
+        order = jax.random.uniform(key, (x_size * y_size,))
+        x, y = (axis.ravel() for axis in np.indices((x_size, y_size)))
 
-        return lax.scan(place, jnp.zeros((x_size, y_size), bool), jax.random.split(key, number))[1]
+        def place(later, _):
+            cell = jnp.argmin(jnp.where(within.ravel(), order + later, jnp.inf))
+            distance = abs(x - cell // y_size) + abs(y - cell % y_size)
+            return jnp.maximum(later, jnp.where(distance == 0, 2.0, distance == 1)), cell
+
+        cells = lax.scan(place, jnp.zeros(x_size * y_size), length=number)[1]
+        return jnp.stack([cells // y_size, cells % y_size], -1)
 
     def reset(key):
         window_key, pursuer_key, evader_key = jax.random.split(key, 3)
