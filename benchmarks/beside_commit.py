@@ -7,7 +7,7 @@ The overrides are those of `hajax train`, for both checkouts, so they must not n
 Two copies of each program are measured, since they differ too, by the location of their buffers: a ratio between the
 checkouts that is no further from 1 than the ratio between copies is not significant. Consecutive runs of separate
 processes differ by several percent on a shared machine; slices in random order in one process agree to one percent.
-One compilation differs from the next by a tenth, so `--compilations 5` is for who compares those.
+Times of compilation vary by a tenth; `--compilations 5` compares their medians.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def theirs(state, options):
     for layer, cells in ((game.pursuer_layer, state.pursuers), (game.evader_layer, state.evaders)):
         for i, cell in enumerate(np.asarray(cells)):
             layer.set_position(i, *cell)
-    game.model_state[1], game.model_state[2] = game.pursuer_layer.get_state_matrix(), 0
+    game.model_state[1] = game.pursuer_layer.get_state_matrix()
     game.model_state[2] = game.evader_layer.get_state_matrix()
     return env, game, script
 
@@ -109,6 +109,8 @@ def test_moves_and_options():
         ({"obs_range": 4}, "obs_range=4; allowed: an odd number"),
         ({"constraint_window": 0.01}, r"constraint_window=0\.01; allowed: at least one cell"),
         ({"num_evaders": 0}, "num_evaders=0; allowed: a whole number >= 1"),
+        ({"surround": "no"}, "surround='no'; allowed: true, false"),
+        ({"tag_reward": np.nan}, "tag_reward=nan; allowed: a"),
     ):
         with pytest.raises(ValueError, match=message):
             hajax.make_env("sisl/pursuit", **options)

@@ -14,7 +14,7 @@ from hajax.cli.evaluate import results_table
 from hajax.cli.report import print_sweep
 from hajax.runs import config
 from hajax.runs.directory import summarize_returns
-from hajax.runs.programs import build, evaluation_keys, seed_keys
+from hajax.runs.programs import build, evaluation_keys, rarely_run, seed_keys
 from hajax.runs.schedule import make_schedule
 from hajax.runs.settings import validate
 
@@ -91,3 +91,12 @@ def test_a_diverged_run_of_a_sweep_comes_last(tmp_path, capsys):
     assert out.index("4.00") < out.index("-3.00") < out.index("diverged │")
     assert "2 of 4 runs failed:" in out
     assert "d: no space left" in out
+
+
+def test_programs_that_run_rarely_compile_fast_unless_a_level_was_chosen(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3 --xla_dump_to=there")
+    assert rarely_run() is None
+    monkeypatch.delenv("XLA_FLAGS")
+    options = rarely_run()
+    assert options == ({"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None)
+    assert jax.jit(lambda x: x + 1).lower(1.0).compile(options)(1.0) == 2

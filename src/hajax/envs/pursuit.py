@@ -2,7 +2,8 @@
 
 A step is that of `pettingzoo.sisl.pursuit_v5`. Pursuers move one after another. After each move every pursuer is
 rewarded for the evaders next to it, so that pursuer k is rewarded k times at its old cell and N − k times at its new
-one. Then evaders that are caught disappear, and the others move.
+one. Then evaders that are caught disappear, and the others move. Unlike there, an episode whose last evaders are caught
+in the last step terminates, and is not truncated.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hajax.colors import BLUE, VERMILION
 from hajax.envs.base import Environment, Viewer, timestep
 from hajax.spaces import Discrete
 from hajax.spec import AgentSpec, EnvSpec, RewardKind, Timestep
-from hajax.validation import check_number
+from hajax.validation import check_flag, check_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,14 +71,14 @@ def pursuit(
         x_size: the width of the grid, in cells.
         y_size: the height of the grid, in cells.
         obs_range: the width of the observed square, in cells; odd.
-        surround: an evader is caught when pursuers are in all free cells next to it; otherwise when `n_catch` pursuers
-            are in its cell.
-        n_catch: see `surround`.
+        surround: an evader is caught when pursuers are in all cells next to it, the building and the outside aside;
+            otherwise when `n_catch` pursuers are in its cell.
+        n_catch: the pursuers that catch an evader in their cell, without `surround`.
         freeze_evaders: evaders do not move.
         shared_reward: the individual reward is the mean of the pursuers' own rewards, and otherwise the own one.
-        tag_reward: see above.
-        catch_reward: see above.
-        urgency_reward: see above.
+        tag_reward: N times what a pursuer gets for each evader next to it, after each pursuer's move.
+        catch_reward: what every pursuer that takes part in catching evaders gets in that step.
+        urgency_reward: what every pursuer gets in every step.
         constraint_window: the side of the randomly placed window in which all begin, as a share of the grid.
         reward: `"team"` gives every agent the sum of the individual rewards, `"individual"` its own.
         max_steps: steps after which an episode is truncated.
@@ -85,8 +86,8 @@ def pursuit(
     Raises:
         ValueError: an option has a value that is not allowed.
     """
-    whole = {"num_agents": num_agents, "num_evaders": num_evaders, "n_catch": n_catch, "max_steps": max_steps}
-    for name, value in whole.items():
+    numbers = {"num_agents": num_agents, "num_evaders": num_evaders, "n_catch": n_catch, "max_steps": max_steps}
+    for name, value in numbers.items():
         check_number(name, value, 1, whole=True)
     for name, value in {"x_size": x_size, "y_size": y_size}.items():
         check_number(name, value, 3, whole=True)
@@ -94,6 +95,12 @@ def pursuit(
     if obs_range % 2 == 0:
         raise ValueError(f"obs_range={obs_range}; allowed: an odd number")
     check_number("constraint_window", constraint_window, 0, 1)
+    flags = {"surround": surround, "freeze_evaders": freeze_evaders, "shared_reward": shared_reward}
+    for name, flag in flags.items():
+        check_flag(name, flag)
+    rewards = {"tag_reward": tag_reward, "catch_reward": catch_reward, "urgency_reward": urgency_reward}
+    for name, amount in rewards.items():
+        check_number(name, amount, -np.inf)
     size, reach = np.array([x_size, y_size]), obs_range // 2
     building = building_of(x_size, y_size)
     if constraint_window * size.min() < 1:
@@ -116,11 +123,11 @@ def pursuit(
 
     def show(state: PursuitState, **fields: Any) -> tuple[PursuitState, Timestep]:
         whole = layers(state)
-        surrounded = [jnp.pad(x, reach, constant_values=wall) for x, wall in zip(whole, (1, 0, 0), strict=True)]
-        outside = jnp.stack(surrounded)
+        padded = [jnp.pad(x, reach, constant_values=wall) for x, wall in zip(whole, (1, 0, 0), strict=True)]
+        with_outside = jnp.stack(padded)
 
         def seen(cell):
-            return lax.dynamic_slice(outside, (0, *cell), (3, obs_range, obs_range)).swapaxes(0, 2)
+            return lax.dynamic_slice(with_outside, (0, *cell), (3, obs_range, obs_range)).swapaxes(0, 2)
 
         observation = jax.vmap(seen)(state.pursuers).reshape(num_agents, -1)
         return state, timestep(spec, observation, whole.swapaxes(0, 2).ravel(), **fields)
@@ -149,7 +156,7 @@ def pursuit(
         high = (size * (start + constraint_window) * jnp.ones(2)).astype(int)
         x, y = np.indices((x_size, y_size))
         within = (x >= low[0]) & (x < high[0]) & (y >= low[1]) & (y < high[1])
-        within = jnp.where((within & ~building).any(), within, True) & ~building
+        within = jnp.where((within & ~building).any(), within, True) & ~building  # the window may be in the building
         pursuers, evaders = placed(pursuer_key, num_agents, within), placed(evader_key, num_evaders, within)
         return show(PursuitState(pursuers, evaders, jnp.ones(num_evaders, bool), jnp.zeros((), int)), first=True)
 

@@ -185,16 +185,23 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
 
     advance_all = jax.jit(advance, donate_argnums=0)
     evaluate_all = jax.jit(jax.vmap(evaluate))
-    # LLVM's last optimizations are not worthwhile for what runs rarely; a level of the user's own is kept.
-    level = "xla_backend_optimization_level"
-    chosen = level in os.environ.get("XLA_FLAGS", "")
-    quick: Any = {level: 1} if jax.default_backend() == "cpu" and not chosen else None
+    quick = rarely_run()
     with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile meanwhile
         advancing = threads.submit(advance_all.lower(traced.run_state, jnp.zeros((), int), jnp.zeros((), bool)).compile)
         starting = threads.submit(traced.init.lower(keys, hyperparameters(team)).compile, quick)
         evaluating = threads.submit(evaluate_all.lower(keys, traced.run_state.train.algorithm).compile, quick)
     programs = (starting.result(), advancing.result(), evaluating.result())
     return Programs(*programs, tuple(names), time.perf_counter() - started)
+
+
+def rarely_run() -> Any:
+    """XLA's options for programs that run rarely, for which LLVM's last optimizations are not worthwhile.
+
+    A level that the user chose in `XLA_FLAGS` is kept.
+    """
+    level = "xla_backend_optimization_level"
+    chosen = level in os.environ.get("XLA_FLAGS", "")
+    return {level: 1} if jax.default_backend() == "cpu" and not chosen else None
 
 
 def hyperparameters(team: Team) -> Any:
