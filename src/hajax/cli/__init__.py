@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from hajax import __version__
-from hajax.runs.errors import Refusal, RunError, hide_repeated_errors, machine_limit, one_of
+from hajax.runs.errors import (
+    Refusal,
+    RunError,
+    hide_repeated_errors,
+    machine_limit,
+    one_of,
+    print_warnings_of_simulators,
+)
 
 USAGE = """\
 hajax: heterogeneous-agent reinforcement learning in JAX
@@ -50,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may be undecodable, and a terminal may lack characters
         sys.stdout.reconfigure(errors="backslashreplace")
     hide_repeated_errors()
+    print_warnings_of_simulators()
     command, arguments = (argv[0], argv[1:]) if argv else ("--help", [])
     try:
         return _dispatch(command, arguments)

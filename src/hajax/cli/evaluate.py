@@ -10,7 +10,7 @@ from rich.table import Table
 
 from hajax.cli.arguments import Option, parse_arguments, typed_options, writable
 from hajax.runs.console import console
-from hajax.runs.errors import refusing
+from hajax.runs.errors import refusing, simulating
 from hajax.runs.files import run_directory
 
 USAGE = """\
@@ -94,7 +94,8 @@ def play(path: Path, options: dict[str, Any]) -> tuple[int, tuple[int, ...], dic
             max_steps=options["--max-steps"] or loaded.settings.eval.max_steps,
             deterministic=not options["--stochastic"],
         )
-    results = jax.device_get(jax.jit(jax.vmap(evaluator))(fresh_keys(seeds, loaded.step), states))
+    with simulating(loaded.team.env):
+        results = jax.device_get(jax.jit(jax.vmap(evaluator))(fresh_keys(seeds, loaded.step), states))
     finished = results.pop("finished")
     if options["--max-steps"] is None and loaded.settings.eval.max_steps is None:
         check_finished(loaded.team.env.spec, finished)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hajax.cli.arguments import Option, parse_arguments, typed_options, writable
 from hajax.runs.console import console
-from hajax.runs.errors import Refusal, refusing
+from hajax.runs.errors import Refusal, refusing, simulating
 from hajax.runs.files import run_directory
 
 USAGE = """\
@@ -103,7 +103,8 @@ def render_run(path: Path, options: dict[str, Any]) -> tuple[Path, int]:
             max_steps=options["--max-steps"] or loaded.settings.eval.max_steps,
         )
         keys = jax.random.split(fresh_keys([seed], loaded.step)[0], episodes)
-        recorded = jax.jit(jax.vmap(record, in_axes=(0, None)))(keys, state)
+        with simulating(env):
+            recorded = jax.block_until_ready(jax.jit(jax.vmap(record, in_axes=(0, None)))(keys, state))
         title = f"{loaded.settings.algo['name']} on {loaded.settings.env['name']}, seed {seed}, {loaded.step:,} steps"
         if as_page:
             output.write_text(viewer(env, positions(env, recorded)), encoding="utf-8")

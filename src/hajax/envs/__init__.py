@@ -6,8 +6,10 @@ library. See `docs/adding-an-environment.md`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -59,12 +61,15 @@ _BUILT_IN: dict[str, str] = {
     **{f"mamujoco/{name}": f"hajax.envs.mamujoco:{name}" for name in SHARED_ROBOTS},
     **{f"smax/{scenario}": f"hajax.envs.smax:{scenario}" for scenario in SCENARIOS},
 }
+_SIMULATORS = "hajax.envs.simulators:simulators"
 _registered: dict[str, str | Factory] = {}
 # Those whose factories are made from a table.
 _DESCRIPTIONS = {
     **{f"mamujoco/{name}": describe_robot(name) for name in SHARED_ROBOTS},
     **{f"smax/{scenario}": f"StarCraft-like: {text}" for scenario, text in SCENARIOS.items()},
 }
+# Packages of simulators: `pettingzoo/multiwalker_v9`, `gymnasium/CartPole-v1`.
+FAMILIES = ("gymnasium", "mpe2", "pettingzoo")
 # The option that every environment has.
 _STATES = ("environment", "observations")
 _STATE = About("the critic's state: the environment's own, or the agents' observations end to end", choices=_STATES)
@@ -76,8 +81,8 @@ def list_envs() -> tuple[str, ...]:
 
 
 def has_env(name: str) -> bool:
-    """Whether `make_env` accepts the name: one of `list_envs()`, `"module:function"`, or a robot of many segments."""
-    return name in list_envs() or ":" in name or _segmented(name) is not None
+    """Whether `make_env` may accept the name: also a simulator, `"module:function"`, or a robot of many segments."""
+    return name in list_envs() or ":" in name or _segmented(name) is not None or _is_simulator(name)
 
 
 def is_registered(name: str) -> bool:
@@ -106,44 +111,85 @@ def register_env(name: str, factory: str | Factory) -> None:
     _registered[name] = factory
 
 
-def make_env(name: str, **options: Any) -> Environment | BatchedEnvironment:
+def make_env(name: str | Callable[..., Any] | Any, **options: Any) -> Environment | BatchedEnvironment:
     """The environment of that name, with automatic reset: an `Environment`, or a `BatchedEnvironment`.
 
+        make_env("mpe/simple_spread", num_agents=5)
+        make_env("pettingzoo/multiwalker_v9", kwargs={"n_walkers": 2}, num_workers=4)
+        make_env(lambda: my_simulators.Harbor(ships=3), reward="individual")
+
     Args:
-        name: one of `list_envs()`, or `"module:function"` for a factory that is not registered.
-        options: the options of the environment, documented in its factory. Every environment also takes `state`, the
+        name: one of `list_envs()`; a simulator of PettingZoo, mpe2 or Gymnasium, such as `"pettingzoo/multiwalker_v9"`
+            or `"gymnasium/CartPole-v1"`; or a function, or its location `"module:function"`, that makes an
+            `Environment` or a simulator; or one simulator, which is copied.
+        options: the options of the environment, documented in its factory; those of a simulator in
+            `hajax.envs.simulators.simulators`, beside those of the function. Every environment also takes `state`, the
             critic's state: `"observations"` for the agents' concatenated unpadded observations, `"environment"` for
             the environment's (the default, unless the factory has a `state` option with another default).
 
     Raises:
         ValueError: an unknown name or option, a missing option, or a value that is not allowed.
-        TypeError: the factory did not return an `Environment`.
+        TypeError: the factory did not return an environment.
     """
-    from hajax.envs.base import BatchedEnvironment, Environment, state_from_observations
+    from hajax.envs.base import BatchedEnvironment, Environment
+    from hajax.envs.batching import conform  # JAX
+
+    factory = _find(name) if isinstance(name, str) else name
+    name = _label(name)
+    if not callable(factory):
+        from hajax.envs.simulators import copies, simulators
+
+        return conform(simulators(name, copies(name, factory), **options))
+    parameters = inspect.signature(factory).parameters
+    foreign = _may_simulate(name)
+    if foreign and "kwargs" not in parameters:
+        options = {**options.pop("kwargs", {}), **options}
+    _check_options(name, options, [*parameters.values()], also=("state", *(_simulator_options() if foreign else ())))
+    named = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+    own = {key: value for key, value in options.items() if key in parameters or (named and key != "state")}
+    others = {key: value for key, value in options.items() if key not in own}
+    env = factory(**own)
+    if isinstance(env, Environment | BatchedEnvironment):
+        return _in_jax(name, env, others)
+    if foreign:
+        from hajax.envs.simulators import simulates, simulators
+
+        if simulates(env):
+            env.close()
+            return conform(simulators(name, functools.partial(factory, **own), **others))
+    raise TypeError(
+        f"the factory of {name!r} returned {type(env).__name__}; it must return an Environment, or a simulator of "
+        "PettingZoo or Gymnasium"
+    )
+
+
+def _in_jax(name: str, env: Environment | BatchedEnvironment, others: dict[str, Any]) -> Any:
+    """An environment in JAX with the options that its factory does not have."""
+    from hajax.envs.base import BatchedEnvironment, state_from_observations
     from hajax.envs.batching import auto_reset, conform  # JAX
 
-    factory = _find(name)
-    parameters = inspect.signature(factory).parameters
-    has_own_state = "state" in parameters
-    _check_options(name, options, [*parameters.values()], also=() if has_own_state else ("state",))
-    state = "environment" if has_own_state else options.pop("state", "environment")
+    for key, value in others.items():
+        usual = env.spec.reward if key == "reward" else _simulator_options().get(key)
+        if key != "state" and value != usual:
+            raise ValueError(f"{key}={value!r} of {name}, which is no simulator; allowed: {usual!r}")
+    state = others.get("state", "environment")
     check_choice("state", state, _STATES)
-    env = factory(**options)
     if isinstance(env, BatchedEnvironment):
         if state == "observations":
             raise ValueError(f"state='observations' of {name}, which steps a batch; allowed: environment")
         return conform(env)
-    if not isinstance(env, Environment):
-        raise TypeError(f"the factory of {name!r} returned {type(env).__name__}; it must return an Environment")
     env = auto_reset(env)
     return state_from_observations(env) if state == "observations" else env
 
 
 def env_options(name: str) -> dict[str, Any]:
     """The options of that environment with their defaults; `...` for an option without a default."""
-    parameters = inspect.signature(_find(name)).parameters.values()
-    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    return {"state": "environment"} | {p.name: ... if p.default is p.empty else p.default for p in named}
+    factory = _find(name)
+    named = [
+        p for p in inspect.signature(factory).parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    also = _simulator_options() if _may_simulate(name) and _simulators_imported() else {}
+    return {"state": "environment"} | also | {p.name: ... if p.default is p.empty else p.default for p in named}
 
 
 def describe_env(name: str) -> str:
@@ -157,7 +203,13 @@ def describe_env(name: str) -> str:
 def describe_options(name: str) -> dict[str, About]:
     """What the options of that environment mean and may be, by its factory's docstring and annotations."""
     factory = _find(name)
-    said, parameters = arguments(factory.__doc__), inspect.signature(factory).parameters
+    said, parameters = arguments(factory.__doc__), {**inspect.signature(factory).parameters}
+    if _may_simulate(name):
+        simulators = import_function("environment", _SIMULATORS)
+        said, parameters = (
+            arguments(simulators.__doc__) | said,
+            {**inspect.signature(simulators).parameters, **parameters},
+        )
     found = {}
     for option in env_options(name):
         if option in parameters:
@@ -172,12 +224,40 @@ def _annotated(factory: Factory, annotation: Any) -> tuple[str, tuple[str, ...]]
     """The kind of value that an annotation means, and the choices that it leaves; empty where it does not say."""
     if isinstance(annotation, str):
         try:
-            annotation = eval(annotation, getattr(factory, "__globals__", {}))
+            annotation = eval(annotation, getattr(getattr(factory, "func", factory), "__globals__", {}))
         except NameError:  # imported for its type only
             return "", ()
     if get_origin(annotation) is Literal:
         return "str", get_args(annotation)
     return {bool: "bool"}.get(annotation, ""), ()
+
+
+def _is_simulator(name: Any) -> bool:
+    """Whether the name is of the form `pettingzoo/multiwalker_v9`."""
+    return isinstance(name, str) and name.partition("/")[0] in FAMILIES and name.partition("/")[2] != ""
+
+
+def _may_simulate(name: str) -> bool:
+    """Whether the factory is not the library's, so that it may make a simulator."""
+    return name not in _BUILT_IN and not _is_simulator(name) and not _segmented(name)
+
+
+def _simulator_options() -> dict[str, Any]:
+    """The options of simulators with their defaults."""
+    parameters = inspect.signature(import_function("environment", _SIMULATORS)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
+
+
+def _simulators_imported() -> bool:
+    """Whether a factory's module has imported a library of simulators, so that the shell offers their options."""
+    return "gymnasium" in sys.modules or "pettingzoo" in sys.modules
+
+
+def _label(name: Any) -> str:
+    """What messages call the environment."""
+    if isinstance(name, str):
+        return name
+    return getattr(name, "__qualname__", None) or type(name).__name__
 
 
 def _find(name: str) -> Factory:
@@ -186,6 +266,8 @@ def _find(name: str) -> Factory:
         return import_function("environment", name)
     if name not in known and isinstance(name, str) and (place := _segmented(name)):
         return import_function("environment", place)
+    if name not in known and _is_simulator(name):
+        return import_function("environment", "hajax.envs.simulators:named")(name)
     check_known("environment", name, list_envs())
     factory = known[name]
     return import_function("environment", factory) if isinstance(factory, str) else factory

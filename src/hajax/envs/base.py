@@ -18,6 +18,8 @@ from hajax.spec import EnvSpec, FinalStep, Timestep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from hajax.envs.simulators.bridge import Host
+
 
 class Scene(NamedTuple):
     """The input of MuJoCo's renderer and brax's viewer: a model, and the positions of its joints in a state."""
@@ -80,6 +82,11 @@ class Environment(NamedTuple):
     observe: Callable[[jax.Array], jax.Array] | None = None
     viewer: Viewer | None = None
 
+    @property
+    def host(self) -> None:
+        """No simulators; see `BatchedEnvironment`."""
+        return None
+
 
 class BatchedEnvironment(NamedTuple):
     """A batch of E environments with automatic reset, as training and evaluation step it.
@@ -94,6 +101,7 @@ class BatchedEnvironment(NamedTuple):
     step: Step
     observe: Callable[[jax.Array], jax.Array] | None = None
     viewer: Viewer | None = None  # of one environment; the states must have a leading batch axis
+    host: Host | None = None  # the simulators behind it, whose states cannot be saved or used twice
 
 
 def timestep(

@@ -36,6 +36,26 @@ class RunError(Exception):
         super().__init__(" ".join(str(message).split()))
 
 
+class SimulatorFailure(RunError):
+    """A simulator raised an error or broke its interface; `details` is the traceback in its process."""
+
+    def __init__(self, message: str, details: str):
+        super().__init__(message)
+        self.details = details
+
+
+@contextmanager
+def simulating(env: Any) -> Iterator[None]:
+    """Turns JAX's error about a simulator of the environment into a `SimulatorFailure`."""
+    try:
+        yield
+    except Exception as error:
+        fault = None if env.host is None else env.host.fault
+        if fault is None:
+            raise
+        raise SimulatorFailure(str(fault), fault.details) from error
+
+
 @contextmanager
 def refusing(
     kinds: tuple[type[Exception], ...] = (ValueError,), typed: Mapping[str, tuple[str, Any]] | None = None
@@ -151,6 +171,21 @@ def hide_repeated_errors() -> None:
     """
     logging.getLogger("absl").addFilter(_is_not_repeated)
     sys.unraisablehook = _hook
+
+
+class _Printed(logging.Handler):
+    """Prints messages as warnings of the command line, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"hajax: warning: {record.getMessage()}", file=sys.stderr)
+
+
+def print_warnings_of_simulators() -> None:
+    """Prints what is logged about simulators and their workers."""
+    logger = logging.getLogger("hajax.simulators")
+    if not logger.handlers:
+        logger.addHandler(_Printed())
+        logger.propagate = False
 
 
 def _is_not_repeated(record: logging.LogRecord) -> bool:

@@ -148,7 +148,11 @@ class Nodes(ConfigSource):
                 node = NODES[group](name)
         else:
             node = run_node()
-        return ConfigResult(self.provider, f"{self.scheme()}://", OmegaConf.create(node), {"package": None})
+        config = OmegaConf.create(node)
+        for part, value in node.items():
+            if value == {}:  # any options may be added, such as env.kwargs.NAME=VALUE
+                OmegaConf.set_struct(config[part], False)
+        return ConfigResult(self.provider, f"{self.scheme()}://", config, {"package": None})
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         group, _, folder = config_path.strip("/").partition("/")
@@ -173,7 +177,9 @@ def _values(settings: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value with lists instead of tuples, as in YAML."""
+    """The value with lists instead of tuples and plain dictionaries, as in YAML."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
 
 

@@ -16,6 +16,7 @@ from hajax.algorithms import make_algorithm
 from hajax.core.algorithm import Algorithm
 from hajax.envs import make_env
 from hajax.envs.base import BatchedEnvironment, Environment
+from hajax.envs.batching import batched
 from hajax.runs.errors import RunError, refusing
 from hajax.runs.health import Health, healthy, quantities, watch
 from hajax.runs.settings import TrainSettings
@@ -57,7 +58,7 @@ class Programs(NamedTuple):
     """Programs compiled for `num_seeds`; every array has a leading seed axis."""
 
     init: Callable  # (keys, hyperparameters) -> run state
-    advance: Callable  # (run state, iterations, stop at a failure) -> run state; the argument is donated
+    advance: Callable  # (run state, iterations, stop at a failure) -> run state; the argument is donated, if it may be
     evaluate: Callable  # (keys, algorithm state) -> {prefix: results}
     quantities: tuple[str, ...]  # the names that `Health.quantity` indexes
     compile_seconds: float
@@ -81,7 +82,7 @@ def build(settings: TrainSettings) -> Team:
         evaluators = {"eval_": _evaluator(env, algo, settings, deterministic=True)}
         if settings.eval.stochastic:
             evaluators["eval_stochastic_"] = _evaluator(env, algo, settings, deterministic=False)
-    _, timestep = jax.eval_shape(env.reset, jax.random.key(0))
+    _, timestep = jax.eval_shape(batched(env).reset, jax.random.split(jax.random.key(0), 1))
     return Team(algo, loop, env, evaluators, ("episode_return", "episode_length", *timestep.metrics))
 
 
@@ -183,7 +184,8 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
     def evaluate(key: jax.Array, algorithm_state: Any) -> dict[str, dict[str, jax.Array]]:
         return {prefix: evaluator(key, algorithm_state) for prefix, evaluator in team.evaluators.items()}
 
-    advance_all = jax.jit(advance, donate_argnums=0)
+    # A simulator may fail: the state before is then saved.
+    advance_all = jax.jit(advance, donate_argnums=() if team.env.host else 0)
     evaluate_all = jax.jit(jax.vmap(evaluate))
     quick = rarely_run()
     with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile meanwhile

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.runs.directory import RunDirectory, summarize_returns, versions
-from hajax.runs.errors import RunError, refusing
+from hajax.runs.errors import RunError, SimulatorFailure, refusing, simulating
 from hajax.runs.files import evaluated_metrics
 from hajax.runs.health import Failure, failures
 from hajax.runs.loggers import Logger, make_loggers
@@ -122,6 +124,8 @@ def run(
     finally:
         for logger in loggers:
             logger.close(summary)
+        if team.env.host is not None:
+            team.env.host.close()
     write_marl_eval(path)
     return summary
 
@@ -130,11 +134,14 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
     """Trains, evaluates and saves as scheduled until the end, until `stop` is set, or until a seed diverges."""
     schedule, directory = this.schedule, this.directory
     programs = compile_programs(this.team, this.keys, traced)
+    if run_state is not None and this.team.env.host is not None and run_state.train.replay is not None:
+        run_state = restarted(this, run_state)
     if run_state is None or run_state.train.replay is None:
         # A new replay has other random steps than the first one.
         done = 0 if run_state is None else int(run_state.health.iterations[0])
         keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, done) if done else this.keys
-        fresh = programs.init(keys, hyperparameters(this.team))
+        with simulating(this.team.env):
+            fresh = programs.init(keys, hyperparameters(this.team))
         run_state = fresh if run_state is None else with_episodes(run_state, fresh)
     done, failed, diverged = int(run_state.health.iterations[0]), [], False
     for target in schedule.pauses(done):
@@ -143,7 +150,8 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
         diverged = bool(failed) and this.settings.on_non_finite == "stop"
         step = schedule.step(done)
         if (diverged or done in schedule.evaluate_after) and not directory.evaluated(step):
-            run_state = evaluate(this, programs, run_state, step, failed)
+            with saving_at_fault(this, run_state, done):
+                run_state = evaluate(this, programs, run_state, step, failed)
         if not diverged and (stop.is_set() or done in schedule.save_after):
             save(this, run_state, step)
         if diverged or stop.is_set():
@@ -159,7 +167,8 @@ def advance(
     while done < target and not stop.is_set():
         iterations = min(iterations, target - done)
         began = time.perf_counter()
-        run_state = jax.block_until_ready(programs.advance(run_state, jnp.asarray(iterations), stop_at_failure))
+        with saving_at_fault(this, run_state, done):
+            run_state = jax.block_until_ready(programs.advance(run_state, jnp.asarray(iterations), stop_at_failure))
         seconds = time.perf_counter() - began
         before, done = done, int(run_state.health.iterations[0])
         this.clock.training += seconds
@@ -189,6 +198,31 @@ def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, fail
     if healthy:
         this.bar.evaluated(float(np.mean([row["eval_return_mean"] for row in healthy])))
     return run_state._replace(totals=no_totals(tuple(run_state.totals.metrics), this.keys.shape))
+
+
+@contextmanager
+def saving_at_fault(this: Run, run_state: RunState, done: int) -> Iterator[None]:
+    """Saves the state if a simulator fails meanwhile, and raises a `RunError` that says how to go on."""
+    try:
+        with simulating(this.team.env):
+            yield
+    except SimulatorFailure as failure:
+        step, details = this.schedule.step(done), this.directory.path / "simulator_error.txt"
+        if step not in list_checkpoints(this.directory.checkpoints):
+            save(this, run_state, step)
+        details.write_text(failure.details, encoding="utf-8")
+        raise RunError(
+            f"{failure} (stopped and saved at {step:,} steps; the traceback is in {details}; once it is mended, "
+            "resume=true continues)"
+        ) from failure
+
+
+def restarted(this: Run, run_state: RunState) -> RunState:
+    """The state with new episodes of all simulators, whose states are not in a checkpoint."""
+    keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, run_state.health.iterations[0])
+    with simulating(this.team.env):
+        train_state = jax.jit(jax.vmap(this.team.loop.restart))(keys, run_state.train)
+        return jax.block_until_ready(run_state._replace(train=train_state))
 
 
 def save(this: Run, run_state: RunState, step: int) -> None:

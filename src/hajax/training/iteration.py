@@ -34,10 +34,14 @@ class Loop(NamedTuple):
     scalars and of diagnostics per group, agent or critic, small enough to stack over iterations. `init` takes
     `warmup_steps` environment steps. `iterate` takes `steps_per_iteration` environment steps and calls `update`
     `updates_per_iteration` times.
+
+    `restart(key, train_state) -> train_state` begins new episodes in all environments, as for a simulator whose state
+    was not saved. The episodes under way count as truncated.
     """
 
     init: Callable[..., TrainState]
     iterate: Callable[[TrainState], tuple[TrainState, dict[str, jax.Array]]]
+    restart: Callable[[jax.Array, TrainState], TrainState]
     steps_per_iteration: int
     updates_per_iteration: int = 1
     warmup_steps: int = 0

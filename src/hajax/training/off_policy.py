@@ -14,7 +14,7 @@ from hajax.core.algorithm import Algorithm
 from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.spec import EnvSpec
 from hajax.training.iteration import Loop, TrainState, check_metrics, sequential_on_cpu
-from hajax.training.replay import Replay, add, init_replay, replay_bytes, sample
+from hajax.training.replay import Replay, add, end_episodes, init_replay, replay_bytes, sample
 from hajax.training.rollout import Actors, count_episodes, playable, report_episodes, start
 
 
@@ -116,10 +116,14 @@ def make_off_policy_loop(
         info = jax.tree.map(lambda x: x / num_updates, sums)
         return train_state._replace(actors=train_state.actors._replace(episodes=episodes)), metrics | info
 
+    def restart(key: jax.Array, train_state: TrainState) -> TrainState:
+        actors, replay = start(envs, algo, key, num_envs), end_episodes(train_state.replay)
+        return train_state._replace(actors=actors, replay=replay)
+
     num_updates = int(due.sum())
     memory = replay_bytes(spec, num_envs, capacity)
     steps = len(due) * rollout_length
-    return Loop(init, iterate, steps * num_envs, num_updates, warmup * num_envs, memory, 2 * steps)
+    return Loop(init, iterate, restart, steps * num_envs, num_updates, warmup * num_envs, memory, 2 * steps)
 
 
 def check_replay(settings: Any, spec: EnvSpec, num_envs: int) -> int:

@@ -48,4 +48,7 @@ def make_on_policy_loop(
         episodes, metrics = report_episodes(actors.episodes)
         return TrainState(algo_state, actors._replace(episodes=episodes), key), metrics | info
 
-    return Loop(init, iterate, num_envs * rollout_length)
+    def restart(key: jax.Array, train_state: TrainState) -> TrainState:
+        return train_state._replace(actors=start(envs, algo, key, num_envs))
+
+    return Loop(init, iterate, restart, num_envs * rollout_length)

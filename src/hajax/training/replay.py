@@ -86,12 +86,26 @@ def add(replay: Replay, seen: Timestep, action: jax.Array, after: Timestep) -> R
     rows = _write(rows, start + replay.head % capacity, shown | answered)
     rows = _write(rows, start + (replay.head + 1) % capacity, after.final._asdict())
     row_of = replay.row_of.at[:, replay.steps % capacity].set(replay.head)
-    head = replay.head + 1 + done
+    return _moved(replay._replace(rows=rows, row_of=row_of, steps=replay.steps + 1), replay.head + 1 + done)
+
+
+def end_episodes(replay: Replay) -> Replay:
+    """The replay as if the last step of every environment had been truncated, unless it ended its episode."""
+    num_envs, capacity = replay.row_of.shape
+    last = jnp.arange(num_envs) * capacity + replay.row_of[:, (replay.steps - 1) % capacity] % capacity
+    goes_on = ~(replay.rows.terminated[last] | replay.rows.truncated[last])
+    rows = replay.rows._replace(truncated=replay.rows.truncated.at[last].max(goes_on))
+    return _moved(replay._replace(rows=rows), replay.head + goes_on)
+
+
+def _moved(replay: Replay, head: jax.Array) -> Replay:
+    """The replay with the next rows at `head` `[E]`."""
+    capacity = replay.row_of.shape[1]
     # Row a is overwritten by row a + R. A head moves by at most two rows, so at most two steps are lost.
     oldest = replay.oldest
     for _ in range(2):
-        oldest = oldest + (row_of[:, oldest % capacity] <= head - capacity).any()
-    return Replay(rows, row_of, head, replay.steps + 1, oldest)
+        oldest = oldest + (replay.row_of[:, oldest % capacity] <= head - capacity).any()
+    return replay._replace(head=head, oldest=oldest)
 
 
 def sample(spec: EnvSpec, replay: Replay, key: jax.Array, shape: tuple[int, int], num_steps: int) -> OffPolicyBatch:

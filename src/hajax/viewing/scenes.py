@@ -39,8 +39,13 @@ def prefer_headless_rendering() -> None:
 def drawn(env: Environment | BatchedEnvironment, renderer: str) -> Environment | BatchedEnvironment:
     """The environment with the requested drawing: `drawing`, `mujoco`, or `auto`, which is MuJoCo's where it works.
 
+    The states of simulators then hold their pictures.
+
     Raises ValueError if there is none.
     """
+    if env.host is not None and renderer != "mujoco":
+        check_drawing(env)
+        return env.host.with_frames()
     if renderer == "mujoco" or (renderer == "auto" and env.viewer is not None and env.viewer.scene is not None):
         try:
             return rendered(env)
