@@ -138,7 +138,7 @@ def copies(name: str, simulator: Any) -> Callable[[], Any]:
     """
     if not simulates(simulator):
         raise TypeError(
-            f"name={name} is {type(simulator).__name__}; allowed: the name of an environment, a simulator of "
+            f"name={simulator!r} is {type(simulator).__name__}; allowed: the name of an environment, a simulator of "
             "PettingZoo or Gymnasium, or a function that makes one"
         )
     import cloudpickle

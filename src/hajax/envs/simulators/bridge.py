@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.custom_batching import custom_vmap
 
 from hajax.envs.base import BatchedEnvironment, Viewer, concatenate_observations
@@ -226,14 +227,31 @@ def shown(layout: Layout, rows: jax.Array) -> Timestep:
 def _called(function: Callable, results: list[tuple[tuple[int, ...], Any]]) -> Callable:
     """`function`, of arrays `[n, …]` on the host, in compiled programs; a `vmap` makes one call with more rows.
 
-    `results` are the shapes and types of its results, without the axis `n`.
+    `results` are the shapes and types of its results, without the axis `n`. Numbers of 64 bits pass as pairs of 32: JAX
+    runs callbacks in threads in which `jax.enable_x64(True)` of the caller does not hold.
     """
+
+    def on_host(*arguments):
+        found = function(*(_joined(np.asarray(x), dtype) for x, dtype in zip(arguments, dtypes, strict=True)))
+        return tuple(_split(x) for x in found)
+
+    dtypes: list[Any] = []
 
     @custom_vmap
     def call(*arguments):
         n = len(arguments[0])
-        shapes = tuple(jax.ShapeDtypeStruct((n, *shape), dtype) for shape, dtype in results)
-        return jax.pure_callback(function, shapes, *arguments)
+        dtypes[:] = [x.dtype for x in arguments]
+        wide = [jnp.dtype(dtype).itemsize == 8 for _, dtype in results]
+        shapes = tuple(
+            jax.ShapeDtypeStruct((n, *shape, 2), jnp.uint32) if pairs else jax.ShapeDtypeStruct((n, *shape), dtype)
+            for (shape, dtype), pairs in zip(results, wide, strict=True)
+        )
+        split = [lax.bitcast_convert_type(x, jnp.uint32) if x.dtype.itemsize == 8 else x for x in arguments]
+        found = jax.pure_callback(on_host, shapes, *split)
+        return tuple(
+            lax.bitcast_convert_type(x, dtype) if pairs else x
+            for x, (_, dtype), pairs in zip(found, results, wide, strict=True)
+        )
 
     @call.def_vmap
     def _(size, batched, *arguments):
@@ -243,3 +261,11 @@ def _called(function: Callable, results: list[tuple[tuple[int, ...], Any]]) -> C
         return split, tuple(True for _ in split)
 
     return call
+
+
+def _split(x: np.ndarray) -> np.ndarray:
+    return x.view(np.uint32).reshape((*x.shape, 2)) if x.dtype.itemsize == 8 else x
+
+
+def _joined(x: np.ndarray, dtype: Any) -> np.ndarray:
+    return x.view(dtype)[..., 0] if np.dtype(dtype).itemsize == 8 else x

@@ -288,12 +288,12 @@ class Simulator:
         for name in self.layout.metrics:
             self.fields[f"metrics.{name}"][...] = self._metric(name, infos, done)
         self._show("final.", observations, infos, left_over if done else self._to_act(alive))
+        if not np.isfinite(self.row).all():
+            raise self._not_finite()
         if done:
             self._begin()
         else:
             self.row[self.layout.shown] = self.row[self.layout.final]
-        if not np.isfinite(self.row).all():
-            raise self._not_finite()
 
     def frame(self) -> np.ndarray:
         """The picture of the simulator now."""
@@ -317,7 +317,7 @@ class Simulator:
                 if new is not old and new != old:
                     raise self._error(f"{field} of {agent} changed from {old} to {new}", "the same in every episode")
         self._show("", observations, infos, self._to_act(list(self.env.agents)))
-        if not np.isfinite(self.row).all():
+        if not np.isfinite(self.row[self.layout.shown]).all():
             raise self._not_finite()
 
     def _to_act(self, alive: list[Any]) -> list[Any]:
@@ -347,7 +347,11 @@ class Simulator:
                 self._mask(fields[f"{prefix}{MASK}"][i], agent, own[i].action_space, mask)
         if self.bounds is not None:
             self._check_bounds(seen, fields[f"{prefix}active"])
-        if not self.spec.state_from_observations:
+        if not self.spec.state_from_observations and not active:
+            fields[f"{prefix}state"][:] = (
+                0  # terminated: nothing bootstraps from it, and some simulators no longer have it
+            )
+        elif not self.spec.state_from_observations:
             state = np.ravel(np.asarray(self.env.state(), float))
             if state.size != self.spec.state_size:
                 raise self._error(f"state has {state.size} entries", str(self.spec.state_size))
@@ -451,9 +455,11 @@ def _has_mask(space: Any) -> bool:
 
 def _state(env: Any) -> np.ndarray | None:
     """The simulator's own state for a critic, `[S]`, if it has one."""
+    if not callable(getattr(getattr(env, "unwrapped", env), "state", None)):
+        return None
     try:
         return np.ravel(np.asarray(env.state(), float))
-    except (NotImplementedError, AttributeError):
+    except NotImplementedError:
         return None
 
 
