@@ -16,13 +16,13 @@ LENGTH = 9
 class Harbor(ParallelEnv):
     """Observations tell the last action and a random number, so that nothing is confused unnoticed.
 
-    `fault` happens in the step `at` of an episode, in the simulator that `only` names by the parity of its seed.
+    `fault` happens in the step `at` of an episode; those that stop a process in one after the first `after`.
     """
 
     metadata: ClassVar[dict] = {"name": "harbor", "render_modes": ["rgb_array"]}
 
-    def __init__(self, fault: str = "", at: int = 3, marker: str = "", length: int = LENGTH, render_mode: Any = None):
-        self.fault, self.at, self.marker, self.max_cycles = fault, at, marker, length
+    def __init__(self, fault="", at=3, after=1, marker="", length=LENGTH, render_mode=None):
+        self.fault, self.at, self.after, self.marker, self.max_cycles = fault, at, after, marker, length
         self.render_mode = render_mode
         self.possible_agents = ["tug", "crane", "pilot"]
         self.agents: list[str] = []
@@ -63,8 +63,8 @@ class Harbor(ParallelEnv):
         self.steps += 1
         acted = list(self.agents)
         self.last |= {agent: float(np.sum(action)) for agent, action in actions.items()}
-        if self.fault and self.steps == self.at and self.episodes > 1:
-            if self.fault == "raises":
+        if self.fault and self.steps == self.at and self.episodes > self.after:
+            if self.fault == "raises" or (self.fault == "raises once" and self.mark()):
                 raise RuntimeError("the crane is stuck")
             if self.fault == "dies" and self.mark():
                 os.kill(os.getpid(), 9)
@@ -124,9 +124,9 @@ class Harbor(ParallelEnv):
         return True
 
 
-def harbor(fault: str = "", at: int = 3, marker: str = "", render_mode: str | None = None) -> Harbor:
+def harbor(fault: str = "", at: int = 3, after: int = 1, marker: str = "", render_mode: str | None = None) -> Harbor:
     """A harbor with three different agents."""
-    return Harbor(fault, at, marker, render_mode=render_mode)
+    return Harbor(fault, at, after, marker, render_mode=render_mode)
 
 
 class OldHarbor:

@@ -173,3 +173,42 @@ def test_a_replay_keeps_nothing_that_it_can_make_up():
     np.testing.assert_array_equal(batch.reward, jnp.full((1, 8, 1, 2), 5.0))
     assert batch.action_mask.shape == (1, 8, *lean.action_layout.choices.shape)
     np.testing.assert_array_equal(batch.action_mask[0, 0], lean.action_layout.choices)
+
+
+@pytest.mark.parametrize("ends", [0.0, 0.6])
+@pytest.mark.parametrize("stored", [9, 23, 60])
+def test_ended_episodes_are_truncated_with_their_final_observations(ends, stored):
+    """After `end_episodes` the last step of every environment is the last of its episode, and nothing else changes."""
+    replay, naive = filled(stored, ends)
+    replay = jax.jit(replays.end_episodes)(replay)
+    for e, steps in enumerate(naive.steps):
+        went_on = not (steps[-1]["terminated"] or steps[-1]["truncated"])
+        steps = naive.steps[e] = [*steps[:-1], steps[-1] | {"truncated": steps[-1]["truncated"] or went_on}]
+        naive.heads = naive.heads + went_on * (np.arange(NUM_ENVS) == e)
+    try:
+        np.testing.assert_array_equal(replay.head, naive.heads)
+        # The next step begins an episode, and must not be taken for what followed the last one.
+        rng, ts = np.random.default_rng(1), jax.jit(jax.vmap(functools.partial(timestep, SPEC)))
+        serial = 10_000 + np.arange(NUM_ENVS)
+        seen, final = shown(rng, serial), shown(rng, serial + NUM_ENVS)
+        no, action = np.zeros(NUM_ENVS, bool), rng.normal(size=(NUM_ENVS, SPEC.num_agents, SPEC.num_components))
+        reward = rng.normal(size=(NUM_ENVS, SPEC.num_agents))
+        arrays = {"reward": reward, "terminated": no, "truncated": no}
+        before = ts(seen["observation"], seen["state"])._replace(**{name: jnp.asarray(seen[name]) for name in FIELDS})
+        after = ts(final["observation"], final["state"])
+        after = after._replace(**arrays, final=after.final._replace(**{k: jnp.asarray(final[k]) for k in FIELDS}))
+        replay = add(replay, before, jnp.asarray(action), after)
+        naive.add(seen, action, reward, no, no, final)
+        batch = jax.device_get(sampler(3)(replay, jax.random.key(stored)))
+        assert (int(replay.oldest), int(replay.steps)) == (naive.oldest, stored + 1)
+        every = range(stored + 1)
+        where = {steps[k]["observation"][0, 0]: (e, k) for e, steps in enumerate(naive.steps) for k in every}
+        drawn = set()
+        for p, b in np.ndindex(2, 300):
+            env, first = where[batch.observation[p, b, 0, 0]]
+            drawn.add(first)
+            for name, expected in naive.transition(env, first, 3).items():
+                np.testing.assert_array_equal(getattr(batch, name)[p, b], expected, err_msg=name)
+        assert drawn == set(range(naive.oldest, stored - 1))
+    finally:
+        filled.cache_clear()  # its doubles were changed

@@ -94,7 +94,7 @@ def play(path: Path, options: dict[str, Any]) -> tuple[int, tuple[int, ...], dic
             max_steps=options["--max-steps"] or loaded.settings.eval.max_steps,
             deterministic=not options["--stochastic"],
         )
-    with simulating(loaded.team.env):
+    with simulating(loaded.team.env, last=True):
         results = jax.device_get(jax.jit(jax.vmap(evaluator))(fresh_keys(seeds, loaded.step), states))
     finished = results.pop("finished")
     if options["--max-steps"] is None and loaded.settings.eval.max_steps is None:

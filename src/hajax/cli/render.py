@@ -103,7 +103,7 @@ def render_run(path: Path, options: dict[str, Any]) -> tuple[Path, int]:
             max_steps=options["--max-steps"] or loaded.settings.eval.max_steps,
         )
         keys = jax.random.split(fresh_keys([seed], loaded.step)[0], episodes)
-        with simulating(env):
+        with simulating(env, last=True):
             recorded = jax.block_until_ready(jax.jit(jax.vmap(record, in_axes=(0, None)))(keys, state))
         title = f"{loaded.settings.algo['name']} on {loaded.settings.env['name']}, seed {seed}, {loaded.step:,} steps"
         if as_page:

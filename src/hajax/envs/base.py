@@ -18,8 +18,6 @@ from hajax.spec import EnvSpec, FinalStep, Timestep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from hajax.envs.simulators.bridge import Host
-
 
 class Scene(NamedTuple):
     """The input of MuJoCo's renderer and brax's viewer: a model, and the positions of its joints in a state."""
@@ -88,6 +86,18 @@ class Environment(NamedTuple):
         return None
 
 
+class Host(Protocol):
+    """The simulators behind a batch of environments: their states cannot be saved, and can be used once."""
+
+    fault: Any  # the error that ended the last program, if a simulator caused it; its `details` are a traceback
+
+    def with_frames(self) -> BatchedEnvironment:
+        """The environment with a picture in every state, which its viewer draws."""
+
+    def close(self) -> None:
+        """Ends all processes."""
+
+
 class BatchedEnvironment(NamedTuple):
     """A batch of E environments with automatic reset, as training and evaluation step it.
 
@@ -101,7 +111,7 @@ class BatchedEnvironment(NamedTuple):
     step: Step
     observe: Callable[[jax.Array], jax.Array] | None = None
     viewer: Viewer | None = None  # of one environment; the states must have a leading batch axis
-    host: Host | None = None  # the simulators behind it, whose states cannot be saved or used twice
+    host: Host | None = None  # the simulators behind it, if there are any
 
 
 def timestep(

@@ -45,15 +45,18 @@ class SimulatorFailure(RunError):
 
 
 @contextmanager
-def simulating(env: Any) -> Iterator[None]:
-    """Turns JAX's error about a simulator of the environment into a `SimulatorFailure`."""
+def simulating(env: Any, *, last: bool = False) -> Iterator[None]:
+    """Turns JAX's error about a simulator of the environment into a `SimulatorFailure`; the `last` time ends them."""
     try:
         yield
     except Exception as error:
         fault = None if env.host is None else env.host.fault
-        if fault is None:
+        if fault is None or isinstance(error, RunError):
             raise
         raise SimulatorFailure(str(fault), fault.details) from error
+    finally:
+        if last and env.host is not None:
+            env.host.close()
 
 
 @contextmanager

@@ -114,9 +114,10 @@ def run(
     directory.open(settings)
     summary = None
     try:
-        with TrainingProgress(
+        bar = TrainingProgress(
             schedule.total_steps, settings.num_seeds, settings.progress, warmup_steps=schedule.warmup_steps
-        ) as bar:
+        )
+        with simulating(team.env, last=True), bar:
             this = Run(settings, team, schedule, directory, clock, keys, bar, loggers)
             programs, outcome = train(this, traced, run_state, stop)
         summary = summarize(this, programs, outcome)
@@ -124,8 +125,6 @@ def run(
     finally:
         for logger in loggers:
             logger.close(summary)
-        if team.env.host is not None:
-            team.env.host.close()
     write_marl_eval(path)
     return summary
 
@@ -140,8 +139,7 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
         # A new replay has other random steps than the first one.
         done = 0 if run_state is None else int(run_state.health.iterations[0])
         keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, done) if done else this.keys
-        with simulating(this.team.env):
-            fresh = programs.init(keys, hyperparameters(this.team))
+        fresh = programs.init(keys, hyperparameters(this.team))
         run_state = fresh if run_state is None else with_episodes(run_state, fresh)
     done, failed, diverged = int(run_state.health.iterations[0]), [], False
     for target in schedule.pauses(done):
@@ -220,9 +218,8 @@ def saving_at_fault(this: Run, run_state: RunState, done: int) -> Iterator[None]
 def restarted(this: Run, run_state: RunState) -> RunState:
     """The state with new episodes of all simulators, whose states are not in a checkpoint."""
     keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, run_state.health.iterations[0])
-    with simulating(this.team.env):
-        train_state = jax.jit(jax.vmap(this.team.loop.restart))(keys, run_state.train)
-        return jax.block_until_ready(run_state._replace(train=train_state))
+    train_state = jax.jit(jax.vmap(this.team.loop.restart))(keys, run_state.train)
+    return jax.block_until_ready(run_state._replace(train=train_state))
 
 
 def save(this: Run, run_state: RunState, step: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from hajax.envs.base import BatchedEnvironment
 from hajax.envs.simulators.bridge import on_host
-from hajax.envs.simulators.team import as_parallel, describe
+from hajax.envs.simulators.team import SimulatorError, as_parallel, describe
 from hajax.envs.simulators.workers import Task
 from hajax.spec import RewardKind
 from hajax.validation import check_choice, check_number, nearest
@@ -71,6 +71,8 @@ def simulators(
         raise ValueError(f"kwargs={dict(kwargs)!r} of {name}: {error}") from error
     try:
         layout = describe(name, env, reward=reward, state=state, max_steps=max_steps, metrics=tuple(metrics))
+    except SimulatorError as error:
+        raise ValueError(str(error)) from error
     finally:
         env.close()
     draws = "rgb_array" in (getattr(env, "metadata", None) or {}).get("render_modes", ())

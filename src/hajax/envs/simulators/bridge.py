@@ -50,7 +50,7 @@ class Batch:
         self.actions = pool.actions.copy()
 
 
-class Host:
+class Simulators:
     """The simulators behind an environment. Every traced `reset` has a pool of its own, which it uses again."""
 
     def __init__(self, task: Task):
@@ -157,7 +157,7 @@ class Host:
 
 def on_host(task: Task) -> BatchedEnvironment:
     """The batch of environments whose copies workers step."""
-    host, layout = Host(task), task.layout
+    host, layout = Simulators(task), task.layout
     pictures = [] if task.frame is None else [(task.frame, jnp.uint8)]
 
     def reset(keys: jax.Array) -> tuple[State, Timestep]:

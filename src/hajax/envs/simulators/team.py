@@ -150,12 +150,14 @@ def describe(
 
     Raises:
         ValueError: it has no agents, or a space that is not supported.
-        SimulatorError: its reset is not that of PettingZoo or Gymnasium.
+        SimulatorError: its `reset` is not that of PettingZoo or Gymnasium.
     """
     ids = list(env.possible_agents)
     if not ids:
         raise ValueError(f"possible_agents of {name} is empty; allowed: at least one agent")
     _, infos = _unpacked(name, "reset", _reset(name, env, 0), 2)
+    if not env.agents:
+        raise ValueError(f"agents of {name} is empty after reset; allowed: at least one agent")
     spaces = [_own_space(env.observation_space(agent)) for agent in ids]
     agents = []
     for agent, space in zip(ids, spaces, strict=True):
