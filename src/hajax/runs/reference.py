@@ -49,6 +49,13 @@ read, and the settings of the parts.
 `env=NAME` selects one. By default its reward is of the kind that the algorithm uses.
 
 {environments}
+
+### Simulators
+
+`pettingzoo/NAME`, `mpe2/NAME`, `gymnasium/ID`, and functions `module:function` that make a simulator, see
+[environments](environments.md):
+
+{simulators}
 """
 
 
@@ -87,6 +94,7 @@ def page() -> str:
         run=_table(_of_one(describe())),
         algorithms=_table(_of_many({name: algorithm_rows(name) for name in ours})),
         templates=_table(row for name in list_templates() for row in _template_rows(name)),
+        simulators=_table(_of_one(environment_rows("gymnasium/ID"))),
         environments="\n\n".join(f"{_code(names)}:\n\n{table}" for table, names in environments.items()),
     )
 

@@ -1,0 +1,198 @@
+"""Training in simulators beside the simulators alone, in the same number of worker processes, in one run.
+
+    python benchmarks/simulators.py [--workers 2] [--envs 20] [--rounds 3] [--seconds 10] [--output FILE]
+
+"alone" is the rate of environment steps with random actions in processes that step their share of the copies in a loop
+of Python, and communicate with nobody. "training" is HAPPO's rate with its default settings, updates included, and
+"rollouts" the rate of the same program's rollouts. Both are measured alternately; the ratio is of a round's two rates.
+The loop's own cost is the time of a step of all environments, with random actions in a compiled program, of a simulator
+that does nothing, in one worker process and in none. Needs hajax[simulators], gymnasium-robotics and MuJoCo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import multiprocessing
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def make(name: str) -> Any:
+    if name == "gymnasium-robotics Ant 4x2":
+        from gymnasium_robotics import mamujoco_v1
+
+        return mamujoco_v1.parallel_env("Ant", "4x2")
+    from hajax.envs.simulators import make_named
+
+    return make_named(name)
+
+
+class Nothing:
+    """A simulator that does nothing: three agents, 18 observations each."""
+
+    possible_agents = ("a", "b", "c")
+    agents = ("a", "b", "c")
+    max_cycles = 100
+
+    def __init__(self):
+        from gymnasium import spaces
+
+        self.spaces = spaces.Box(-np.inf, np.inf, (18,), np.float32), spaces.Discrete(5)
+        self.seen = {agent: np.zeros(18, np.float32) for agent in self.agents}
+        self.rewards, self.over = dict.fromkeys(self.agents, 0.0), dict.fromkeys(self.agents, False)
+        self.infos = {agent: {} for agent in self.agents}
+
+    def observation_space(self, agent):
+        return self.spaces[0]
+
+    def action_space(self, agent):
+        return self.spaces[1]
+
+    def reset(self, seed=None):
+        return self.seen, self.infos
+
+    def step(self, actions):
+        return self.seen, self.rewards, self.over, self.over, self.infos
+
+    def close(self):
+        pass
+
+
+def loop(name: str, copies: int, begin: Any, seconds: float, counted: Any) -> None:
+    """A process that steps its copies with random actions, and tells how many steps it took in how many seconds."""
+    envs = [make(name) for _ in range(copies)]
+    for i, env in enumerate(envs):
+        env.reset(seed=i)
+        for agent in env.possible_agents:
+            env.action_space(agent).seed(i)
+    begin.wait()
+    steps, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        for env in envs:
+            env.step({agent: env.action_space(agent).sample() for agent in env.agents})
+            if not env.agents:
+                env.reset()
+            steps += 1
+    counted.put(steps / (time.perf_counter() - began))
+
+
+def alone(name: str, workers: int, envs: int, seconds: float) -> float:
+    """Environment steps per second of the simulators alone."""
+    context = multiprocessing.get_context("spawn")
+    begin, counted = context.Barrier(workers), context.Queue()
+    arguments = (name, envs // workers, begin, seconds, counted)
+    processes = [context.Process(target=loop, args=arguments) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    rate = sum(counted.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return rate
+
+
+def training(name: str, workers: int, envs: int) -> tuple[Any, Any, Any, Any]:
+    """Compiled functions that train and that play, the state to begin with, and the environment."""
+    import jax
+
+    import hajax
+    from hajax.training import make_loop
+    from hajax.training.rollout import rollout
+
+    env = hajax.make_env(functools.partial(make, name), num_workers=workers)
+    algo = hajax.make_algorithm("happo", env)
+    loop = make_loop(env, algo, num_envs=envs)
+    iterate = jax.jit(loop.iterate)
+
+    @jax.jit
+    def play(state):
+        actors, _ = rollout(env, algo, state.key, state.algorithm, state.actors, 200)
+        return state._replace(actors=actors)
+
+    state, _ = iterate(jax.jit(loop.init)(jax.random.key(0)))
+    return iterate, play, jax.block_until_ready(play(state)), env
+
+
+def rate(function: Any, state: Any, steps: int, seconds: float) -> tuple[Any, float]:
+    """The state after calls of the function for about so many seconds, and environment steps per second."""
+    import jax
+
+    calls, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        state = jax.block_until_ready(function(state))
+        calls += 1
+    return state, calls * steps / (time.perf_counter() - began)
+
+
+def compared(name: str, workers: int, envs: int, rounds: int, seconds: float) -> dict[str, Any]:
+    iterate, play, state, env = training(name, workers, envs)
+    rates: dict[str, list[float]] = {"alone": [], "rollouts": [], "training": []}
+    for _ in range(rounds):
+        rates["alone"].append(alone(name, workers, envs, seconds))
+        state, found = rate(play, state, 200 * envs, seconds)
+        rates["rollouts"].append(found)
+        state, found = rate(lambda state: iterate(state)[0], state, 200 * envs, seconds)
+        rates["training"].append(found)
+    env.host.close()
+    ratios = [one / other for one, other in zip(rates["training"], rates["alone"], strict=True)]
+    row = {key: [round(x, 1) for x in values] for key, values in rates.items()}
+    return row | {"training over alone": [round(x, 3) for x in ratios], "median": round(statistics.median(ratios), 3)}
+
+
+def own_cost(workers: int, envs: int) -> float:
+    """Microseconds that the loop takes for a step of all environments, in which the simulators do nothing."""
+    import jax
+    from jax import lax
+
+    import hajax
+
+    env = hajax.make_env(Nothing, num_workers=workers)
+    action = jax.numpy.zeros((envs, 3, 1))
+
+    @jax.jit
+    def play(state):
+        def step(state, key):
+            state, timestep = env.step(jax.random.split(key, envs), state, action)
+            return state, timestep.reward.sum()
+
+        return lax.scan(step, state, jax.random.split(jax.random.key(0), 1000))
+
+    state, _ = jax.block_until_ready(play(env.reset(jax.random.split(jax.random.key(0), envs))[0]))
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(play(state))
+        seconds.append(time.perf_counter() - began)
+    env.host.close()
+    return statistics.median(seconds) * 1e6 / 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--envs", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    result: dict[str, Any] = {"workers": given.workers, "envs": given.envs, "cores": os.cpu_count()}
+    for envs in (1, given.envs):
+        for workers in (0, 1):
+            name = f"own cost, {envs} environments, {workers} workers, microseconds per step of all"
+            result[name] = round(own_cost(workers, envs), 1)
+            print(name, result[name], flush=True)
+    for name in ("pettingzoo/multiwalker_v9", "gymnasium-robotics Ant 4x2"):
+        result[name] = compared(name, given.workers, given.envs, given.rounds, given.seconds)
+        print(name, json.dumps(result[name]), flush=True)
+    if given.output:
+        given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
