@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import sys
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -141,7 +141,7 @@ def make_env(name: str | Callable[..., Any] | Any, **options: Any) -> Environmen
 
         return conform(simulators(name, copies(name, factory), **options))
     parameters = inspect.signature(factory).parameters
-    foreign = _may_simulate(name)
+    foreign = _may_simulate(name, factory)
     if foreign and "kwargs" not in parameters:
         options = {**options.pop("kwargs", {}), **options}
     _check_options(name, options, [*parameters.values()], also=("state", *(_simulator_options() if foreign else ())))
@@ -188,7 +188,7 @@ def env_options(name: str) -> dict[str, Any]:
     named = [
         p for p in inspect.signature(factory).parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
-    also = _simulator_options() if _may_simulate(name) and _simulators_imported() else {}
+    also = _simulator_options() if _may_simulate(name, factory) else {}
     return {"state": "environment"} | also | {p.name: ... if p.default is p.empty else p.default for p in named}
 
 
@@ -204,7 +204,7 @@ def describe_options(name: str) -> dict[str, About]:
     """What the options of that environment mean and may be, by its factory's docstring and annotations."""
     factory = _find(name)
     said, parameters = arguments(factory.__doc__), {**inspect.signature(factory).parameters}
-    if _may_simulate(name):
+    if _may_simulate(name, factory):
         simulators = import_function("environment", _SIMULATORS)
         said, parameters = (
             arguments(simulators.__doc__) | said,
@@ -237,20 +237,18 @@ def _is_simulator(name: Any) -> bool:
     return isinstance(name, str) and name.partition("/")[0] in FAMILIES and name.partition("/")[2] != ""
 
 
-def _may_simulate(name: str) -> bool:
-    """Whether the factory is not the library's, so that it may make a simulator."""
-    return name not in _BUILT_IN and not _is_simulator(name) and not _segmented(name)
+def _may_simulate(name: str, factory: Factory) -> bool:
+    """Whether the factory is not the library's, nor annotated as one of environments in JAX: it may make simulators."""
+    if name in _BUILT_IN or _is_simulator(name) or _segmented(name):
+        return False
+    annotation = inspect.signature(factory).return_annotation
+    return not re.search(r"\b(Batched)?Environment\b", getattr(annotation, "__name__", str(annotation)))
 
 
 def _simulator_options() -> dict[str, Any]:
     """The options of simulators with their defaults."""
     parameters = inspect.signature(import_function("environment", _SIMULATORS)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
-
-
-def _simulators_imported() -> bool:
-    """Whether a factory's module has imported a library of simulators, so that the shell offers their options."""
-    return "gymnasium" in sys.modules or "pettingzoo" in sys.modules
 
 
 def _label(name: Any) -> str:
