@@ -30,7 +30,7 @@ FOREIGN = {
     "mpe2/simple_world_comm_v3": {},
     "pettingzoo/multiwalker_v9": {"max_cycles": 30},
     "pettingzoo/pursuit_v5": {"n_pursuers": 4, "n_evaders": 6, "max_cycles": 20},
-    "pettingzoo/waterworld_v4": {"max_cycles": 20},
+    "pettingzoo/knights_archers_zombies_v11": {"max_cycles": 40},
     "pettingzoo/tictactoe_v3": {},
     "pettingzoo/connect_four_v3": {},
     "pettingzoo/rps_v2": {},
@@ -39,8 +39,7 @@ FOREIGN = {
 
 def pool(n: int, num_workers: int, timeout: float = 60.0, **options) -> Pool:
     make = functools.partial(harbor, **options)
-    usual = {"reward": "individual", "state": "environment", "max_steps": None, "metrics": ()}
-    return Pool(Task(make, describe("harbor", harbor(), **usual), num_workers, timeout), n, np.float64)
+    return Pool(Task(make, describe("harbor", harbor(), reward="individual"), num_workers, timeout), n, np.float64)
 
 
 def actions(n: int) -> np.ndarray:
@@ -78,6 +77,25 @@ class TestEqualToDirect:
         env = make_env(Harbor(), num_workers=2, metrics=["cranes_idle"])
         assert play_both(env, harbor, copies=5, steps=40) > 10
         env.host.close()
+
+    @pytest.mark.parametrize("reward", ["team", "individual"])
+    def test_joint_reward_counts_once(self, reward):
+        from mpe2 import simple_spread_v3
+
+        def together():
+            return simple_spread_v3.parallel_env(local_ratio=0.0)  # all agents get the same reward
+
+        keys, action = jax.random.split(jax.random.key(0), 2), jnp.ones((2, 3, 1))
+        found = {}
+        for joint in (False, True):
+            env = make_env(together, num_workers=0, joint_reward=joint, reward=reward)
+            found[joint] = env.step(keys, env.reset(keys)[0], action)[1].reward
+        np.testing.assert_allclose(found[True], found[False] / 3, rtol=1e-6)
+        env = make_env(Harbor, num_workers=0, joint_reward=True)
+        with pytest.raises(
+            Exception, match=r"Harbor: rewards are .*; allowed: with joint_reward=True, the same reward"
+        ):
+            jax.block_until_ready(env.step(keys, env.reset(keys)[0], jnp.zeros((2, 3, 2))))
 
     def test_specification(self):
         spec = make_env("harbor:harbor", num_workers=0).spec

@@ -145,11 +145,15 @@ def make_env(name: str | Callable[..., Any] | Any, **options: Any) -> Environmen
     if foreign and "kwargs" not in parameters:
         options = {**options.pop("kwargs", {}), **options}
     _check_options(name, options, [*parameters.values()], also=("state", *(_simulator_options() if foreign else ())))
-    named = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-    own = {key: value for key, value in options.items() if key in parameters or (named and key != "state")}
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+    reserved = {"state", *(_simulator_options() if foreign else ())}
+    own = {key: value for key, value in options.items() if key in parameters or (takes_any and key not in reserved)}
     others = {key: value for key, value in options.items() if key not in own}
     env = factory(**own)
     if isinstance(env, Environment | BatchedEnvironment):
+        if takes_any and others.keys() - {"state"}:  # it is no simulator, and has these options itself
+            env = factory(**own, **{key: value for key, value in others.items() if key != "state"})
+            others = {key: value for key, value in others.items() if key == "state"}
         return _in_jax(name, env, others)
     if foreign:
         from hajax.envs.simulators import simulates, simulators

@@ -17,7 +17,7 @@ from hajax.envs.simulators.bridge import on_host
 from hajax.envs.simulators.team import SimulatorError, as_parallel, describe
 from hajax.envs.simulators.workers import Task
 from hajax.spec import RewardKind
-from hajax.validation import check_choice, check_number, nearest
+from hajax.validation import check_choice, check_flag, check_number, nearest
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -28,6 +28,7 @@ def simulators(
     *,
     kwargs: Mapping[str, Any] = NOTHING,
     reward: RewardKind = "team",
+    joint_reward: bool = False,
     state: Literal["environment", "observations"] = "environment",
     max_steps: int | None = None,
     metrics: Sequence[str] = (),
@@ -42,6 +43,8 @@ def simulators(
             of one agent.
         kwargs: the simulator's own options, by name.
         reward: `"team"` gives every agent the sum of the individual rewards, `"individual"` its own.
+        joint_reward: the simulator gives all agents one reward, the team's. It counts once; each agent's own is its
+            equal share.
         state: the critic's state: `"environment"` for what the simulator's `state()` returns, if it has one;
             otherwise, and with `"observations"`, the agents' observations end to end.
         max_steps: steps after which an episode is truncated; by default the simulator's own limit, if it says so.
@@ -53,6 +56,7 @@ def simulators(
         ValueError: an option has a value that is not allowed, or the simulator's spaces are not supported.
     """
     check_choice("reward", reward, ("team", "individual"))
+    check_flag("joint_reward", joint_reward)
     check_choice("state", state, ("environment", "observations"))
     if max_steps is not None:
         check_number("max_steps", max_steps, 1, whole=True)
@@ -70,7 +74,15 @@ def simulators(
     except TypeError as error:
         raise ValueError(f"kwargs={dict(kwargs)!r} of {name}: {error}") from error
     try:
-        layout = describe(name, env, reward=reward, state=state, max_steps=max_steps, metrics=tuple(metrics))
+        layout = describe(
+            name,
+            env,
+            reward=reward,
+            joint_reward=joint_reward,
+            state=state,
+            max_steps=max_steps,
+            metrics=tuple(metrics),
+        )
     except SimulatorError as error:
         raise ValueError(str(error)) from error
     finally:
@@ -114,7 +126,9 @@ def make_named(name: str, **kwargs: Any) -> Any:
         raise ValueError(f"env={name} is unknown; {hint}allowed: {names}")
     try:
         module = importlib.import_module(modules[own])
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError):
+            raise ValueError(f"env={name}: {error}") from error
         group = modules[own].split(".")[1]
         extra = f"; pip install '{package}[{group}]'" if modules[own].count(".") > 1 else ""
         raise ValueError(f"env={name} needs {error.name}, which is not installed{extra}") from error

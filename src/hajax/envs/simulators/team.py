@@ -50,6 +50,7 @@ class Layout(NamedTuple):
     shown: slice  # `observation`, `state`, `action_mask`, `active`
     final: slice
     width: int
+    joint_reward: bool = False  # whether all agents get one reward, which counts once
 
     def fields(self, rows: Any) -> dict[str, Any]:
         """The fields of rows `[…, W]`; views of an array of NumPy."""
@@ -144,7 +145,14 @@ def as_parallel(name: str, env: Any) -> Any:
 
 
 def describe(
-    name: str, env: Any, *, reward: RewardKind, state: str, max_steps: int | None, metrics: tuple[str, ...]
+    name: str,
+    env: Any,
+    *,
+    reward: RewardKind = "team",
+    joint_reward: bool = False,
+    state: str = "environment",
+    max_steps: int | None = None,
+    metrics: tuple[str, ...] = (),
 ) -> Layout:
     """The specification of a parallel environment, read from its spaces and from one reset, as the layout of its rows.
 
@@ -170,7 +178,7 @@ def describe(
     width = sum(agent.observation_size for agent in agents) if own is None else own.size
     limit = step_limit(env) if max_steps is None else max_steps
     spec = EnvSpec(name, tuple(agents), width, limit, reward, masks_actions=masked, state_from_observations=own is None)
-    return make_layout(spec, metrics)
+    return make_layout(spec, metrics)._replace(joint_reward=joint_reward)
 
 
 def observed_shape(space: Any) -> tuple[int, ...]:
@@ -280,7 +288,7 @@ class Simulator:
             for field, values in (("rewards", rewards), ("terminations", ended), ("truncations", cut)):
                 if agent not in values:
                     raise self._error(f"{field} lacks {agent}", "every agent that acted")
-        self.fields["reward"][:] = [rewards.get(agent, 0) for agent in self.ids]
+        self.fields["reward"][:] = self._joint(rewards) if self.layout.joint_reward else self._own(rewards)
         alive = [agent for agent in self.env.agents if not (ended.get(agent) or cut.get(agent))]
         out_of_time = bool(alive) and self.spec.max_steps is not None and self.steps >= self.spec.max_steps
         done = not alive or out_of_time
@@ -321,6 +329,16 @@ class Simulator:
         self._show("", observations, infos, self._to_act(list(self.env.agents)))
         if not np.isfinite(self.row[self.layout.shown]).all():
             raise self._not_finite()
+
+    def _own(self, rewards: Mapping) -> list[float]:
+        return [rewards.get(agent, 0) for agent in self.ids]
+
+    def _joint(self, rewards: Mapping) -> float:
+        """Every agent's share of the one reward."""
+        given = [rewards[agent] for agent in self.ids if agent in rewards]
+        if any(reward != given[0] for reward in given):
+            raise self._error(f"rewards are {given}", "with joint_reward=True, the same reward for all agents")
+        return given[0] / len(self.ids)
 
     def _to_act(self, alive: list[Any]) -> list[Any]:
         """Those of the agents that act next."""
