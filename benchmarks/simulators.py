@@ -1,6 +1,6 @@
 """Training in simulators beside the simulators alone, in the same number of worker processes, in one run.
 
-    python benchmarks/simulators.py [--workers 2] [--envs 20] [--rounds 3] [--seconds 10] [--output FILE]
+    python benchmarks/simulators.py [--workers 2] [--envs 64] [--rounds 3] [--seconds 10] [--output FILE]
 
 "alone" is the rate of environment steps with random actions in processes that step their share of the copies in a loop
 of Python, and communicate with nobody. "training" is HAPPO's rate with its default settings, updates included, and
@@ -176,7 +176,7 @@ def own_cost(workers: int, envs: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--envs", type=int, default=20)
+    parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--output", type=Path)

@@ -184,6 +184,49 @@ class TestPrograms:
         (batch,) = env.host.batches.values()
         np.testing.assert_array_equal(batch.steps, np.minimum(lengths + 1, 9))
 
+    def test_steps_of_one_program_are_in_order_even_if_nothing_of_them_is_used(self):
+        env = make_env(Harbor, num_workers=0)
+        keys, still = jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 3, 2))
+
+        def skip(state, _):
+            return env.step(keys, state, still)[0], None
+
+        @jax.jit
+        def play(keys):
+            state, _ = jax.lax.scan(skip, env.reset(keys)[0], None, 4)
+            return env.step(keys, state, still)[1]
+
+        (batch,) = (play(keys), env.host.batches.values())[1]
+        np.testing.assert_array_equal(batch.steps, 5)
+
+    def test_after_a_failed_step_nothing_is_taken_for_its_result(self):
+        env = make_env("harbor:harbor", fault="nan", num_workers=0)
+        keys, still = jax.random.split(jax.random.key(0), 1), jnp.zeros((1, 3, 2))
+        state, _ = env.reset(keys)
+        for _ in range(2):
+            state, _ = env.step(keys, state, still)
+        for message in ("observation of pilot is nan", "these simulators failed before; allowed: a new reset"):
+            with pytest.raises(Exception, match=message):
+                jax.block_until_ready(env.step(keys, state, still))
+
+    def test_reset_after_close(self):
+        env = make_env(Harbor, num_workers=1)
+        reset, keys = jax.jit(env.reset), jax.random.split(jax.random.key(0), 1)
+        for _ in range(2):
+            jax.block_until_ready(reset(keys))
+            env.host.close()
+
+    def test_action_that_is_not_finite_is_no_fault_of_the_simulator(self):
+        env = make_env("gymnasium/Pendulum-v1", num_workers=0)
+        keys = jax.random.split(jax.random.key(0), 2)
+        _, timestep = env.step(keys, env.reset(keys)[0], jnp.full((2, 1, 1), jnp.nan))
+        assert np.isfinite(timestep.observation).all()
+
+    def test_turns_that_are_cut(self):
+        """Whoever is not on turn has an empty mask when a board game is cut."""
+        env = make_env("pettingzoo/tictactoe_v3", num_workers=0, max_steps=3, reward="individual")
+        assert play_both(env, functools.partial(make_named, "pettingzoo/tictactoe_v3"), copies=2, steps=12) == 8
+
     def test_fails_with_the_simulators_error_last(self):
         env = make_env("harbor:harbor", fault="raises", num_workers=0)
         keys = jax.random.split(jax.random.key(0), 1)
@@ -265,6 +308,7 @@ class TestFaults:
             ("harbor:harbor", {"timeout": 0}, "timeout=0"),
             ("harbor:harbor", {"metrics": "win"}, "metrics='win'; allowed: a list of names"),
             ("gymnasium/CartPol-v1", {}, "did you mean gymnasium/CartPole-v1"),
+            ("gymnasium/FrozenLake-v0", {}, "env=gymnasium/FrozenLake-v0: "),
             ("pettingzoo/pursuit_v4", {}, "env=pettingzoo/pursuit_v4 is unknown; did you mean pettingzoo/pursuit_v5"),
             ("pettingzoo/chess_v6", {}, "needs chess, which is not installed; pip install 'pettingzoo.classic.'"),
             (
@@ -393,6 +437,27 @@ class TestWorkers:
         del watched  # as at the end of the program
         assert time.monotonic() - began < 10
         assert all(gone(pid) for pid in pids)
+
+    def test_interrupted_command_leaves_no_answer_behind(self, monkeypatch):
+        watched = pool(2, 2)
+        watched.reset(np.arange(2))
+
+        def interrupted(*arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("hajax.envs.simulators.workers.wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            watched.step(actions(2))
+        with pytest.raises(SimulatorError, match="these simulators failed before; allowed: a new reset"):
+            watched.step(actions(2))
+        assert not any(worker.process.is_alive() for worker in watched.workers)
+
+    def test_workers_do_without_jax(self):
+        import subprocess
+        import sys
+
+        code = "import sys, hajax.envs.simulators.workers; sys.exit('jax' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
     def test_a_script_needs_no_guard(self, tmp_path):
         """Workers do not run the program's main file again, and functions of that file reach them."""

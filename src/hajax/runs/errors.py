@@ -51,7 +51,7 @@ def simulating(env: Any, *, last: bool = False) -> Iterator[None]:
         yield
     except Exception as error:
         fault = None if env.host is None else env.host.fault
-        if fault is None or isinstance(error, RunError):
+        if fault is None or type(error).__name__ != "JaxRuntimeError":
             raise
         raise SimulatorFailure(str(fault), fault.details) from error
     finally:

@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hajax.envs.base import BatchedEnvironment
-from hajax.envs.simulators.bridge import on_host
 from hajax.envs.simulators.team import SimulatorError, as_parallel, describe
 from hajax.envs.simulators.workers import Task
 from hajax.spec import RewardKind
 from hajax.validation import check_choice, check_flag, check_number, nearest
+
+if TYPE_CHECKING:
+    from hajax.envs.base import BatchedEnvironment
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -55,6 +56,8 @@ def simulators(
     Raises:
         ValueError: an option has a value that is not allowed, or the simulator's spaces are not supported.
     """
+    from hajax.envs.simulators.bridge import on_host  # JAX, which workers do without
+
     check_choice("reward", reward, ("team", "individual"))
     check_flag("joint_reward", joint_reward)
     check_choice("state", state, ("environment", "observations"))
@@ -116,7 +119,7 @@ def make_named(name: str, **kwargs: Any) -> Any:
             close = nearest(own, gymnasium.registry)
             hint = f"; did you mean {' or '.join(f'gymnasium/{found}' for found in close)}?" if close else ""
             raise ValueError(f"env={name}: {error}{hint}") from error
-        except gymnasium.error.DependencyNotInstalled as error:
+        except gymnasium.error.Error as error:
             raise ValueError(f"env={name}: {error}") from error
     modules = modules_of(package)
     if own not in modules:

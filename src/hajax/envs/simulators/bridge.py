@@ -68,8 +68,8 @@ class Simulators:
         own: list[int] = []
 
         def reset(seeds: np.ndarray, dtype: Any) -> tuple[np.ndarray, ...]:
-            before = self.batches.pop(own.pop()) if own else None
-            if before is not None and before.pool.n == len(seeds):
+            before = self.batches.pop(own.pop(), None) if own else None
+            if before is not None and before.pool.n == len(seeds) and not before.pool.broken:
                 pool = before.pool
             else:
                 if before is not None:
@@ -104,9 +104,9 @@ class Simulators:
                 raise self._misuse("these episodes were stepped before; a simulator cannot go back")
             return self._pictured(batch.pool, batch.pool.last, indices)
         stepped = indices[fresh]
+        rows = batch.pool.step(actions) if whole and fresh.all() else batch.pool.step(actions[fresh], stepped)
         batch.actions[stepped] = actions[fresh]
         batch.steps[stepped] += 1
-        rows = batch.pool.step(actions) if whole and fresh.all() else batch.pool.step(actions[fresh], stepped)
         return self._pictured(batch.pool, rows, indices)
 
     def _pictured(self, pool: Pool, rows: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -146,9 +146,10 @@ class Simulators:
 
     def close(self) -> None:
         """Ends all processes."""
-        for batch in self.batches.values():
-            batch.pool.close()
-        self.batches.clear()
+        with self._lock:
+            for batch in self.batches.values():
+                batch.pool.close()
+            self.batches.clear()
 
     def _misuse(self, what: str) -> SimulatorError:
         allowed = "every state that reset or step returned is stepped once, see docs/environments.md"
@@ -175,11 +176,12 @@ def on_host(task: Task) -> BatchedEnvironment:
         dtype = jnp.result_type(float)
 
         def call(tickets, action):
-            return host.guarded(host.step, np.asarray(tickets), np.asarray(action))
+            found = host.guarded(host.step, tickets, action)
+            return np.asarray(tickets + np.array([0, 0, 1], np.int32)), *found  # of it, so that steps are in order
 
-        results = [((layout.width,), dtype), *pictures]
-        rows, *frames = _called(call, results)(state.ticket, action.astype(dtype))
-        return State(state.ticket.at[:, 2].add(1), *frames), shown(layout, rows)
+        results = [((TICKET,), jnp.int32), ((layout.width,), dtype), *pictures]
+        tickets, rows, *frames = _called(call, results)(state.ticket, action.astype(dtype))
+        return State(tickets, *frames), shown(layout, rows)
 
     viewer = Viewer(_draw) if task.draws else None
     return BatchedEnvironment(layout.spec, reset, step, viewer=viewer, host=host)

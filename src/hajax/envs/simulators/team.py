@@ -176,21 +176,21 @@ def describe(
     masked = any(MASK in (infos.get(agent) or {}) or _has_mask(env.observation_space(agent)) for agent in ids)
     own = None if state == "observations" else _state(env)
     width = sum(agent.observation_size for agent in agents) if own is None else own.size
-    limit = step_limit(env) if max_steps is None else max_steps
+    own_limit = None if _takes_turns(env) else step_limit(env)  # whose cycles are of as many steps as there are agents
+    limit = own_limit if max_steps is None else max_steps
     spec = EnvSpec(name, tuple(agents), width, limit, reward, masks_actions=masked, state_from_observations=own is None)
     return make_layout(spec, metrics)._replace(joint_reward=joint_reward)
 
 
 def observed_shape(space: Any) -> tuple[int, ...]:
     """An agent's observation: a Box as it is; a choice as one 1 among zeros, and composite spaces flat."""
-    from gymnasium.spaces import Box as RealBox
     from gymnasium.spaces.utils import flatdim
 
-    return tuple(space.shape) if isinstance(space, RealBox) else (flatdim(space),)
+    return tuple(space.shape) if _is_box(space) else (flatdim(space),)
 
 
 def action_space(space: Any) -> ActionSpace:
-    """The action space, with choices that are numbered from 0; `native_action` adds where they begin."""
+    """The action space, with choices that are numbered from 0; `native_action` adds the first."""
     from gymnasium.spaces import Discrete as Choice
     from gymnasium.spaces import MultiDiscrete as Choices
 
@@ -199,16 +199,19 @@ def action_space(space: Any) -> ActionSpace:
     return MultiDiscrete(tuple(np.ravel(space.nvec))) if isinstance(space, Choices) else as_space(space)
 
 
-def native_action(space: Any, own: ActionSpace, action: np.ndarray) -> Any:
-    """The action `[D]` as an element of the simulator's own action space; Box components are clipped."""
-    values = action[: own.num_components]
+def native_action(space: Any, own: ActionSpace) -> Callable[[np.ndarray], Any]:
+    """A function that makes an element of the simulator's own space of an action `[D]`; Box components are clipped."""
+    size = own.num_components
     if isinstance(own, Box):
-        return np.clip(values, own.low, own.high).astype(space.dtype).reshape(space.shape)
-    values = np.rint(values).astype(np.int64)
+        low, high = np.array(own.low), np.array(own.high)
+        return lambda action: np.minimum(np.maximum(action[:size], low), high).astype(space.dtype).reshape(space.shape)
+    start = getattr(space, "start", 0)
     if isinstance(own, Discrete):
-        return int(values[0] + getattr(space, "start", 0))
-    values = values.reshape(space.shape)
-    return values.astype(space.dtype) + getattr(space, "start", np.zeros((), space.dtype))
+        first = int(start)
+        return lambda action: round(float(action[0])) + first
+    return lambda action: (
+        np.rint(action[:size]).astype(space.dtype).reshape(space.shape) + np.asarray(start, space.dtype)
+    )
 
 
 def step_limit(env: Any) -> int | None:
@@ -261,6 +264,13 @@ class Simulator:
             raise SimulatorError(f"agents of {self.name} are {names}; allowed: the same in every copy and episode")
         self.action_spaces = [self.env.action_space(agent) for agent in self.ids]
         self.spaces = [self.env.observation_space(agent) for agent in self.ids]
+        self.native = [
+            native_action(space, agent.action_space)
+            for space, agent in zip(self.action_spaces, self.spec.agents, strict=True)
+        ]
+        self.masked = [_has_mask(space) for space in self.spaces]
+        self.own_spaces = [_own_space(space) for space in self.spaces]
+        self.boxes = [_is_box(space) for space in self.own_spaces]
         self.turns = _takes_turns(self.env)
         self.active: list[Any] = []
         self.seed, self.episode, self.steps = 0, 0, 0
@@ -277,11 +287,9 @@ class Simulator:
 
     def step(self, action: np.ndarray) -> None:
         """Takes one step with the joint action `[N, D]`; the active agents act."""
-        actions = {
-            agent: native_action(self.action_spaces[i], self.spec.agents[i].action_space, action[i])
-            for i, agent in enumerate(self.ids)
-            if agent in self.active
-        }
+        if not np.isfinite(action).all():  # the run stops for what is not finite in the algorithm, with its name
+            action = np.nan_to_num(action)
+        actions = {agent: self.native[i](action[i]) for i, agent in enumerate(self.ids) if agent in self.active}
         observations, rewards, ended, cut, infos = _unpacked(self.name, "step", self.env.step(actions), 5)
         self.steps += 1
         for agent in actions:
@@ -297,7 +305,7 @@ class Simulator:
         self.fields["truncated"][...] = done and bool(left_over)
         for name in self.layout.metrics:
             self.fields[f"metrics.{name}"][...] = self._metric(name, infos, done)
-        self._show("final.", observations, infos, left_over if done else self._to_act(alive))
+        self._show("final.", observations, infos, self._to_act(alive) if alive else left_over)
         if not np.isfinite(self.row).all():
             raise self._not_finite()
         if done:
@@ -359,12 +367,14 @@ class Simulator:
             if agent not in observations:
                 raise self._error(f"observations lacks {agent}", "every agent in `agents`")
             value, mask = observations[agent], (infos.get(agent) or {}).get(MASK)
-            if _has_mask(self.spaces[i]):
+            if self.masked[i]:
                 value, mask = value["observation"], value[MASK]
             flat = self._flat(i, agent, value)
             seen[i, : flat.size] = flat
             if mask is not None and self.spec.masks_actions:
-                self._mask(fields[f"{prefix}{MASK}"][i], agent, own[i].action_space, mask)
+                self._mask(fields[f"{prefix}{MASK}"][i], agent, own[i].action_space, mask, over=not self.env.agents)
+            elif mask is not None:
+                raise self._error(f"{MASK} of {agent} is new", "a mask from the first reset on, or none")
         if self.bounds is not None:
             self._check_bounds(seen, fields[f"{prefix}active"])
         if not self.spec.state_from_observations and not active:
@@ -378,27 +388,28 @@ class Simulator:
             fields[f"{prefix}state"][:] = state
 
     def _flat(self, i: int, agent: Any, value: Any) -> np.ndarray:
-        from gymnasium.spaces import Box as RealBox
-        from gymnasium.spaces.utils import flatten
-
-        space = _own_space(self.spaces[i])
         try:
-            flat = np.ravel(np.asarray(value if isinstance(space, RealBox) else flatten(space, value)))
-            size = flat.size if np.issubdtype(flat.dtype, np.number) or flat.dtype == bool else -1
+            flat = np.asarray(value if self.boxes[i] else _flattened(self.own_spaces[i], value)).ravel()
+            size = flat.size if flat.dtype.kind in "biuf" else -1
         except Exception:
             size = -1
         if size != self.spec.agents[i].observation_size:
             kind = f"{size} entries" if size >= 0 else f"type {type(value).__name__}"
-            raise self._error(f"observation of {agent} has {kind}", f"its space, {space}")
+            raise self._error(f"observation of {agent} has {kind}", f"its space, {self.own_spaces[i]}")
         return flat
 
-    def _mask(self, row: np.ndarray, agent: Any, space: ActionSpace, mask: Any) -> None:
-        """Writes the mask `[D, C]` of an agent; a mask of several components is a tuple or their concatenation."""
+    def _mask(self, row: np.ndarray, agent: Any, space: ActionSpace, mask: Any, over: bool) -> None:
+        """Writes the mask `[D, C]` of an agent; a mask of several components is a tuple or their concatenation.
+
+        Where the episode is `over`, a mask without any choice means nothing.
+        """
         parts = mask if isinstance(mask, tuple | list) else [mask]
         flat = np.concatenate([np.ravel(part) for part in parts]).astype(bool)
         if flat.size != sum(space.choices):
             raise self._error(f"action_mask of {agent} has {flat.size} entries", str(sum(space.choices)))
         for d, (end, n) in enumerate(zip(np.cumsum(space.choices), space.choices, strict=True)):
+            if over and not flat[end - n : end].any():
+                continue
             row[d, :n] = flat[end - n : end]
             if not row[d, :n].any():
                 raise self._error(f"action_mask of {agent} leaves no choice", "at least one that is available")
@@ -416,7 +427,7 @@ class Simulator:
         """The bounds of the observations, `[N, O]` each; `None` if there are none."""
         low = np.full((self.spec.num_agents, self.spec.observation_size), -np.inf, self.row.dtype)
         high = -low
-        for i, space in enumerate(map(_own_space, self.spaces)):
+        for i, space in enumerate(self.own_spaces):
             if hasattr(space, "low") and hasattr(space, "high"):
                 size = self.spec.agents[i].observation_size
                 low[i, :size], high[i, :size] = np.ravel(space.low), np.ravel(space.high)
@@ -462,6 +473,18 @@ def _takes_turns(env: Any) -> bool:
     return isinstance(env, turn_based_aec_to_parallel_wrapper)
 
 
+def _is_box(space: Any) -> bool:
+    from gymnasium.spaces import Box as RealBox
+
+    return isinstance(space, RealBox)
+
+
+def _flattened(space: Any, value: Any) -> Any:
+    from gymnasium.spaces.utils import flatten
+
+    return flatten(space, value)
+
+
 def _own_space(space: Any) -> Any:
     """An agent's observation space without its action mask."""
     return space["observation"] if _has_mask(space) else space
@@ -470,7 +493,11 @@ def _own_space(space: Any) -> Any:
 def _has_mask(space: Any) -> bool:
     from gymnasium.spaces import Dict
 
-    return isinstance(space, Dict) and set(space.spaces) == {"observation", MASK}
+    if not isinstance(space, Dict) or MASK not in space.spaces:
+        return False
+    if set(space.spaces) != {"observation", MASK}:
+        raise ValueError(f"observation_space={space}; allowed: {MASK} beside `observation` alone, or in the infos")
+    return True
 
 
 def _state(env: Any) -> np.ndarray | None:

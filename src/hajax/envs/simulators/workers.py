@@ -29,6 +29,7 @@ logger = logging.getLogger("hajax.simulators")
 
 # A worker that fails so often, without an episode that ends in between, ends the run.
 MOST_FAILURES = 3
+START = 120.0  # seconds, at least, for a worker to make its copies
 FAILED = ("died", "hung")
 
 
@@ -158,6 +159,7 @@ class Pool:
         self.task, self.name, self.n = task, spec.name, n
         self.seeds = np.zeros(n, np.int64)
         self.told: set[str] = set()
+        self.broken = False  # after an error or an interruption; an answer may then be left in a pipe
         self.restarts = 0
         sizes = (n * task.layout.width, n * spec.num_agents * spec.num_components)
         self.workers: list[Worker] = []
@@ -175,45 +177,60 @@ class Pool:
         self.last = self.rows.copy()  # a worker that dies may leave a row half written
         self.share = None if task.num_workers else Share(task, range(n), self.rows, self.actions)
         self._close = weakref.finalize(self, _close_all, self.workers, self.share)
-        for index, indices in enumerate(_divided(n, min(n, task.num_workers))):
-            self.workers.append(Worker(index, task, self.packed, indices, self.shared))
-        self._answers(self.workers)
+        with self._unbroken():
+            for index, indices in enumerate(_divided(n, min(n, task.num_workers))):
+                self.workers.append(Worker(index, task, self.packed, indices, self.shared))
+            self._answers(list(self.workers), limit=max(task.timeout, START))
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         """Begins episodes in all copies; returns the rows `[n, W]`."""
         self.seeds = np.asarray(seeds, np.int64)
-        self._command("reset", {i: (i, int(seed)) for i, seed in enumerate(seeds)})
+        with self._unbroken():
+            self._command("reset", {i: (i, int(seed)) for i, seed in enumerate(seeds)})
         return self._copied()
 
     def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> np.ndarray:
         """Steps these copies, or all; returns the rows `[n, W]`."""
-        if indices is None:
-            self.actions[:] = actions
-            self._command("step", None)
-        else:
-            self.actions[list(indices)] = actions
-            self._command("step", {i: i for i in indices})
+        with self._unbroken():
+            if indices is None:
+                self.actions[:] = actions
+                self._command("step", None)
+            else:
+                self.actions[list(indices)] = actions
+                self._command("step", {i: i for i in indices})
         return self._copied()
 
     def frames(self) -> np.ndarray:
         """The pictures of the copies, `[n, height, width, 3]`."""
-        if self.share is not None:
-            return np.stack([self.share.obey("frame", i) for i in range(self.n)])
-        found = []
-        for worker in self.workers:
-            for i in worker.indices:
-                worker.send("frame", i)
-                (kind, frame), *_ = self._receive([worker]).values()
-                if kind in FAILED:
-                    raise SimulatorError(
-                        f"{self.name}: a worker {kind} while it rendered; allowed: simulators that run"
-                    )
-                found.append(frame)
-        return np.stack(found)
+        with self._unbroken():
+            if self.share is not None:
+                return np.stack([self.share.obey("frame", i) for i in range(self.n)])
+            found = []
+            for worker in self.workers:
+                for i in worker.indices:
+                    worker.send("frame", i)
+                    (kind, frame), *_ = self._receive([worker]).values()
+                    if kind in FAILED:
+                        message = f"{self.name}: a worker {kind} while it rendered; allowed: simulators that run"
+                        raise SimulatorError(message)
+                    found.append(frame)
+            return np.stack(found)
 
     def close(self) -> None:
         """Ends the processes."""
         self._close()
+
+    @contextlib.contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        """Ends the workers at any error, after which their rows cannot be trusted."""
+        if self.broken:
+            raise SimulatorError(f"{self.name}: these simulators failed before; allowed: a new reset")
+        try:
+            yield
+        except BaseException:
+            self.broken = True
+            self.close()
+            raise
 
     def _copied(self) -> np.ndarray:
         self.last = self.rows.copy()
@@ -236,10 +253,10 @@ class Pool:
                 self.told.add(message)
                 logger.warning(message)
 
-    def _answers(self, asked: list[Worker], resetting: bool = True) -> list[Any]:
+    def _answers(self, asked: list[Worker], resetting: bool = True, limit: float | None = None) -> list[Any]:
         """The workers' answers. One that dies or does not answer in time is replaced, and answers nothing."""
         answers = []
-        for worker, (kind, answer) in self._receive(asked).items():
+        for worker, (kind, answer) in self._receive(asked, limit).items():
             if kind in FAILED:
                 self._replace(worker, kind, resetting)
                 continue
@@ -248,10 +265,10 @@ class Pool:
                 worker.failures = 0
         return answers
 
-    def _receive(self, asked: list[Worker]) -> dict[Worker, tuple[str, Any]]:
+    def _receive(self, asked: list[Worker], limit: float | None = None) -> dict[Worker, tuple[str, Any]]:
         """The kind of each worker's answer, and the answer; raises what a simulator raised."""
         waiting: dict[Any, Worker] = {worker.pipe: worker for worker in asked}
-        until = time.monotonic() + self.task.timeout
+        until = time.monotonic() + (self.task.timeout if limit is None else limit)
         answers: dict[Worker, tuple[str, Any]] = {}
         while waiting:
             ready = wait(list(waiting), max(0, until - time.monotonic()))
@@ -286,7 +303,7 @@ class Pool:
             logger.warning(f"{what}; it is started again, and its {len(indices)} episodes are truncated")
             worker = self.workers[place] = Worker(place, self.task, self.packed, indices, self.shared)
             worker.failures = failures
-            (kind, _), *_ = self._receive([worker]).values()
+            (kind, _), *_ = self._receive([worker], max(self.task.timeout, START)).values()
             if kind in FAILED:
                 continue
             numbers = np.random.SeedSequence((self.restarts, *self.seeds[indices])).generate_state(len(indices))
