@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -174,7 +175,7 @@ def _in_jax(name: str, env: Environment | BatchedEnvironment, others: dict[str, 
 
     for key, value in others.items():
         usual = env.spec.reward if key == "reward" else _simulator_options().get(key)
-        if key != "state" and value != usual:
+        if key != "state" and (tuple(value) if isinstance(usual, tuple) else value) != usual:
             raise ValueError(f"{key}={value!r} of {name}, which is no simulator; allowed: {usual!r}")
     state = others.get("state", "environment")
     check_choice("state", state, _STATES)
@@ -192,7 +193,7 @@ def env_options(name: str) -> dict[str, Any]:
     named = [
         p for p in inspect.signature(factory).parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
-    also = _simulator_options() if _may_simulate(name, factory) else {}
+    also = _simulator_options() if _likely_simulates(name, factory) else {}
     return {"state": "environment"} | also | {p.name: ... if p.default is p.empty else p.default for p in named}
 
 
@@ -208,7 +209,7 @@ def describe_options(name: str) -> dict[str, About]:
     """What the options of that environment mean and may be, by its factory's docstring and annotations."""
     factory = _find(name)
     said, parameters = arguments(factory.__doc__), {**inspect.signature(factory).parameters}
-    if _may_simulate(name, factory):
+    if _likely_simulates(name, factory):
         simulators = import_function("environment", _SIMULATORS)
         said, parameters = (
             arguments(simulators.__doc__) | said,
@@ -247,6 +248,22 @@ def _may_simulate(name: str, factory: Factory) -> bool:
         return False
     annotation = inspect.signature(factory).return_annotation
     return not re.search(r"\b(Batched)?Environment\b", getattr(annotation, "__name__", str(annotation)))
+
+
+def _likely_simulates(name: str, factory: Factory) -> bool:
+    """Whether the shell offers the options of simulators: the factory, or a name in its module, is of a simulator."""
+    if not _may_simulate(name, factory):
+        return False
+    module = sys.modules.get(getattr(factory, "__module__", None) or "")
+    return any(_is_of_simulators(value) for value in [factory, *(vars(module).values() if module else ())])
+
+
+def _is_of_simulators(value: Any) -> bool:
+    """Whether a value in a module is of Gymnasium or PettingZoo, or a class with their interface."""
+    home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+    if isinstance(home, str) and home.partition(".")[0] in ("gymnasium", "pettingzoo"):
+        return True
+    return isinstance(value, type) and hasattr(value, "observation_space") and hasattr(value, "action_space")
 
 
 def _simulator_options() -> dict[str, Any]:
