@@ -17,8 +17,10 @@ from harbor import Harbor, harbor
 
 from hajax.envs import make_env
 from hajax.envs.simulators import make_named
-from hajax.envs.simulators.team import SimulatorError, describe, episode_seed
-from hajax.envs.simulators.workers import MOST_FAILURES, Pool, Task
+from hajax.envs.simulators.interface import SimulatorError
+from hajax.envs.simulators.pool import MOST_FAILURES, Pool
+from hajax.envs.simulators.team import describe, episode_seed
+from hajax.envs.simulators.workers import Task
 
 # What is compared at length in `make test-evidence`.
 FOREIGN = {
@@ -445,7 +447,7 @@ class TestWorkers:
         def interrupted(*arguments):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("hajax.envs.simulators.workers.wait", interrupted)
+        monkeypatch.setattr("hajax.envs.simulators.pool.wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             watched.step(actions(2))
         with pytest.raises(SimulatorError, match="these simulators failed before; allowed: a new reset"):

@@ -10,7 +10,6 @@ import functools
 import importlib
 import inspect
 import re
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -138,30 +137,28 @@ def make_env(name: str | Callable[..., Any] | Any, **options: Any) -> Environmen
     factory = _find(name) if isinstance(name, str) else name
     name = _label(name)
     if not callable(factory):
-        from hajax.envs.simulators import copies, simulators
-
-        return conform(simulators(name, copies(name, factory), **options))
+        simulators = importlib.import_module("hajax.envs.simulators")
+        return conform(simulators.simulators(name, simulators.copies(name, factory), **options))
     parameters = inspect.signature(factory).parameters
     foreign = _may_simulate(name, factory)
     if foreign and "kwargs" not in parameters:
         options = {**options.pop("kwargs", {}), **options}
-    _check_options(name, options, [*parameters.values()], also=("state", *(_simulator_options() if foreign else ())))
+    reserved = ("state", *(_simulator_options() if foreign else ()))
+    _check_options(name, options, [*parameters.values()], also=reserved)
     takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-    reserved = {"state", *(_simulator_options() if foreign else ())}
     own = {key: value for key, value in options.items() if key in parameters or (takes_any and key not in reserved)}
     others = {key: value for key, value in options.items() if key not in own}
     env = factory(**own)
     if isinstance(env, Environment | BatchedEnvironment):
-        if takes_any and others.keys() - {"state"}:  # it is no simulator, and has these options itself
-            env = factory(**own, **{key: value for key, value in others.items() if key != "state"})
-            others = {key: value for key, value in others.items() if key == "state"}
+        named = {key: others.pop(key) for key in [*others] if takes_any and key != "state"}
+        if named:  # it is no simulator, and has these options itself
+            env = factory(**own, **named)
         return _in_jax(name, env, others)
     if foreign:
-        from hajax.envs.simulators import simulates, simulators
-
-        if simulates(env):
+        simulators = importlib.import_module("hajax.envs.simulators")
+        if simulators.simulates(env):
             env.close()
-            return conform(simulators(name, functools.partial(factory, **own), **others))
+            return conform(simulators.simulators(name, functools.partial(factory, **own), **others))
     raise TypeError(
         f"the factory of {name!r} returned {type(env).__name__}; it must return an Environment, or a simulator of "
         "PettingZoo or Gymnasium"
@@ -254,16 +251,7 @@ def _likely_simulates(name: str, factory: Factory) -> bool:
     """Whether the shell offers the options of simulators: the factory, or a name in its module, is of a simulator."""
     if not _may_simulate(name, factory):
         return False
-    module = sys.modules.get(getattr(factory, "__module__", None) or "")
-    return any(_is_of_simulators(value) for value in [factory, *(vars(module).values() if module else ())])
-
-
-def _is_of_simulators(value: Any) -> bool:
-    """Whether a value in a module is of Gymnasium or PettingZoo, or a class with their interface."""
-    home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
-    if isinstance(home, str) and home.partition(".")[0] in ("gymnasium", "pettingzoo"):
-        return True
-    return isinstance(value, type) and hasattr(value, "observation_space") and hasattr(value, "action_space")
+    return importlib.import_module("hajax.envs.simulators").likely_makes(factory)
 
 
 def _simulator_options() -> dict[str, Any]:

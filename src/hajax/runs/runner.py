@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hajax.runs.clock import Clock
 from hajax.runs.directory import RunDirectory, summarize_returns, versions
 from hajax.runs.errors import RunError, SimulatorFailure, refusing, simulating
 from hajax.runs.files import evaluated_metrics
@@ -41,29 +41,6 @@ from hajax.training.checkpoints import Checkpoint, CheckpointError, list_checkpo
 
 # Seconds of device work between two checks of Ctrl-C and updates of the progress bar.
 SLICE_SECONDS = 1.0
-
-
-@dataclass
-class Clock:
-    """Seconds since the run began, over all its sessions, and the seconds of training and of evaluation."""
-
-    began: float = field(default_factory=time.perf_counter)
-    training: float = 0.0
-    evaluation: float = 0.0
-
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.began
-
-    def seconds(self) -> dict[str, float]:
-        return {
-            "wall_seconds": round(self.elapsed(), 3),
-            "train_seconds": round(self.training, 3),
-            "eval_seconds": round(self.evaluation, 3),
-        }
-
-    @classmethod
-    def resumed(cls, wall_seconds: float, train_seconds: float, eval_seconds: float) -> Clock:
-        return cls(time.perf_counter() - wall_seconds, train_seconds, eval_seconds)
 
 
 class Run(NamedTuple):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 import pickle
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from hajax.envs.simulators.team import SimulatorError, as_parallel, describe
+from hajax.envs.simulators.interface import SimulatorError, as_parallel
+from hajax.envs.simulators.team import describe
 from hajax.envs.simulators.workers import Task
 from hajax.spec import RewardKind
 from hajax.validation import check_choice, check_flag, check_number, nearest
@@ -172,3 +175,17 @@ def simulates(thing: Any) -> bool:
     """Whether it looks like an environment of PettingZoo or Gymnasium, or a vector of them."""
     spaces = hasattr(thing, "observation_space") and hasattr(thing, "action_space")
     return spaces and callable(getattr(thing, "reset", None)) and callable(getattr(thing, "step", None))
+
+
+def likely_makes(factory: Callable[..., Any]) -> bool:
+    """Whether a function may make simulators: it, or a name in its module, is of a simulator."""
+    module = sys.modules.get(getattr(factory, "__module__", None) or "")
+    return any(_is_of_simulators(value) for value in [factory, *(vars(module).values() if module else ())])
+
+
+def _is_of_simulators(value: Any) -> bool:
+    """Whether a value in a module is of Gymnasium or PettingZoo, or a class with their interface."""
+    home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+    if isinstance(home, str) and home.partition(".")[0] in ("gymnasium", "pettingzoo"):
+        return True
+    return isinstance(value, type) and hasattr(value, "observation_space") and hasattr(value, "action_space")

@@ -16,8 +16,10 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from hajax.envs.base import BatchedEnvironment, Viewer, concatenate_observations
-from hajax.envs.simulators.team import MASK, Layout, SimulatorError, as_parallel, picture_of
-from hajax.envs.simulators.workers import Pool, Task
+from hajax.envs.simulators.interface import MASK, SimulatorError, as_parallel, picture_of
+from hajax.envs.simulators.pool import Pool
+from hajax.envs.simulators.rows import Layout
+from hajax.envs.simulators.workers import Task
 from hajax.spec import FinalStep, Timestep
 
 if TYPE_CHECKING:
@@ -166,7 +168,7 @@ def on_host(task: Task) -> BatchedEnvironment:
         dtype, begin = jnp.result_type(float), host.opening()
 
         def call(seeds):
-            return host.guarded(begin, np.asarray(seeds), dtype)
+            return host.guarded(begin, seeds, dtype)
 
         results = [((TICKET,), jnp.int32), ((layout.width,), dtype), *pictures]
         tickets, rows, *frames = _called(call, results)(seeds)
@@ -177,7 +179,7 @@ def on_host(task: Task) -> BatchedEnvironment:
 
         def call(tickets, action):
             found = host.guarded(host.step, tickets, action)
-            return np.asarray(tickets + np.array([0, 0, 1], np.int32)), *found  # of it, so that steps are in order
+            return tickets + np.array([0, 0, 1], np.int32), *found  # from the callback, so that steps are in order
 
         results = [((TICKET,), jnp.int32), ((layout.width,), dtype), *pictures]
         tickets, rows, *frames = _called(call, results)(state.ticket, action.astype(dtype))

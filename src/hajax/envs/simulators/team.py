@@ -5,143 +5,32 @@ Worker processes import this file, so it does not import JAX.
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from hajax.spaces import ActionSpace, Box, Discrete, MultiDiscrete, as_space
+from hajax.envs.simulators.interface import (
+    MASK,
+    SimulatorError,
+    action_space,
+    as_parallel,
+    flattened,
+    has_mask,
+    is_box,
+    native_action,
+    observed_shape,
+    own_space,
+    own_state,
+    picture_of,
+    reset_with,
+    step_limit,
+    takes_turns,
+    unpacked,
+)
+from hajax.envs.simulators.rows import Layout, make_layout
+from hajax.spaces import ActionSpace
 from hajax.spec import AgentSpec, EnvSpec, RewardKind
-
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # many simulators draw with pygame, which greets
-
-# Where a wrapper keeps what it wraps.
-INNER = ("unwrapped", "env", "aec_env", "par_env", "single_agent_env")
-MASK = "action_mask"
-PICTURE = (540, 720)  # the largest height and width of a picture that a film shows
-
-
-class SimulatorError(RuntimeError):
-    """A simulator that broke its interface or raised an error, or a worker process that failed; one line.
-
-    `details` is the traceback in the worker process, if there is one.
-    """
-
-    def __init__(self, message: str, details: str = ""):
-        super().__init__(" ".join(message.split()))
-        self.details = details
-
-
-class Column(NamedTuple):
-    """Where a field of a timestep is in a row, and its shape."""
-
-    place: slice
-    shape: tuple[int, ...]
-
-
-class Layout(NamedTuple):
-    """A team as rows `[W]`: what the next action depends on, the same of the final step, then the rest."""
-
-    spec: EnvSpec
-    metrics: tuple[str, ...]
-    columns: dict[str, Column]
-    shown: slice  # `observation`, `state`, `action_mask`, `active`
-    final: slice
-    width: int
-    joint_reward: bool = False  # whether all agents get one reward, which counts once
-
-    def fields(self, rows: Any) -> dict[str, Any]:
-        """The fields of rows `[…, W]`; views of an array of NumPy."""
-        return {
-            name: rows[..., column.place].reshape((*rows.shape[:-1], *column.shape))
-            for name, column in self.columns.items()
-        }
-
-
-def make_layout(spec: EnvSpec, metrics: tuple[str, ...]) -> Layout:
-    """The layout of rows. A row has no state that is made from observations, and no masks that are always true."""
-    shapes: dict[str, tuple[int, ...]] = {"observation": (spec.num_agents, spec.observation_size)}
-    shapes |= {} if spec.state_from_observations else {"state": spec.state_shape}
-    shapes |= {MASK: spec.action_layout.choices.shape} if spec.masks_actions else {}
-    shapes |= {"active": (spec.num_agents,)}
-    size = sum(math.prod(shape) for shape in shapes.values())
-    shapes |= {f"final.{name}": shape for name, shape in shapes.items()}
-    shapes |= {"reward": (spec.num_agents,), "terminated": (), "truncated": ()}
-    shapes |= {f"metrics.{name}": () for name in metrics}
-    columns, start = {}, 0
-    for name, shape in shapes.items():
-        columns[name] = Column(slice(start, start + math.prod(shape)), shape)
-        start += math.prod(shape)
-    return Layout(spec, metrics, columns, slice(0, size), slice(size, 2 * size), start)
-
-
-class OneAgent:
-    """A Gymnasium environment as PettingZoo's parallel one, with a single agent."""
-
-    possible_agents = ("agent",)
-
-    def __init__(self, env: Any):
-        self.env = env
-        self.agents: list[str] = []
-
-    def observation_space(self, agent: str) -> Any:
-        return self.env.observation_space
-
-    def action_space(self, agent: str) -> Any:
-        return self.env.action_space
-
-    def reset(self, seed: int | None = None) -> Any:
-        result = self.env.reset(seed=seed)
-        self.agents = ["agent"]
-        if not isinstance(result, tuple) or len(result) != 2:
-            return result
-        return tuple({"agent": part} for part in result)
-
-    def step(self, actions: Mapping[str, Any]) -> Any:
-        result = self.env.step(actions["agent"])
-        if not isinstance(result, tuple) or len(result) != 5:
-            return result
-        self.agents = [] if result[2] or result[3] else ["agent"]
-        return tuple({"agent": part} for part in result)
-
-    @property
-    def metadata(self) -> Any:
-        return self.env.metadata
-
-    def render(self) -> Any:
-        return self.env.render()
-
-    def close(self) -> None:
-        self.env.close()
-
-
-def as_parallel(name: str, env: Any) -> Any:
-    """The environment with PettingZoo's parallel interface.
-
-    Environments whose agents act one after another are converted by PettingZoo: in cycles if they allow it, else the
-    agent whose turn it is acts alone.
-
-    Raises:
-        ValueError: `env` is no single environment of PettingZoo or Gymnasium.
-    """
-    if not hasattr(env, "observation_space") or hasattr(env, "single_observation_space"):
-        kind = "a vector of environments" if hasattr(env, "single_observation_space") else type(env).__name__
-        raise ValueError(
-            f"{name} makes {kind}; allowed: a ParallelEnv or AECEnv of PettingZoo, an Env of Gymnasium, or an "
-            "Environment of hajax"
-        )
-    if hasattr(env, "agent_iter"):
-        from pettingzoo.utils import aec_to_parallel, turn_based_aec_to_parallel
-
-        in_cycles = (getattr(env, "metadata", None) or {}).get("is_parallelizable", False)
-        return aec_to_parallel(env) if in_cycles else turn_based_aec_to_parallel(env)
-    if hasattr(env, "possible_agents"):
-        return env
-    if callable(env.observation_space):
-        raise ValueError(f"{name} has no `possible_agents`; allowed: the names of all agents, as in PettingZoo 1.24")
-    return OneAgent(env)
 
 
 def describe(
@@ -163,90 +52,28 @@ def describe(
     ids = list(env.possible_agents)
     if not ids:
         raise ValueError(f"possible_agents of {name} is empty; allowed: at least one agent")
-    _, infos = _unpacked(name, "reset", _reset(name, env, 0), 2)
+    _, infos = unpacked(name, "reset", reset_with(name, env, 0), 2)
     if not env.agents:
         raise ValueError(f"agents of {name} is empty after reset; allowed: at least one agent")
-    spaces = [_own_space(env.observation_space(agent)) for agent in ids]
+    spaces = [own_space(env.observation_space(agent)) for agent in ids]
     agents = []
     for agent, space in zip(ids, spaces, strict=True):
         try:
             agents.append(AgentSpec(str(agent), observed_shape(space), action_space(env.action_space(agent))))
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"{name}, agent {agent}: {error}") from None
-    masked = any(MASK in (infos.get(agent) or {}) or _has_mask(env.observation_space(agent)) for agent in ids)
-    own = None if state == "observations" else _state(env)
+    masked = any(MASK in (infos.get(agent) or {}) or has_mask(env.observation_space(agent)) for agent in ids)
+    own = None if state == "observations" else own_state(env)
     width = sum(agent.observation_size for agent in agents) if own is None else own.size
-    own_limit = None if _takes_turns(env) else step_limit(env)  # whose cycles are of as many steps as there are agents
+    own_limit = None if takes_turns(env) else step_limit(env)  # whose cycles are of as many steps as there are agents
     limit = own_limit if max_steps is None else max_steps
     spec = EnvSpec(name, tuple(agents), width, limit, reward, masks_actions=masked, state_from_observations=own is None)
     return make_layout(spec, metrics)._replace(joint_reward=joint_reward)
 
 
-def observed_shape(space: Any) -> tuple[int, ...]:
-    """An agent's observation: a Box as it is; a choice as one 1 among zeros, and composite spaces flat."""
-    from gymnasium.spaces.utils import flatdim
-
-    return tuple(space.shape) if _is_box(space) else (flatdim(space),)
-
-
-def action_space(space: Any) -> ActionSpace:
-    """The action space, with choices that are numbered from 0; `native_action` adds the first."""
-    from gymnasium.spaces import Discrete as Choice
-    from gymnasium.spaces import MultiDiscrete as Choices
-
-    if isinstance(space, Choice):
-        return Discrete(int(space.n))
-    return MultiDiscrete(tuple(np.ravel(space.nvec))) if isinstance(space, Choices) else as_space(space)
-
-
-def native_action(space: Any, own: ActionSpace) -> Callable[[np.ndarray], Any]:
-    """A function that makes an element of the simulator's own space of an action `[D]`; Box components are clipped."""
-    size = own.num_components
-    if isinstance(own, Box):
-        low, high = np.array(own.low), np.array(own.high)
-        return lambda action: np.minimum(np.maximum(action[:size], low), high).astype(space.dtype).reshape(space.shape)
-    start = getattr(space, "start", 0)
-    if isinstance(own, Discrete):
-        first = int(start)
-        return lambda action: round(float(action[0])) + first
-    return lambda action: (
-        np.rint(action[:size]).astype(space.dtype).reshape(space.shape) + np.asarray(start, space.dtype)
-    )
-
-
-def step_limit(env: Any) -> int | None:
-    """The number of steps after which the environment truncates an episode, if it says so; wrappers are looked into."""
-    seen: list[Any] = []
-    found = [env]
-    while found and len(seen) < 20:
-        one = found.pop(0)
-        seen.append(one)
-        registered = getattr(one, "spec", None)
-        for value in (
-            getattr(one, "max_cycles", None),
-            getattr(registered, "max_episode_steps", None),
-            getattr(one, "_max_episode_steps", None),
-        ):
-            if isinstance(value, int | np.integer) and value > 0:
-                return int(value)
-        inner = [getattr(one, name, None) for name in INNER]
-        found += [part for part in inner if part is not None and not any(part is other for other in seen)]
-    return None
-
-
 def episode_seed(seed: int, episode: int) -> int:
     """The seed of the simulator's `reset` for an episode, counted from 0, after a reset with `seed`."""
     return int(np.random.SeedSequence((seed, episode)).generate_state(1)[0]) >> 1  # some take no more than 31 bits
-
-
-def picture_of(name: str, env: Any) -> np.ndarray:
-    """What the environment renders, `[height, width, 3]` bytes; a large picture without some rows and columns."""
-    picture = env.render()
-    if not isinstance(picture, np.ndarray) or picture.ndim != 3:
-        kind = type(picture).__name__
-        raise SimulatorError(f"{name}: render returned {kind}; allowed: an array [height, width, 3]")
-    stride = max(1, *(math.ceil(size / most) for size, most in zip(picture.shape, PICTURE, strict=False)))
-    return picture[::stride, ::stride, :3].astype(np.uint8)
 
 
 class Simulator:
@@ -268,10 +95,10 @@ class Simulator:
             native_action(space, agent.action_space)
             for space, agent in zip(self.action_spaces, self.spec.agents, strict=True)
         ]
-        self.masked = [_has_mask(space) for space in self.spaces]
-        self.own_spaces = [_own_space(space) for space in self.spaces]
-        self.boxes = [_is_box(space) for space in self.own_spaces]
-        self.turns = _takes_turns(self.env)
+        self.masked = [has_mask(space) for space in self.spaces]
+        self.own_spaces = [own_space(space) for space in self.spaces]
+        self.boxes = [is_box(space) for space in self.own_spaces]
+        self.turns = takes_turns(self.env)
         self.active: list[Any] = []
         self.seed, self.episode, self.steps = 0, 0, 0
         self.bounds = self._bounds()
@@ -290,7 +117,7 @@ class Simulator:
         if not np.isfinite(action).all():  # the run stops for what is not finite in the algorithm, with its name
             action = np.nan_to_num(action)
         actions = {agent: self.native[i](action[i]) for i, agent in enumerate(self.ids) if agent in self.active}
-        observations, rewards, ended, cut, infos = _unpacked(self.name, "step", self.env.step(actions), 5)
+        observations, rewards, ended, cut, infos = unpacked(self.name, "step", self.env.step(actions), 5)
         self.steps += 1
         for agent in actions:
             for field, values in (("rewards", rewards), ("terminations", ended), ("truncations", cut)):
@@ -322,9 +149,9 @@ class Simulator:
 
     def _begin(self) -> None:
         self.steps = 0
-        result = _reset(self.name, self.env, episode_seed(self.seed, self.episode))
+        result = reset_with(self.name, self.env, episode_seed(self.seed, self.episode))
         self.episode += 1
-        observations, infos = _unpacked(self.name, "reset", result, 2)
+        observations, infos = unpacked(self.name, "reset", result, 2)
         if not self.env.agents:
             raise self._error("agents is empty after reset", "at least one")
         for i, agent in enumerate(self.ids):
@@ -378,9 +205,8 @@ class Simulator:
         if self.bounds is not None:
             self._check_bounds(seen, fields[f"{prefix}active"])
         if not self.spec.state_from_observations and not active:
-            fields[f"{prefix}state"][:] = (
-                0  # terminated: nothing bootstraps from it, and some simulators no longer have it
-            )
+            # The episode has terminated: nothing bootstraps from its state, and some simulators no longer have one.
+            fields[f"{prefix}state"][:] = 0
         elif not self.spec.state_from_observations:
             state = np.ravel(np.asarray(self.env.state(), float))
             if state.size != self.spec.state_size:
@@ -389,7 +215,7 @@ class Simulator:
 
     def _flat(self, i: int, agent: Any, value: Any) -> np.ndarray:
         try:
-            flat = np.asarray(value if self.boxes[i] else _flattened(self.own_spaces[i], value)).ravel()
+            flat = np.asarray(value if self.boxes[i] else flattened(self.own_spaces[i], value)).ravel()
             size = flat.size if flat.dtype.kind in "biuf" else -1
         except Exception:
             size = -1
@@ -462,70 +288,3 @@ class Simulator:
     def when(self) -> str:
         """The step and the episode, in words."""
         return f"at step {self.steps} of episode {self.episode}"
-
-
-def _takes_turns(env: Any) -> bool:
-    """Whether only the agent whose turn it is acts in a step."""
-    if not hasattr(env, "aec_env"):
-        return False
-    from pettingzoo.utils.conversions import turn_based_aec_to_parallel_wrapper
-
-    return isinstance(env, turn_based_aec_to_parallel_wrapper)
-
-
-def _is_box(space: Any) -> bool:
-    from gymnasium.spaces import Box as RealBox
-
-    return isinstance(space, RealBox)
-
-
-def _flattened(space: Any, value: Any) -> Any:
-    from gymnasium.spaces.utils import flatten
-
-    return flatten(space, value)
-
-
-def _own_space(space: Any) -> Any:
-    """An agent's observation space without its action mask."""
-    return space["observation"] if _has_mask(space) else space
-
-
-def _has_mask(space: Any) -> bool:
-    from gymnasium.spaces import Dict
-
-    if not isinstance(space, Dict) or MASK not in space.spaces:
-        return False
-    if set(space.spaces) != {"observation", MASK}:
-        raise ValueError(f"observation_space={space}; allowed: {MASK} beside `observation` alone, or in the infos")
-    return True
-
-
-def _state(env: Any) -> np.ndarray | None:
-    """The simulator's own state for a critic, `[S]`, if it has one."""
-    if not callable(getattr(getattr(env, "unwrapped", env), "state", None)):
-        return None
-    try:
-        return np.ravel(np.asarray(env.state(), float))
-    except NotImplementedError:
-        return None
-
-
-def _reset(name: str, env: Any, seed: int) -> Any:
-    try:
-        return env.reset(seed=seed)
-    except TypeError as error:
-        if "seed" not in str(error):
-            raise
-        raise SimulatorError(f"{name}: {error}; allowed: reset(seed=…), as in Gymnasium 0.26 and later") from error
-
-
-def _unpacked(name: str, function: str, result: Any, parts: int) -> Any:
-    """What `reset` or `step` returned: `parts` dictionaries by agent."""
-    size = len(result) if isinstance(result, tuple) else None
-    if size == parts and all(isinstance(part, Mapping) for part in result):
-        return result
-    has = f"{size} values" if size is not None and size != parts else type(result).__name__
-    if size == parts:
-        has = ", ".join(type(part).__name__ for part in result)
-    meant = "(observations, infos)" if parts == 2 else "(observations, rewards, terminations, truncations, infos)"
-    raise SimulatorError(f"{name}: {function} returned {has}; allowed: {meant}, as in Gymnasium 0.26 and later")

@@ -1,0 +1,220 @@
+"""Copies of a simulator in worker processes, which share an array of rows with this one.
+
+Gymnasium's vector environments run one copy of one agent in a process, and give up when a process fails. Here a process
+steps its share of the copies, and one that dies or hangs is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import multiprocessing
+import signal
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
+from typing import Any
+
+import numpy as np
+
+from hajax.envs.simulators.interface import SimulatorError
+from hajax.envs.simulators.workers import Share, Task, Worker
+
+logger = logging.getLogger("hajax.simulators")
+
+# A worker that fails so often, without an episode that ends in between, ends the run.
+MOST_FAILURES = 3
+START = 120.0  # seconds, at least, for a worker to make its copies
+FAILED = ("died", "hung")
+
+
+class Pool:
+    """n copies of a simulator. Rows `[n, W]` and actions `[n, N, D]` are shared with the workers."""
+
+    def __init__(self, task: Task, n: int, dtype: Any):
+        spec = task.layout.spec
+        self.task, self.name, self.n = task, spec.name, n
+        self.seeds = np.zeros(n, np.int64)
+        self.told: set[str] = set()
+        self.broken = False  # after an error or an interruption; an answer may then be left in a pipe
+        self.restarts = 0
+        sizes = (n * task.layout.width, n * spec.num_agents * spec.num_components)
+        self.workers: list[Worker] = []
+        if task.num_workers:
+            import cloudpickle
+
+            typecode = np.dtype(dtype).char
+            shared = [multiprocessing.get_context("spawn").RawArray(typecode, size) for size in sizes]
+            self.packed, self.shared = cloudpickle.dumps(task), (*shared, typecode)
+        else:
+            shared = [np.zeros(size, dtype) for size in sizes]
+        self.rows = np.frombuffer(shared[0], dtype).reshape(n, -1)
+        self.actions = np.frombuffer(shared[1], dtype).reshape(n, spec.num_agents, spec.num_components)
+        self.fields = task.layout.fields(self.rows)
+        self.last = self.rows.copy()  # a worker that dies may leave a row half written
+        self.share = None if task.num_workers else Share(task, range(n), self.rows, self.actions)
+        self._close = weakref.finalize(self, _close_all, self.workers, self.share)
+        with self._unbroken():
+            for index, indices in enumerate(_divided(n, min(n, task.num_workers))):
+                self.workers.append(Worker(index, task, self.packed, indices, self.shared))
+            self._answers(list(self.workers), limit=max(task.timeout, START))
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        """Begins episodes in all copies; returns the rows `[n, W]`."""
+        self.seeds = np.asarray(seeds, np.int64)
+        with self._unbroken():
+            self._command("reset", {i: (i, int(seed)) for i, seed in enumerate(seeds)})
+        return self._copied()
+
+    def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> np.ndarray:
+        """Steps these copies, or all; returns the rows `[n, W]`."""
+        with self._unbroken():
+            if indices is None:
+                self.actions[:] = actions
+                self._command("step", None)
+            else:
+                self.actions[list(indices)] = actions
+                self._command("step", {i: i for i in indices})
+        return self._copied()
+
+    def frames(self) -> np.ndarray:
+        """The pictures of the copies, `[n, height, width, 3]`."""
+        with self._unbroken():
+            if self.share is not None:
+                return np.stack([self.share.obey("frame", i) for i in range(self.n)])
+            found = []
+            for worker in self.workers:
+                for i in worker.indices:
+                    worker.send("frame", i)
+                    (kind, frame), *_ = self._receive([worker]).values()
+                    if kind in FAILED:
+                        message = f"{self.name}: a worker {kind} while it rendered; allowed: simulators that run"
+                        raise SimulatorError(message)
+                    found.append(frame)
+            return np.stack(found)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._close()
+
+    @contextlib.contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        """Ends the workers at any error, after which their rows cannot be trusted."""
+        if self.broken:
+            raise SimulatorError(f"{self.name}: these simulators failed before; allowed: a new reset")
+        try:
+            yield
+        except BaseException:
+            self.broken = True
+            self.close()
+            raise
+
+    def _copied(self) -> np.ndarray:
+        self.last = self.rows.copy()
+        return self.last
+
+    def _command(self, command: str, arguments: dict[int, Any] | None) -> None:
+        """Sends a command to the workers, each with the arguments of its copies, and waits for the answers."""
+        if self.share is not None:
+            answers = [self.share.obey(command, None if arguments is None else [*arguments.values()])]
+        else:
+            asked = []
+            for worker in self.workers:
+                own = None if arguments is None else [arguments[i] for i in worker.indices if i in arguments]
+                if own is None or own:
+                    worker.send(command, own)
+                    asked.append(worker)
+            answers = self._answers(asked, resetting=command == "reset")
+        for message in (message for answer in answers for message in answer):
+            if message not in self.told:
+                self.told.add(message)
+                logger.warning(message)
+
+    def _answers(self, asked: list[Worker], resetting: bool = True, limit: float | None = None) -> list[Any]:
+        """The workers' answers. One that dies or does not answer in time is replaced, and answers nothing."""
+        answers = []
+        for worker, (kind, answer) in self._receive(asked, limit).items():
+            if kind in FAILED:
+                self._replace(worker, kind, resetting)
+                continue
+            answers.append(answer)
+            if worker.failures and self._ended(worker.indices):
+                worker.failures = 0
+        return answers
+
+    def _receive(self, asked: list[Worker], limit: float | None = None) -> dict[Worker, tuple[str, Any]]:
+        """The kind of each worker's answer, and the answer; raises what a simulator raised."""
+        waiting: dict[Any, Worker] = {worker.pipe: worker for worker in asked}
+        until = time.monotonic() + (self.task.timeout if limit is None else limit)
+        answers: dict[Worker, tuple[str, Any]] = {}
+        while waiting:
+            ready = wait(list(waiting), max(0, until - time.monotonic()))
+            found: list[Any] = ready or list(waiting)
+            for pipe in found:
+                worker = waiting.pop(pipe)
+                try:
+                    answers[worker] = pipe.recv() if ready else ("hung", None)
+                except (EOFError, OSError):
+                    answers[worker] = ("died", None)
+        for kind, answer in answers.values():
+            if kind == "error":
+                raise SimulatorError(*answer)
+        return answers
+
+    def _ended(self, indices: range) -> bool:
+        share = slice(indices.start, indices.stop)
+        return bool((self.fields["terminated"][share] + self.fields["truncated"][share]).any())
+
+    def _replace(self, worker: Worker, kind: str, resetting: bool) -> None:
+        """Starts the worker anew. Its episodes are truncated with the last observations, unless they just begin."""
+        place, indices = self.workers.index(worker), worker.indices
+        while True:
+            worker.process.join(0.1 if kind == "died" else 0)
+            what = f"{self.name}: worker {place} (process {worker.process.pid}) "
+            what += _exit(worker.process.exitcode) if kind == "died" else f"did not answer for {self.task.timeout:g} s"
+            worker.kill()
+            failures = worker.failures + 1
+            if failures == MOST_FAILURES:
+                raise SimulatorError(f"{what}, after {failures - 1} other failures without an episode that ended")
+            self.restarts += 1
+            logger.warning(f"{what}; it is started again, and its {len(indices)} episodes are truncated")
+            worker = self.workers[place] = Worker(place, self.task, self.packed, indices, self.shared)
+            worker.failures = failures
+            (kind, _), *_ = self._receive([worker], max(self.task.timeout, START)).values()
+            if kind in FAILED:
+                continue
+            numbers = np.random.SeedSequence((self.restarts, *self.seeds[indices])).generate_state(len(indices))
+            worker.send("reset", [(i, int(seed)) for i, seed in zip(indices, numbers, strict=True)])
+            (kind, _), *_ = self._receive([worker]).values()
+            if kind not in FAILED:
+                break
+        if not resetting:
+            share = slice(indices.start, indices.stop)
+            layout = self.task.layout
+            self.rows[share, layout.final] = self.last[share, layout.shown]
+            self.fields["truncated"][share] = 1
+
+
+def _close_all(workers: list[Worker], share: Share | None) -> None:
+    if share is not None:
+        share.close()
+    for worker in workers:
+        with contextlib.suppress(OSError):
+            worker.pipe.close()  # all begin to end
+    for worker in workers:
+        worker.close()
+
+
+def _exit(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code is None:
+        return "closed its pipe"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _divided(n: int, parts: int) -> list[range]:
+    """`range(n)` in so many parts of about the same length."""
+    ends = [round(k * n / parts) for k in range(parts + 1)] if parts else []
+    return [range(start, end) for start, end in itertools.pairwise(ends)]
