@@ -12,6 +12,7 @@ robots, so only its speed is measured. Results that are already in `--output` ar
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import time
@@ -27,11 +28,9 @@ from rich.progress import track
 
 import hajax
 from hajax.envs import mamujoco
-from hajax.envs.mamujoco.environment import RobotState
+from hajax.envs.mamujoco.environment import shared_robot
 from hajax.envs.mamujoco.partitions import agents, segmented
-from hajax.envs.mamujoco.physics import faithful, fast
 from hajax.envs.mamujoco.robots import find_robot
-from hajax.envs.mamujoco.simulation import MujocoState, in_mujoco
 
 DEFAULT = (
     "half_cheetah_2x3",
@@ -46,7 +45,9 @@ DEFAULT = (
     "humanoid_9_8",
     "humanoid_standup_9_8",
 )
-PHYSICS = {"faithful": faithful, "fast": fast}
+COMPARED = ("faithful", "fast")  # with C
+# Those whose speed is compared here; benchmarks/mujoco_in_c.py has that of MuJoCo in C.
+KINDS = tuple(kind for kind in mamujoco.PHYSICS if kind not in ("auto", "mujoco"))
 MEASURED = ("qpos", "qvel", "observation", "agents", "neighbors", "reward")
 # The robots whose observations are right in gymnasium-robotics (docs/mamujoco.md lists its mistakes).
 WITH_NEIGHBORS = {"half_cheetah", "hopper", "walker2d", "swimmer", "reacher", "many_agent_swimmer", "ant"}
@@ -62,19 +63,33 @@ def our_steps(
     """
     robot, partition = mamujoco.NAMES[name]
     body = find_robot(robot, partition)
-    physics = PHYSICS[kind](body.model(version), body.frame_skip)
-    anatomy = in_mujoco(body, physics, version).anatomy
-    env = getattr(mamujoco, name)(version=version, obs="khop", physics=kind)  # which does not standardize the state
-    observe = jax.vmap(getattr(mamujoco, name)(version=version, physics=kind).observe)
-    action = np.zeros((len(given.action), env.spec.num_agents, env.spec.num_components))
-    for i, agent in enumerate(agents(robot, partition)):
+    whole = getattr(mamujoco, name)(version=version, physics=kind)
+    joints, observe, model = agents(robot, partition), jax.vmap(whole.observe), body.model(version)
+    actuators = {model.joint(model.actuator(i).trnid[0]).name: i for i in range(model.nu)}
+    action = np.zeros((len(given.action), whole.spec.num_agents, whole.spec.num_components))
+    for i, agent in enumerate(joints):
         for j, joint in enumerate(agent):
-            action[:, i, j] = given.action[:, anatomy.actuators[joint]]
+            action[:, i, j] = given.action[:, actuators[joint]]
 
     def step(qpos, qvel, action):
-        state, readings = physics.settle(qpos, qvel)
-        before = RobotState(MujocoState(state, body.task.mark(readings)), jnp.zeros((), int))
-        return env.step(jax.random.key(0), before, action)
+        """One step from that state, without an automatic reset, of a robot whose task begins there."""
+        task = body.task._replace(reset=lambda *_: (qpos, qvel))
+        seen = [body.observation[version], *body.categories, "qpos qvel"]
+        simulation = mamujoco.in_physics(dataclasses.replace(body, task=task), version, kind, seen)
+        env = shared_robot(
+            name,
+            simulation._replace(reopen=None),
+            joints,
+            obs="khop",  # which does not standardize the state
+            k=1,
+            categories=body.categories,
+            common_categories="qpos qvel",
+            reward="team",
+            max_steps=body.max_steps,
+        )
+        key = jax.random.key(0)
+        after, shown = env.step(key, env.reset(key)[0], action)
+        return after.body, shown
 
     given_here = (jnp.asarray(x, float) for x in (given.qpos, given.qvel, action))
     # Double precision, which is not used for training, takes minutes to compile with optimizations.
@@ -82,11 +97,11 @@ def our_steps(
     every = jax.jit(jax.vmap(step), compiler_options=options)
     after, shown = jax.device_get(every(*given_here))
     return {
-        "qpos": after.body.physics.qpos,
-        "qvel": after.body.physics.qvel,
-        "observation": shown.state,
-        "agents": jax.device_get(observe(shown.state) - observe(given.observation.astype(shown.state.dtype))),
-        "neighbors": shown.observation,
+        "qpos": after.physics.qpos,
+        "qvel": after.physics.qvel,
+        "observation": shown.final.state,
+        "agents": jax.device_get(observe(shown.final.state) - observe(given.observation.astype(shown.state.dtype))),
+        "neighbors": shown.final.observation,
         "reward": shown.reward[:, 0],
         "terminated": shown.terminated,
     }
@@ -146,7 +161,7 @@ def speed(
 def measure(name: str, kind: str, states: int, num_envs: int, version: str) -> dict[str, Any]:
     robot, partition = mamujoco.NAMES[name]
     report: dict[str, Any] = {}
-    if kind in PHYSICS:
+    if kind in COMPARED:
         segments = segmented(partition) if robot.startswith("many_agent") else 0
         given = mujoco_oracle.transitions(robot, version, states, segments)
         compared = robot in WITH_NEIGHBORS and version == "v5"
@@ -190,9 +205,9 @@ def speeds(robots: dict[str, Any]) -> str:
     def cell(row: dict[str, Any] | None) -> str:
         return f"{np.median(row['steps_per_second']):,.0f}; {row['compile_seconds']:.0f} s" if row else "–"
 
-    lines = [f"| robot | {' | '.join(f'`{kind}`' for kind in mamujoco.PHYSICS)} |", "|---" * 7 + "|"]
+    lines = [f"| robot | {' | '.join(f'`{kind}`' for kind in KINDS)} |", "|---" * 7 + "|"]
     for name, kinds in robots.items():
-        lines.append(f"| `{name}` | {' | '.join(cell(kinds.get(kind)) for kind in mamujoco.PHYSICS)} |")
+        lines.append(f"| `{name}` | {' | '.join(cell(kinds.get(kind)) for kind in KINDS)} |")
     return "\n".join(lines)
 
 
@@ -206,7 +221,7 @@ def spread(robots: dict[str, Any]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--robots", nargs="+", default=DEFAULT, choices=sorted(mamujoco.NAMES))
-    parser.add_argument("--physics", nargs="+", default=mamujoco.PHYSICS, choices=mamujoco.PHYSICS)
+    parser.add_argument("--physics", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--version", default="v5", choices=("v4", "v5"), help="of Gymnasium's environments")
     parser.add_argument("--states", type=int, default=200)
     parser.add_argument("--envs", type=int, default=64)
@@ -226,7 +241,7 @@ def main() -> None:
         (name, kind)
         for name in arguments.robots
         for kind in arguments.physics
-        if kind in PHYSICS or kind.removeprefix("brax-") in mamujoco.BACKENDS.get(mamujoco.NAMES[name][0], ())
+        if kind in COMPARED or kind.removeprefix("brax-") in mamujoco.BACKENDS.get(mamujoco.NAMES[name][0], ())
     ]
     for name, kind in track(rows, "robots", transient=True):
         if kind not in robots.setdefault(name, {}):

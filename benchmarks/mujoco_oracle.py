@@ -66,17 +66,17 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def make(robot: str, version: str, segments: int = 0) -> Any:
-    """The environment without wrappers, with MJX's solver; it records whether a step had contacts."""
+def make(robot: str, version: str, segments: int = 0, own_solver: bool = False) -> Any:
+    """The environment without wrappers, with MJX's solver or its own; it records whether a step had contacts."""
     with quietly():
         if robot == "coupled_half_cheetah":
-            return with_mjx_s_solver(coupled_cheetahs())
+            return prepared(coupled_cheetahs(), own_solver)
         options = {"xml_file": str(robotics_file(robot, segments))} if segments else {}
-        return with_mjx_s_solver(gymnasium.make(f"{GYMNASIUM[robot]}-{version}", **options).unwrapped)
+        return prepared(gymnasium.make(f"{GYMNASIUM[robot]}-{version}", **options).unwrapped, own_solver)
 
 
-def with_mjx_s_solver(env: Any) -> Any:
-    if env.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
+def prepared(env: Any, own_solver: bool = False) -> Any:
+    if env.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS and not own_solver:
         env.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
 
     def simulate(control: np.ndarray, count: int) -> None:
@@ -129,9 +129,11 @@ def coupled_cheetahs() -> Any:
     return Mended()
 
 
-def transitions(robot: str, version: str, count: int, segments: int = 0, seed: int = 0) -> Transitions:
+def transitions(
+    robot: str, version: str, count: int, segments: int = 0, seed: int = 0, own_solver: bool = False
+) -> Transitions:
     """Steps from states reached by random actions, some of them after the end of an episode."""
-    env, rng = make(robot, version, segments), np.random.default_rng(seed)
+    env, rng = make(robot, version, segments, own_solver), np.random.default_rng(seed)
     starts, rows = [], []
     env.reset(seed=seed)
     while len(starts) < count:
@@ -156,7 +158,7 @@ def local_observations(robot: str, partition: str, given: Transitions) -> list[n
         from gymnasium_robotics import mamujoco_v1
 
         env = mamujoco_v1.parallel_env(ROBOTICS[robot], partition, agent_obsk=1)
-    single = with_mjx_s_solver(env.single_agent_env.unwrapped)
+    single = prepared(env.single_agent_env.unwrapped)
     driven = [[node.act_ids for node in nodes] for nodes in env.agent_action_partitions]
     seen = []
     for qpos, qvel, action in zip(given.qpos, given.qvel, given.action, strict=True):

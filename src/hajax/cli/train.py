@@ -64,7 +64,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         from hajax.runs.files import read_run
         from hajax.runs.loggers import check_loggers
         from hajax.runs.machine import check_device, use_compilation_cache
-        from hajax.runs.programs import build
+        from hajax.runs.programs import build, decided
         from hajax.runs.runner import run
         from hajax.runs.schedule import make_schedule
         from hajax.viewing.curve import draw_curve
@@ -76,6 +76,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         use_compilation_cache(settings.compilation_cache)
         if settings.render is not False:
             prefer_headless_rendering()
+        settings = decided(settings)
         with printing_warnings():
             team = build(settings)
         drawn = settings.render is True or (settings.render == "auto" and team.env.viewer is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -126,12 +127,15 @@ def _described(leaf: Any) -> str:
     return "nothing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def auto_reset(env: Environment) -> Environment:
+def auto_reset(env: Environment, reopen: Callable[[Any], tuple[Any, Timestep]] | None = None) -> Environment:
     """The environment with automatic reset: the step that ends an episode also starts the next one.
 
     The timestep then holds the first observation of the new episode, with `first` set, and `reward`, `terminated`,
     `truncated`, `metrics` and `final` of the episode that ended. An environment with automatic reset is returned
     unchanged.
+
+    `reopen(state) -> (state, timestep)`, if given, returns the next episode's start instead of `reset(key)`, which
+    every step computes for every environment: a start that an earlier step of the episode drew and put into the state.
 
     Raises:
         ValueError: the environment does not conform to its specification; see `conform`.
@@ -143,7 +147,7 @@ def auto_reset(env: Environment) -> Environment:
     def step(key, state, action):
         step_key, reset_key = jax.random.split(key)
         next_state, last = env.step(step_key, state, action)
-        reset_state, opening = env.reset(reset_key)
+        reset_state, opening = env.reset(reset_key) if reopen is None else reopen(next_state)
         done = last.terminated | last.truncated
         next_state = jax.tree.map(lambda a, b: jnp.where(done, a, b), reset_state, next_state)
 

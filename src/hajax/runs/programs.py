@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from hajax.core.algorithm import Algorithm
 from hajax.envs import make_env
 from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.envs.batching import batched
+from hajax.envs.mamujoco import chosen_physics
 from hajax.runs.errors import RunError, refusing
 from hajax.runs.health import Health, healthy, quantities, watch
 from hajax.runs.settings import TrainSettings
@@ -62,6 +64,13 @@ class Programs(NamedTuple):
     evaluate: Callable  # (keys, algorithm state) -> {prefix: results}
     quantities: tuple[str, ...]  # the names that `Health.quantity` indexes
     compile_seconds: float
+
+
+def decided(settings: TrainSettings) -> TrainSettings:
+    """The settings with what depends on the machine decided, as a run records them: the physics of a robot."""
+    if settings.env.get("name", "").startswith("mamujoco/") and settings.env.get("physics") == "auto":
+        return dataclasses.replace(settings, env=settings.env | {"physics": chosen_physics()})
+    return settings
 
 
 def build(settings: TrainSettings) -> Team:

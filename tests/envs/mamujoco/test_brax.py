@@ -32,8 +32,8 @@ def test_nothing_is_left_in_the_working_directory(tmp_path, monkeypatch):
 
 def test_brax_s_robots_are_the_ones_it_has():
     refused = {
-        "many_agent_swimmer_10x2": "faithful, fast",
-        "swimmer_2x1": "faithful, fast, brax-generalized",
+        "many_agent_swimmer_10x2": "auto, mujoco, faithful, fast",
+        "swimmer_2x1": "auto, mujoco, faithful, fast, brax-generalized",
     }
     for name, allowed in refused.items():
         with pytest.raises(
@@ -81,7 +81,7 @@ def test_brax_gets_its_actions_in_its_own_units(robot, scale, monkeypatch):
     for robots in (Humanoid, Halfcheetah):
         monkeypatch.setattr(robots, "step", recording)
     control = jnp.linspace(-0.4, 0.4, simulation.anatomy.model.nu)
-    np.testing.assert_allclose(simulation.step(state, control)[2], scale * control, rtol=1e-5)
+    np.testing.assert_allclose(simulation.step(jax.random.key(0), state, control)[2], scale * control, rtol=1e-5)
 
 
 def test_brax_under_our_partition():

@@ -7,7 +7,8 @@ import mujoco_oracle
 import numpy as np
 import pytest
 
-from hajax.envs.mamujoco.physics import PhysicsState, faithful, fast, meeting
+from hajax.envs.mamujoco.contacts import meeting
+from hajax.envs.mamujoco.physics import PhysicsState, faithful, fast
 from hajax.envs.mamujoco.robots import ROBOTS, find_robot
 
 

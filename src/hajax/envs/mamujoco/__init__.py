@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hajax.envs.base import Environment
     from hajax.envs.mamujoco.robots import Robot
     from hajax.envs.mamujoco.simulation import Simulation
+    from hajax.envs.mamujoco.tasks import Version
 
 # The robot and the partition of every name; 9|8 is written 9_8, for shells and files.
 NAMES = {
@@ -31,7 +32,9 @@ NAMES = {
 # Robots of any number of segments: the numbers of agents and of segments per agent.
 SEGMENTED = re.compile(r"(many_agent_swimmer|many_agent_ant)_(\d+x\d+)")
 NEEDED = ("mujoco", "mujoco.mjx", "gymnasium")
-PhysicsName = Literal["faithful", "fast", "brax-spring", "brax-positional", "brax-generalized", "brax-mjx"]
+PhysicsName = Literal[
+    "auto", "mujoco", "faithful", "fast", "brax-spring", "brax-positional", "brax-generalized", "brax-mjx"
+]
 PHYSICS: tuple[PhysicsName, ...] = get_args(PhysicsName)
 # Brax's physics for each of its robots; its swimmer supports only one.
 BACKENDS = {
@@ -69,7 +72,7 @@ def share(
     *,
     name: str | None = None,
     version: Literal["v4", "v5"] = "v5",
-    physics: PhysicsName = "faithful",
+    physics: PhysicsName = "auto",
     obs: Literal["full", "khop"] = "full",
     k: int = 1,
     categories: Sequence[str] | None = None,
@@ -90,9 +93,10 @@ def share(
             joint with an actuator belongs to exactly one agent.
         name: of the environment; by default the robot's.
         version: of Gymnasium's environment.
-        physics: `"faithful"`, MuJoCo's with the options of the XML; `"fast"`, the same with a cheaper integrator and
-            solver and without collisions of the robot with itself (see `hajax.envs.mamujoco.physics.fast`); or brax's,
-            where brax has the robot, with brax's models, rewards, terminations and observations.
+        physics: `"mujoco"`, MuJoCo in C, stepped by threads; `"faithful"`, the same in JAX (MJX); `"auto"`, `"mujoco"`
+            on a CPU and `"faithful"` on an accelerator; `"fast"`, `"faithful"` with a cheaper integrator and solver and
+            without collisions of the robot with itself (see `hajax.envs.mamujoco.physics.fast`); or brax's, where brax
+            has the robot, with brax's models, rewards, terminations and observations.
         obs: `"full"`: every agent observes what Gymnasium's single agent does and its own index, one-hot, standardized
             as one vector, (x - mean) / standard deviation, as in the papers' code. `"khop"`: it observes its own
             joints, their neighbors, and what is common to all.
@@ -117,9 +121,7 @@ def share(
     name = name or (f"mamujoco/{robot}" if isinstance(robot, str) else "mamujoco/own")
     check_installed(name)
     from hajax.envs.mamujoco.environment import shared_robot
-    from hajax.envs.mamujoco.physics import faithful, fast
     from hajax.envs.mamujoco.robots import ROBOTS
-    from hajax.envs.mamujoco.simulation import in_mujoco
 
     if isinstance(robot, str):
         check_known("robot", robot, ROBOTS)
@@ -127,8 +129,8 @@ def share(
     if physics.startswith("brax-"):
         simulation = _in_brax(name, body, version, physics)
     else:
-        make = fast if physics == "fast" else faithful
-        simulation = in_mujoco(body, make(body.model(version), body.frame_skip), version)
+        local = [*(body.categories if categories is None else categories), global_categories] if obs == "khop" else []
+        simulation = in_physics(body, version, physics, [body.observation[version], *local])
     return shared_robot(
         name,
         simulation,
@@ -142,6 +144,30 @@ def share(
     )
 
 
+def in_physics(robot: Robot, version: Version, physics: str, observed: Sequence[str]) -> Simulation:
+    """The robot in MuJoCo, in C or in JAX; `observed` names the quantities that are observed."""
+    from hajax.envs.mamujoco.in_c import Engine
+    from hajax.envs.mamujoco.simulation import in_mujoco
+
+    if physics == "auto":
+        physics = chosen_physics()
+    model = robot.model(version)
+    if physics == "mujoco":
+        texts = " ".join([*observed, *robot.shows.values()]).split()
+        reads = {*robot.uses, *(text.partition(":")[0] for text in texts)}
+        return in_mujoco(robot, Engine(model, robot.frame_skip, reads), version)
+    from hajax.envs.mamujoco.physics import faithful, fast  # MJX takes a second to import
+
+    return in_mujoco(robot, (fast if physics == "fast" else faithful)(model, robot.frame_skip), version)
+
+
+def chosen_physics() -> PhysicsName:
+    """What `physics="auto"` means on JAX's default device: MuJoCo in C on a CPU, in JAX on an accelerator."""
+    import jax
+
+    return "mujoco" if jax.default_backend() == "cpu" else "faithful"
+
+
 def _in_brax(name: str, robot: Robot, version: str, physics: str) -> Simulation:
     """The robot in brax's physics.
 
@@ -152,7 +178,8 @@ def _in_brax(name: str, robot: Robot, version: str, physics: str) -> Simulation:
     backend = physics.removeprefix("brax-")
     known = next((each for each, other in ROBOTS.items() if other is robot), "")
     if backend not in BACKENDS.get(known, ()):
-        others = [p for p in PHYSICS if p.removeprefix("brax-") in ("faithful", "fast", *BACKENDS.get(known, ()))]
+        backends = [f"brax-{each}" for each in BACKENDS.get(known, ())]
+        others = [p for p in PHYSICS if not p.startswith("brax-") or p in backends]
         raise ValueError(
             f"physics={physics!r} of {name}, which brax does not have with this robot; allowed: {', '.join(others)}"
         )

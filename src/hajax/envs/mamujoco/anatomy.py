@@ -11,7 +11,8 @@ import numpy as np
 from hajax.envs.mamujoco.factorization import Joint, Layout, by_distance, entries
 from hajax.envs.mamujoco.robots import Robot
 
-SECTIONS = ("qpos", "qvel", "qfrc_actuator", "cinert", "cvel", "cfrc_ext")
+SECTIONS = ("qpos", "qvel", "qfrc_actuator", "cinert", "cvel", "cfrc_ext")  # of joints and bodies
+OF_ALL = ("act", "sensordata")
 
 
 class Anatomy:

@@ -96,3 +96,29 @@ def _frame(normal: jax.Array, tangent: jax.Array) -> jax.Array:
 
     second = across(tangent, across(jnp.where(jnp.abs(normal[1]) < 0.5, y, z), x))
     return jnp.stack([normal, second, jnp.cross(normal, second)])
+
+
+def moving(model: Any) -> np.ndarray:
+    """Which geometries move, bool `[geoms]`: those of bodies that are not fixed to the world."""
+    return model.body_weldid[model.geom_bodyid] > 0
+
+
+def meeting(model: Any) -> np.ndarray:
+    """Which pairs of geometries can collide by their masks, bool `[geoms, geoms]`."""
+    types, affinities = model.geom_contype, model.geom_conaffinity
+    return (types[:, None] & affinities | affinities[:, None] & types) != 0
+
+
+def leave_contacts_with_the_world(model: Any) -> None:
+    """Restricts the masks so that geometries collide only with static ones.
+
+    One bit stands for all static geometries that collide with the same others. Raises ValueError if there are more
+    kinds of them than bits.
+    """
+    own = moving(model)
+    kinds, kind = np.unique(meeting(model)[own][:, ~own], axis=1, return_inverse=True)
+    if (count := kinds.shape[1]) > 31:
+        raise ValueError(f"physics='fast' where {count} kinds of geometries stand still, by their masks; allowed: 31")
+    bits = 2 ** np.arange(count)
+    model.geom_contype[own], model.geom_conaffinity[own] = kinds @ bits, 0
+    model.geom_contype[~own], model.geom_conaffinity[~own] = 0, bits[kind.reshape(-1)]

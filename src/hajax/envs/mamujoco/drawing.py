@@ -12,7 +12,7 @@ import numpy as np
 from hajax.colors import CYCLE
 from hajax.envs.base import Scene
 from hajax.envs.drawing import Draw
-from hajax.envs.mamujoco.physics import meeting, moving
+from hajax.envs.mamujoco.contacts import meeting, moving
 from hajax.envs.mamujoco.simulation import Simulation
 from hajax.spec import Timestep
 

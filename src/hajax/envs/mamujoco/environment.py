@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.envs.base import Environment, Viewer, clip_action, timestep
+from hajax.envs.batching import auto_reset
 from hajax.envs.mamujoco.anatomy import control_range
 from hajax.envs.mamujoco.drawing import body_colors, robot_drawing, robot_scene
 from hajax.envs.mamujoco.factorization import check_partition, drivers
@@ -83,13 +84,15 @@ def shared_robot(
             return all_of(state), standardized(state)
         return jnp.where(spec.observation_mask, readings[gather], 0), state
 
-    def reset(key):
-        body, readings = simulation.reset(key)
+    def begun(body, readings):
         return RobotState(body, jnp.zeros((), int)), timestep(spec, *observe(readings), first=True)
+
+    def reset(key):
+        return begun(*simulation.reset(key))
 
     def step(key, state, action):
         control = clip_action(spec, action)[driver, component]
-        body, readings, joint_reward, ended = simulation.step(state.body, control)
+        body, readings, joint_reward, ended = simulation.step(key, state.body, control)
         # Diverged physics ends the episode: a NaN in one environment would reach the policy of all.
         finite = jnp.isfinite(readings).all() & jnp.isfinite(simulation.qpos(body)).all() & jnp.isfinite(joint_reward)
         joint_reward, ended = jnp.where(finite, joint_reward, 0), ended | ~finite
@@ -103,10 +106,12 @@ def shared_robot(
         )
 
     colors = body_colors(simulation, partition)
-    return Environment(
+    env = Environment(
         spec,
         reset,
         step,
         observe=all_of if obs == "full" else None,
         viewer=Viewer(robot_drawing(simulation, colors), robot_scene(simulation, colors)),
     )
+    reopen = simulation.reopen
+    return env if reopen is None else auto_reset(env, lambda state: begun(*reopen(state.body)))

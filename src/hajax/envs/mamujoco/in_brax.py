@@ -75,7 +75,7 @@ def in_brax(robot: str, backend: str) -> Simulation:
         first = env.reset(key)
         return first.pipeline_state, read(first)
 
-    def step(state, control):
+    def step(key, state, control):
         action = control / high if counterpart.scales_controls else control
         # The environment of a robot that never terminates does not set `done`.
         before = envs.State(state, obs=None, reward=None, done=jnp.zeros(()), metrics={})

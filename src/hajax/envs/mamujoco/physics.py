@@ -17,7 +17,7 @@ import mujoco
 import numpy as np
 
 from hajax.envs.lazy import import_quietly
-from hajax.envs.mamujoco.contacts import as_in_c
+from hajax.envs.mamujoco.contacts import as_in_c, leave_contacts_with_the_world
 from hajax.envs.mamujoco.kinematics import kinematics
 from hajax.envs.mamujoco.tasks import Readings
 
@@ -69,6 +69,11 @@ class Physics:
         return _on_device(self.model, jnp.result_type(float).name)[1]
 
     @property
+    def example(self) -> Readings:
+        """Readings of zeros."""
+        return self.read(self.blank)
+
+    @property
     def dt(self) -> float:
         """Seconds in one step of the environment."""
         return self.model.opt.timestep * self.frame_skip
@@ -111,6 +116,8 @@ class Physics:
             tendon_jacobian=derived.ten_J.reshape(-1, self.model.nv),
             tendon_length=data.ten_length,
             tendon_velocity=derived.ten_velocity,
+            act=data.act,
+            sensordata=jnp.zeros(0),
         )
 
     def forward(self, data: Any) -> Any:
@@ -219,7 +226,9 @@ def _on_device(model: Any, dtype: str) -> tuple[Any, Any]:
             return mjx.put_model(model), mjx.make_data(model)
     except NotImplementedError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"the robot's model: {reason}; allowed: what MuJoCo in JAX (MJX) supports") from error
+        raise ValueError(
+            f"the robot's model: {reason}; allowed: what MuJoCo in JAX (MJX) supports, or physics='mujoco'"
+        ) from error
 
 
 def faithful(model: Any, frame_skip: int) -> Physics:
@@ -230,7 +239,8 @@ def faithful(model: Any, frame_skip: int) -> Physics:
     """
     if model.na:
         raise ValueError(
-            f"the robot's model has {model.na} activations of actuators; allowed: actuators without a state"
+            f"the robot's model has {model.na} activations of actuators; allowed: actuators without a state, or "
+            "physics='mujoco'"
         )
     model = copy.copy(model)
     if model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
@@ -257,29 +267,3 @@ def fast(model: Any, frame_skip: int) -> Physics:
     model.opt.iterations, model.opt.ls_iterations = FAST_ITERATIONS, FAST_LINE_SEARCH
     leave_contacts_with_the_world(model)
     return Physics(model, frame_skip)
-
-
-def moving(model: Any) -> np.ndarray:
-    """Which geometries move, bool `[geoms]`: those of bodies that are not fixed to the world."""
-    return model.body_weldid[model.geom_bodyid] > 0
-
-
-def meeting(model: Any) -> np.ndarray:
-    """Which pairs of geometries can collide by their masks, bool `[geoms, geoms]`."""
-    types, affinities = model.geom_contype, model.geom_conaffinity
-    return (types[:, None] & affinities | affinities[:, None] & types) != 0
-
-
-def leave_contacts_with_the_world(model: Any) -> None:
-    """Restricts the masks so that geometries collide only with static ones.
-
-    One bit stands for all static geometries that collide with the same others. Raises ValueError if there are more
-    kinds of them than bits.
-    """
-    own = moving(model)
-    kinds, kind = np.unique(meeting(model)[own][:, ~own], axis=1, return_inverse=True)
-    if (count := kinds.shape[1]) > 31:
-        raise ValueError(f"physics='fast' where {count} kinds of geometries stand still, by their masks; allowed: 31")
-    bits = 2 ** np.arange(count)
-    model.geom_contype[own], model.geom_conaffinity[own] = kinds @ bits, 0
-    model.geom_contype[~own], model.geom_conaffinity[~own] = 0, bits[kind.reshape(-1)]

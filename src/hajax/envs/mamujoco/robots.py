@@ -39,6 +39,8 @@ class Robot:
     sections: Callable[[Readings], Mapping[str, jax.Array]] = lambda readings: {}  # further ones
     shows: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)  # (joint, category): other sections
     max_steps: int = 1000
+    # The readings, beside those of the state and the controls, that the task and `sections` use.
+    uses: tuple[str, ...] = Readings._fields
 
     def seen(self, section: str, x: jax.Array) -> jax.Array:
         """A section as observed: flat and clipped; infinities are kept, and end the episode."""
@@ -69,6 +71,7 @@ _HUMANOID = Robot(
     frame_skip=5,
     hidden=2,
     common="root",
+    uses=("center", "cfrc_ext"),
     observation={
         "v4": "qpos qvel cinert cvel qfrc_actuator cfrc_ext",
         "v5": "qpos qvel cinert:10 cvel:6 qfrc_actuator:6 cfrc_ext:6",
@@ -92,7 +95,12 @@ _HUMANOID = Robot(
 
 ROBOTS: dict[str, Robot] = {
     "half_cheetah": Robot(
-        gymnasium_model("half_cheetah.xml"), tasks.half_cheetah, frame_skip=5, hidden=1, common="rootx rootz rooty"
+        gymnasium_model("half_cheetah.xml"),
+        tasks.half_cheetah,
+        frame_skip=5,
+        hidden=1,
+        common="rootx rootz rooty",
+        uses=(),
     ),
     "hopper": Robot(
         gymnasium_model("hopper.xml"),
@@ -100,6 +108,7 @@ ROBOTS: dict[str, Robot] = {
         frame_skip=4,
         hidden=1,
         common="rootx rootz rooty",
+        uses=(),
         clip={"qvel": 10.0},
     ),
     "walker2d": Robot(
@@ -108,6 +117,7 @@ ROBOTS: dict[str, Robot] = {
         frame_skip=4,
         hidden=1,
         common="rootx rootz rooty",
+        uses=(),
         observation=_both("qpos bounded_qvel"),
         sections=_bounded_velocities,
     ),
@@ -117,6 +127,7 @@ ROBOTS: dict[str, Robot] = {
         frame_skip=5,
         hidden=2,
         common="root",
+        uses=("position", "cfrc_ext"),
         observation={"v4": "qpos qvel", "v5": "qpos qvel cfrc_ext:6"},
         categories=("qpos qvel cfrc_ext", "qpos"),
         bodies={f"hip_{leg}": (2, 1) for leg in (1, 2, 3, 4)} | {f"ankle_{leg}": (2, 1, 0) for leg in (1, 2, 3, 4)},
@@ -132,6 +143,7 @@ ROBOTS: dict[str, Robot] = {
         frame_skip=4,
         hidden=2,
         common="free_body_rot",
+        uses=(),
         # Each rotor also observes one component of the swimmer's velocity.
         shows={("motor1_rot", "qvel"): "qvel:0:1 qvel:3:4", ("motor2_rot", "qvel"): "qvel:1:2 qvel:4:5"},
     ),
@@ -141,6 +153,7 @@ ROBOTS: dict[str, Robot] = {
         frame_skip=2,
         hidden=0,
         common="target_x target_y",
+        uses=("position",),
         observation={"v4": "cos sin qpos:2 qvel:0:2 offset", "v5": "cos sin qpos:2 qvel:0:2 offset:0:2"},
         categories=("qpos qvel fingertip_dist", "qpos"),
         sections=_reaching,
@@ -168,6 +181,7 @@ ROBOTS["coupled_half_cheetah"] = Robot(
     frame_skip=5,
     hidden=0,
     common=" ".join(f"{which}_root{axis}" for which in ("first", "second") for axis in "xyz"),
+    uses=("tendon_jacobian", "tendon_length", "tendon_velocity"),
     observation=_both("qpos:1:9 qpos:10:18 qvel ten_J ten_length ten_velocity"),
     categories=("qpos qvel ten_J ten_length ten_velocity", "qpos"),
     sections=_tendon,
@@ -225,8 +239,8 @@ def from_file(
         max_steps: steps after which an episode is truncated.
 
     Raises:
-        ValueError: there is no such file, MuJoCo cannot read it, a joint has no name, or an actuator has a state or
-            shares its joint.
+        ValueError: there is no such file, MuJoCo cannot read it, a joint has no name, or an actuator shares its joint
+            or drives none.
     """
     check_number("frame_skip", frame_skip, 1, whole=True)
     check_number("hidden", hidden, 0, whole=True)
@@ -240,8 +254,8 @@ def from_file(
         ) from error
     joints = model.actuator_trnid[:, 0].tolist()
     to_joints = (model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT).all()
-    if not (joints and to_joints and len({*joints}) == len(joints) and model.na == 0):
-        allowed = "at least one, without a state (motor, position, velocity), each on a different joint"
+    if not (joints and to_joints and len({*joints}) == len(joints)):
+        allowed = "at least one, each on a different joint"
         raise ValueError(f"actuators of {path}; allowed: {allowed}")
     if hidden > model.nq:
         raise ValueError(f"hidden={hidden}; allowed: at most the {model.nq} joint positions of {path}")

@@ -32,6 +32,8 @@ class Readings(NamedTuple):
     tendon_jacobian: jax.Array  # [tendons, nv]
     tendon_length: jax.Array  # [tendons]
     tendon_velocity: jax.Array  # [tendons]
+    act: jax.Array  # [na]: the activations of actuators that have a state
+    sensordata: jax.Array  # of the model's sensors; only MuJoCo in C computes them, else [0]
 
 
 class Step(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +58,7 @@ def simulators(
     Raises:
         ValueError: an option has a value that is not allowed, or the simulator's spaces are not supported.
     """
+    from hajax.envs.callbacks import cores
     from hajax.envs.simulators.bridge import on_host  # JAX, which workers do without
 
     check_choice("reward", reward, ("team", "individual"))
@@ -67,7 +67,7 @@ def simulators(
     if max_steps is not None:
         check_number("max_steps", max_steps, 1, whole=True)
     if num_workers is None:
-        num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_workers = cores()
     check_number("num_workers", num_workers, 0, whole=True)
     check_number("timeout", timeout, 0, open_low=True)
     if isinstance(metrics, str) or not all(isinstance(metric, str) for metric in metrics):

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.custom_batching import custom_vmap
 
 from hajax.envs.base import BatchedEnvironment, Viewer, concatenate_observations
+from hajax.envs.callbacks import callback
 from hajax.envs.simulators.interface import MASK, SimulatorError, as_parallel, picture_of
 from hajax.envs.simulators.pool import Pool
 from hajax.envs.simulators.rows import Layout
@@ -171,7 +170,7 @@ def on_host(task: Task) -> BatchedEnvironment:
             return host.guarded(begin, seeds, dtype)
 
         results = [((TICKET,), jnp.int32), ((layout.width,), dtype), *pictures]
-        tickets, rows, *frames = _called(call, results)(seeds)
+        tickets, rows, *frames = callback(call, results)(seeds)
         return State(tickets, *frames), shown(layout, rows)
 
     def step(keys: jax.Array, state: State, action: jax.Array) -> tuple[State, Timestep]:
@@ -182,7 +181,7 @@ def on_host(task: Task) -> BatchedEnvironment:
             return tickets + np.array([0, 0, 1], np.int32), *found  # from the callback, so that steps are in order
 
         results = [((TICKET,), jnp.int32), ((layout.width,), dtype), *pictures]
-        tickets, rows, *frames = _called(call, results)(state.ticket, action.astype(dtype))
+        tickets, rows, *frames = callback(call, results)(state.ticket, action.astype(dtype))
         return State(tickets, *frames), shown(layout, rows)
 
     viewer = Viewer(_draw) if task.draws else None
@@ -226,50 +225,3 @@ def shown(layout: Layout, rows: jax.Array) -> Timestep:
         final=seen("final."),
         metrics={name: fields[f"metrics.{name}"] for name in layout.metrics},
     )
-
-
-def _called(function: Callable, results: list[tuple[tuple[int, ...], Any]]) -> Callable:
-    """`function`, of arrays `[n, …]` on the host, in compiled programs; a `vmap` makes one call with more rows.
-
-    `results` are the shapes and types of its results, without the axis `n`. Numbers of 64 bits pass as pairs of 32: JAX
-    runs callbacks in threads in which `jax.enable_x64(True)` of the caller does not hold.
-    """
-
-    def on_host(*arguments):
-        found = function(*(_joined(np.asarray(x), dtype) for x, dtype in zip(arguments, dtypes, strict=True)))
-        return tuple(_split(x) for x in found)
-
-    dtypes: list[Any] = []
-
-    @custom_vmap
-    def call(*arguments):
-        n = len(arguments[0])
-        dtypes[:] = [x.dtype for x in arguments]
-        wide = [jnp.dtype(dtype).itemsize == 8 for _, dtype in results]
-        shapes = tuple(
-            jax.ShapeDtypeStruct((n, *shape, 2), jnp.uint32) if pairs else jax.ShapeDtypeStruct((n, *shape), dtype)
-            for (shape, dtype), pairs in zip(results, wide, strict=True)
-        )
-        split = [lax.bitcast_convert_type(x, jnp.uint32) if x.dtype.itemsize == 8 else x for x in arguments]
-        found = jax.pure_callback(on_host, shapes, *split)
-        return tuple(
-            lax.bitcast_convert_type(x, dtype) if pairs else x
-            for x, (_, dtype), pairs in zip(found, results, wide, strict=True)
-        )
-
-    @call.def_vmap
-    def _(size, batched, *arguments):
-        whole = [x if own else jnp.broadcast_to(x, (size, *x.shape)) for x, own in zip(arguments, batched, strict=True)]
-        found = call(*(x.reshape(-1, *x.shape[2:]) for x in whole))
-        split = tuple(x.reshape(size, -1, *x.shape[1:]) for x in found)
-        return split, tuple(True for _ in split)
-
-    return call
-
-
-def _split(x: np.ndarray) -> np.ndarray:
-    return x.view(np.uint32).reshape((*x.shape, 2)) if x.dtype.itemsize == 8 else x
-
-
-def _joined(x: np.ndarray, dtype: Any) -> np.ndarray:
-    return x.view(dtype)[..., 0] if np.dtype(dtype).itemsize == 8 else x
