@@ -4,8 +4,8 @@
 
 For each robot, in one process and alternately: `mujoco.rollout` from the states that hajax's robots are in, and whole
 steps of the environment in a compiled program, resets and observations included, in each physics; random actions. Then
-HAPPO's training on Ant 4x2 and HalfCheetah 2x3 with the settings of the kept runs (benchmarks/mamujoco_runs.py), in
-`mujoco` and in `faithful`, updates included. All use the cores that this process may use, as MuJoCo's threads do. Rates
+HAPPO's training on Ant 4x2 and HalfCheetah 2x3, updates included, in `mujoco` and in `faithful`, with the default
+settings and with HARL's (preset=harl/…). All use the cores that this process may use, as MuJoCo's threads do. Rates
 are in environment steps per second.
 """
 
@@ -22,7 +22,6 @@ from typing import Any
 
 import jax
 import mamujoco as measured
-import mamujoco_runs
 import mujoco
 import numpy as np
 from mujoco import rollout
@@ -83,10 +82,10 @@ def environments(name: str, kind: str, num_envs: int) -> tuple[Timed, Callable[[
     return take, lambda: held[0]
 
 
-def trainings(name: str, kind: str) -> Timed:
-    """Iterations of HAPPO with the settings of the kept run in that physics."""
-    listed = [text for text in mamujoco_runs.runs()[f"{name}/happo"] if not text.startswith("env.physics=")]
-    settings = validate(config.compose([*listed, f"env.physics={kind}", "num_seeds=1"]))
+def trainings(name: str, kind: str, preset: bool) -> Timed:
+    """Iterations of HAPPO in that physics, with hajax's default settings or with HARL's."""
+    given = [f"preset=harl/{name}"] if preset else ["algo=happo", f"env=mamujoco/{name}"]
+    settings = validate(config.compose([*given, f"env.physics={kind}"]))
     loop = build(settings).loop
     iterate = jax.jit(loop.iterate)
     held = [jax.jit(loop.init)(jax.random.key(0))]
@@ -144,7 +143,7 @@ def speeds(robots: dict[str, dict[str, list[float]]]) -> str:
 
 def trained(robots: dict[str, dict[str, list[float]]]) -> str:
     """Median steps per second of training, and their ratio."""
-    lines = ["| robot | `mujoco` | `faithful` | ratio |", "|---" * 4 + "|"]
+    lines = ["| training | `mujoco` | `faithful` | ratio |", "|---" * 4 + "|"]
     for name, rates in robots.items():
         cells = [f"{statistics.median(rates[kind]):,.0f}" for kind in ("mujoco", "faithful")]
         lines.append(f"| `{name}` | {' | '.join(cells)} | {ratio(rates, 'mujoco', 'faithful'):.1f} |")
@@ -173,8 +172,10 @@ def main() -> None:
         if part == "robots":
             report[part][name] = speed(name, given.envs, given.rounds, given.seconds)
         else:
-            both = {kind: trainings(name, kind) for kind in ("mujoco", "faithful")}
-            report[part][name] = alternately(both, given.rounds, 3 * given.seconds)
+            for preset in (False, True):
+                both = {kind: trainings(name, kind, preset) for kind in ("mujoco", "faithful")}
+                row = f"preset=harl/{name}" if preset else f"env=mamujoco/{name}"
+                report[part][row] = alternately(both, given.rounds, 3 * given.seconds)
         if given.output:
             given.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(

@@ -61,15 +61,16 @@ _BUILT_IN: dict[str, str] = {
     **{f"mamujoco/{name}": f"hajax.envs.mamujoco:{name}" for name in SHARED_ROBOTS},
     **{f"smax/{scenario}": f"hajax.envs.smax:{scenario}" for scenario in SCENARIOS},
 }
-_SIMULATORS = "hajax.envs.simulators:simulators"
+_SIMULATORS, _NAMED = "hajax.envs.simulators:simulators", "hajax.envs.simulators:named"
 _registered: dict[str, str | Factory] = {}
 # Those whose factories are made from a table.
 _DESCRIPTIONS = {
     **{f"mamujoco/{name}": describe_robot(name) for name in SHARED_ROBOTS},
     **{f"smax/{scenario}": f"StarCraft-like: {text}" for scenario, text in SCENARIOS.items()},
 }
-# Packages of simulators: `pettingzoo/multiwalker_v9`, `gymnasium/CartPole-v1`.
-FAMILIES = ("gymnasium", "mpe2", "pettingzoo")
+# Other packages, whose environments are looked up there, and what makes their factories: `jaxmarl/overcooked`, and the
+# simulators `pettingzoo/multiwalker_v9` and `gymnasium/CartPole-v1`.
+FAMILIES = dict.fromkeys(("gymnasium", "mpe2", "pettingzoo"), _NAMED) | {"jaxmarl": "hajax.envs.from_jaxmarl:named"}
 # The option that every environment has.
 _STATES = ("environment", "observations")
 _STATE = About("the critic's state: the environment's own, or the agents' observations end to end", choices=_STATES)
@@ -82,7 +83,7 @@ def list_envs() -> tuple[str, ...]:
 
 def has_env(name: str) -> bool:
     """Whether `make_env` may accept the name: also a simulator, `"module:function"`, or a robot of many segments."""
-    return name in list_envs() or ":" in name or _segmented(name) is not None or _is_simulator(name)
+    return name in list_envs() or ":" in name or _segmented(name) is not None or _family(name) is not None
 
 
 def is_registered(name: str) -> bool:
@@ -234,14 +235,14 @@ def _annotated(factory: Factory, annotation: Any) -> tuple[str, tuple[str, ...]]
     return {bool: "bool"}.get(annotation, ""), ()
 
 
-def _is_simulator(name: Any) -> bool:
-    """Whether the name is of the form `pettingzoo/multiwalker_v9`."""
-    return isinstance(name, str) and name.partition("/")[0] in FAMILIES and name.partition("/")[2] != ""
+def _family(name: Any) -> str | None:
+    """What makes the factory of a name such as `pettingzoo/multiwalker_v9` of another package."""
+    return FAMILIES.get(name.partition("/")[0]) if isinstance(name, str) and name.partition("/")[2] else None
 
 
 def _may_simulate(name: str, factory: Factory) -> bool:
     """Whether the factory is not the library's, nor annotated as one of environments in JAX: it may make simulators."""
-    if name in _BUILT_IN or _is_simulator(name) or _segmented(name):
+    if name in _BUILT_IN or _family(name) or _segmented(name):
         return False
     annotation = inspect.signature(factory).return_annotation
     return not re.search(r"\b(Batched)?Environment\b", getattr(annotation, "__name__", str(annotation)))
@@ -273,8 +274,8 @@ def _find(name: str) -> Factory:
         return import_function("environment", name)
     if name not in known and isinstance(name, str) and (place := _segmented(name)):
         return import_function("environment", place)
-    if name not in known and _is_simulator(name):
-        return import_function("environment", "hajax.envs.simulators:named")(name)
+    if name not in known and (place := _family(name)):
+        return import_function("environment", place)(name)
     check_known("environment", name, list_envs())
     factory = known[name]
     return import_function("environment", factory) if isinstance(factory, str) else factory

@@ -50,6 +50,12 @@ read, and the settings of the parts.
 
 {environments}
 
+### jaxmarl
+
+`jaxmarl/NAME`, see [environments](environments.md#jaxmarl):
+
+{jaxmarl}
+
 ### Simulators
 
 `pettingzoo/NAME`, `mpe2/NAME`, `gymnasium/ID`, and functions `module:function` that make a simulator, see
@@ -94,6 +100,7 @@ def page() -> str:
         run=_table(_of_one(describe())),
         algorithms=_table(_of_many({name: algorithm_rows(name) for name in ours})),
         templates=_table(row for name in list_templates() for row in _template_rows(name)),
+        jaxmarl=_table(_of_one(environment_rows("jaxmarl/overcooked"))),
         simulators=_table(_of_one(environment_rows("gymnasium/ID"))),
         environments="\n\n".join(f"{_code(names)}:\n\n{table}" for table, names in environments.items()),
     )
