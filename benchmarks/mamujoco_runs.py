@@ -32,7 +32,9 @@ HATD3 = ["algo.batch_size=256", "algo.hidden_sizes=[128,128]", "algo.updates_per
 FAITHFUL, IN_C = ["env.physics=faithful"], ["env.physics=mujoco"]
 TRANSFER = {
     "half_cheetah_2x3/happo": [*HAPPO, *FAITHFUL, "total_steps=2_000_000"],
+    "half_cheetah_2x3/happo_again": [*HAPPO, *FAITHFUL, "total_steps=2_000_000"],
     "half_cheetah_2x3/happo_in_c": [*HAPPO, *IN_C, "total_steps=2_000_000"],
+    "half_cheetah_2x3/happo_in_c_more": [*HAPPO, *IN_C, "total_steps=2_000_000", "seed=2", "num_seeds=4"],
     "half_cheetah_2x3/hatd3": [*HATD3, *FAITHFUL, "total_steps=300_000"],
     "ant_4x2/happo": [*HAPPO, *FAITHFUL, "total_steps=800_000"],
     "ant_4x2/hatd3": [*HATD3, *FAITHFUL, "total_steps=150_000"],
