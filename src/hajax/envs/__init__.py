@@ -70,7 +70,8 @@ _DESCRIPTIONS = {
 }
 # Other packages, whose environments are looked up there, and what makes their factories: `jaxmarl/overcooked`, and the
 # simulators `pettingzoo/multiwalker_v9` and `gymnasium/CartPole-v1`.
-FAMILIES = dict.fromkeys(("gymnasium", "mpe2", "pettingzoo"), _NAMED) | {"jaxmarl": "hajax.envs.from_jaxmarl:named"}
+FAMILIES = dict.fromkeys(("gymnasium", "mpe2", "pettingzoo"), _NAMED)
+FAMILIES |= {package: f"hajax.envs.from_{package}:named" for package in ("jaxmarl", "jumanji")}
 # The option that every environment has.
 _STATES = ("environment", "observations")
 _STATE = About("the critic's state: the environment's own, or the agents' observations end to end", choices=_STATES)

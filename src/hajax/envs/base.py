@@ -45,6 +45,13 @@ class Viewer(NamedTuple):
     scene: Scene | None = None
 
 
+class Counted(NamedTuple):
+    """The state of another library's environment, and the number of steps so far in the episode."""
+
+    inner: Any
+    step: jax.Array  # int []
+
+
 class Reset(Protocol):
     """Begins an episode; in a `BatchedEnvironment`, one in each of E environments."""
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import Environment, clip_action, concatenate_observations, pad_observations, timestep
+from hajax.envs.base import Counted, Environment, clip_action, concatenate_observations, pad_observations, timestep
 from hajax.envs.lazy import import_quietly
 from hajax.spaces import Box, Discrete
 from hajax.spec import AgentSpec, EnvSpec
@@ -112,13 +112,6 @@ RULES: dict[str, Rules] = {
 }
 
 
-class State(NamedTuple):
-    """jaxmarl's state, and the number of steps so far in the episode."""
-
-    inner: Any
-    step: jax.Array  # int []
-
-
 def named(name: str) -> Callable[..., Environment]:
     """The factory of `jaxmarl/NAME`.
 
@@ -200,7 +193,7 @@ def in_jaxmarl(
 
     def reset(key):
         shown, inner = env.reset(key)
-        return State(inner, jnp.zeros((), int)), show(inner, shown, first=True)
+        return Counted(inner, jnp.zeros((), int)), show(inner, shown, first=True)
 
     def step(key, state, action):
         action = clip_action(spec, action)
@@ -217,7 +210,7 @@ def in_jaxmarl(
         moment, count = Moment(state.inner, inner, actions, dones), state.step + 1
         ended = rules.ends(moment)
         left = jnp.zeros(len(theirs), bool) if rules.left is None else rules.left(env, moment)
-        return State(inner, count), show(
+        return Counted(inner, count), show(
             inner,
             shown,
             reward=own + parts,

@@ -56,6 +56,12 @@ read, and the settings of the parts.
 
 {jaxmarl}
 
+### jumanji
+
+`jumanji/ID`, see [environments](environments.md#jumanji):
+
+{jumanji}
+
 ### Simulators
 
 `pettingzoo/NAME`, `mpe2/NAME`, `gymnasium/ID`, and functions `module:function` that make a simulator, see
@@ -101,6 +107,7 @@ def page() -> str:
         algorithms=_table(_of_many({name: algorithm_rows(name) for name in ours})),
         templates=_table(row for name in list_templates() for row in _template_rows(name)),
         jaxmarl=_table(_of_one(environment_rows("jaxmarl/overcooked"))),
+        jumanji=_table(_of_one(environment_rows("jumanji/Cleaner-v0"))),
         simulators=_table(_of_one(environment_rows("gymnasium/ID"))),
         environments="\n\n".join(f"{_code(names)}:\n\n{table}" for table, names in environments.items()),
     )
