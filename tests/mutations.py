@@ -594,7 +594,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the clock of a resumed run starts anew",
-        "runs/runner.py",
+        "runs/clock.py",
         "return cls(time.perf_counter() - wall_seconds, train_seconds, eval_seconds)",
         "return cls(time.perf_counter(), train_seconds, eval_seconds)",
         (RESUME + "test_more_steps",),
@@ -669,6 +669,45 @@ MUTATIONS = (
         "{actuator: (i, j) for",
         "{actuator: (i, 0 * j) for",
         ("envs/mamujoco/test_factorization.py::test_an_agent_s_action_is_felt_by_its_own_joints_alone",),
+    ),
+    Mutation(
+        "MuJoCo's solver starts anew in every step",
+        "envs/mamujoco/in_c.py",
+        "mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_WARMSTART)",
+        "mjSTATE_FULLPHYSICS)",
+        (
+            "envs/mamujoco/test_in_c.py::test_whole_episodes_of_a_program_in_single_precision_are_mujoco_s_to_the_last_bit",
+        ),
+    ),
+    Mutation(
+        "a robot's contact forces are those of an earlier step",
+        "envs/mamujoco/in_c.py",
+        "                if self._forces:\n",
+        "                if not self._forces:\n",
+        ("envs/mamujoco/test_in_c.py::test_a_step_is_mujoco_s_to_the_last_bit[ant_4x2-v5]",),
+    ),
+    Mutation(
+        "every episode of a robot begins as the one before",
+        "envs/mamujoco/in_c.py",
+        "jnp.where(first, new, old)",
+        "jnp.where(first, old, new)",
+        (
+            "envs/mamujoco/test_in_c.py::test_whole_episodes_of_a_program_in_single_precision_are_mujoco_s_to_the_last_bit",
+        ),
+    ),
+    Mutation(
+        "a shared reward of jaxmarl is counted once for every agent",
+        "envs/from_jaxmarl.py",
+        "own = own / len(theirs) if",
+        "own = own if",
+        ("envs/test_jaxmarl.py::test_the_riddle_ends_when_someone_tells_and_is_cut_when_nobody_does",),
+    ),
+    Mutation(
+        "jumanji's time limit is an end",
+        "envs/from_jumanji.py",
+        '{"time_limit": limit + 1}',
+        '{"time_limit": limit}',
+        ("envs/test_jumanji.py::test_a_time_limit_that_jumanji_calls_an_end_truncates",),
     ),
     # The tabular theory.
     Mutation(

@@ -176,8 +176,8 @@ def test_the_riddle_ends_when_someone_tells_and_is_cut_when_nobody_does():
     np.testing.assert_array_equal(shown.reward, [-1, -1, -1])  # once, and not for each of three
 
 
-def test_a_shared_reward_is_counted_once_and_shaping_is_added():
-    """Two cooks beside an onion pile: the one that picks up an onion and puts it into the pot is paid for that."""
+def test_shaping_pays_each_cook_for_its_own_work():
+    """With a team's reward both receive the sum."""
     rewards = {}
     for reward, shaped in (("team", False), ("individual", False), ("team", True), ("individual", True)):
         env = hajax.make_env("jaxmarl/overcooked", reward=reward, shaped=shaped)

@@ -18,6 +18,9 @@ from hajax.envs.mamujoco import from_file, tasks
 from hajax.envs.mamujoco.in_c import STATE
 from hajax.envs.mamujoco.partitions import agents, segmented
 from hajax.envs.mamujoco.robots import ROBOTS
+from hajax.runs import config
+from hajax.runs.programs import decided
+from hajax.runs.settings import validate
 
 
 @pytest.mark.parametrize(
@@ -201,8 +204,14 @@ def arms_with_sensor(tmp_path_factory):
 
 
 def test_a_cpu_computes_mujoco_in_c_unless_told_otherwise():
+    """A run records which physics it has, so that it is the same where it is resumed or loaded."""
     assert mamujoco.chosen_physics() == "mujoco"
     assert hajax.envs.env_options("mamujoco/ant_4x2")["physics"] == "auto"
+    for given, recorded in ((), "mujoco"), (["env.physics=faithful"], "faithful"):
+        settings = validate(config.compose(["env=mamujoco/ant_4x2", *given]))
+        assert decided(settings).env == settings.env | {"physics": recorded}
+    other = validate(config.compose(["env=mpe/simple_spread"]))
+    assert decided(other) is other
 
 
 CALLS = """
