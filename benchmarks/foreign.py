@@ -26,7 +26,11 @@ ANT = "gymnasium_robotics.envs.multiagent_mujoco.mamujoco_v1:parallel_env"
 ENVIRONMENTS: dict[str, list[str]] = {
     "multiwalker": ["env=pettingzoo/multiwalker_v9", "num_envs=8", "eval_interval=1_600"],
     "pursuit": ["env=pettingzoo/pursuit_v5", "env.kwargs.max_cycles=100", "num_envs=8", "eval_interval=1_600"],
-    "cooperative pong": ["env=pettingzoo/cooperative_pong_v6", "env.kwargs.max_cycles=100", "num_envs=4"],
+    "knights, archers, zombies": [
+        "env=pettingzoo/knights_archers_zombies_v10",
+        "env.kwargs.max_cycles=200",
+        "num_envs=8",
+    ],
     "simple_spread": ["env=mpe2/simple_spread_v3", "num_envs=8"],
     "simple_tag": ["env=mpe2/simple_tag_v3", "algo=ippo", "num_envs=8"],
     "tic-tac-toe": ["env=pettingzoo/tictactoe_v3", "algo=ippo", "eval.max_steps=9", "num_envs=8"],
