@@ -27,7 +27,7 @@ ENVIRONMENTS: dict[str, list[str]] = {
     "multiwalker": ["env=pettingzoo/multiwalker_v9", "num_envs=8", "eval_interval=1_600"],
     "pursuit": ["env=pettingzoo/pursuit_v5", "env.kwargs.max_cycles=100", "num_envs=8", "eval_interval=1_600"],
     "knights, archers, zombies": [
-        "env=pettingzoo/knights_archers_zombies_v10",
+        "env=pettingzoo/knights_archers_zombies_v11",
         "env.kwargs.max_cycles=200",
         "num_envs=8",
     ],

@@ -698,8 +698,8 @@ MUTATIONS = (
     Mutation(
         "a shared reward of jaxmarl is counted once for every agent",
         "envs/from_jaxmarl.py",
-        "own = own / len(theirs) if",
-        "own = own if",
+        "own = own / len(theirs) if rules.shared else own",
+        "pass",
         ("envs/test_jaxmarl.py::test_the_riddle_ends_when_someone_tells_and_is_cut_when_nobody_does",),
     ),
     Mutation(

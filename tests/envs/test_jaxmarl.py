@@ -144,7 +144,8 @@ def compare(name):
         for t in range(STEPS):
             seen, after, rewards, dones, opened = direct(step_keys[copy, t], inner, actions[copy, t])
             now, count = jax.tree.map(lambda x, c=copy, t=t: x[c, t], shown), count + 1
-            np.testing.assert_allclose(now.reward, rewards, rtol=close, atol=close)
+            share = rewards / len(rewards) if name in SHARED else rewards
+            np.testing.assert_allclose(now.reward, share, rtol=close, atol=close)
             over = bool(dones["__all__"]) or count == limit
             assert bool(now.terminated or now.truncated) == over == bool(now.first)
             assert not (now.terminated and now.truncated)
@@ -195,10 +196,12 @@ def test_shaping_pays_each_cook_for_its_own_work():
         rewards[reward, shaped] = np.asarray(jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(1), 4)))
     own, parts = rewards["individual", False], rewards["individual", True] - rewards["individual", False]
     np.testing.assert_array_equal(own[..., 0], own[..., 1])
-    np.testing.assert_allclose(rewards["team", False], own, atol=1e-5)
+    np.testing.assert_allclose(
+        rewards["team", False], np.broadcast_to(own.sum(-1, keepdims=True), own.shape), atol=1e-5
+    )
     assert (parts > 0).any(axis=(0, 1)).all()
     assert (parts[..., 0] != parts[..., 1]).any()
-    total = own[..., :1] + parts.sum(-1, keepdims=True)
+    total = (own + parts).sum(-1, keepdims=True)
     np.testing.assert_allclose(rewards["team", True], np.broadcast_to(total, own.shape), atol=1e-5)
 
 

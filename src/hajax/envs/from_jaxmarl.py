@@ -142,7 +142,7 @@ def in_jaxmarl(
         kwargs: jaxmarl's own options, such as `max_steps`. A `layout` of Overcooked and a `scenario` of SMAX may be
             names.
         reward: `"team"` gives every agent the team's reward, which is the agents' sum if they have rewards of their
-            own, `"individual"` each agent its own. Opponents have no team's reward.
+            own, `"individual"` each agent its own, or an equal share of the team's. Opponents have no team's reward.
         shaped: whether Overcooked also pays each agent for its parts of the work, such as an onion in a pot.
 
     Raises:
@@ -205,8 +205,7 @@ def in_jaxmarl(
         inner = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), inner, state.inner)
         own = jnp.stack([jnp.asarray(x, float) for x in _by_agent(theirs, rewards)])
         parts = jnp.stack([*infos["shaped_reward"].values()]) if shaped else jnp.zeros_like(own)
-        if rules.shared:  # a share for each agent, which the contract sums again
-            own = own / len(theirs) if reward == "team" else own
+        own = own / len(theirs) if rules.shared else own
         moment, count = Moment(state.inner, inner, actions, dones), state.step + 1
         ended = rules.ends(moment)
         left = jnp.zeros(len(theirs), bool) if rules.left is None else rules.left(env, moment)
