@@ -33,7 +33,6 @@ SMALL = {
     "hanabi": ({"num_colors": 2, "num_ranks": 3, "hand_size": 2, "num_cards_of_rank": np.array([3, 2, 1])}, 34),
 }
 FAST = ("MPE_simple_tag_v3", "switch_riddle", "hanabi", "overcooked", "coin_game")
-COPIES, STEPS = 3, 60
 
 
 def limited(name):
@@ -82,7 +81,12 @@ def test_every_step_is_jaxmarl_s(name):
         compare(name)
 
 
-def compare(name):
+@pytest.mark.evidence
+def test_ten_thousand_steps_of_overcooked_are_jaxmarl_s():
+    compare("overcooked", 25, 400)
+
+
+def compare(name, copies=3, steps=60):
     close = 1e-9 if name.startswith("MPE") else 1e-6
     kwargs, limit = limited(name)
     ours = hajax.make_env(f"jaxmarl/{name}", kwargs=kwargs, reward="individual")
@@ -103,9 +107,9 @@ def compare(name):
 
     def played(key):
         begun = ours.reset(key)
-        return begun[1], jax.lax.scan(play, begun, jax.random.split(jax.random.fold_in(key, 1), STEPS))[1]
+        return begun[1], jax.lax.scan(play, begun, jax.random.split(jax.random.fold_in(key, 1), steps))[1]
 
-    keys = jax.random.split(jax.random.key(0), COPIES)
+    keys = jax.random.split(jax.random.key(0), copies)
     opening, (actions, step_keys, shown) = jax.device_get(jax.jit(jax.vmap(played))(keys))
 
     bounds = {agent: theirs.action_space(agent) for agent in theirs.agents}
@@ -137,11 +141,11 @@ def compare(name):
             np.testing.assert_array_equal(ts_mask[i, 0, : len(legal[agent])], np.asarray(legal[agent]) > 0)
 
     ends = []
-    for copy in range(COPIES):
+    for copy in range(copies):
         seen, inner = theirs.reset(keys[copy])
         check(seen, inner, opening.observation[copy], opening.state[copy], opening.action_mask[copy])
         count = 0
-        for t in range(STEPS):
+        for t in range(steps):
             seen, after, rewards, dones, opened = direct(step_keys[copy, t], inner, actions[copy, t])
             now, count = jax.tree.map(lambda x, c=copy, t=t: x[c, t], shown), count + 1
             share = rewards / len(rewards) if name in SHARED else rewards
@@ -155,7 +159,7 @@ def compare(name):
                 (seen, after), count = opened, 0
             check(seen, after, now.observation, now.state, now.action_mask)
             inner = after
-    assert len(ends) >= COPIES
+    assert len(ends) >= copies
     if name.startswith(("MPE", "overcooked")):
         assert set(ends) == {(limit, False)}
     if name.startswith(("storm", "coin")):

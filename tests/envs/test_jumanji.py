@@ -24,7 +24,6 @@ SMALL = {
     "MultiCVRP-v0": ({}, {"num_customers": 6, "num_vehicles": 2}),
 }
 LIMITS = {name: kwargs.get("time_limit", 13) for name, (kwargs, _) in SMALL.items()}
-COPIES, STEPS = 3, 90
 
 
 def made(name):
@@ -66,6 +65,16 @@ def seen_by(name, env, seen, agent):
 )
 def test_every_step_is_jumanji_s(name):
     """Observations, rewards, masks, ends and final observations; a reset begins the next episode."""
+    compare(name)
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("name", ["RobotWarehouse-v0", "LevelBasedForaging-v0"])
+def test_ten_thousand_steps_are_jumanji_s(name):
+    compare(name, 25, 400)
+
+
+def compare(name, copies=3, steps=90):
     kwargs, generator = SMALL[name]
     ours = hajax.make_env(f"jumanji/{name}", kwargs=kwargs, generator=generator, reward="individual")
     spec, theirs, limit = ours.spec, made(name), LIMITS[name]
@@ -83,9 +92,9 @@ def test_every_step_is_jumanji_s(name):
 
     def played(key):
         begun = ours.reset(key)
-        return begun[1], jax.lax.scan(play, begun, jax.random.split(jax.random.fold_in(key, 1), STEPS))[1]
+        return begun[1], jax.lax.scan(play, begun, jax.random.split(jax.random.fold_in(key, 1), steps))[1]
 
-    keys = jax.random.split(jax.random.key(0), COPIES)
+    keys = jax.random.split(jax.random.key(0), copies)
     opening, (actions, step_keys, shown) = jax.device_get(jax.jit(jax.vmap(played))(keys))
     step, reset = jax.jit(theirs.step), jax.jit(theirs.reset)
 
@@ -98,11 +107,11 @@ def test_every_step_is_jumanji_s(name):
             np.testing.assert_array_equal(mask[:, 0], seen.action_mask)
 
     ends = []
-    for copy in range(COPIES):
+    for copy in range(copies):
         inner, now = reset(jax.random.key_data(keys[copy]))
         check(now.observation, opening.observation[copy], opening.action_mask[copy])
         count = 0
-        for t in range(STEPS):
+        for t in range(steps):
             action = actions[copy, t]
             given = action[:, 0].astype(np.int32) if spec.masks_actions else np.clip(action, -1, 1)
             inner, now = step(inner, jnp.asarray(given))
@@ -120,7 +129,7 @@ def test_every_step_is_jumanji_s(name):
                 _, reset_key = jax.random.split(step_keys[copy, t])
                 (inner, now), count = reset(jax.random.key_data(reset_key)), 0
             check(now.observation, got.observation, got.action_mask)
-    assert len(ends) >= COPIES
+    assert len(ends) >= copies
     if name[:2] in ("Le", "Co", "Cl", "Mu"):
         assert any(told for _, told in ends)
     if name[:2] in ("Le", "Co", "Ro", "Se"):
