@@ -99,6 +99,11 @@ class TestEqualToDirect:
         ):
             jax.block_until_ready(env.step(keys, env.reset(keys)[0], jnp.zeros((2, 3, 2))))
 
+    @pytest.mark.parametrize("options", [{"length": 4}, {"kwargs": {"length": 4}}, {"kwargs": {}, "length": 4}])
+    @pytest.mark.parametrize("name", ["Harbor", "any_harbor"])
+    def test_options_of_a_function_also_come_as_kwargs_from_the_shell(self, name, options):
+        assert make_env(f"harbor:{name}", num_workers=0, **options).spec.max_steps == 4
+
     def test_specification(self):
         spec = make_env("harbor:harbor", num_workers=0).spec
         assert [agent.name for agent in spec.agents] == ["tug", "crane", "pilot"]

@@ -148,3 +148,8 @@ class OldHarbor:
 def old_harbor() -> OldHarbor:
     """A simulator with an interface of another time."""
     return OldHarbor()
+
+
+def any_harbor(**kwargs: Any) -> Harbor:
+    """Takes its options as PettingZoo's functions do."""
+    return Harbor(**kwargs)

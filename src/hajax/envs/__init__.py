@@ -142,8 +142,8 @@ def make_env(name: str | Callable[..., Any] | Any, **options: Any) -> Environmen
         simulators = importlib.import_module("hajax.envs.simulators")
         return conform(simulators.simulators(name, simulators.copies(name, factory), **options))
     parameters = inspect.signature(factory).parameters
-    foreign = _may_simulate(name, factory)
-    if foreign and "kwargs" not in parameters:
+    foreign, given = _may_simulate(name, factory), parameters.get("kwargs")
+    if foreign and (given is None or given.kind == given.VAR_KEYWORD):
         options = {**options.pop("kwargs", {}), **options}
     reserved = ("state", *(_simulator_options() if foreign else ()))
     _check_options(name, options, [*parameters.values()], also=reserved)
