@@ -33,6 +33,7 @@ FAITHFUL, IN_C = ["env.physics=faithful"], ["env.physics=mujoco"]
 TRANSFER = {
     "half_cheetah_2x3/happo": [*HAPPO, *FAITHFUL, "total_steps=2_000_000"],
     "half_cheetah_2x3/happo_again": [*HAPPO, *FAITHFUL, "total_steps=2_000_000"],
+    "half_cheetah_2x3/happo_more": [*HAPPO, *FAITHFUL, "total_steps=2_000_000", "seed=2", "num_seeds=4"],
     "half_cheetah_2x3/happo_in_c": [*HAPPO, *IN_C, "total_steps=2_000_000"],
     "half_cheetah_2x3/happo_in_c_more": [*HAPPO, *IN_C, "total_steps=2_000_000", "seed=2", "num_seeds=4"],
     "half_cheetah_2x3/hatd3": [*HATD3, *FAITHFUL, "total_steps=300_000"],
