@@ -78,6 +78,14 @@ def rows(path: Path) -> list[dict[str, str]]:
         return []
 
 
+def table(results: dict[str, dict[str, Any]]) -> str:
+    lines = ["| environment | steps | return before | after |", "|---|---|---|---|"]
+    for name, found in results.items():
+        before, after = found["return"]
+        lines.append(f"| {name} | {found['steps']:,} | {before:.1f} | {after:.1f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
@@ -85,13 +93,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     results = {}
-    print("| environment | steps | return before | after |\n|---|---|---|---|", flush=True)
     for name in given.only:
-        results[name] = found = train(ENVIRONMENTS[name], given.seconds)
-        before, after = found["return"]
-        print(f"| {name} | {found['steps']:,} | {before:.1f} | {after:.1f} |", flush=True)
+        results[name] = train(ENVIRONMENTS[name], given.seconds)
+        print(name, results[name], flush=True)
         if given.output:
             given.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.evidence
 ROOT = Path(__file__).resolve().parents[2]
 
 import arithmetic  # noqa: E402
+import foreign  # noqa: E402
 import ippo  # noqa: E402
 import kept_runs  # noqa: E402
 import mamujoco  # noqa: E402
@@ -469,6 +470,15 @@ def test_the_page_of_physics_has_the_speed_of_mujoco_in_c():
     assert min(mujoco_in_c.ratio(rates, "mujoco", "rollout") for rates in robots.values()) > 0.7
     for name, least in (("ant_4x2", 4), ("half_cheetah_2x3", 2)):
         assert mujoco_in_c.ratio(trained[f"env=mamujoco/{name}"], "mujoco", "faithful") > least
+
+
+def test_the_page_of_simulators_has_the_twelve_environments():
+    results = ROOT / "docs" / "results"
+    found = json.loads((results / "foreign.json").read_text(encoding="utf-8"))
+    assert {*found} == {*foreign.ENVIRONMENTS}
+    assert foreign.table(found) in (results / "simulators.md").read_text(encoding="utf-8")
+    for name, row in found.items():
+        assert row["settings"] == ["algo=happo", "eval_interval=8_000", *foreign.ENVIRONMENTS[name]]
 
 
 @pytest.mark.parametrize(("file", "count"), [("mamujoco", 11), ("mamujoco_v4", 8)])
