@@ -78,7 +78,9 @@ def speed(name: str, options: dict[str, Any], num_envs: int, rounds: int, second
         return lax.scan(step, carry, jax.random.split(key, STEPS))[0]
 
     state, shown = jax.jit(env.reset)(jax.random.split(jax.random.key(0), num_envs))
-    carry = jax.block_until_ready(play((state, shown.action_mask), jax.random.key(1)))
+    carry = state, shown.action_mask
+    for i in range(2):  # the types of a first state may be weak, which compiles again
+        carry = jax.block_until_ready(play(carry, jax.random.key(i)))
     rates = []
     for i in range(rounds):
         calls, began = 0, time.perf_counter()

@@ -31,6 +31,7 @@ import mpe_controllers  # noqa: E402
 import mujoco_in_c  # noqa: E402
 import off_policy  # noqa: E402
 import rows  # noqa: E402
+import sisl_runs  # noqa: E402
 import smax_runs  # noqa: E402
 import tabulate  # noqa: E402
 import transfer  # noqa: E402
@@ -522,7 +523,10 @@ def test_the_runs_of_mpe_are_those_of_docs_results():
         assert_made_so(name, settings)
 
 
-@pytest.mark.parametrize(("script", "one"), [(mamujoco_runs, "half_cheetah_2x3/happo"), (smax_runs, "3m/mappo")])
+@pytest.mark.parametrize(
+    ("script", "one"),
+    [(mamujoco_runs, "half_cheetah_2x3/happo"), (smax_runs, "3m/mappo"), (sisl_runs, "pursuit/mappo")],
+)
 def test_the_runs_in_docs_results_are_the_script_s(script, one):
     """Those that are there."""
     kept = {
