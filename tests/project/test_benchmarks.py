@@ -20,6 +20,7 @@ pytestmark = pytest.mark.evidence
 ROOT = Path(__file__).resolve().parents[2]
 
 import arithmetic  # noqa: E402
+import environment_speeds  # noqa: E402
 import foreign  # noqa: E402
 import ippo  # noqa: E402
 import kept_runs  # noqa: E402
@@ -471,6 +472,12 @@ def test_the_page_of_physics_has_the_speed_of_mujoco_in_c():
     assert min(mujoco_in_c.ratio(rates, "mujoco", "rollout") for rates in robots.values()) > 0.7
     for name, least in (("ant_4x2", 4), ("half_cheetah_2x3", 2)):
         assert mujoco_in_c.ratio(trained[f"env=mamujoco/{name}"], "mujoco", "faithful") > least
+
+
+def test_the_page_of_environments_has_their_speed():
+    found = json.loads((ROOT / "docs" / "results" / "environments.json").read_text(encoding="utf-8"))["rates"]
+    assert {*found} == {*environment_speeds.MEASURED}
+    assert environment_speeds.table(found) in (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
 
 
 def test_the_page_of_simulators_has_the_twelve_environments():

@@ -1,6 +1,6 @@
 """Environment steps per second of every kind of environment in docs/environments.md, with random actions.
 
-    python benchmarks/environments.py [--envs 64] [--rounds 3] [--seconds 2] [--output FILE]
+    python benchmarks/environment_speeds.py [--envs 64] [--rounds 3] [--seconds 2] [--output FILE]
 
 A compiled program steps the copies, resets and observations included; simulators run in one worker for each core. The
 median of the rounds is shown.
