@@ -130,6 +130,16 @@ def check_known(what: str, name: Any, known: Iterable[str]) -> None:
         raise ValueError(f"unknown {what} {name!r}{_did_you_mean(name, known)}; allowed: {', '.join(known)}")
 
 
+def check_of_package(package: str, name: str, known: Iterable[str]) -> None:
+    """Raises ValueError, with the nearest names, unless the package has that environment."""
+    names = list(known)
+    if name not in names:
+        close = nearest(name, names)
+        hint = f"did you mean {' or '.join(f'{package}/{found}' for found in close)}? " if close else ""
+        allowed = ", ".join(f"{package}/{found}" for found in names)
+        raise ValueError(f"env={package}/{name} is unknown; {hint}allowed: {allowed}")
+
+
 def check_settings(owner: str, settings: Mapping[str, Any], allowed: Iterable[str]) -> None:
     """Raises ValueError, with the nearest names, unless every key of `settings` is allowed."""
     allowed = list(allowed)

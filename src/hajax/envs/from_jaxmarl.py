@@ -26,7 +26,7 @@ from hajax.envs.base import Counted, Environment, clip_action, concatenate_obser
 from hajax.envs.lazy import import_quietly
 from hajax.spaces import Box, Discrete
 from hajax.spec import AgentSpec, EnvSpec
-from hajax.validation import check_choice, check_flag, check_known, nearest
+from hajax.validation import check_choice, check_flag, check_known, check_of_package
 
 
 class Moment(NamedTuple):
@@ -119,10 +119,7 @@ def named(name: str) -> Callable[..., Environment]:
         ValueError: there is none.
     """
     own = name.partition("/")[2]
-    if own not in RULES:
-        close = nearest(own, RULES)
-        hint = f"did you mean {' or '.join(f'jaxmarl/{found}' for found in close)}? " if close else ""
-        raise ValueError(f"env={name} is unknown; {hint}allowed: {', '.join(f'jaxmarl/{found}' for found in RULES)}")
+    check_of_package("jaxmarl", own, RULES)
     factory = functools.partial(in_jaxmarl, own)
     factory.__doc__ = in_jaxmarl.__doc__
     return factory
@@ -158,8 +155,7 @@ def in_jaxmarl(
     env = _made(whole, name, kwargs)
     theirs = [*env.agents]
     limit = rules.max_steps(env)
-    key = jax.random.key(0)
-    shown, inner = jax.eval_shape(env.reset, key)
+    shown, inner = jax.eval_shape(env.reset, jax.random.key(0))
     seen = jax.eval_shape(lambda shown: _observations(theirs, shown), shown)
     spaces = [_space(env.action_space(agent)) for agent in theirs]
     agents = tuple(
@@ -183,7 +179,7 @@ def in_jaxmarl(
     choices = spec.action_layout.choices
 
     def show(inner: Any, shown: Any, **fields: Any) -> Any:
-        observation = pad_observations(spec, [x.astype(float) for x in _observations(theirs, shown)])
+        observation = pad_observations(spec, _observations(theirs, shown))
         state = concatenate_observations(spec, observation) if survey is None else survey(inner)
         if legal is not None:
             masks = [jnp.asarray(legal(inner)[agent]) > 0 for agent in theirs]
@@ -226,15 +222,14 @@ def _made(whole: str, name: str, kwargs: Mapping[str, Any]) -> Any:
     if not isinstance(kwargs, Mapping):
         raise ValueError(f"kwargs={kwargs!r}; allowed: options by their names")
     jaxmarl, given = import_quietly("jaxmarl"), dict(kwargs)
-    for option, module, table in (
-        ("layout", "jaxmarl.environments.overcooked", "overcooked_layouts"),
-        ("scenario", "jaxmarl.environments.smax.smax_env", "MAP_NAME_TO_SCENARIO"),
-    ):
-        known = getattr(import_quietly(module), table)
-        belongs = name == "overcooked" if option == "layout" else name.endswith("SMAX")
-        if belongs and isinstance(given.get(option), str):
-            check_known(f"kwargs.{option}", given[option], known)
-            given[option] = known[given[option]]
+    option = {"overcooked": "layout"}.get(name, "scenario" if name.endswith("SMAX") else "")
+    if isinstance(given.get(option), str):  # jaxmarl takes the object of that name
+        if option == "layout":
+            known = import_quietly("jaxmarl.environments.overcooked").overcooked_layouts
+        else:
+            known = import_quietly("jaxmarl.environments.smax.smax_env").MAP_NAME_TO_SCENARIO
+        check_known(f"kwargs.{option}", given[option], known)
+        given[option] = known[given[option]]
     try:
         with jax.ensure_compile_time_eval():
             return jaxmarl.make(name, **given)

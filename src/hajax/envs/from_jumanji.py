@@ -22,7 +22,7 @@ from hajax.envs.base import Counted, Environment, clip_action, concatenate_obser
 from hajax.envs.lazy import import_quietly
 from hajax.spaces import Box, Discrete
 from hajax.spec import AgentSpec, EnvSpec
-from hajax.validation import check_choice, nearest
+from hajax.validation import check_choice, check_of_package
 
 LAST = 2  # the type of an episode's last step
 
@@ -147,11 +147,7 @@ def named(name: str) -> Callable[..., Environment]:
     if find_spec("jumanji") is None:
         raise ValueError(f"env={name} needs jumanji, which is not installed; pip install 'hajax[jumanji]'")
     own, registered = name.partition("/")[2], import_quietly("jumanji").registered_environments()
-    known = [found for found in registered if found.rpartition("-")[0] in RULES]
-    if own not in known:
-        close = nearest(own, known)
-        hint = f"did you mean {' or '.join(f'jumanji/{found}' for found in close)}? " if close else ""
-        raise ValueError(f"env={name} is unknown; {hint}allowed: {', '.join(f'jumanji/{found}' for found in known)}")
+    check_of_package("jumanji", own, [found for found in registered if found.rpartition("-")[0] in RULES])
     factory = functools.partial(in_jumanji, own)
     factory.__doc__ = in_jumanji.__doc__
     return factory

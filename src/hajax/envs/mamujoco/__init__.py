@@ -80,7 +80,7 @@ def share(
     reward: RewardKind = "team",
     max_steps: int | None = None,
 ) -> Environment:
-    """A robot with any partition, without automatic reset: a factory for `hajax.register_env` returns it.
+    """A robot with any partition: a factory for `hajax.register_env` returns it.
 
         def three_legs_and_one():
             legs = [[f"hip_{leg}", f"ankle_{leg}"] for leg in (1, 2, 3, 4)]

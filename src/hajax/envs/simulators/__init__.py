@@ -17,7 +17,7 @@ from hajax.envs.simulators.interface import SimulatorError, as_parallel
 from hajax.envs.simulators.team import describe
 from hajax.envs.simulators.workers import Task
 from hajax.spec import RewardKind
-from hajax.validation import check_choice, check_flag, check_number, nearest
+from hajax.validation import check_choice, check_flag, check_number, check_of_package, nearest
 
 if TYPE_CHECKING:
     from hajax.envs.base import BatchedEnvironment
@@ -125,11 +125,7 @@ def make_named(name: str, **kwargs: Any) -> Any:
         except gymnasium.error.Error as error:
             raise ValueError(f"env={name}: {error}") from error
     modules = modules_of(package)
-    if own not in modules:
-        close = nearest(own, modules)
-        hint = f"did you mean {' or '.join(f'{package}/{found}' for found in close)}? " if close else ""
-        names = ", ".join(f"{package}/{found}" for found in sorted(modules))
-        raise ValueError(f"env={name} is unknown; {hint}allowed: {names}")
+    check_of_package(package, own, sorted(modules))
     try:
         module = importlib.import_module(modules[own])
     except ImportError as error:
