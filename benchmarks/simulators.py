@@ -1,10 +1,11 @@
 """Training in simulators beside the simulators alone, in the same number of worker processes, in one run.
 
-    python benchmarks/simulators.py [--workers 2] [--envs 64] [--rounds 3] [--seconds 10] [--output FILE]
+    python benchmarks/simulators.py [--workers 1 2] [--envs 64] [--rounds 3] [--seconds 6] [--output FILE]
 
 "alone" is the rate of environment steps with random actions in processes that step their share of the copies in a loop
-of Python, and communicate with nobody. "training" is HAPPO's rate with its default settings, updates included, and
-"rollouts" the rate of the same program's rollouts. Both are measured alternately; the ratio is of a round's two rates.
+of Python, and communicate with nobody; "alone with state" reads `state()` in every step, as training does. "training"
+is HAPPO's rate with its default settings, updates included, and "rollouts" the rate of the same program's rollouts,
+"rollouts of the whole" without halves that overlap. All are measured alternately; a ratio is of two rates of a round.
 The loop's own cost is the time of a step of all environments, with random actions in a compiled program, of a simulator
 that does nothing, in one worker process and in none. Needs hajax[simulators], gymnasium-robotics and MuJoCo.
 """
@@ -65,7 +66,7 @@ class Nothing:
         pass
 
 
-def loop(name: str, copies: int, begin: Any, seconds: float, counted: Any) -> None:
+def loop(name: str, copies: int, with_state: bool, begin: Any, seconds: float, counted: Any) -> None:
     """A process that steps its copies with random actions, and tells how many steps it took in how many seconds."""
     envs = [make(name) for _ in range(copies)]
     for i, env in enumerate(envs):
@@ -79,15 +80,17 @@ def loop(name: str, copies: int, begin: Any, seconds: float, counted: Any) -> No
             env.step({agent: env.action_space(agent).sample() for agent in env.agents})
             if not env.agents:
                 env.reset()
+            if with_state:
+                env.state()
             steps += 1
     counted.put(steps / (time.perf_counter() - began))
 
 
-def alone(name: str, workers: int, envs: int, seconds: float) -> float:
+def alone(name: str, workers: int, envs: int, seconds: float, with_state: bool) -> float:
     """Environment steps per second of the simulators alone."""
     context = multiprocessing.get_context("spawn")
     begin, counted = context.Barrier(workers), context.Queue()
-    arguments = (name, envs // workers, begin, seconds, counted)
+    arguments = (name, envs // workers, with_state, begin, seconds, counted)
     processes = [context.Process(target=loop, args=arguments) for _ in range(workers)]
     for process in processes:
         process.start()
@@ -97,8 +100,8 @@ def alone(name: str, workers: int, envs: int, seconds: float) -> float:
     return rate
 
 
-def training(name: str, workers: int, envs: int) -> tuple[Any, Any, Any, Any]:
-    """Compiled functions that train and that play, the state to begin with, and the environment."""
+def training(name: str, workers: int, envs: int) -> tuple[Any, Any, Any, Any, Any]:
+    """Compiled functions that train, play and play without overlap, the state to begin with, and the environment."""
     import jax
 
     import hajax
@@ -110,13 +113,16 @@ def training(name: str, workers: int, envs: int) -> tuple[Any, Any, Any, Any]:
     loop = make_loop(env, algo, num_envs=envs)
     iterate = jax.jit(loop.iterate)
 
-    @jax.jit
-    def play(state):
-        actors, _ = rollout(env, algo, state.key, state.algorithm, state.actors, 200)
-        return state._replace(actors=actors)
+    def playing(env):
+        def play(state):
+            actors, _ = rollout(env, algo, state.key, state.algorithm, state.actors, 200)
+            return state._replace(actors=actors)
 
+        return jax.jit(play)
+
+    play, play_whole = playing(env), playing(env._replace(step=env.step.step))
     state, _ = iterate(jax.jit(loop.init)(jax.random.key(0)))
-    return iterate, play, jax.block_until_ready(play(state)), env
+    return iterate, play, play_whole, jax.block_until_ready(play_whole(play(state))), env
 
 
 def rate(function: Any, state: Any, steps: int, seconds: float) -> tuple[Any, float]:
@@ -131,18 +137,25 @@ def rate(function: Any, state: Any, steps: int, seconds: float) -> tuple[Any, fl
 
 
 def compared(name: str, workers: int, envs: int, rounds: int, seconds: float) -> dict[str, Any]:
-    iterate, play, state, env = training(name, workers, envs)
-    rates: dict[str, list[float]] = {"alone": [], "rollouts": [], "training": []}
+    iterate, play, play_whole, state, env = training(name, workers, envs)
+    kinds = ("alone", "alone with state", "rollouts", "rollouts of the whole", "training")
+    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
-        rates["alone"].append(alone(name, workers, envs, seconds))
+        rates["alone"].append(alone(name, workers, envs, seconds, with_state=False))
+        rates["alone with state"].append(alone(name, workers, envs, seconds, with_state=True))
         state, found = rate(play, state, 200 * envs, seconds)
         rates["rollouts"].append(found)
+        state, found = rate(play_whole, state, 200 * envs, seconds)
+        rates["rollouts of the whole"].append(found)
         state, found = rate(lambda state: iterate(state)[0], state, 200 * envs, seconds)
         rates["training"].append(found)
     env.host.close()
-    ratios = [one / other for one, other in zip(rates["training"], rates["alone"], strict=True)]
-    row = {key: [round(x, 1) for x in values] for key, values in rates.items()}
-    return row | {"training over alone": [round(x, 3) for x in ratios], "median": round(statistics.median(ratios), 3)}
+    row: dict[str, Any] = {key: [round(x, 1) for x in values] for key, values in rates.items()}
+    for what in kinds[2:]:
+        for base in kinds[:2]:
+            ratios = [one / other for one, other in zip(rates[what], rates[base], strict=True)]
+            row[f"{what} over {base}"] = round(statistics.median(ratios), 3)
+    return row
 
 
 def own_cost(workers: int, envs: int) -> float:
@@ -175,10 +188,10 @@ def own_cost(workers: int, envs: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     result: dict[str, Any] = {"workers": given.workers, "envs": given.envs, "cores": os.cpu_count()}
@@ -187,9 +200,11 @@ def main() -> None:
             name = f"own cost, {envs} environments, {workers} workers, microseconds per step of all"
             result[name] = round(own_cost(workers, envs), 1)
             print(name, result[name], flush=True)
-    for name in ("pettingzoo/multiwalker_v9", "gymnasium-robotics Ant 4x2"):
-        result[name] = compared(name, given.workers, given.envs, given.rounds, given.seconds)
-        print(name, json.dumps(result[name]), flush=True)
+    for workers in given.workers:
+        for name in ("pettingzoo/multiwalker_v9", "gymnasium-robotics Ant 4x2"):
+            row = f"{name}, {workers} workers"
+            result[row] = compared(name, workers, given.envs, given.rounds, given.seconds)
+            print(row, json.dumps(result[row]), flush=True)
     if given.output:
         given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

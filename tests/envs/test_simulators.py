@@ -15,12 +15,15 @@ import pytest
 from driven import play_both
 from harbor import Harbor, harbor
 
+import hajax
 from hajax.envs import make_env
+from hajax.envs.base import OverlappedStep
 from hajax.envs.simulators import make_named
 from hajax.envs.simulators.interface import SimulatorError
 from hajax.envs.simulators.pool import MOST_FAILURES, Pool
 from hajax.envs.simulators.team import describe, episode_seed
 from hajax.envs.simulators.workers import Task
+from hajax.training.rollout import count_episodes, playable, rollout, start
 
 # What is compared at length in `make test-evidence`.
 FOREIGN = {
@@ -37,6 +40,27 @@ FOREIGN = {
     "pettingzoo/connect_four_v3": {},
     "pettingzoo/rps_v2": {},
 }
+
+# What `benchmarks/foreign.py` trains, as it does.
+TRAINED = (
+    "pettingzoo/multiwalker_v9",
+    "pettingzoo/pursuit_v5",
+    "pettingzoo/knights_archers_zombies_v11",
+    "mpe2/simple_spread_v3",
+    "mpe2/simple_tag_v3",
+    "pettingzoo/tictactoe_v3",
+    "gymnasium/CartPole-v1",
+    "gymnasium/Pendulum-v1",
+    "gymnasium_robotics Ant 4x2",
+)
+
+
+def make_trained(name: str):
+    if name == "gymnasium_robotics Ant 4x2":
+        from gymnasium_robotics import mamujoco_v1
+
+        return mamujoco_v1.parallel_env("Ant", "4x2")
+    return make_named(name)
 
 
 def pool(n: int, num_workers: int, timeout: float = 60.0, **options) -> Pool:
@@ -68,6 +92,14 @@ class TestEqualToDirect:
         env = make_env(name, kwargs=kwargs, reward="individual", num_workers=2)
         ended = play_both(env, functools.partial(make_named, name, **kwargs), copies=3, steps=300, tolerance=1e-5)
         assert ended >= 3
+        env.host.close()
+
+    @pytest.mark.evidence
+    @pytest.mark.parametrize("name", TRAINED)
+    def test_ten_thousand_steps_of_those_that_are_trained(self, name):
+        make = functools.partial(make_trained, name)
+        env = make_env(make, reward="individual", num_workers=2)
+        assert play_both(env, make, copies=10, steps=1000, tolerance=1e-5) >= 10
         env.host.close()
 
     def test_limit_and_state_of_ones_own(self):
@@ -146,6 +178,56 @@ class TestPrograms:
             ended += int((timestep.terminated | timestep.truncated).sum())
         (batch,) = env.host.batches.values()
         assert sum(copy.env.episodes for copy in batch.pool.share.copies.values()) == ended + 4
+
+    def test_rollout_whose_halves_overlap_is_a_rollout(self, monkeypatch):
+        """Its actions lead to the same steps without overlap; its statistics count the episodes that end."""
+        monkeypatch.setattr("hajax.envs.simulators.bridge.cores", lambda: 3)
+        env, plain = make_env("harbor:harbor", num_workers=2), make_env("harbor:harbor", num_workers=0)
+        algo = hajax.make_algorithm("happo", env, memory="gru", chunk_length=4, actor_lr=1e-12, epochs=1, minibatches=1)
+        assert playable(env, algo).step.pays(6)
+        assert not isinstance(playable(plain, algo).step, OverlappedStep)
+
+        @jax.jit
+        @jax.vmap
+        def play(key):
+            state, envs = algo.init(key), playable(env, algo)
+            begun = start(envs, algo, key, 6)
+            after, one = rollout(envs, algo, jax.random.key(1), state, begun, 12)
+            end, two = rollout(envs, algo, jax.random.key(2), state, after, 16)
+            return begun, after, end, one, two, algo.update(key, state, two)[1]
+
+        @jax.jit
+        @jax.vmap
+        def again(key, actions):
+            envs = playable(plain, algo)
+            begun = start(envs, algo, key, 6)
+
+            def step(carry, action):
+                state, seen, episodes = carry
+                state, timestep = envs.step(jax.random.split(key, 6), state, action)
+                episodes = count_episodes(env.spec, episodes, timestep)
+                return (state, timestep, episodes), (seen, timestep)
+
+            (_, last, episodes), steps = jax.lax.scan(step, (begun.env_state, begun.timestep, begun.episodes), actions)
+            return last, episodes, *steps
+
+        keys = jax.random.split(jax.random.key(0), 2)
+        begun, after, end, one, two, info = play(keys)
+        batch = jax.tree.map(lambda x, y: jnp.concatenate([x, y], 1), one._replace(memory=()), two._replace(memory=()))
+        last, episodes, seen, following = again(keys, batch.action)
+        assert batch.first.sum() > 30
+        for name in ("observation", "state", "action_mask", "active", "first"):
+            np.testing.assert_array_equal(getattr(batch, name), getattr(seen, name), name)
+        for name in ("reward", "terminated", "truncated"):
+            np.testing.assert_array_equal(getattr(batch, name), getattr(following, name), name)
+        for name in ("observation", "state", "active"):
+            np.testing.assert_array_equal(getattr(batch, f"final_{name}"), getattr(following.final, name), name)
+        jax.tree.map(np.testing.assert_array_equal, end.timestep, last)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), end.episodes, episodes)
+        jax.tree.map(np.testing.assert_array_equal, (one.memory, two.memory), (begun.memory, after.memory))
+        # The log-probabilities are those of the actions with the memory that the actors had.
+        np.testing.assert_allclose(info["approx_kl"], 0, atol=1e-6)
+        env.host.close()
 
     def test_state_is_used_once(self):
         env = make_env(Harbor, num_workers=0)
@@ -365,7 +447,7 @@ class TestWorkers:
             rows = [one.reset(np.arange(5))]
             rows += [one.step(actions(5)) for _ in range(12)]
             rows += [one.step(actions(2), [1, 4])]
-            every.append(np.stack(rows))
+            every.append(np.concatenate(rows))
             one.close()
         np.testing.assert_array_equal(every[0], every[1])
         np.testing.assert_array_equal(every[0], every[2])
@@ -385,17 +467,58 @@ class TestWorkers:
             "episodes are truncated"
         )
         assert [record.message for record in caplog.records] == [expected]
-        np.testing.assert_array_equal(rows[:2], undisturbed.step(actions(4))[:2])  # of the other worker
-        layout, fields = watched.task.layout, watched.task.layout.fields(rows[2:])
+        np.testing.assert_array_equal(rows[::2], undisturbed.step(actions(4))[::2])  # of the other worker
+        layout, fields = watched.task.layout, watched.task.layout.fields(rows[1::2])
         assert fields["truncated"].tolist() == [1, 1]
         assert fields["terminated"].tolist() == [0, 0]
         assert not fields["reward"].any()
-        np.testing.assert_array_equal(rows[2:, layout.final], before[2:, layout.shown])  # what was seen last
+        np.testing.assert_array_equal(rows[1::2, layout.final], before[1::2, layout.shown])  # what was seen last
         assert fields["state"].tolist() == [[0, 0, 0, 0]] * 2  # new episodes
         assert len({*fields["observation"][:, 2, 1], *before[:, layout.columns["observation"].place][:, 9]}) == 6
         pids = [worker.process.pid for worker in watched.workers]
         watched.close()
         assert all(gone(pid) for pid in pids)
+
+    def test_halves_whose_steps_overlap_are_stepped_as_the_whole(self):
+        overlapping, plain = pool(6, 2), pool(6, 0)
+        for one in (overlapping, plain):
+            one.reset(np.arange(6))
+        overlapping.begin(actions(3), [0, 1, 2])
+        for _ in range(12):
+            overlapping.begin(actions(3), [3, 4, 5])
+            first = overlapping.end()
+            overlapping.begin(actions(3), [0, 1, 2])
+            np.testing.assert_array_equal(np.concatenate([first, overlapping.end()]), plain.step(actions(6)))
+        # A reset while a step is under way.
+        np.testing.assert_array_equal(overlapping.reset(np.arange(1, 7)), plain.reset(np.arange(1, 7)))
+        np.testing.assert_array_equal(overlapping.step(actions(6)), plain.step(actions(6)))
+        overlapping.close()
+
+    @pytest.mark.parametrize("both_under_way", [True, False])
+    def test_killed_worker_truncates_each_of_its_episodes_once_while_steps_overlap(self, both_under_way):
+        watched, undisturbed = pool(4, 2), pool(4, 0)
+        undisturbed.reset(np.arange(4))
+        watched.reset(np.arange(4))
+        layout, before = watched.task.layout, watched.step(actions(4))
+        expected = [undisturbed.step(actions(4)) for _ in range(3)]
+        os.kill(watched.workers[1].process.pid, signal.SIGKILL)
+        watched.begin(actions(2), [0, 1])
+        if both_under_way:
+            watched.begin(actions(2), [2, 3])
+            rows = np.concatenate([watched.end(), watched.end()])
+        else:
+            rows = np.concatenate([watched.end(), watched.step(actions(2), [2, 3])])
+        following = watched.step(actions(4))
+        watched.close()
+        np.testing.assert_array_equal(rows[::2], expected[1][::2])  # of the other worker
+        np.testing.assert_array_equal(following[::2], expected[2][::2])
+        cut, after = layout.fields(rows[1::2]), layout.fields(following[1::2])
+        assert cut["truncated"].tolist() == [1, 1]
+        assert not cut["reward"].any()
+        np.testing.assert_array_equal(rows[1::2, layout.final], before[1::2, layout.shown])
+        assert cut["state"][:, 0].tolist() == [0, 0]
+        assert after["truncated"].tolist() == [0, 0]
+        assert after["state"][:, 0].tolist() == [1, 1]
 
     @pytest.mark.parametrize("fault", ["dies", "hangs"])
     def test_one_that_fails_in_a_step(self, fault, tmp_path, caplog):

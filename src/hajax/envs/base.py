@@ -73,6 +73,24 @@ class Step(Protocol):
         """
 
 
+@dataclasses.dataclass(frozen=True)
+class OverlappedStep:
+    """The step of a `BatchedEnvironment` that can also begin before the step of other environments has ended.
+
+    It is no field of its own, so that who replaces `step` replaces all of it.
+    """
+
+    step: Step
+    # (state, action, other) -> (state, other, timestep): begins the step of these environments, then ends the step of
+    # the others, whose timestep it returns; the last one if none is under way. Both are as many.
+    exchange: Callable[[Any, jax.Array, Any], tuple[Any, Any, Timestep]]
+    end: Callable[[Any], tuple[Any, Timestep]]  # ends the step of these environments
+    pays: Callable[[int], bool]  # whether two overlapping halves of so many environments are faster than the whole
+
+    def __call__(self, key: jax.Array, state: Any, action: jax.Array, /) -> tuple[Any, Timestep]:
+        return self.step(key, state, action)
+
+
 class Environment(NamedTuple):
     """One environment as pure functions of keys and states. `batched` makes a batch of it.
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from hajax.envs.base import BatchedEnvironment, Environment
+from hajax.envs.base import BatchedEnvironment, Environment, OverlappedStep
 from hajax.spec import EnvSpec, FinalStep, Timestep
 
 # The fields of a timestep that hold truth values and real numbers. Other types are converted if that is lossless.
@@ -63,10 +63,18 @@ def conform(env: Either) -> Either:
         metrics = {name: jnp.zeros(x.shape, x.dtype) for name, x in following.items()}
         return state, _converted(shown._replace(reward=reward, first=first, metrics=metrics))
 
-    def step(key, state, action):
-        state, shown = env.step(key, state, action)
-        return state, _converted(shown)
+    def converting(function: Callable) -> Any:
+        def convert(*arguments):
+            *states, shown = function(*arguments)
+            return *states, _converted(shown)
 
+        return convert
+
+    step: Any = env.step
+    if isinstance(step, OverlappedStep):
+        step = OverlappedStep(converting(step.step), converting(step.exchange), converting(step.end), step.pays)
+    else:
+        step = converting(step)
     return env._replace(reset=reset, step=step)
 
 

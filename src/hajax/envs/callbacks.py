@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from jax.custom_batching import custom_vmap
 Result = tuple[tuple[int, ...], Any]  # the shape of one row, and the type
 
 
-def callback(function: Callable[..., tuple[np.ndarray, ...]], results: list[Result]) -> Callable[..., tuple]:
+def callback(function: Callable[..., tuple[np.ndarray, ...]], results: Sequence[Result]) -> Callable[..., tuple]:
     """`function`, of NumPy arrays `[n, …]`, as a function of JAX arrays; a `vmap` makes one call with more rows.
 
     It must be pure, as JAX decides how often it is called. `results` are the shapes and types of its results, without

@@ -10,7 +10,7 @@ from jax import lax
 
 from hajax.core.algorithm import Algorithm
 from hajax.core.batches import OnPolicyBatch
-from hajax.envs.base import BatchedEnvironment, Environment
+from hajax.envs.base import BatchedEnvironment, Environment, OverlappedStep
 from hajax.envs.batching import batched
 from hajax.spec import EnvSpec, Timestep
 
@@ -107,8 +107,14 @@ def report_episodes(episodes: EpisodeStatistics) -> tuple[EpisodeStatistics, dic
 def rollout(
     envs: BatchedEnvironment, algo: Algorithm, key: jax.Array, state: Any, actors: Actors, length: int
 ) -> tuple[Actors, OnPolicyBatch]:
-    """`length` steps of every environment with sampled actions: the new `Actors`, and a batch `[T, E, …]`."""
+    """`length` steps of every environment with sampled actions: the new `Actors`, and a batch `[T, E, …]`.
+
+    With simulators in worker processes, half of them are stepped while the actions of the other half are computed, if
+    that is faster.
+    """
     num_envs = actors.timestep.first.shape[0]
+    if isinstance(envs.step, OverlappedStep) and num_envs % 2 == 0 and envs.step.pays(num_envs):
+        return _rollout_in_halves(envs, envs.step, algo, key, state, actors, length)
     initial_memory = actors.memory
 
     def step(actors: Actors, key):
@@ -116,23 +122,76 @@ def rollout(
         seen = actors.timestep
         action, extras, memory = algo.act(act_key, state, seen, actors.memory)
         env_state, timestep = envs.step(jax.random.split(env_key, num_envs), actors.env_state, action)
-        row = OnPolicyBatch(
-            observation=seen.observation,
-            state=seen.state,
-            action_mask=seen.action_mask,
-            active=seen.active,
-            first=seen.first,
-            action=action,
-            log_prob=extras.log_prob,
-            reward=timestep.reward,
-            terminated=timestep.terminated,
-            truncated=timestep.truncated,
-            final_observation=timestep.final.observation,
-            final_state=timestep.final.state,
-            final_active=timestep.final.active,
-            memory=(),
-        )
-        return Actors(env_state, timestep, memory, count_episodes(envs.spec, actors.episodes, timestep)), row
+        episodes = count_episodes(envs.spec, actors.episodes, timestep)
+        return Actors(env_state, timestep, memory, episodes), _row(seen, action, extras.log_prob, timestep)
 
     actors, batch = lax.scan(step, actors, jax.random.split(key, length))
     return actors, batch._replace(memory=initial_memory)
+
+
+def _row(seen: Timestep, action: jax.Array, log_prob: jax.Array, following: Timestep) -> OnPolicyBatch:
+    """The row of a batch: what was seen, the action, and what followed."""
+    return OnPolicyBatch(
+        observation=seen.observation,
+        state=seen.state,
+        action_mask=seen.action_mask,
+        active=seen.active,
+        first=seen.first,
+        action=action,
+        log_prob=log_prob,
+        reward=following.reward,
+        terminated=following.terminated,
+        truncated=following.truncated,
+        final_observation=following.final.observation,
+        final_state=following.final.state,
+        final_active=following.final.active,
+        memory=(),
+    )
+
+
+def _rollout_in_halves(
+    envs: BatchedEnvironment,
+    env_step: OverlappedStep,
+    algo: Algorithm,
+    key: jax.Array,
+    state: Any,
+    actors: Actors,
+    length: int,
+) -> tuple[Actors, OnPolicyBatch]:
+    """A rollout of 2T steps of alternating halves: each begins its step, and ends that of the other half."""
+
+    def step(carry: tuple[Actors, Actors], x):
+        mine, other = carry
+        key, under_way = x
+        seen = mine.timestep
+        action, extras, memory = algo.act(key, state, seen, mine.memory)
+        env_state, other_state, timestep = env_step.exchange(mine.env_state, action, other.env_state)
+        new, old = (timestep, count_episodes(envs.spec, other.episodes, timestep)), (other.timestep, other.episodes)
+        shown, episodes = jax.tree.map(lambda x, y: jnp.where(under_way, x, y), new, old)
+        other = Actors(other_state, shown, other.memory, episodes)
+        return (other, mine._replace(env_state=env_state, memory=memory)), (seen, action, extras.log_prob, timestep)
+
+    keys = jax.random.split(key, 2 * length)
+    (one, two), (seen, action, log_prob, timesteps) = lax.scan(
+        step, _halves(actors), (keys, jnp.arange(2 * length) > 0)
+    )
+    env_state, last = env_step.end(two.env_state)
+    two = Actors(env_state, last, two.memory, count_episodes(envs.spec, two.episodes, last))
+    # Step k begins what step k + 1 ends.
+    following = jax.tree.map(lambda x, last: jnp.concatenate([x[1:], last[None]]), timesteps, last)
+    batch = jax.tree.map(
+        lambda x: x.reshape(length, 2 * x.shape[1], *x.shape[2:]), _row(seen, action, log_prob, following)
+    )
+    return _whole(one, two), batch._replace(memory=actors.memory)
+
+
+def _halves(actors: Actors) -> tuple[Actors, Actors]:
+    """The first and the second half of the environments; the sums over episodes, which are scalars, go to the first."""
+    half = len(actors.timestep.first) // 2
+    one = jax.tree.map(lambda x: x[:half] if x.ndim else x, actors)
+    return one, jax.tree.map(lambda x: x[half:] if x.ndim else jnp.zeros_like(x), actors)
+
+
+def _whole(one: Actors, two: Actors) -> Actors:
+    """The inverse of `_halves`."""
+    return jax.tree.map(lambda x, y: jnp.concatenate([x, y]) if x.ndim else x + y, one, two)

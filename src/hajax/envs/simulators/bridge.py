@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.envs.base import BatchedEnvironment, Viewer, concatenate_observations
-from hajax.envs.callbacks import callback
+from hajax.envs.base import BatchedEnvironment, OverlappedStep, Viewer, concatenate_observations
+from hajax.envs.callbacks import callback, cores
 from hajax.envs.simulators.interface import MASK, SimulatorError, as_parallel, picture_of
 from hajax.envs.simulators.pool import Pool
 from hajax.envs.simulators.rows import Layout
@@ -81,7 +81,8 @@ class Simulators:
             own.append(number)
             tickets = np.zeros((len(seeds), TICKET), np.int32)
             tickets[:, 0], tickets[:, 1] = number, np.arange(len(seeds))
-            return tickets, *self._pictured(pool, pool.reset(seeds), np.arange(len(seeds)))
+            pool.reset(seeds)
+            return tickets, *self._pictured(pool, tickets[:, 1])
 
         return reset
 
@@ -91,28 +92,48 @@ class Simulators:
         A ticket is used once. A program may go on with an environment that it has stopped to use, as a vectorized loop
         does with those that have ended; such an environment is not stepped, if others are.
         """
-        batch = self.batches.get(int(tickets[0, 0]))
-        indices = tickets[:, 1]
-        if batch is None or (tickets[:, 0] != tickets[0, 0]).any():
-            raise self._misuse("these episodes were ended by a later reset of the same program")
+        batch, indices = self._batch(tickets), tickets[:, 1]
         whole = len(indices) == batch.pool.n and (indices == np.arange(batch.pool.n)).all()
-        if not whole and len(np.unique(indices)) < len(indices):
-            raise self._misuse("the same episode is stepped twice, as by vmap over hyperparameters but not over keys")
         fresh = tickets[:, 2] == batch.steps[indices]
         if not fresh.any():
             repeated = (tickets[:, 2] == batch.steps[indices] - 1).all()
             if not repeated or not np.array_equal(batch.actions[indices], actions):
                 raise self._misuse("these episodes were stepped before; a simulator cannot go back")
-            return self._pictured(batch.pool, batch.pool.last, indices)
+            return self._pictured(batch.pool, indices)
         stepped = indices[fresh]
-        rows = batch.pool.step(actions) if whole and fresh.all() else batch.pool.step(actions[fresh], stepped)
+        batch.pool.step(actions[fresh], None if whole and fresh.all() else stepped)
         batch.actions[stepped] = actions[fresh]
         batch.steps[stepped] += 1
-        return self._pictured(batch.pool, rows, indices)
+        return self._pictured(batch.pool, indices)
 
-    def _pictured(self, pool: Pool, rows: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+    def exchange(self, tickets: np.ndarray, actions: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Begins the step of these environments, then ends that of the others; returns the others' rows `[n, W]`."""
+        batch, indices = self._batch(tickets), tickets[:, 1]
+        if (tickets[:, 2] != batch.steps[indices]).any():
+            raise self._misuse("these episodes were stepped before; a simulator cannot go back")
+        batch.pool.begin(actions, indices)
+        batch.actions[indices] = actions
+        batch.steps[indices] += 1
+        return self.end(others)
+
+    def end(self, tickets: np.ndarray) -> np.ndarray:
+        """Ends the step of these environments, if it is under way; returns their rows `[n, W]`."""
+        batch, indices = self._batch(tickets), tickets[:, 1]
+        while batch.pool.moving[indices].any():
+            batch.pool.end()
+        return batch.pool.last[indices]
+
+    def _batch(self, tickets: np.ndarray) -> Batch:
+        batch = self.batches.get(int(tickets[0, 0]))
+        if batch is None or (tickets[:, 0] != tickets[0, 0]).any():
+            raise self._misuse("these episodes were ended by a later reset of the same program")
+        if np.bincount(tickets[:, 1]).max() > 1:
+            raise self._misuse("the same episode is stepped twice, as by vmap over hyperparameters but not over keys")
+        return batch
+
+    def _pictured(self, pool: Pool, indices: np.ndarray) -> tuple[np.ndarray, ...]:
         frames = () if self.task.frame is None else (pool.frames()[indices],)
-        return (rows[indices], *frames)
+        return (pool.last[indices], *frames)
 
     def guarded(self, function: Callable, *arguments: Any) -> Any:
         """The function's result. Its error is kept, because JAX replaces it by one of its own."""
@@ -184,8 +205,33 @@ def on_host(task: Task) -> BatchedEnvironment:
         tickets, rows, *frames = callback(call, results)(state.ticket, action.astype(dtype))
         return State(tickets, *frames), shown(layout, rows)
 
+    def exchange(state: State, action: jax.Array, other: State) -> tuple[State, State, Timestep]:
+        dtype = jnp.result_type(float)
+
+        def call(tickets, action, others):
+            return tickets + np.array([0, 0, 1], np.int32), others, host.guarded(host.exchange, tickets, action, others)
+
+        results = [((TICKET,), jnp.int32)] * 2 + [((layout.width,), dtype)]
+        mine, theirs, rows = callback(call, results)(state.ticket, action.astype(dtype), other.ticket)
+        return State(mine), State(theirs), shown(layout, rows)
+
+    def end(state: State) -> tuple[State, Timestep]:
+        def call(tickets):
+            return tickets, host.guarded(host.end, tickets)
+
+        results = [((TICKET,), jnp.int32), ((layout.width,), jnp.result_type(float))]
+        tickets, rows = callback(call, results)(state.ticket)
+        return State(tickets), shown(layout, rows)
+
+    def pays(num_envs: int) -> bool:
+        # Measured by benchmarks/simulators.py: with a core for the program, always; without, if workers have enough
+        # to do meanwhile.
+        return cores() > 1 and (task.num_workers < cores() or num_envs >= 16 * task.num_workers)
+
     viewer = Viewer(_draw) if task.draws else None
-    return BatchedEnvironment(layout.spec, reset, step, viewer=viewer, host=host)
+    whole = task.num_workers == 0 or task.frame is not None
+    stepped = step if whole else OverlappedStep(step, exchange, end, pays)
+    return BatchedEnvironment(layout.spec, reset, stepped, viewer=viewer, host=host)
 
 
 def _draw(axes: Axes, state: State, action: Any, timestep: Timestep) -> None:

@@ -7,15 +7,15 @@ steps its share of the copies, and one that dies or hangs is replaced.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import multiprocessing
 import signal
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,19 @@ START = 120.0  # seconds, at least, for a worker to make its copies
 FAILED = ("died", "hung")
 
 
+class Begun(NamedTuple):
+    """A command that workers carry out: which workers still have to answer, and which copies it is for."""
+
+    workers: list[Worker]
+    copies: Any  # indices into the rows, or all
+    resetting: bool
+
+
 class Pool:
-    """n copies of a simulator. Rows `[n, W]` and actions `[n, N, D]` are shared with the workers."""
+    """n copies of a simulator. Rows `[n, W]` and actions `[n, N, D]` are shared with the workers.
+
+    Steps of some copies may begin while those of others are under way; they end in the order in which they began.
+    """
 
     def __init__(self, task: Task, n: int, dtype: Any):
         spec = task.layout.spec
@@ -54,30 +65,51 @@ class Pool:
         self.actions = np.frombuffer(shared[1], dtype).reshape(n, spec.num_agents, spec.num_components)
         self.fields = task.layout.fields(self.rows)
         self.last = self.rows.copy()  # a worker that dies may leave a row half written
+        self.begun: deque[Begun] = deque()
+        self.moving = np.zeros(n, bool)  # copies whose step is under way
+        self.lost = np.zeros(n, bool)  # copies whose episode was lost with its worker, between two steps
         self.share = None if task.num_workers else Share(task, range(n), self.rows, self.actions)
         self._close = weakref.finalize(self, _close_all, self.workers, self.share)
         with self._unbroken():
-            for index, indices in enumerate(_divided(n, min(n, task.num_workers))):
-                self.workers.append(Worker(index, task, self.packed, indices, self.shared))
+            count = min(n, task.num_workers)
+            for index in range(count):  # every worker has its share of any half of the copies
+                self.workers.append(Worker(index, task, self.packed, range(index, n, count), self.shared))
             self._answers(list(self.workers), limit=max(task.timeout, START))
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         """Begins episodes in all copies; returns the rows `[n, W]`."""
         self.seeds = np.asarray(seeds, np.int64)
         with self._unbroken():
-            self._command("reset", {i: (i, int(seed)) for i, seed in enumerate(seeds)})
-        return self._copied()
+            while self.begun:
+                self._end()
+            self._begin("reset", slice(None), {i: (i, int(seed)) for i, seed in enumerate(seeds)})
+            self.lost[:] = False
+            self._end()
+        return self.last.copy()
 
-    def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> np.ndarray:
-        """Steps these copies, or all; returns the rows `[n, W]`."""
+    def step(self, actions: np.ndarray, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Steps these n copies, or all; returns their rows `[n, W]`."""
+        self.begin(actions, indices)
+        return self.end()
+
+    def begin(self, actions: np.ndarray, indices: Sequence[int] | np.ndarray | None = None) -> None:
+        """Begins a step of these copies, or all, none of which is under way."""
+        chosen: Any = slice(None) if indices is None else np.asarray(indices, int)
         with self._unbroken():
-            if indices is None:
-                self.actions[:] = actions
-                self._command("step", None)
-            else:
-                self.actions[list(indices)] = actions
-                self._command("step", {i: i for i in indices})
-        return self._copied()
+            self.actions[chosen] = actions
+            if indices is None and not self.lost.any():
+                self._begin("step", chosen, None)
+                return
+            every = np.arange(self.n)[chosen]
+            gone, going = every[self.lost[every]], every[~self.lost[every]]
+            self._truncate(gone)
+            self.lost[gone] = False
+            self._begin("step", chosen, {int(i): int(i) for i in going})
+
+    def end(self) -> np.ndarray:
+        """Ends the step that began first; returns the rows of its copies."""
+        with self._unbroken():
+            return np.array(self.last[self._end()])
 
     def frames(self) -> np.ndarray:
         """The pictures of the copies, `[n, height, width, 3]`."""
@@ -111,23 +143,31 @@ class Pool:
             self.close()
             raise
 
-    def _copied(self) -> np.ndarray:
-        self.last = self.rows.copy()
-        return self.last
-
-    def _command(self, command: str, arguments: dict[int, Any] | None) -> None:
-        """Sends a command to the workers, each with the arguments of its copies, and waits for the answers."""
+    def _begin(self, command: str, copies: Any, arguments: dict[int, Any] | None) -> None:
+        """Sends a command for these copies to their workers, with the copies' arguments, or for all without any."""
+        asked = []
         if self.share is not None:
-            answers = [self.share.obey(command, None if arguments is None else [*arguments.values()])]
-        else:
-            asked = []
-            for worker in self.workers:
-                own = None if arguments is None else [arguments[i] for i in worker.indices if i in arguments]
-                if own is None or own:
-                    worker.send(command, own)
-                    asked.append(worker)
-            answers = self._answers(asked, resetting=command == "reset")
-        for message in (message for answer in answers for message in answer):
+            self._tell(self.share.obey(command, None if arguments is None else [*arguments.values()]))
+        for worker in self.workers:
+            own = None if arguments is None else [arguments[i] for i in worker.indices if i in arguments]
+            if own is None or own:
+                worker.send(command, own)
+                asked.append(worker)
+        self.moving[copies] = True
+        self.begun.append(Begun(asked, copies, command == "reset"))
+
+    def _end(self) -> Any:
+        """Waits for the answers to the command that began first; returns its copies, whose rows are now the last."""
+        workers, copies, resetting = self.begun[0]
+        for message in self._answers(workers, resetting):
+            self._tell(message)
+        self.begun.popleft()
+        self.moving[copies] = False
+        self.last[copies] = self.rows[copies]
+        return copies
+
+    def _tell(self, messages: list[str]) -> None:
+        for message in messages:
             if message not in self.told:
                 self.told.add(message)
                 logger.warning(message)
@@ -164,12 +204,14 @@ class Pool:
         return answers
 
     def _ended(self, indices: range) -> bool:
-        share = slice(indices.start, indices.stop)
-        return bool((self.fields["terminated"][share] + self.fields["truncated"][share]).any())
+        return bool((self.fields["terminated"][indices] + self.fields["truncated"][indices]).any())
 
     def _replace(self, worker: Worker, kind: str, resetting: bool) -> None:
-        """Starts the worker anew. Its episodes are truncated with the last observations, unless they just begin."""
-        place, indices = self.workers.index(worker), worker.indices
+        """Starts the worker anew. Its episodes are truncated with the last observations, unless they just begin.
+
+        Those that are not under way are truncated by their next step.
+        """
+        place, indices, first = self.workers.index(worker), worker.indices, worker
         while True:
             worker.process.join(0.1 if kind == "died" else 0)
             what = f"{self.name}: worker {place} (process {worker.process.pid}) "
@@ -190,11 +232,19 @@ class Pool:
             (kind, _), *_ = self._receive([worker]).values()
             if kind not in FAILED:
                 break
+        for begun in self.begun:
+            if first in begun.workers:
+                begun.workers.remove(first)
         if not resetting:
-            share = slice(indices.start, indices.stop)
-            layout = self.task.layout
-            self.rows[share, layout.final] = self.last[share, layout.shown]
-            self.fields["truncated"][share] = 1
+            own = np.array(indices)
+            self._truncate(own[self.moving[own]])
+            self.lost[own[~self.moving[own]]] = True
+
+    def _truncate(self, copies: np.ndarray) -> None:
+        """Ends the episodes of copies that have been reset, with what they showed last."""
+        layout = self.task.layout
+        self.rows[copies, layout.final] = self.last[copies, layout.shown]
+        self.fields["truncated"][copies] = 1
 
 
 def _close_all(workers: list[Worker], share: Share | None) -> None:
@@ -212,9 +262,3 @@ def _exit(code: int | None) -> str:
     if code is None:
         return "closed its pipe"
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-def _divided(n: int, parts: int) -> list[range]:
-    """`range(n)` in so many parts of about the same length."""
-    ends = [round(k * n / parts) for k in range(parts + 1)] if parts else []
-    return [range(start, end) for start, end in itertools.pairwise(ends)]
