@@ -17,7 +17,8 @@ from hajax.runs import config
 with redirect_stdout(io.StringIO()):  # it tells of its optional parts
     import jaxmarl
 
-SHARED = {"switch_riddle", "HeuristicEnemySMAX", "hanabi", "overcooked", "overcooked_v2"}
+ROBOTS = ("ant_4x2", "halfcheetah_6x1", "hopper_3x1", "humanoid_9|8", "walker2d_2x3")
+SHARED = {"switch_riddle", "HeuristicEnemySMAX", "hanabi", "overcooked", "overcooked_v2", *ROBOTS}
 # Smaller than the defaults, so that episodes end within the test; the step limits that follow.
 SMALL = {
     "overcooked": ({"max_steps": 40}, 40),
@@ -30,6 +31,7 @@ SMALL = {
     "HeuristicEnemySMAX": ({"max_steps": 30}, 30),
     "SMAX": ({"max_steps": 20}, 20),
     "switch_riddle": ({"num_agents": 4}, 10),
+    **dict.fromkeys(ROBOTS, ({"episode_length": 20, "auto_reset": False}, 20)),
     "hanabi": ({"num_colors": 2, "num_ranks": 3, "hand_size": 2, "num_cards_of_rank": np.array([3, 2, 1])}, 34),
 }
 FAST = ("MPE_simple_tag_v3", "switch_riddle", "hanabi", "overcooked", "coin_game")
@@ -75,10 +77,15 @@ def mask_of(env, name, inner):
 def test_every_step_is_jaxmarl_s(name):
     """Observations, states, rewards, masks, ends and final observations; a reset begins the next episode.
 
-    MPE in double precision: its contacts amplify rounding errors, which differ between two compiled programs.
+    What has contacts in double precision: they amplify rounding errors, which differ between two compiled programs.
     """
-    with jax.enable_x64(name.startswith("MPE")):
+    with jax.enable_x64(name in ROBOTS or name.startswith("MPE")):
         compare(name)
+
+
+def test_every_environment_that_jaxmarl_registers_has_rules():
+    absent = "JaxRobotarium_"  # which jaxmarl's package does not contain
+    assert set(RULES) == {name for name in jaxmarl.registered_envs if not name.startswith(absent)}
 
 
 @pytest.mark.evidence
@@ -87,7 +94,7 @@ def test_ten_thousand_steps_of_overcooked_are_jaxmarl_s():
 
 
 def compare(name, copies=3, steps=60):
-    close = 1e-9 if name.startswith("MPE") else 1e-6
+    close = 1e-9 if jax.config.jax_enable_x64 else 1e-6
     kwargs, limit = limited(name)
     ours = hajax.make_env(f"jaxmarl/{name}", kwargs=kwargs, reward="individual")
     spec, theirs = ours.spec, jaxmarl.make(name, **kwargs)

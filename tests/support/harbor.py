@@ -129,6 +129,13 @@ def harbor(fault: str = "", at: int = 3, after: int = 1, marker: str = "", rende
     return Harbor(fault, at, after, marker, render_mode=render_mode)
 
 
+class UnseededHarbor(Harbor):
+    """Every episode is another one."""
+
+    def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict, dict]:
+        return super().reset(None)
+
+
 class OldHarbor:
     """Gym's interface before version 0.26."""
 

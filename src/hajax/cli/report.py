@@ -49,12 +49,6 @@ def print_start(
             "in new episodes, and its results differ from those of an uninterrupted run",
             file=sys.stderr,
         )
-    if checkpoint is not None and team.env.host is not None:
-        print(
-            f"hajax train: warning: the checkpoint at {checkpoint.step:,} steps does not hold the simulators' states: "
-            "all begin new episodes, and results differ from those of an uninterrupted run",
-            file=sys.stderr,
-        )
     if not settings.progress:
         return
     screen = console(stderr=True)

@@ -112,12 +112,15 @@ class Environment(NamedTuple):
 
 
 class Host(Protocol):
-    """The simulators behind a batch of environments: their states cannot be saved, and can be used once."""
+    """The simulators behind a batch of environments, whose states can be used once."""
 
     fault: Any  # the error that ended the last program, if a simulator caused it; its `details` are a traceback
 
     def with_frames(self) -> BatchedEnvironment:
         """The environment with a picture in every state, which its viewer draws."""
+
+    def resumed(self, state: Any, timestep: Timestep) -> Any:
+        """The states of an ended program in new simulators; `None` if these do not come to the same timesteps."""
 
     def close(self) -> None:
         """Ends all processes."""

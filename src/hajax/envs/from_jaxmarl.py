@@ -8,7 +8,7 @@ may be the team's or an agent's, and agents may be opponents.
 - Action masks are jaxmarl's available or legal actions.
 - Actions in a Box are clipped to it.
 
-The robots (`ant_4x2`, …) are missing because their agents observe other joints than they drive; `mamujoco/*` has them.
+The robots are in brax. Their agents observe other joints than they drive; `mamujoco/*` has robots without this fault.
 """
 
 from __future__ import annotations
@@ -67,6 +67,11 @@ def _dead(env: Any, moment: Moment) -> jax.Array:
     return jnp.stack([moment.dones[agent] for agent in env.agents])
 
 
+def _fallen(moment: Moment) -> jax.Array:
+    """A robot's episode ends, unless brax truncates it."""
+    return moment.dones["__all__"] & (moment.after.info["truncation"] == 0)
+
+
 def _longest_game(env: Any) -> int:
     """Every move of Hanabi takes a card of the deck, or a token, of which every card that is discarded returns one."""
     return 2 * int(np.sum(env.num_cards_of_rank)) * env.num_colors + env.max_info_tokens + env.num_agents
@@ -79,6 +84,7 @@ def _inner_times_outer(env: Any) -> int:
 _MPE = Rules()
 _OPPONENTS = Rules(opposed=True)
 _BATTLE = Rules(ends=_all_done, left=_dead, shared=True)
+_ROBOT = Rules(lambda env: env.episode_length, ends=_fallen, shared=True)
 _GAMES = Rules(_inner_times_outer, ends=_all_done)  # the state after the last step is that of a new game
 RULES: dict[str, Rules] = {
     "MPE_simple_v3": _MPE,
@@ -98,6 +104,11 @@ RULES: dict[str, Rules] = {
     "SMAX": Rules(ends=_all_done, left=_dead, opposed=True),
     "HeuristicEnemySMAX": _BATTLE,
     "LearnedPolicyEnemySMAX": _BATTLE,
+    "ant_4x2": _ROBOT,
+    "halfcheetah_6x1": _ROBOT,
+    "hopper_3x1": _ROBOT,
+    "humanoid_9|8": _ROBOT,
+    "walker2d_2x3": _ROBOT,
     "storm": _GAMES,
     "storm_2p": _GAMES,
     "storm_np": _GAMES,
@@ -230,6 +241,8 @@ def _made(whole: str, name: str, kwargs: Mapping[str, Any]) -> Any:
             known = import_quietly("jaxmarl.environments.smax.smax_env").MAP_NAME_TO_SCENARIO
         check_known(f"kwargs.{option}", given[option], known)
         given[option] = known[given[option]]
+    if RULES[name] is _ROBOT:
+        given = {"auto_reset": False, **given}
     try:
         with jax.ensure_compile_time_eval():
             return jaxmarl.make(name, **given)

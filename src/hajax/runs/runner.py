@@ -193,7 +193,12 @@ def saving_at_fault(this: Run, run_state: RunState, done: int) -> Iterator[None]
 
 
 def restarted(this: Run, run_state: RunState) -> RunState:
-    """The state with new episodes of all simulators, whose states are not in a checkpoint."""
+    """The state with simulators that have played their episodes again up to where they were, or new episodes."""
+    host, actors = this.team.env.host, run_state.train.actors
+    assert host is not None
+    env_state = host.resumed(actors.env_state, actors.timestep)
+    if env_state is not None:
+        return run_state._replace(train=run_state.train._replace(actors=actors._replace(env_state=env_state)))
     keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, run_state.health.iterations[0])
     train_state = jax.jit(jax.vmap(this.team.loop.restart))(keys, run_state.train)
     return jax.block_until_ready(run_state._replace(train=train_state))

@@ -76,13 +76,22 @@ class Pool:
                 self.workers.append(Worker(index, task, self.packed, range(index, n, count), self.shared))
             self._answers(list(self.workers), limit=max(task.timeout, START))
 
-    def reset(self, seeds: np.ndarray) -> np.ndarray:
-        """Begins episodes in all copies; returns the rows `[n, W]`."""
+    def reset(
+        self, seeds: np.ndarray, episodes: np.ndarray | None = None, actions: Sequence[np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Begins episodes in all copies; returns the rows `[n, W]`.
+
+        Each copy begins the first of the episodes that follow from its seed, or that of this number, in which it takes
+        these actions, `[steps, N, D]`.
+        """
         self.seeds = np.asarray(seeds, np.int64)
+        numbers = [0] * self.n if episodes is None else [*map(int, episodes)]
+        played: Sequence = [()] * self.n if actions is None else actions
         with self._unbroken():
             while self.begun:
                 self._end()
-            self._begin("reset", slice(None), {i: (i, int(seed)) for i, seed in enumerate(seeds)})
+            each = enumerate(zip(self.seeds.tolist(), numbers, played, strict=True))
+            self._begin("reset", slice(None), {i: (i, *argument) for i, argument in each})
             self.lost[:] = False
             self._end()
         return self.last.copy()
@@ -228,7 +237,7 @@ class Pool:
             if kind in FAILED:
                 continue
             numbers = np.random.SeedSequence((self.restarts, *self.seeds[indices])).generate_state(len(indices))
-            worker.send("reset", [(i, int(seed)) for i, seed in zip(indices, numbers, strict=True)])
+            worker.send("reset", [(i, int(seed), 0, ()) for i, seed in zip(indices, numbers, strict=True)])
             (kind, _), *_ = self._receive([worker]).values()
             if kind not in FAILED:
                 break

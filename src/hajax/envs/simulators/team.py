@@ -104,9 +104,9 @@ class Simulator:
         self.bounds = self._bounds()
         self.warnings: list[str] = []
 
-    def reset(self, seed: int) -> None:
-        """Begins the first of the episodes that follow from `seed`."""
-        self.seed, self.episode = seed, 0
+    def reset(self, seed: int, episode: int = 0) -> None:
+        """Begins the first of the episodes that follow from `seed`, or a later one."""
+        self.seed, self.episode = seed, episode
         for name in ("reward", "terminated", "truncated", *(f"metrics.{name}" for name in self.layout.metrics)):
             self.fields[name][...] = 0
         self._begin()
