@@ -4,8 +4,9 @@
 
 "alone" is the rate of environment steps with random actions in processes that step their share of the copies in a loop
 of Python, and communicate with nobody; "alone with state" reads `state()` in every step, as training does. "training"
-is HAPPO's rate with its default settings, updates included, and "rollouts" the rate of the same program's rollouts,
-"rollouts of the whole" without halves that overlap. All are measured alternately; a ratio is of two rates of a round.
+is HAPPO's rate with its default settings, updates included, and "rollouts" the rate of the same program's rollouts. All
+are measured alternately; a ratio is of two rates of a round. "overlap" is the rate of rollouts of Ant in halves that
+overlap over that of rollouts of the whole, by the number of environments and of workers.
 The loop's own cost is the time of a step of all environments, with random actions in a compiled program, of a simulator
 that does nothing, in one worker process and in none. Needs hajax[simulators], gymnasium-robotics and MuJoCo.
 """
@@ -13,6 +14,7 @@ that does nothing, in one worker process and in none. Needs hajax[simulators], g
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import multiprocessing
@@ -24,9 +26,11 @@ from typing import Any
 
 import numpy as np
 
+ANT = "gymnasium-robotics Ant 4x2"
+
 
 def make(name: str) -> Any:
-    if name == "gymnasium-robotics Ant 4x2":
+    if name == ANT:
         from gymnasium_robotics import mamujoco_v1
 
         return mamujoco_v1.parallel_env("Ant", "4x2")
@@ -100,8 +104,8 @@ def alone(name: str, workers: int, envs: int, seconds: float, with_state: bool) 
     return rate
 
 
-def training(name: str, workers: int, envs: int) -> tuple[Any, Any, Any, Any, Any]:
-    """Compiled functions that train, play and play without overlap, the state to begin with, and the environment."""
+def training(name: str, workers: int, envs: int) -> tuple[Any, Any, Any, Any]:
+    """Compiled functions that train and that play, the state to begin with, and the environment."""
     import jax
 
     import hajax
@@ -113,16 +117,43 @@ def training(name: str, workers: int, envs: int) -> tuple[Any, Any, Any, Any, An
     loop = make_loop(env, algo, num_envs=envs)
     iterate = jax.jit(loop.iterate)
 
-    def playing(env):
-        def play(state):
-            actors, _ = rollout(env, algo, state.key, state.algorithm, state.actors, 200)
-            return state._replace(actors=actors)
+    @jax.jit
+    def play(state):
+        actors, _ = rollout(env, algo, state.key, state.algorithm, state.actors, 200)
+        return state._replace(actors=actors)
 
-        return jax.jit(play)
-
-    play, play_whole = playing(env), playing(env._replace(step=env.step.step))
     state, _ = iterate(jax.jit(loop.init)(jax.random.key(0)))
-    return iterate, play, play_whole, jax.block_until_ready(play_whole(play(state))), env
+    return iterate, play, jax.block_until_ready(play(state)), env
+
+
+def overlap(workers: int, envs: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """Rollouts of Ant in halves that overlap and of the whole: environment steps per second, and the ratio."""
+    import jax
+
+    import hajax
+    from hajax.training.rollout import rollout, start
+
+    env = hajax.make_env(functools.partial(make, ANT), num_workers=workers)
+    algo = hajax.make_algorithm("happo", env)
+    state = algo.init(jax.random.key(0))
+    actors = jax.jit(lambda key: start(env, algo, key, envs))(jax.random.key(0))
+
+    def playing(step):
+        envs = env._replace(step=step)
+        return jax.jit(lambda actors: rollout(envs, algo, jax.random.key(0), state, actors, 200)[0])
+
+    halves = dataclasses.replace(env.step, pays=lambda num_envs: True)
+    plays = {"halves": playing(halves), "whole": playing(env.step.step)}
+    for play in plays.values():
+        actors = jax.block_until_ready(play(actors))
+    rates: dict[str, Any] = {kind: [] for kind in plays}
+    for _ in range(rounds):
+        for kind, play in plays.items():
+            actors, found = rate(play, actors, 200 * envs, seconds)
+            rates[kind].append(found)
+    env.host.close()
+    ratio = statistics.median(one / other for one, other in zip(rates["halves"], rates["whole"], strict=True))
+    return {kind: [round(x, 1) for x in values] for kind, values in rates.items()} | {"median": round(ratio, 3)}
 
 
 def rate(function: Any, state: Any, steps: int, seconds: float) -> tuple[Any, float]:
@@ -137,16 +168,14 @@ def rate(function: Any, state: Any, steps: int, seconds: float) -> tuple[Any, fl
 
 
 def compared(name: str, workers: int, envs: int, rounds: int, seconds: float) -> dict[str, Any]:
-    iterate, play, play_whole, state, env = training(name, workers, envs)
-    kinds = ("alone", "alone with state", "rollouts", "rollouts of the whole", "training")
+    iterate, play, state, env = training(name, workers, envs)
+    kinds = ("alone", "alone with state", "rollouts", "training")
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
         rates["alone"].append(alone(name, workers, envs, seconds, with_state=False))
         rates["alone with state"].append(alone(name, workers, envs, seconds, with_state=True))
         state, found = rate(play, state, 200 * envs, seconds)
         rates["rollouts"].append(found)
-        state, found = rate(play_whole, state, 200 * envs, seconds)
-        rates["rollouts of the whole"].append(found)
         state, found = rate(lambda state: iterate(state)[0], state, 200 * envs, seconds)
         rates["training"].append(found)
     env.host.close()
@@ -200,8 +229,13 @@ def main() -> None:
             name = f"own cost, {envs} environments, {workers} workers, microseconds per step of all"
             result[name] = round(own_cost(workers, envs), 1)
             print(name, result[name], flush=True)
+    for envs in (8, 16, 32, given.envs):
+        for workers in given.workers:
+            row = f"overlap, {envs} environments, {workers} workers"
+            result[row] = overlap(workers, envs, given.rounds, given.seconds / 2)
+            print(row, json.dumps(result[row]), flush=True)
     for workers in given.workers:
-        for name in ("pettingzoo/multiwalker_v9", "gymnasium-robotics Ant 4x2"):
+        for name in ("pettingzoo/multiwalker_v9", ANT):
             row = f"{name}, {workers} workers"
             result[row] = compared(name, workers, given.envs, given.rounds, given.seconds)
             print(row, json.dumps(result[row]), flush=True)

@@ -490,7 +490,7 @@ def test_list_shows_everything_that_can_be_trained(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    for name in (*hajax.list_algorithms(), *hajax.list_envs(), "harl/mpe"):
+    for name in (*hajax.list_algorithms(), *hajax.list_envs(), "harl/mpe", "jumanji/NAME", "module:function"):
         assert name in out
 
 
