@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 ANT = "gymnasium-robotics Ant 4x2"
+KINDS = ("alone", "alone with state", "rollouts", "training")
 
 
 def make(name: str) -> Any:
@@ -169,8 +170,7 @@ def rate(function: Any, state: Any, steps: int, seconds: float) -> tuple[Any, fl
 
 def compared(name: str, workers: int, envs: int, rounds: int, seconds: float) -> dict[str, Any]:
     iterate, play, state, env = training(name, workers, envs)
-    kinds = ("alone", "alone with state", "rollouts", "training")
-    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for _ in range(rounds):
         rates["alone"].append(alone(name, workers, envs, seconds, with_state=False))
         rates["alone with state"].append(alone(name, workers, envs, seconds, with_state=True))
@@ -180,8 +180,8 @@ def compared(name: str, workers: int, envs: int, rounds: int, seconds: float) ->
         rates["training"].append(found)
     env.host.close()
     row: dict[str, Any] = {key: [round(x, 1) for x in values] for key, values in rates.items()}
-    for what in kinds[2:]:
-        for base in kinds[:2]:
+    for what in KINDS[2:]:
+        for base in KINDS[:2]:
             ratios = [one / other for one, other in zip(rates[what], rates[base], strict=True)]
             row[f"{what} over {base}"] = round(statistics.median(ratios), 3)
     return row
@@ -215,6 +215,27 @@ def own_cost(workers: int, envs: int) -> float:
     return statistics.median(seconds) * 1e6 / 1000
 
 
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """The tables of docs/results/simulators.md."""
+    speed = ["| simulator | alone | with `state()` | rollouts | training | training / alone | / with `state()` |"]
+    overlaps = ["| environments, workers | whole | halves | halves / whole |"]
+    costs = ["| environments, workers | µs per step of all |"]
+    for name, row in result.items():
+        if name.startswith("own cost, "):
+            costs.append(f"| {name.removeprefix('own cost, ')} | {row:,.0f} |")
+        elif name.startswith("overlap, "):
+            rates = " | ".join(f"{statistics.median(row[kind]):,.0f}" for kind in ("whole", "halves"))
+            overlaps.append(f"| {name.removeprefix('overlap, ')} | {rates} | {row['median']:.2f} |")
+        elif isinstance(row, dict):
+            rates = " | ".join(f"{statistics.median(row[kind]):,.0f}" for kind in KINDS)
+            ratios = " | ".join(f"{row[f'training over {kind}']:.2f}" for kind in KINDS[:2])
+            speed.append(f"| {name} | {rates} | {ratios} |")
+    made = {"speed": speed, "overlap": overlaps, "cost": costs}
+    for lines in made.values():
+        lines.insert(1, "|---" * (lines[0].count("|") - 1) + "|")
+    return {name: "\n".join(lines) for name, lines in made.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
@@ -226,7 +247,7 @@ def main() -> None:
     result: dict[str, Any] = {"workers": given.workers, "envs": given.envs, "cores": os.cpu_count()}
     for envs in (1, given.envs):
         for workers in (0, 1):
-            name = f"own cost, {envs} environments, {workers} workers, microseconds per step of all"
+            name = f"own cost, {envs} environments, {workers} workers"
             result[name] = round(own_cost(workers, envs), 1)
             print(name, result[name], flush=True)
     for envs in (8, 16, 32, given.envs):
@@ -239,6 +260,7 @@ def main() -> None:
             row = f"{name}, {workers} workers"
             result[row] = compared(name, workers, given.envs, given.rounds, given.seconds)
             print(row, json.dumps(result[row]), flush=True)
+    print("\n\n".join(tables(result).values()))
     if given.output:
         given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -32,6 +32,7 @@ import mpe_controllers  # noqa: E402
 import mujoco_in_c  # noqa: E402
 import off_policy  # noqa: E402
 import rows  # noqa: E402
+import simulators  # noqa: E402
 import sisl_runs  # noqa: E402
 import smax_runs  # noqa: E402
 import tabulate  # noqa: E402
@@ -487,6 +488,15 @@ def test_the_page_of_simulators_has_the_twelve_environments():
     assert foreign.table(found) in (results / "simulators.md").read_text(encoding="utf-8")
     for name, row in found.items():
         assert row["settings"] == ["algo=happo", "eval_interval=8_000", *foreign.ENVIRONMENTS[name]]
+
+
+def test_the_page_of_simulators_has_their_speed():
+    results = ROOT / "docs" / "results"
+    found = json.loads((results / "simulators.json").read_text(encoding="utf-8"))
+    page = (results / "simulators.md").read_text(encoding="utf-8")
+    for table in simulators.tables(found).values():
+        assert table.count("\n") > 3
+        assert table in page
 
 
 @pytest.mark.parametrize(("file", "count"), [("mamujoco", 11), ("mamujoco_v4", 8)])
