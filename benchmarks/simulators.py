@@ -143,7 +143,7 @@ def overlap(workers: int, envs: int, rounds: int, seconds: float) -> dict[str, A
         envs = env._replace(step=step)
         return jax.jit(lambda actors: rollout(envs, algo, jax.random.key(0), state, actors, 200)[0])
 
-    halves = dataclasses.replace(env.step, pays=lambda num_envs: True)
+    halves = dataclasses.replace(env.step, is_faster=lambda num_envs: True)
     plays = {"halves": playing(halves), "whole": playing(env.step.step)}
     for play in plays.values():
         actors = jax.block_until_ready(play(actors))

@@ -738,6 +738,52 @@ MUTATIONS = (
         "log_step = tilts.step_of_divergence(old, gap, 2 * radius)",
         (UPDATES + "test_trust_region_and_ball_are_greedy_within_them",),
     ),
+    # Simulators.
+    Mutation(
+        "what followed a step in the other half is put beside it",
+        "training/rollout.py",
+        "jnp.concatenate([x[1:], last[None]])",
+        "jnp.concatenate([x[:-1], last[None]])",
+        ("envs/test_simulators.py::TestPrograms::test_rollout_whose_halves_overlap_is_a_rollout",),
+    ),
+    Mutation(
+        "a half whose step is not under way is counted",
+        "training/rollout.py",
+        "jnp.where(under_way, x, y)",
+        "x",
+        ("envs/test_simulators.py::TestPrograms::test_rollout_whose_halves_overlap_is_a_rollout",),
+    ),
+    Mutation(
+        "an episode that was lost with its worker goes on",
+        "envs/simulators/pool.py",
+        "            self._truncate(gone)\n",
+        "",
+        (
+            "envs/test_simulators.py::TestWorkers::"
+            "test_killed_worker_truncates_each_of_its_episodes_once_while_steps_overlap",
+        ),
+    ),
+    Mutation(
+        "the first episode is repeated, not the one under way",
+        "envs/simulators/host.py",
+        "pool.reset(past.seed, past.episode)",
+        "pool.reset(past.seed)",
+        ("runs/test_simulators.py::test_resumed_run_is_the_uninterrupted_one_bit_for_bit",),
+    ),
+    Mutation(
+        "the actions of an episode that is over are kept",
+        "envs/simulators/bridge.py",
+        "jnp.where(over, 0, past.step)",
+        "past.step",
+        ("runs/test_simulators.py::test_resumed_run_is_the_uninterrupted_one_bit_for_bit",),
+    ),
+    Mutation(
+        "simulators that come to something else are taken for resumed",
+        "envs/simulators/host.py",
+        "if name in repeated and not",
+        "if False and not",
+        ("runs/test_simulators.py::test_simulators_that_cannot_repeat_episodes_begin_new_ones",),
+    ),
     # Statistics.
     Mutation(
         "the interquartile mean cuts a third",

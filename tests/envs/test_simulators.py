@@ -180,21 +180,26 @@ class TestPrograms:
         assert sum(copy.env.episodes for copy in batch.pool.share.copies.values()) == ended + 4
 
     def test_rollout_whose_halves_overlap_is_a_rollout(self, monkeypatch):
-        """Its actions lead to the same steps without overlap; its statistics count the episodes that end."""
-        monkeypatch.setattr("hajax.envs.simulators.bridge.cores", lambda: 3)
+        """It is the rollout without overlap; its actions lead to its steps; its statistics count episodes that end."""
         env, plain = make_env("harbor:harbor", num_workers=2), make_env("harbor:harbor", num_workers=0)
         algo = hajax.make_algorithm("happo", env, memory="gru", chunk_length=4, actor_lr=1e-12, epochs=1, minibatches=1)
-        assert playable(env, algo).step.pays(6)
-        assert not isinstance(playable(plain, algo).step, OverlappedStep)
+        keys = jax.random.split(jax.random.key(0), 2)
 
-        @jax.jit
-        @jax.vmap
         def play(key):
             state, envs = algo.init(key), playable(env, algo)
             begun = start(envs, algo, key, 6)
             after, one = rollout(envs, algo, jax.random.key(1), state, begun, 12)
             end, two = rollout(envs, algo, jax.random.key(2), state, after, 16)
             return begun, after, end, one, two, algo.update(key, state, two)[1]
+
+        played = {}
+        for num_cores in (1, 3):
+            monkeypatch.setattr("hajax.envs.simulators.bridge.cores", lambda n=num_cores: n)
+            assert playable(env, algo).step.is_faster(6) == (num_cores == 3)
+            played[num_cores] = jax.jit(jax.vmap(lambda key: play(key)))(keys)
+        np.testing.assert_array_equal(played[1][3].action, played[3][3].action)
+        np.testing.assert_array_equal(played[1][4].observation, played[3][4].observation)
+        assert not isinstance(playable(plain, algo).step, OverlappedStep)
 
         @jax.jit
         @jax.vmap
@@ -211,8 +216,7 @@ class TestPrograms:
             (_, last, episodes), steps = jax.lax.scan(step, (begun.env_state, begun.timestep, begun.episodes), actions)
             return last, episodes, *steps
 
-        keys = jax.random.split(jax.random.key(0), 2)
-        begun, after, end, one, two, info = play(keys)
+        begun, after, end, one, two, info = played[3]
         batch = jax.tree.map(lambda x, y: jnp.concatenate([x, y], 1), one._replace(memory=()), two._replace(memory=()))
         last, episodes, seen, following = again(keys, batch.action)
         assert batch.first.sum() > 30
@@ -227,6 +231,49 @@ class TestPrograms:
         jax.tree.map(np.testing.assert_array_equal, (one.memory, two.memory), (begun.memory, after.memory))
         # The log-probabilities are those of the actions with the memory that the actors had.
         np.testing.assert_allclose(info["approx_kl"], 0, atol=1e-6)
+        env.host.close()
+
+    def test_loop_over_rollouts_of_several_lengths_steps_those_that_go_on(self, monkeypatch):
+        monkeypatch.setattr("hajax.envs.simulators.bridge.cores", lambda: 3)
+        env = make_env("harbor:harbor", num_workers=1)
+        algo = hajax.make_algorithm("happo", env)
+
+        def play(key, rounds):
+            state, envs = algo.init(key), playable(env, algo)
+
+            def again(carry):
+                actors, done = carry
+                return rollout(envs, algo, jax.random.key(1), state, actors, 3)[0], done + 1
+
+            return jax.lax.while_loop(lambda carry: carry[1] < rounds, again, (start(envs, algo, key, 2), 0))[0]
+
+        keys, rounds = jax.random.split(jax.random.key(0), 2), jnp.array([2, 5])
+        actors = jax.jit(jax.vmap(play))(keys, rounds)
+        (batch,) = env.host.batches.values()
+        np.testing.assert_array_equal(batch.steps, [9, 9, 15, 15])  # the round whose result is not used, once
+        np.testing.assert_array_equal(actors.env_state.ticket[..., 2], [[6, 6], [15, 15]])
+        env.host.close()
+
+    def test_resumed_states_are_the_same_or_none(self, caplog):
+        """Also in double precision; what is too long, or another simulator's, is refused with its reason."""
+        env = make_env("harbor:harbor", num_workers=1)
+        keys = jax.random.split(jax.random.key(0), 3)
+        for x64 in (False, True):
+            with jax.enable_x64(x64):
+                step = jax.jit(env.step)
+                state, timestep = jax.jit(env.reset)(keys)
+                for _ in range(14):
+                    state, timestep = step(keys, state, jnp.ones((3, 3, 2)))
+                again = env.host.resumed(state, timestep)
+                assert again.past is state.past
+                expected, found = (step(keys, one, jnp.ones((3, 3, 2)))[1] for one in (state, again))
+                jax.tree.map(np.testing.assert_array_equal, expected, found)
+        with caplog.at_level(logging.WARNING, "hajax.simulators"):
+            long = again._replace(past=again.past._replace(step=again.past.step + 9))
+            assert env.host.resumed(long, timestep) is None
+            assert env.host.resumed(again, timestep._replace(state=timestep.state + 1)) is None
+        assert "steps long, of which 9 are kept): new ones begin" in caplog.messages[0]
+        assert "the same actions led to another state" in caplog.messages[1]
         env.host.close()
 
     def test_state_is_used_once(self):
@@ -493,6 +540,46 @@ class TestWorkers:
         np.testing.assert_array_equal(overlapping.reset(np.arange(1, 7)), plain.reset(np.arange(1, 7)))
         np.testing.assert_array_equal(overlapping.step(actions(6)), plain.step(actions(6)))
         overlapping.close()
+
+    def test_failures_are_counted_while_steps_overlap(self):
+        """What the other half showed when the worker failed is no episode that ended since."""
+        watched = pool(4, 1, fault="always dies", at=2, after=0)
+        watched.reset(np.arange(4))
+        watched.begin(actions(2), [0, 1])
+
+        def play():
+            for half in [[2, 3], [0, 1]] * 10:
+                watched.begin(actions(2), half)
+                watched.end()
+
+        with pytest.raises(SimulatorError, match="was killed by SIGKILL, after 2 other failures without an episode"):
+            play()
+        watched.close()
+
+    def test_a_worker_that_is_killed_leads_to_the_next_episodes(self):
+        """A seed and a number are the whole of an episode, before and after."""
+        watched, other = pool(3, 1), pool(3, 0)
+        watched.reset(np.arange(3))
+        watched.step(actions(3))
+        os.kill(watched.workers[0].process.pid, signal.SIGKILL)
+        cut = watched.step(actions(3))
+        layout = watched.task.layout
+        opening = other.reset(np.arange(3), np.ones(3, int))
+        np.testing.assert_array_equal(cut[:, layout.shown], opening[:, layout.shown])
+        np.testing.assert_array_equal(watched.step(actions(3)), other.step(actions(3)))
+        watched.close()
+
+    def test_pictures_are_those_of_their_copies(self):
+        moved, expected = [], []
+        for num_workers, found in ((2, moved), (0, expected)):
+            one = pool(4, num_workers, render_mode="rgb_array")
+            one.reset(np.arange(4))
+            for copies in ([1], [1, 2], [1, 2, 3]):
+                one.step(actions(len(copies)), copies)
+            found += [*one.frames()]
+            one.close()
+        assert len({picture.sum() for picture in expected}) == 4
+        np.testing.assert_array_equal(moved, expected)
 
     @pytest.mark.parametrize("both_under_way", [True, False])
     def test_killed_worker_truncates_each_of_its_episodes_once_while_steps_overlap(self, both_under_way):

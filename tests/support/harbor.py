@@ -66,7 +66,7 @@ class Harbor(ParallelEnv):
         if self.fault and self.steps == self.at and self.episodes > self.after:
             if self.fault == "raises" or (self.fault == "raises once" and self.mark()):
                 raise RuntimeError("the crane is stuck")
-            if self.fault == "dies" and self.mark():
+            if self.fault == "always dies" or (self.fault == "dies" and self.mark()):
                 os.kill(os.getpid(), 9)
             if self.fault == "hangs" and self.mark():
                 time.sleep(100)

@@ -77,15 +77,17 @@ class Step(Protocol):
 class OverlappedStep:
     """The step of a `BatchedEnvironment` that can also begin before the step of other environments has ended.
 
-    It is no field of its own, so that who replaces `step` replaces all of it.
+    A wrapper that replaces `step` thus removes the overlap too.
+
+    `exchange(state, action, other) -> (state, other, timestep)` begins the step of the environments of `state` `[E]`
+    with actions `[E, N, D]`, then ends the step of as many others, whose timestep it returns. If no step of theirs is
+    under way, that is their last one. `end(state) -> (state, timestep)` ends the step of these environments.
     """
 
     step: Step
-    # (state, action, other) -> (state, other, timestep): begins the step of these environments, then ends the step of
-    # the others, whose timestep it returns; the last one if none is under way. Both are as many.
     exchange: Callable[[Any, jax.Array, Any], tuple[Any, Any, Timestep]]
-    end: Callable[[Any], tuple[Any, Timestep]]  # ends the step of these environments
-    pays: Callable[[int], bool]  # whether two overlapping halves of so many environments are faster than the whole
+    end: Callable[[Any], tuple[Any, Timestep]]
+    is_faster: Callable[[int], bool]  # whether halves of so many environments that overlap are faster than the whole
 
     def __call__(self, key: jax.Array, state: Any, action: jax.Array, /) -> tuple[Any, Timestep]:
         return self.step(key, state, action)
@@ -120,7 +122,7 @@ class Host(Protocol):
         """The environment with a picture in every state, which its viewer draws."""
 
     def resumed(self, state: Any, timestep: Timestep) -> Any:
-        """The states of an ended program in new simulators; `None` if these do not come to the same timesteps."""
+        """The states of an ended program in new simulators; `None` if these do not lead to the same timesteps."""
 
     def close(self) -> None:
         """Ends all processes."""

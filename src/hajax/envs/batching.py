@@ -72,7 +72,7 @@ def conform(env: Either) -> Either:
 
     step: Any = env.step
     if isinstance(step, OverlappedStep):
-        step = OverlappedStep(converting(step.step), converting(step.exchange), converting(step.end), step.pays)
+        step = OverlappedStep(converting(step.step), converting(step.exchange), converting(step.end), step.is_faster)
     else:
         step = converting(step)
     return env._replace(reset=reset, step=step)

@@ -29,6 +29,7 @@ from hajax.runs.tables import Row, Table, replacing
 from hajax.training.checkpoints import Checkpoint, list_checkpoints, read_checkpoint, remove_unfinished
 from hajax.training.statistics import bootstrap_interval, interquartile_mean
 
+FAULT = "simulator_error.txt"  # the traceback of a simulator's fault that ended the run
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "jaxmarl")
 
 
@@ -64,6 +65,13 @@ class RunDirectory:
         with replacing(self.path / "config.yaml") as file:
             config = as_dict(dataclasses.replace(settings, out_dir=str(self.path), resume=False))
             yaml.safe_dump(config, file, sort_keys=False, allow_unicode=True)
+
+    def past_fault(self, step: int) -> bool:
+        """Whether a simulator's fault ended the run; its traceback is kept under the name of the step."""
+        file = self.path / FAULT
+        if found := file.exists():
+            file.replace(file.with_stem(f"{file.stem}_{step}"))
+        return found
 
     def evaluated(self, step: int) -> bool:
         """Whether the results of the evaluation at that step are written."""

@@ -124,6 +124,18 @@ def seed_keys(seed: int, num_seeds: int) -> jax.Array:
     return jnp.stack([jax.random.key(seed + k) for k in range(num_seeds)])
 
 
+def with_simulators(team: Team, keys: jax.Array, run_state: RunState, *, repeat: bool) -> RunState:
+    """The state in new simulators that repeat their episodes, or, if that fails or is not wanted, in new episodes."""
+    host, actors = team.env.host, run_state.train.actors
+    if host is not None and repeat:
+        env_state = host.resumed(actors.env_state, actors.timestep)
+        if env_state is not None:
+            return run_state._replace(train=run_state.train._replace(actors=actors._replace(env_state=env_state)))
+    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, run_state.health.iterations[0])
+    train_state = jax.jit(jax.vmap(team.loop.restart))(keys, run_state.train)
+    return jax.block_until_ready(run_state._replace(train=train_state))
+
+
 def evaluation_keys(keys: jax.Array, steps: int) -> jax.Array:
     """Keys for the evaluation after `steps` environment steps, other than those of training and other evaluations."""
     words = [steps % 2**32, *([steps // 2**32] if steps >= 2**32 else [])]  # a key takes 32 bits at a time

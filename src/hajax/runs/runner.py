@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.runs.clock import Clock
-from hajax.runs.directory import RunDirectory, summarize_returns, versions
+from hajax.runs.directory import FAULT, RunDirectory, summarize_returns, versions
 from hajax.runs.errors import RunError, SimulatorFailure, refusing, simulating
 from hajax.runs.files import evaluated_metrics
 from hajax.runs.health import Failure, failures
@@ -31,6 +31,7 @@ from hajax.runs.programs import (
     hyperparameters,
     seed_keys,
     trace,
+    with_simulators,
 )
 from hajax.runs.progress import TrainingProgress
 from hajax.runs.schedule import Schedule
@@ -111,7 +112,9 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
     schedule, directory = this.schedule, this.directory
     programs = compile_programs(this.team, this.keys, traced)
     if run_state is not None and this.team.env.host is not None and run_state.train.replay is not None:
-        run_state = restarted(this, run_state)
+        # After a fault its episodes would lead to it again.
+        fault = directory.past_fault(schedule.step(int(run_state.health.iterations[0])))
+        run_state = with_simulators(this.team, this.keys, run_state, repeat=not fault)
     if run_state is None or run_state.train.replay is None:
         # A new replay has other random steps than the first one.
         done = 0 if run_state is None else int(run_state.health.iterations[0])
@@ -182,26 +185,14 @@ def saving_at_fault(this: Run, run_state: RunState, done: int) -> Iterator[None]
         with simulating(this.team.env):
             yield
     except SimulatorFailure as failure:
-        step, details = this.schedule.step(done), this.directory.path / "simulator_error.txt"
+        step, details = this.schedule.step(done), this.directory.path / FAULT
         if step not in list_checkpoints(this.directory.checkpoints):
             save(this, run_state, step)
         details.write_text(failure.details, encoding="utf-8")
         raise RunError(
             f"{failure} (stopped and saved at {step:,} steps; the traceback is in {details}; once it is mended, "
-            "resume=true continues)"
+            "resume=true continues with new episodes)"
         ) from failure
-
-
-def restarted(this: Run, run_state: RunState) -> RunState:
-    """The state with simulators that have played their episodes again up to where they were, or new episodes."""
-    host, actors = this.team.env.host, run_state.train.actors
-    assert host is not None
-    env_state = host.resumed(actors.env_state, actors.timestep)
-    if env_state is not None:
-        return run_state._replace(train=run_state.train._replace(actors=actors._replace(env_state=env_state)))
-    keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, run_state.health.iterations[0])
-    train_state = jax.jit(jax.vmap(this.team.loop.restart))(keys, run_state.train)
-    return jax.block_until_ready(run_state._replace(train=train_state))
 
 
 def save(this: Run, run_state: RunState, step: int) -> None:

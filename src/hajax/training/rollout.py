@@ -109,23 +109,31 @@ def rollout(
 ) -> tuple[Actors, OnPolicyBatch]:
     """`length` steps of every environment with sampled actions: the new `Actors`, and a batch `[T, E, …]`.
 
-    With simulators in worker processes, half of them are stepped while the actions of the other half are computed, if
-    that is faster.
+    With simulators in worker processes, half of the environments are stepped while the actions of the other half are
+    computed, if that is faster. The actions of the halves are sampled with separate keys in any case, so that results
+    do not depend on it.
     """
     num_envs = actors.timestep.first.shape[0]
-    if isinstance(envs.step, OverlappedStep) and num_envs % 2 == 0 and envs.step.pays(num_envs):
-        return _rollout_in_halves(envs, envs.step, algo, key, state, actors, length)
+    in_halves = envs.host is not None and num_envs % 2 == 0
+    keys = jax.random.split(key, 2 * length if in_halves else length)
+    if in_halves and isinstance(envs.step, OverlappedStep) and envs.step.is_faster(num_envs):
+        return _overlapping(envs, envs.step, algo, keys, state, actors)
     initial_memory = actors.memory
 
     def step(actors: Actors, key):
-        act_key, env_key = jax.random.split(key)
+        act_key, env_key = (key, key[0]) if in_halves else jax.random.split(key)
         seen = actors.timestep
-        action, extras, memory = algo.act(act_key, state, seen, actors.memory)
+        if in_halves:
+            halves = _halves((seen, actors.memory))
+            acted = [algo.act(k, state, *half) for k, half in zip(act_key, halves, strict=True)]
+            action, extras, memory = jax.tree.map(lambda *x: jnp.concatenate(x), *acted)
+        else:
+            action, extras, memory = algo.act(act_key, state, seen, actors.memory)
         env_state, timestep = envs.step(jax.random.split(env_key, num_envs), actors.env_state, action)
         episodes = count_episodes(envs.spec, actors.episodes, timestep)
         return Actors(env_state, timestep, memory, episodes), _row(seen, action, extras.log_prob, timestep)
 
-    actors, batch = lax.scan(step, actors, jax.random.split(key, length))
+    actors, batch = lax.scan(step, actors, keys.reshape(length, 2) if in_halves else keys)
     return actors, batch._replace(memory=initial_memory)
 
 
@@ -149,16 +157,10 @@ def _row(seen: Timestep, action: jax.Array, log_prob: jax.Array, following: Time
     )
 
 
-def _rollout_in_halves(
-    envs: BatchedEnvironment,
-    env_step: OverlappedStep,
-    algo: Algorithm,
-    key: jax.Array,
-    state: Any,
-    actors: Actors,
-    length: int,
+def _overlapping(
+    envs: BatchedEnvironment, env_step: OverlappedStep, algo: Algorithm, keys: jax.Array, state: Any, actors: Actors
 ) -> tuple[Actors, OnPolicyBatch]:
-    """A rollout of 2T steps of alternating halves: each begins its step, and ends that of the other half."""
+    """A rollout with keys `[2T]`: 2T steps of alternating halves, of which each begins, and ends the one before it."""
 
     def step(carry: tuple[Actors, Actors], x):
         mine, other = carry
@@ -171,27 +173,23 @@ def _rollout_in_halves(
         other = Actors(other_state, shown, other.memory, episodes)
         return (other, mine._replace(env_state=env_state, memory=memory)), (seen, action, extras.log_prob, timestep)
 
-    keys = jax.random.split(key, 2 * length)
-    (one, two), (seen, action, log_prob, timesteps) = lax.scan(
-        step, _halves(actors), (keys, jnp.arange(2 * length) > 0)
-    )
+    inputs = keys, jnp.arange(len(keys)) > 0
+    (one, two), (seen, action, log_prob, timesteps) = lax.scan(step, _halves(actors), inputs)
     env_state, last = env_step.end(two.env_state)
     two = Actors(env_state, last, two.memory, count_episodes(envs.spec, two.episodes, last))
     # Step k begins what step k + 1 ends.
     following = jax.tree.map(lambda x, last: jnp.concatenate([x[1:], last[None]]), timesteps, last)
-    batch = jax.tree.map(
-        lambda x: x.reshape(length, 2 * x.shape[1], *x.shape[2:]), _row(seen, action, log_prob, following)
-    )
+    rows = _row(seen, action, log_prob, following)  # [2T, E / 2, …]
+    batch = jax.tree.map(lambda x: x.reshape(-1, 2 * x.shape[1], *x.shape[2:]), rows)
     return _whole(one, two), batch._replace(memory=actors.memory)
 
 
-def _halves(actors: Actors) -> tuple[Actors, Actors]:
-    """The first and the second half of the environments; the sums over episodes, which are scalars, go to the first."""
-    half = len(actors.timestep.first) // 2
-    one = jax.tree.map(lambda x: x[:half] if x.ndim else x, actors)
-    return one, jax.tree.map(lambda x: x[half:] if x.ndim else jnp.zeros_like(x), actors)
+def _halves(tree: Any) -> tuple[Any, Any]:
+    """The first and the second half of arrays `[E, …]`; scalars, which are sums, go to the first."""
+    one = jax.tree.map(lambda x: x[: len(x) // 2] if x.ndim else x, tree)
+    return one, jax.tree.map(lambda x: x[len(x) // 2 :] if x.ndim else jnp.zeros_like(x), tree)
 
 
-def _whole(one: Actors, two: Actors) -> Actors:
+def _whole(one: Any, two: Any) -> Any:
     """The inverse of `_halves`."""
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y]) if x.ndim else x + y, one, two)

@@ -26,6 +26,7 @@ def on_host(task: Task) -> BatchedEnvironment:
     pictures = [] if task.frame is None else [(task.frame, jnp.uint8)]
     agents, components = layout.spec.num_agents, layout.spec.num_components
     kept = min(layout.spec.max_steps or UNLIMITED, LONGEST // (agents * components))  # steps of an episode
+    kept = kept if task.frame is None else 1  # films are not resumed
 
     def reset(keys: jax.Array) -> tuple[State, Timestep]:
         seeds = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(keys)
@@ -72,25 +73,25 @@ def on_host(task: Task) -> BatchedEnvironment:
         timestep = shown(layout, rows)
         return State(tickets, _after(state.past, timestep)), timestep
 
-    def pays(num_envs: int) -> bool:
-        # Measured by benchmarks/simulators.py: with a core for the program, always; without, if workers have enough
-        # to do meanwhile.
+    def is_faster(num_envs: int) -> bool:
+        # Measured (docs/results/simulators.md): with a core for the program, always; without one, if each worker has
+        # enough to do meanwhile.
         return cores() > 1 and (task.num_workers < cores() or num_envs >= 16 * task.num_workers)
 
     viewer = Viewer(_draw) if task.draws else None
     whole = task.num_workers == 0 or task.frame is not None
-    stepped = step if whole else OverlappedStep(step, exchange, end, pays)
+    stepped = step if whole else OverlappedStep(step, exchange, end, is_faster)
     return BatchedEnvironment(layout.spec, reset, stepped, viewer=viewer, host=host)
 
 
 def _acted(past: Past, action: jax.Array) -> Past:
-    """The past `[E]` and an action `[E, N, D]` more."""
+    """The past `[E]` with one more action `[E, N, D]`."""
     actions = jax.vmap(lambda actions, step, action: actions.at[step].set(action))(past.actions, past.step, action)
     return past._replace(step=past.step + 1, actions=actions)
 
 
 def _after(past: Past, timestep: Timestep) -> Past:
-    """The past `[E]` after the step that led to these timesteps; to say it twice changes nothing."""
+    """The past `[E]` after the step that led to these timesteps; applied twice, it has the same effect as once."""
     over = (timestep.terminated | timestep.truncated) & (past.step > 0)
     return past._replace(episode=past.episode + over, step=jnp.where(over, 0, past.step))
 

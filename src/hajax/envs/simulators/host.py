@@ -27,7 +27,7 @@ logger = logging.getLogger("hajax.simulators")
 
 
 class Past(NamedTuple):
-    """How the simulator came to its state: what a resumed run plays again."""
+    """How the simulator came to its state, which a resumed run repeats."""
 
     seed: jax.Array  # uint32 []
     episode: jax.Array  # int32 []: since the reset with this seed
@@ -88,37 +88,47 @@ class Simulators:
             pool.reset(seeds)
             tickets = self._tickets(pool)
             own.append(int(tickets[0, 0]))
-            return tickets, *self._pictured(pool, tickets[:, 1])
+            return tickets, *self._end(self.batches[own[0]], tickets[:, 1])
 
         return reset
 
     def resumed(self, state: State, timestep: Timestep) -> State | None:
-        """These states in new simulators that play their episodes again; `None` if they come to other timesteps.
+        """These states in new simulators that repeat the episodes; `None` if that leads to other timesteps.
 
         The states and the last timesteps are of a program that has ended; both have any batch axes.
         """
+        shape = np.shape(state.ticket)[:-1]
+        past = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[len(shape) :]), state.past)
+        pool = Pool(self.task, len(past.seed), np.asarray(timestep.reward).dtype)
         try:
-            return self._played_again(state, timestep)
+            self._repeat(pool, past, timestep)
         except SimulatorError as error:
+            pool.close()
             logger.warning(
-                f"{self.task.layout.spec.name}: the episodes under way cannot be played again ({error}): new ones "
-                "begin, and results differ from those of an uninterrupted run"
+                f"{self.task.layout.spec.name}: the episodes under way cannot be repeated ({error}): new ones begin, "
+                "and results differ from those of an uninterrupted run"
             )
             return None
-
-    def _played_again(self, state: State, timestep: Timestep) -> State:
-        layout, shape = self.task.layout, np.shape(state.ticket)[:-1]
-        past = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[len(shape) :]), state.past)
-        if past.step.max() > past.actions.shape[1]:
-            raise SimulatorError(f"one is {past.step.max():,} steps long, of which {past.actions.shape[1]:,} are kept")
-        actions = [of_copy[:step] for of_copy, step in zip(past.actions, past.step, strict=True)]
-        pool = Pool(self.task, len(past.seed), np.asarray(timestep.reward).dtype)
-        played = layout.fields(pool.reset(past.seed, past.episode, actions))
-        for name in FinalStep._fields:
-            if name in played and not np.array_equal(np.ravel(played[name]), np.ravel(getattr(timestep, name))):
-                pool.close()
-                raise SimulatorError(f"the same actions led to another {name}")
+        except BaseException:
+            pool.close()
+            raise
         return state._replace(ticket=jnp.asarray(self._tickets(pool).reshape(*shape, TICKET)))
+
+    def _repeat(self, pool: Pool, past: Any, timestep: Timestep) -> None:
+        """Repeats episodes `[n]`. Raises SimulatorError if they do not lead to the timesteps."""
+        longest, kept = int(past.step.max()), past.actions.shape[1]
+        if longest > kept:
+            raise SimulatorError(f"one is {longest:,} steps long, of which {kept:,} are kept")
+        pool.reset(past.seed, past.episode)
+        for t in range(longest):
+            indices = np.flatnonzero(past.step > t)
+            pool.step(past.actions[indices, t], indices)
+        if pool.restarts:
+            raise SimulatorError("a worker failed meanwhile")
+        repeated = self.task.layout.fields(pool.last)
+        for name in FinalStep._fields:
+            if name in repeated and not np.array_equal(np.ravel(repeated[name]), np.ravel(getattr(timestep, name))):
+                raise SimulatorError(f"the same actions led to another {name}")
 
     def step(self, tickets: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, ...]:
         """The rows `[n, W]` after the actions `[n, N, D]` in these environments, and pictures if states hold them.
@@ -126,36 +136,40 @@ class Simulators:
         A ticket is used once. A program may go on with an environment that it has stopped to use, as a vectorized loop
         does with those that have ended; such an environment is not stepped, if others are.
         """
+        batch = self._begin(tickets, actions)
+        return self._end(batch, tickets[:, 1])
+
+    def exchange(self, tickets: np.ndarray, actions: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Begins the step of these environments, as `step`, then ends that of the others; returns the others' rows."""
+        self._begin(tickets, actions)
+        return self.end(others)
+
+    def end(self, tickets: np.ndarray) -> np.ndarray:
+        """Ends the step of these environments, if it is under way; returns their rows `[n, W]`."""
+        return self._end(self._batch(tickets), tickets[:, 1])[0]
+
+    def _begin(self, tickets: np.ndarray, actions: np.ndarray) -> Batch:
         batch, indices = self._batch(tickets), tickets[:, 1]
-        whole = len(indices) == batch.pool.n and (indices == np.arange(batch.pool.n)).all()
         fresh = tickets[:, 2] == batch.steps[indices]
         if not fresh.any():
             repeated = (tickets[:, 2] == batch.steps[indices] - 1).all()
             if not repeated or not np.array_equal(batch.actions[indices], actions):
                 raise self._misuse("these episodes were stepped before; a simulator cannot go back")
-            return self._pictured(batch.pool, indices)
+            return batch
         stepped = indices[fresh]
-        batch.pool.step(actions[fresh], None if whole and fresh.all() else stepped)
+        if batch.pool.moving[stepped].any():
+            raise self._misuse("a step of these episodes is under way")
+        whole = len(stepped) == batch.pool.n and (stepped == np.arange(batch.pool.n)).all()
+        batch.pool.begin(actions[fresh], None if whole else stepped)
         batch.actions[stepped] = actions[fresh]
         batch.steps[stepped] += 1
-        return self._pictured(batch.pool, indices)
+        return batch
 
-    def exchange(self, tickets: np.ndarray, actions: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Begins the step of these environments, then ends that of the others; returns the others' rows `[n, W]`."""
-        batch, indices = self._batch(tickets), tickets[:, 1]
-        if (tickets[:, 2] != batch.steps[indices]).any():
-            raise self._misuse("these episodes were stepped before; a simulator cannot go back")
-        batch.pool.begin(actions, indices)
-        batch.actions[indices] = actions
-        batch.steps[indices] += 1
-        return self.end(others)
-
-    def end(self, tickets: np.ndarray) -> np.ndarray:
-        """Ends the step of these environments, if it is under way; returns their rows `[n, W]`."""
-        batch, indices = self._batch(tickets), tickets[:, 1]
+    def _end(self, batch: Batch, indices: np.ndarray) -> tuple[np.ndarray, ...]:
         while batch.pool.moving[indices].any():
             batch.pool.end()
-        return batch.pool.last[indices]
+        frames = () if self.task.frame is None else (batch.pool.frames()[indices],)
+        return (batch.pool.last[indices], *frames)
 
     def _tickets(self, pool: Pool) -> np.ndarray:
         """The tickets `[n, 3]` of a pool whose episodes have begun."""
@@ -170,10 +184,6 @@ class Simulators:
         if np.bincount(tickets[:, 1]).max() > 1:
             raise self._misuse("the same episode is stepped twice, as by vmap over hyperparameters but not over keys")
         return batch
-
-    def _pictured(self, pool: Pool, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        frames = () if self.task.frame is None else (pool.frames()[indices],)
-        return (pool.last[indices], *frames)
 
     def guarded(self, function: Callable, *arguments: Any) -> Any:
         """The function's result. Its error is kept, because JAX replaces it by one of its own."""

@@ -13,7 +13,7 @@ import signal
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
@@ -31,26 +31,27 @@ FAILED = ("died", "hung")
 
 
 class Begun(NamedTuple):
-    """A command that workers carry out: which workers still have to answer, and which copies it is for."""
+    """A command that workers carry out."""
 
-    workers: list[Worker]
-    copies: Any  # indices into the rows, or all
-    resetting: bool
+    workers: list[Worker]  # those that have not answered
+    copies: Any  # whose rows it is for: indices, or all
+    stepped: Container[int] = ()  # those that take a step; none in a reset
 
 
 class Pool:
     """n copies of a simulator. Rows `[n, W]` and actions `[n, N, D]` are shared with the workers.
 
-    Steps of some copies may begin while those of others are under way; they end in the order in which they began.
+    Steps of some copies may begin while those of others are under way; they end in the order in which they began. A
+    worker that is replaced begins the next episode in each of its copies.
     """
 
     def __init__(self, task: Task, n: int, dtype: Any):
         spec = task.layout.spec
         self.task, self.name, self.n = task, spec.name, n
-        self.seeds = np.zeros(n, np.int64)
+        self.seeds, self.episodes = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self.told: set[str] = set()
         self.broken = False  # after an error or an interruption; an answer may then be left in a pipe
-        self.restarts = 0
+        self.restarts = 0  # of workers
         sizes = (n * task.layout.width, n * spec.num_agents * spec.num_components)
         self.workers: list[Worker] = []
         if task.num_workers:
@@ -72,26 +73,22 @@ class Pool:
         self._close = weakref.finalize(self, _close_all, self.workers, self.share)
         with self._unbroken():
             count = min(n, task.num_workers)
-            for index in range(count):  # every worker has its share of any half of the copies
+            for index in range(count):  # not parts of consecutive copies: half of the copies keep all workers busy
                 self.workers.append(Worker(index, task, self.packed, range(index, n, count), self.shared))
-            self._answers(list(self.workers), limit=max(task.timeout, START))
+            self._answers(Begun(list(self.workers), slice(None)), limit=max(task.timeout, START))
 
-    def reset(
-        self, seeds: np.ndarray, episodes: np.ndarray | None = None, actions: Sequence[np.ndarray] | None = None
-    ) -> np.ndarray:
+    def reset(self, seeds: np.ndarray, episodes: np.ndarray | None = None) -> np.ndarray:
         """Begins episodes in all copies; returns the rows `[n, W]`.
 
-        Each copy begins the first of the episodes that follow from its seed, or that of this number, in which it takes
-        these actions, `[steps, N, D]`.
+        Each copy begins the first of the episodes that follow from its seed, or the one of this number.
         """
-        self.seeds = np.asarray(seeds, np.int64)
-        numbers = [0] * self.n if episodes is None else [*map(int, episodes)]
-        played: Sequence = [()] * self.n if actions is None else actions
         with self._unbroken():
             while self.begun:
                 self._end()
-            each = enumerate(zip(self.seeds.tolist(), numbers, played, strict=True))
-            self._begin("reset", slice(None), {i: (i, *argument) for i, argument in each})
+            self.seeds = np.asarray(seeds, np.int64)
+            self.episodes = np.zeros(self.n, np.int64) if episodes is None else np.array(episodes, np.int64)
+            arguments = {i: (i, int(self.seeds[i]), int(self.episodes[i])) for i in range(self.n)}
+            self._begin("reset", slice(None), arguments)
             self.lost[:] = False
             self._end()
         return self.last.copy()
@@ -126,14 +123,14 @@ class Pool:
             if self.share is not None:
                 return np.stack([self.share.obey("frame", i) for i in range(self.n)])
             found = []
-            for worker in self.workers:
-                for i in worker.indices:
-                    worker.send("frame", i)
-                    (kind, frame), *_ = self._receive([worker]).values()
-                    if kind in FAILED:
-                        message = f"{self.name}: a worker {kind} while it rendered; allowed: simulators that run"
-                        raise SimulatorError(message)
-                    found.append(frame)
+            for i in range(self.n):
+                worker = self.workers[i % len(self.workers)]
+                worker.send("frame", i)
+                (kind, frame), *_ = self._receive([worker]).values()
+                if kind in FAILED:
+                    message = f"{self.name}: a worker {kind} while it rendered; allowed: simulators that run"
+                    raise SimulatorError(message)
+                found.append(frame)
             return np.stack(found)
 
     def close(self) -> None:
@@ -163,16 +160,19 @@ class Pool:
                 worker.send(command, own)
                 asked.append(worker)
         self.moving[copies] = True
-        self.begun.append(Begun(asked, copies, command == "reset"))
+        stepped: Container[int] = range(self.n) if arguments is None else arguments
+        self.begun.append(Begun(asked, copies, () if command == "reset" else stepped))
 
     def _end(self) -> Any:
         """Waits for the answers to the command that began first; returns its copies, whose rows are now the last."""
-        workers, copies, resetting = self.begun[0]
-        for message in self._answers(workers, resetting):
-            self._tell(message)
+        begun = self.begun[0]
+        for messages in self._answers(begun):
+            self._tell(messages)
         self.begun.popleft()
+        copies = begun.copies
         self.moving[copies] = False
         self.last[copies] = self.rows[copies]
+        self.episodes[copies] += self._over(copies)
         return copies
 
     def _tell(self, messages: list[str]) -> None:
@@ -181,15 +181,15 @@ class Pool:
                 self.told.add(message)
                 logger.warning(message)
 
-    def _answers(self, asked: list[Worker], resetting: bool = True, limit: float | None = None) -> list[Any]:
+    def _answers(self, begun: Begun, limit: float | None = None) -> list[Any]:
         """The workers' answers. One that dies or does not answer in time is replaced, and answers nothing."""
         answers = []
-        for worker, (kind, answer) in self._receive(asked, limit).items():
+        for worker, (kind, answer) in self._receive(begun.workers, limit).items():
             if kind in FAILED:
-                self._replace(worker, kind, resetting)
+                self._replace(worker, kind, begun)
                 continue
             answers.append(answer)
-            if worker.failures and self._ended(worker.indices):
+            if worker.failures and self._over([i for i in worker.indices if i in begun.stepped]).any():
                 worker.failures = 0
         return answers
 
@@ -212,10 +212,11 @@ class Pool:
                 raise SimulatorError(*answer)
         return answers
 
-    def _ended(self, indices: range) -> bool:
-        return bool((self.fields["terminated"][indices] + self.fields["truncated"][indices]).any())
+    def _over(self, copies: Any) -> np.ndarray:
+        """Which of these copies ended their episodes in the last step."""
+        return (self.fields["terminated"][copies] + self.fields["truncated"][copies]) > 0
 
-    def _replace(self, worker: Worker, kind: str, resetting: bool) -> None:
+    def _replace(self, worker: Worker, kind: str, command: Begun) -> None:
         """Starts the worker anew. Its episodes are truncated with the last observations, unless they just begin.
 
         Those that are not under way are truncated by their next step.
@@ -236,15 +237,15 @@ class Pool:
             (kind, _), *_ = self._receive([worker], max(self.task.timeout, START)).values()
             if kind in FAILED:
                 continue
-            numbers = np.random.SeedSequence((self.restarts, *self.seeds[indices])).generate_state(len(indices))
-            worker.send("reset", [(i, int(seed), 0, ()) for i, seed in zip(indices, numbers, strict=True)])
+            next_ones = self.episodes + bool(command.stepped)
+            worker.send("reset", [(i, int(self.seeds[i]), int(next_ones[i])) for i in indices])
             (kind, _), *_ = self._receive([worker]).values()
             if kind not in FAILED:
                 break
         for begun in self.begun:
             if first in begun.workers:
                 begun.workers.remove(first)
-        if not resetting:
+        if command.stepped:
             own = np.array(indices)
             self._truncate(own[self.moving[own]])
             self.lost[own[~self.moving[own]]] = True

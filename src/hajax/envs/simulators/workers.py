@@ -47,11 +47,9 @@ class Share:
             with self._naming(argument):
                 return self.copies[argument].frame()
         if command == "reset":
-            for i, seed, episode, actions in argument:
+            for i, seed, episode in argument:
                 with self._naming(i):
                     self.copies[i].reset(seed, episode)
-                    for action in actions:
-                        self.copies[i].step(action)
         else:
             for i in self.indices if argument is None else argument:
                 with self._naming(i):
