@@ -35,8 +35,8 @@ class Loop(NamedTuple):
     `warmup_steps` environment steps. `iterate` takes `steps_per_iteration` environment steps and calls `update`
     `updates_per_iteration` times.
 
-    `restart(key, train_state) -> train_state` begins new episodes in all environments, as for a simulator whose state
-    was not saved. The episodes under way count as truncated.
+    `restart(key, train_state) -> train_state` begins new episodes in all environments, as for simulators that cannot
+    repeat those under way, which count as truncated.
     """
 
     init: Callable[..., TrainState]
