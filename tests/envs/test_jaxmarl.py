@@ -220,7 +220,7 @@ def test_shaping_pays_each_cook_for_its_own_work():
     ("name", "options", "message"),
     [
         ("overcokked", {}, r"env=jaxmarl/overcokked is unknown; did you mean jaxmarl/overcooked"),
-        ("ant_4x2", {}, r"env=jaxmarl/ant_4x2 is unknown; .*allowed: jaxmarl/MPE_simple_v3, "),
+        ("chess", {}, r"env=jaxmarl/chess is unknown; .*allowed: jaxmarl/MPE_simple_v3, "),
         ("MPE_simple_tag_v3", {}, r"reward='team' of jaxmarl/MPE_simple_tag_v3, in which .*; allowed: individual"),
         (
             "overcooked",

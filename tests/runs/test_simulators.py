@@ -62,7 +62,11 @@ OFF_POLICY = ["algo=id3qn", "env=gymnasium/CartPole-v1", "env.num_workers=0", "n
 OFF_POLICY += ["algo.buffer_size=200", "algo.batch_size=8", "algo.warmup_steps=30"]
 
 
-@pytest.mark.parametrize(("command", "part", "whole"), [(ON_POLICY, 320, 640), (OFF_POLICY, 65, 100)])
+@pytest.mark.parametrize(
+    ("command", "part", "whole"),
+    [(ON_POLICY, 320, 640), pytest.param(OFF_POLICY, 65, 100, marks=pytest.mark.evidence)],
+    ids=["on-policy", "off-policy"],
+)
 def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(command, part, whole, tmp_path, capsys):
     """Simulators repeat the episodes under way, on-policy in two worker processes."""
     found = {}

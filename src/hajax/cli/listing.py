@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from hajax.envs import FAMILIES
 from hajax.runs import config
 from hajax.runs.console import console
 from hajax.runs.errors import Refusal
@@ -27,10 +26,8 @@ def list_everything(arguments: Sequence[str]) -> int:
     for group, title in TITLES.items():
         for index, option in enumerate(config.options(group)):
             table.add_row(title if index == 0 else "", option, config.description(group, option))
-        for package in FAMILIES if group == "env" else ():
-            table.add_row("", f"{package}/NAME", f"an environment of {package}, by the name that it has there")
-        if group == "env":
-            table.add_row("", "module:function", "your own environment or simulator")
+        for name, text in config.environments_elsewhere().items() if group == "env" else ():
+            table.add_row("", name, text)
         table.add_section()
     console().print(table)
     return 0

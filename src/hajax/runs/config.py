@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import hajax
 from hajax.algorithms import describe_algorithm
-from hajax.envs import describe_env
+from hajax.envs import FAMILIES, describe_env
 from hajax.runs import nodes
 from hajax.runs.errors import Refusal, one_of, unknown_key
 from hajax.runs.settings import checked_setting, run_fields
@@ -47,6 +47,12 @@ def options(group: str) -> list[str]:
         return nodes.options(group)
     root = conf_dir() / group
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def environments_elsewhere() -> dict[str, str]:
+    """The forms of the names of environments that are not in the library, and what these are."""
+    found = {f"{package}/NAME": f"an environment of {package}, by the name that it has there" for package in FAMILIES}
+    return found | {"module:function": "your own environment or simulator"}
 
 
 def description(group: str, option: str) -> str:

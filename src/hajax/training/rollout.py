@@ -174,7 +174,8 @@ def _overlapping(
         return (other, mine._replace(env_state=env_state, memory=memory)), (seen, action, extras.log_prob, timestep)
 
     inputs = keys, jnp.arange(len(keys)) > 0
-    (one, two), (seen, action, log_prob, timesteps) = lax.scan(step, _halves(actors), inputs)
+    # Two at a time, after which the halves have changed places twice: XLA copies a carry whose parts change places.
+    (one, two), (seen, action, log_prob, timesteps) = lax.scan(step, _halves(actors), inputs, unroll=2)
     env_state, last = env_step.end(two.env_state)
     two = Actors(env_state, last, two.memory, count_episodes(envs.spec, two.episodes, last))
     # Step k begins what step k + 1 ends.

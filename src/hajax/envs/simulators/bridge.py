@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def on_host(task: Task) -> BatchedEnvironment:
     """The batch of environments whose copies workers step."""
-    host, layout = Simulators(task), task.layout
+    host, layout = Simulators(task, on_host), task.layout
     pictures = [] if task.frame is None else [(task.frame, jnp.uint8)]
     agents, components = layout.spec.num_agents, layout.spec.num_components
     kept = min(layout.spec.max_steps or UNLIMITED, LONGEST // (agents * components))  # steps of an episode

@@ -63,8 +63,8 @@ class Batch:
 class Simulators:
     """The simulators behind an environment. Every traced `reset` has a pool of its own, which it uses again."""
 
-    def __init__(self, task: Task):
-        self.task = task
+    def __init__(self, task: Task, on_host: Callable[[Task], BatchedEnvironment]):
+        self.task, self._on_host = task, on_host
         self.batches: dict[int, Batch] = {}
         self.fault: SimulatorError | None = None  # the error that ended the last program
         self._numbers = itertools.count()
@@ -214,9 +214,7 @@ class Simulators:
             raise ValueError(f"{name} has no pictures ({error}); allowed: render_mode='rgb_array'") from error
         finally:
             env.close()
-        from hajax.envs.simulators.bridge import on_host
-
-        return on_host(self.task._replace(make=make, frame=picture.shape))
+        return self._on_host(self.task._replace(make=make, frame=picture.shape))
 
     def close(self) -> None:
         """Ends all processes."""
