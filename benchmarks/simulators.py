@@ -1,6 +1,6 @@
 """Training in simulators beside the simulators alone, in the same number of worker processes, in one run.
 
-    python benchmarks/simulators.py [--workers 1 2] [--envs 64] [--rounds 3] [--seconds 6] [--output FILE]
+    python benchmarks/simulators.py [--workers 1 2] [--envs 64] [--rounds 3] [--seconds 6] [--only WORD] [--output FILE]
 
 "alone" is the rate of environment steps with random actions in processes that step their share of the copies in a loop
 of Python, and communicate with nobody; "alone with state" reads `state()` in every step, as training does. "training"
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 ANT = "gymnasium-robotics Ant 4x2"
+WALKER = "pettingzoo/multiwalker_v9"
 KINDS = ("alone", "alone with state", "rollouts", "training")
 
 
@@ -105,7 +106,7 @@ def alone(name: str, workers: int, envs: int, seconds: float, with_state: bool) 
     return rate
 
 
-def training(name: str, workers: int, envs: int) -> tuple[Any, Any, Any, Any]:
+def training(name: str, workers: int, envs: int, state: str = "environment") -> tuple[Any, Any, Any, Any]:
     """Compiled functions that train and that play, the state to begin with, and the environment."""
     import jax
 
@@ -113,7 +114,7 @@ def training(name: str, workers: int, envs: int) -> tuple[Any, Any, Any, Any]:
     from hajax.training import make_loop
     from hajax.training.rollout import rollout
 
-    env = hajax.make_env(functools.partial(make, name), num_workers=workers)
+    env = hajax.make_env(functools.partial(make, name), num_workers=workers, state=state)
     algo = hajax.make_algorithm("happo", env)
     loop = make_loop(env, algo, num_envs=envs)
     iterate = jax.jit(loop.iterate)
@@ -168,8 +169,8 @@ def rate(function: Any, state: Any, steps: int, seconds: float) -> tuple[Any, fl
     return state, calls * steps / (time.perf_counter() - began)
 
 
-def compared(name: str, workers: int, envs: int, rounds: int, seconds: float) -> dict[str, Any]:
-    iterate, play, state, env = training(name, workers, envs)
+def compared(name: str, workers: int, envs: int, rounds: int, seconds: float, state_of: str) -> dict[str, Any]:
+    iterate, play, state, env = training(name, workers, envs, state_of)
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for _ in range(rounds):
         rates["alone"].append(alone(name, workers, envs, seconds, with_state=False))
@@ -242,24 +243,32 @@ def main() -> None:
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--only", metavar="WORD", help="rows whose names hold this word; the file keeps its other rows")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    result: dict[str, Any] = {"workers": given.workers, "envs": given.envs, "cores": os.cpu_count()}
+    rounds, seconds = given.rounds, given.seconds
+    rows: dict[str, Any] = {}
     for envs in (1, given.envs):
         for workers in (0, 1):
-            name = f"own cost, {envs} environments, {workers} workers"
-            result[name] = round(own_cost(workers, envs), 1)
-            print(name, result[name], flush=True)
+            cost = functools.partial(own_cost, workers, envs)
+            rows[f"own cost, {envs} environments, {workers} workers"] = lambda cost=cost: round(cost(), 1)
     for envs in (8, 16, 32, given.envs):
         for workers in given.workers:
-            row = f"overlap, {envs} environments, {workers} workers"
-            result[row] = overlap(workers, envs, given.rounds, given.seconds / 2)
-            print(row, json.dumps(result[row]), flush=True)
+            row = functools.partial(overlap, workers, envs, rounds, seconds / 2)
+            rows[f"overlap, {envs} environments, {workers} workers"] = row
     for workers in given.workers:
-        for name in ("pettingzoo/multiwalker_v9", ANT):
-            row = f"{name}, {workers} workers"
-            result[row] = compared(name, workers, given.envs, given.rounds, given.seconds)
-            print(row, json.dumps(result[row]), flush=True)
+        for name, state in ((WALKER, "environment"), (WALKER, "observations"), (ANT, "environment")):
+            row = functools.partial(compared, name, workers, given.envs, rounds, seconds, state)
+            rows[f"{name}, {workers} workers" + ", state=observations" * (state == "observations")] = row
+    result: dict[str, Any] = {"envs": given.envs, "cores": os.cpu_count()}
+    if given.only and given.output and given.output.exists():
+        result = json.loads(given.output.read_text(encoding="utf-8"))
+    for name, measure in rows.items():
+        if given.only is None or given.only in name:
+            result[name] = measure()
+            print(name, json.dumps(result[name]), flush=True)
+    order = [name for name in (*result, *rows) if name not in rows] + [name for name in rows if name in result]
+    result = {name: result[name] for name in order}
     print("\n\n".join(tables(result).values()))
     if given.output:
         given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
