@@ -65,7 +65,8 @@ def echo(simulator):
     return BatchedEnvironment(SPEC, reset, step)
 
 
-def test_training_resets_as_often_as_episodes_begin():
+def test_training_resets_as_often_as_episodes_begin(monkeypatch):
+    monkeypatch.setattr(hajax.envs, "_registered", {})
     simulator = Simulator()
     hajax.register_env("own/echo", lambda: echo(simulator))
     env = hajax.make_env("own/echo")
