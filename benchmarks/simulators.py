@@ -267,8 +267,9 @@ def main() -> None:
         if given.only is None or given.only in name:
             result[name] = measure()
             print(name, json.dumps(result[name]), flush=True)
-    order = [name for name in (*result, *rows) if name not in rows] + [name for name in rows if name in result]
-    result = {name: result[name] for name in order}
+    result = {name: row for name, row in result.items() if name not in rows} | {
+        name: result[name] for name in rows if name in result
+    }
     print("\n\n".join(tables(result).values()))
     if given.output:
         given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

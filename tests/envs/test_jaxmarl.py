@@ -31,7 +31,7 @@ SMALL = {
     "HeuristicEnemySMAX": ({"max_steps": 30}, 30),
     "SMAX": ({"max_steps": 20}, 20),
     "switch_riddle": ({"num_agents": 4}, 10),
-    **dict.fromkeys(ROBOTS, ({"episode_length": 20, "auto_reset": False}, 20)),
+    **dict.fromkeys(ROBOTS, ({"episode_length": 20}, 20)),
     "hanabi": ({"num_colors": 2, "num_ranks": 3, "hand_size": 2, "num_cards_of_rank": np.array([3, 2, 1])}, 34),
 }
 FAST = ("MPE_simple_tag_v3", "switch_riddle", "hanabi", "overcooked", "coin_game")
@@ -97,7 +97,8 @@ def compare(name, copies=3, steps=60):
     close = 1e-9 if jax.config.jax_enable_x64 else 1e-6
     kwargs, limit = limited(name)
     ours = hajax.make_env(f"jaxmarl/{name}", kwargs=kwargs, reward="individual")
-    spec, theirs = ours.spec, jaxmarl.make(name, **kwargs)
+    fixed = {"auto_reset": False} if name in ROBOTS else {}
+    spec, theirs = ours.spec, jaxmarl.make(name, **kwargs, **fixed)
     assert spec.max_steps == limit
 
     def play(state, key):
@@ -220,6 +221,7 @@ def test_shaping_pays_each_cook_for_its_own_work():
     ("name", "options", "message"),
     [
         ("overcokked", {}, r"env=jaxmarl/overcokked is unknown; did you mean jaxmarl/overcooked"),
+        ("hopper_3x1", {"kwargs": {"auto_reset": True}}, "kwargs={'auto_reset': True} of jaxmarl/hopper_3x1: "),
         ("chess", {}, r"env=jaxmarl/chess is unknown; .*allowed: jaxmarl/MPE_simple_v3, "),
         ("MPE_simple_tag_v3", {}, r"reward='team' of jaxmarl/MPE_simple_tag_v3, in which .*; allowed: individual"),
         (

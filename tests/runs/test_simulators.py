@@ -40,7 +40,7 @@ def test_fault_resume_evaluation_and_film(tmp_path, capsys):
     assert main(["train", f"out_dir={run}", "resume=true", "progress=false"]) == 0
     assert not (run / "simulator_error.txt").exists()
     assert len([*run.glob("simulator_error_*.txt")]) == 1  # of the fault that new episodes avoid
-    capsys.readouterr()
+    assert "ended with an error of a simulator: new episodes begin, and results differ" in capsys.readouterr().err
     after = rows(run)
     kept = [[row[name] for name in ("step", "seed", "eval_return_mean")] for row in before]
     assert [[row[name] for name in ("step", "seed", "eval_return_mean")] for row in after][: len(before)] == kept

@@ -241,11 +241,10 @@ def _made(whole: str, name: str, kwargs: Mapping[str, Any]) -> Any:
             known = import_quietly("jaxmarl.environments.smax.smax_env").MAP_NAME_TO_SCENARIO
         check_known(f"kwargs.{option}", given[option], known)
         given[option] = known[given[option]]
-    if RULES[name] is _ROBOT:
-        given = {"auto_reset": False, **given}
+    fixed = {"auto_reset": False} if RULES[name] is _ROBOT else {}  # it would replace the final observations
     try:
         with jax.ensure_compile_time_eval():
-            return jaxmarl.make(name, **given)
+            return jaxmarl.make(name, **fixed, **given)
     except (TypeError, ValueError, KeyError, AssertionError) as error:
         raise ValueError(f"kwargs={dict(kwargs)!r} of {whole}: {str(error).splitlines()[0]}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -125,9 +126,14 @@ def seed_keys(seed: int, num_seeds: int) -> jax.Array:
 
 
 def with_simulators(team: Team, keys: jax.Array, run_state: RunState, *, repeat: bool) -> RunState:
-    """The state in new simulators that repeat their episodes, or, if that fails or is not wanted, in new episodes."""
+    """The state in new simulators that repeat their episodes, or begin new ones if that fails or is known to fail."""
     host, actors = team.env.host, run_state.train.actors
-    if host is not None and repeat:
+    if not repeat:
+        logging.getLogger("hajax.simulators").warning(
+            f"{team.env.spec.name}: the run ended with an error of a simulator: new episodes begin, and results differ "
+            "from those of an uninterrupted run"
+        )
+    elif host is not None:
         env_state = host.resumed(actors.env_state, actors.timestep)
         if env_state is not None:
             return run_state._replace(train=run_state.train._replace(actors=actors._replace(env_state=env_state)))

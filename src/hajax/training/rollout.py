@@ -126,7 +126,7 @@ def rollout(
         if in_halves:
             halves = _halves((seen, actors.memory))
             acted = [algo.act(k, state, *half) for k, half in zip(act_key, halves, strict=True)]
-            action, extras, memory = jax.tree.map(lambda *x: jnp.concatenate(x), *acted)
+            action, extras, memory = _whole(*acted)
         else:
             action, extras, memory = algo.act(act_key, state, seen, actors.memory)
         env_state, timestep = envs.step(jax.random.split(env_key, num_envs), actors.env_state, action)

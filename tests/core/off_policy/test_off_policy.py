@@ -24,6 +24,7 @@ from hajax.runs import memory
 from hajax.runs.memory import memory_warning, shown_bytes
 from hajax.spaces import Box, Discrete, MultiDiscrete
 from hajax.training.off_policy import plan_updates, random_action
+from hajax.training.replay import end_episodes
 
 SPACES = (Box((-1.0, 0.0), (2.0, 0.5)), Box((-np.inf,), (np.inf,)), Box((-3.0,), (4.0,)))
 SIZES = (3, 2, 4)
@@ -297,6 +298,17 @@ def test_updates_that_a_rollout_does_not_complete_come_after_the_next():
     assert int(train_state.algorithm.updates) == 5
     assert all(np.isfinite(x).all() for name, x in metrics.items() if not name.startswith("episode"))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(train_state.algorithm.actors.params))
+
+
+def test_a_restart_truncates_the_episodes_under_way_in_the_replay_too():
+    env = linear_quadratic()
+    loop = hajax.make_loop(env, hajax.make_algorithm("hatd3", env, **SMALL), num_envs=4, rollout_length=5)
+    before = jax.jit(loop.init)(jax.random.key(0))
+    after = jax.jit(loop.restart)(jax.random.key(1), before)
+    assert after.actors.timestep.first.all()
+    assert not before.actors.timestep.first.all()
+    jax.tree.map(np.testing.assert_array_equal, after.replay, end_episodes(before.replay))
+    assert (after.replay.head != before.replay.head).any()
 
 
 @pytest.mark.parametrize(
