@@ -18,7 +18,16 @@ COMMON = ["total_steps=300_000", "num_seeds=3", "eval.episodes=200", "checkpoint
 OFF_POLICY = ["algo.batch_size=256", "algo.buffer_size=300_000"]
 SETTINGS = {
     "happo": ["preset=harl/mpe"],
-    **{name: ["preset=harl/mpe_hasac", "algo.n_step=5", *OFF_POLICY] for name in ("hasac", "masac")},
+    **{
+        name: [
+            "preset=harl/mpe_hasac",
+            "algo.n_step=5",
+            "algo.target_entropy_share=0.98",
+            "algo.expectation=sampled",
+            *OFF_POLICY,
+        ]
+        for name in ("hasac", "masac")
+    },
     **{
         name: ["preset=harl/mpe_haddpg", "algo.n_step=5", *OFF_POLICY]
         for name in ("haddpg", "maddpg", "hatd3", "matd3")
@@ -35,7 +44,13 @@ ENVIRONMENTS = {
     "reference": "mpe/simple_reference",
 }
 # Ablations as in HASAC's paper: fixed temperatures (Figure 4b), and Gaussian noise instead of entropy (4a); and with
-# discrete actions another target entropy.
+# discrete actions, for HASAC's defaults, other target entropies and the exact expectation over every agent's choices.
+CHOICES = {
+    "share_0.5": ["algo.target_entropy_share=0.5"],
+    "exact": ["algo.expectation=exact"],
+    "exact_share_0.5": ["algo.expectation=exact", "algo.target_entropy_share=0.5"],
+    "exact_share_0.3": ["algo.expectation=exact", "algo.target_entropy_share=0.3"],
+}
 ABLATIONS = {
     "spread_ablation": {
         **{
@@ -54,11 +69,14 @@ ABLATIONS = {
         ),
         "haddpg_policy": ("haddpg", ["algo.others=policy"]),
     },
-    "spread_discrete_ablation": {"share_0.5": ("hasac", ["algo.target_entropy_share=0.5"])},
+    **{
+        f"{task}_discrete_ablation": {name: ("hasac", changes) for name, changes in CHOICES.items()}
+        for task in ENVIRONMENTS
+    },
 }
 ABLATED = {
     "spread_ablation": ["env=mpe/simple_spread", "env.actions=continuous"],
-    "spread_discrete_ablation": ["env=mpe/simple_spread", "env.actions=discrete"],
+    **{f"{task}_discrete_ablation": [f"env={env}", "env.actions=discrete"] for task, env in ENVIRONMENTS.items()},
 }
 
 
