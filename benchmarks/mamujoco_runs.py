@@ -40,7 +40,28 @@ TRANSFER = {
     "ant_4x2/happo": [*HAPPO, *FAITHFUL, "total_steps=800_000"],
     "ant_4x2/hatd3": [*HATD3, *FAITHFUL, "total_steps=150_000"],
 }
-
+# What holds HATD3 back on HalfCheetah: the settings of the kept run in MuJoCo's C, and step by step those with which
+# single-agent TD3 is known to learn (Fujimoto et al., 2018, as in its public code): one update per step, single steps.
+TD3 = [
+    "algo.batch_size=256",
+    "algo.buffer_size=400_000",
+    "algo.updates_per_step=10",
+    "algo.n_step=1",
+    "algo.actor_lr=3e-4",
+    "algo.critic_lr=3e-4",
+]
+HATD3_ABLATION = {
+    "in_c": HATD3,
+    "n_step_1": [*HATD3, "algo.n_step=1"],
+    "td3": TD3,
+    "td3_policy": [*TD3, "algo.others=policy"],
+    "td3_normalized": [*TD3, "algo.normalize_observations=true"],
+    "td3_n_step_3": [*TD3, "algo.n_step=3"],
+}
+TRANSFER |= {
+    f"half_cheetah_2x3/hatd3_{name}": [*changes, *IN_C, "total_steps=300_000"]
+    for name, changes in HATD3_ABLATION.items()
+}
 
 # Whether sequential updates help, and more so with more agents: the same budget for all, in brax, which a CPU can run.
 IN_TURN = [
