@@ -47,7 +47,6 @@ ENVIRONMENTS = {
 # discrete actions, for HASAC's defaults, other target entropies and the exact expectation over every agent's choices.
 CHOICES = {
     "share_0.5": ["algo.target_entropy_share=0.5"],
-    "exact": ["algo.expectation=exact"],
     "exact_share_0.5": ["algo.expectation=exact", "algo.target_entropy_share=0.5"],
     "exact_share_0.3": ["algo.expectation=exact", "algo.target_entropy_share=0.3"],
 }
@@ -70,7 +69,11 @@ ABLATIONS = {
         "haddpg_policy": ("haddpg", ["algo.others=policy"]),
     },
     **{
-        f"{task}_discrete_ablation": {name: ("hasac", changes) for name, changes in CHOICES.items()}
+        f"{task}_discrete_ablation": {
+            name: ("hasac", changes)
+            for name, changes in CHOICES.items()
+            if (task, name) != ("reference", "exact_share_0.3")  # its 50 choices make the exact expectation slow
+        }
         for task in ENVIRONMENTS
     },
 }

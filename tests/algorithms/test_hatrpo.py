@@ -167,10 +167,10 @@ def test_conjugate_gradients_do_not_evaluate_the_policy_again():
 def test_line_search_takes_the_first_candidate_that_gains_enough_within_the_radius(
     improvement, kl, candidate, accepted
 ):
-    """θ = 3 + x with x = 1, ½, ¼ …, κ = 0.5, δ = 0.5, shortened at most four times."""
+    """θ = 3 + x with x = 1, ½, ¼ …, κ = 0.5, δ = 0.5, five candidates."""
     direction = Direction(jnp.array(1.0), jnp.array(1.0))
     found = line_search(
-        lambda params: (improvement(params - 3), kl(params - 3)), jnp.array(3.0), direction, 0.5, 0.5, 0.5, steps=4
+        lambda params: (improvement(params - 3), kl(params - 3)), jnp.array(3.0), direction, 0.5, 0.5, 0.5, steps=5
     )
     assert (int(found.candidate), bool(found.accepted)) == (candidate, accepted)
     assert float(found.params) == (3 + 0.5**candidate if accepted else 3)
@@ -239,14 +239,16 @@ def test_figure_1(order):
         advantage=jnp.broadcast_to(advantage, (2, 1, first.size)),
         weight=jnp.broadcast_to(weight, (2, 1, first.size)),
     )
-    hyperparameters = types.SimpleNamespace(kl_radius=0.5, damping=0.0, accept_ratio=0.5, backtrack=0.8)
-    settings = types.SimpleNamespace(cg_iterations=10, line_search_steps=10)
+    hyperparameters = types.SimpleNamespace(kl_radius=0.5, damping=0.0, accept_ratio=0.5, backtrack=0.8, clip=0.2)
+    settings = types.SimpleNamespace(cg_iterations=10, line_search_steps=10, order=order, guard="none")
 
-    def improve(key, policy, learner, samples):
+    def improve(key, policy, learner, samples, spent):
         objective = MirrorObjective(policy, no_drift, lambda *_: {}, settings, hyperparameters, None)
         return kl_ball.improve(key, objective, learner, samples)
 
-    learners, info = improve_in_sequence(jax.random.key(3), actors, order, Learner(old), samples, improve)
+    learners, info = improve_in_sequence(
+        jax.random.key(3), actors, settings, hyperparameters, Learner(old), samples, improve
+    )
     means = np.asarray(learners.params)[:, 0]
     np.testing.assert_allclose(np.abs(means - [-0.25, 0.25]), 1, atol=1e-9)
     np.testing.assert_allclose(info["kl"], 0.5, atol=1e-9)

@@ -106,7 +106,27 @@ CASES = {
         "hatrpo", [Discrete(3), BOX, MultiDiscrete((2, 3))], sizes=(2, 4, 3), order="fixed", inactive=0.3
     ),
     "hatrpo, groups of two and one": case("hatrpo", TRIO, order="fixed", sharing=(0, 0, 1), inactive=0.3),
-    "hatrpo, rejected": case("hatrpo", TRIO, accept_ratio=1.0, kl_radius=2.0, line_search_steps=1),
+    "hatrpo, rejected": case("hatrpo", TRIO, accept_ratio=1.0, kl_radius=2.0, line_search_steps=2),
+    "happo, truncated": case("happo", TRIO, epochs=2, guard="truncate", truncation=1.1, inactive=0.2),
+    "happo, clipped": case("happo", TRIO, sharing=(0, 0, 1), inactive=0.2, guard="clip", clip=0.1),
+    "happo, gru, truncated": case(
+        "happo",
+        TRIO,
+        order="fixed",
+        inactive=0.3,
+        hidden_sizes=(4,),
+        memory="gru",
+        chunk_length=6,
+        guard="truncate",
+        truncation=1.1,
+    ),
+    "hatrpo, normalized": case("hatrpo", TRIO, kl_radius=0.5, inactive=0.2, guard="normalize"),
+    "hatrpo, clipped, joint budget": case(
+        "hatrpo", TRIO, order="fixed", guard="clip", clip=0.1, kl_radius=0.5, kl_budget="joint"
+    ),
+    "hatrpo, unspent budget": case(
+        "hatrpo", TRIO, sharing=(0, 0, 1), kl_radius=0.5, kl_budget="unspent", accept_ratio=0.9
+    ),
     "mappo, unshared": case("mappo", TRIO, sharing="none"),
     "mappo, shared": case("mappo", TRIO, inactive=0.3),
     "ippo, unshared": case("ippo", [Discrete(3), BOX], sizes=(2, 4), reward="individual", sharing="none"),

@@ -23,6 +23,7 @@ class Expected:
     state_moments: list[np.ndarray] | None
     compound_ratio: np.ndarray  # [T·E]
     steps: dict[int, dict[str, float]]  # the info of the line search of each group
+    positions: list[dict[str, float]]  # the diagnostics of the compound ratio at each position of the order
 
 
 @dataclasses.dataclass
@@ -196,7 +197,7 @@ def update(
 
     groups = problems.groups_of(algo.spec, settings.sharing)
     critic_groups, critic_streams = streams(algo, state, batch)
-    actor_passes, steps = {}, {}
+    actor_passes, steps, positions, num_agents = {}, {}, [], algo.spec.num_agents
     if algo.name != "hatrpo":
         actor_passes = {g: passes(settings.epochs) for g in (range(len(groups)) if order is None else order)}
 
@@ -205,7 +206,15 @@ def update(
         if settings.memory == "gru":
             members = [(samples.chunks(learner.params, settings.chunk_length), m) for samples, m in members]
         if algo.name == "hatrpo":
-            learner, steps[g] = reference_trpo.trpo(learner, bounds, rollout, hp, settings.line_search_steps, members)
+            before = sum(len(groups[done]) * steps[done]["kl"] for done in steps) if order is not None else 0
+            left = (num_agents - sum(len(groups[done]) for done in steps)) if order is not None else num_agents
+            radius = {
+                "agent": hp.kl_radius,
+                "joint": hp.kl_radius / num_agents,
+                "unspent": (hp.kl_radius - before) / left,
+            }[settings.kl_budget]
+            ball = hp.replace(kl_radius=radius)
+            learner, steps[g] = reference_trpo.trpo(learner, bounds, rollout, ball, settings.line_search_steps, members)
             return learner
         unclipped = hp.replace(clip=np.inf) if algo.name in ("haa2c", "maa2c") else hp
         return reference.ppo(learner, bounds, members, unclipped, decayed(hp.actor_lr), actor_passes[g])
@@ -231,6 +240,9 @@ def update(
         advantages * (len(agents) if settings.centralized else 1),
         order,
         improve,
+        settings.guard,
+        hp,
+        positions,
     )
     observation_moments = state_moments = None
     if state.moments is not None:
@@ -240,7 +252,7 @@ def update(
         of_team = [np.asarray(x)[None] for x in state.moments.state]
         state_moments = moments(of_team, [[0]], [np.asarray(batch.state)[batch.active.any(-1)]], [...])
     statistics = statistics if settings.normalize_values else None
-    return Expected(actors, critics, statistics, observation_moments, state_moments, compound, steps)
+    return Expected(actors, critics, statistics, observation_moments, state_moments, compound, steps, positions)
 
 
 def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expected, tolerance: float = 1e-10) -> None:
@@ -261,6 +273,10 @@ def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expe
     for g, step in expected.steps.items():
         for name, value in step.items():
             np.testing.assert_allclose(info[name][g], value, 0, tolerance, err_msg=f"{name} of group {g}")
+    assert len(info.get("order", ())) == len(expected.positions)
+    for position, diagnostics in enumerate(expected.positions):
+        for name, value in diagnostics.items():
+            np.testing.assert_allclose(info[name][position], value, tolerance, tolerance, err_msg=f"{name}, {position}")
     assert after.updates == before.updates + 1
 
 

@@ -275,22 +275,58 @@ def in_sequence(
     advantages: Any,
     order: Any,
     improve: Callable[[int, Learner, Any, Any], Learner],
+    guard: str = "none",
+    hp: Any = None,
+    positions: list[dict[str, float]] | None = None,
 ) -> tuple[list[Learner], np.ndarray]:
     """Algorithms 2 and 3 for groups (lists of agents) in `order`: the new learners and M/Â after the last group.
 
     `improve(group, learner, bounds, members)` updates one group on its members' samples and M. With `order=None` M = Â
-    for all groups, as in MAPPO.
+    for all groups, as in MAPPO. The diagnostics of the ratio at every position are appended to `positions`.
     """
-    new, compound = list(learners), np.ones_like(agents[0].log_prob)
+    new, compound, ratios = list(learners), np.ones_like(agents[0].log_prob), []
     for g in range(len(groups)) if order is None else order:
         scaled = standardize([advantages[i] for i in groups[g]], [agents[i].active for i in groups[g]])
-        members = [(agents[i], compound * a) for i, a in zip(groups[g], scaled, strict=True)]
+        active = [agents[i].active for i in groups[g]]
+        weights = guarded(guard, ratios, active, hp)
+        if order is not None and positions is not None:
+            positions.append(ratio_diagnostics(compound, weights, active))
+        members = [(agents[i], weights * a) for i, a in zip(groups[g], scaled, strict=True)]
         new[g] = improve(g, learners[g], bounds[g], members)
         if order is not None:
+            together = np.ones_like(compound)  # the members of a group are updated as one
             for i in groups[g]:
                 ratio = np.exp(policy(new[g].params, bounds[g], agents[i])[0] - agents[i].log_prob)
-                compound = compound * np.where(agents[i].active, ratio, 1.0)
+                together = together * np.where(agents[i].active, ratio, 1.0)
+            compound = compound * together
+            ratios.append(together)
     return new, compound
+
+
+def guarded(guard: str, ratios: list[np.ndarray], active: list[np.ndarray], hp: Any) -> Any:
+    """The weight of every sample, from the ratios `[B]` of the groups updated before, sample by sample."""
+    weights = np.ones(len(active[0]))
+    for b in range(len(weights)):
+        for ratio in ratios:
+            inside = min(max(ratio[b], 1 - hp.clip), 1 + hp.clip)
+            weights[b] *= inside if guard == "clip" else ratio[b]
+        if guard == "truncate" and weights[b] > hp.truncation:
+            weights[b] = hp.truncation
+    if guard == "normalize":
+        seen = [weights[b] for alive in active for b in range(len(weights)) if alive[b]]
+        weights = weights * len(seen) / sum(seen)
+    return weights
+
+
+def ratio_diagnostics(compound: np.ndarray, weights: np.ndarray, active: list[np.ndarray]) -> dict[str, float]:
+    """Of the samples at which a member of the group is active."""
+    rows = [b for alive in active for b in range(len(alive)) if alive[b]]
+    w = weights[rows]
+    return {
+        "compound_ratio_max": max(compound[rows]),
+        "effective_samples": sum(w) ** 2 / (len(rows) * sum(w**2)),
+        "guarded": sum(not np.isclose(a, b, 1e-7, 0) for a, b in zip(w, compound[rows], strict=True)) / len(rows),
+    }
 
 
 # Advantages and value normalization.

@@ -99,12 +99,12 @@ def trpo(
     x = np.linalg.solve(fisher + hp.damping * np.eye(len(fisher)), flat(gradient))
     step = np.sqrt(2 * hp.kl_radius / (x @ fisher @ x)) * x
     expected = step @ flat(gradient)
-    for j in range(steps + 1):
+    for j in range(steps):
         new = unflat(flat(learner.params) + hp.backtrack**j * step, learner.params)
         improvement = surrogate(new, bounds, members)[0] - start
         kl = mean_kl(learner.params, new, bounds, members)
         if improvement >= hp.accept_ratio * hp.backtrack**j * expected and kl <= hp.kl_radius * (1 + 1e-8):
             info = {"kl": kl, "improvement": improvement, "expected_improvement": expected, "candidate": j}
             return dataclasses.replace(learner, params=new), info | {"accepted": 1.0}
-    info = {"kl": 0.0, "improvement": 0.0, "expected_improvement": expected, "candidate": steps}
+    info = {"kl": 0.0, "improvement": 0.0, "expected_improvement": expected, "candidate": steps - 1}
     return learner, info | {"accepted": 0.0}

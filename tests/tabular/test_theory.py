@@ -135,8 +135,8 @@ def test_haspi_on_the_matrix_game_is_the_paper_s_table(matrix_game, alpha):
     np.testing.assert_allclose(row["soft_objective"], soft_objective, rtol=0, atol=1e-9)
 
 
-def test_equation_9_of_hasac_is_a_misprint(matrix_game):
-    """Proposition 1 of hasac says that one sequential soft update is the joint optimum. It is not."""
+def test_equation_9_of_hasac_is_false_as_stated(matrix_game):
+    """Proposition 1 of hasac says that one sequential soft update is the joint optimum. It is not; see theory.md."""
     row = matrix_game["5"]
     assert row["soft_objective_after_one_update"] == 2.5168
     assert row["best_soft_objective"] == 20.0067

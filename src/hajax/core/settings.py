@@ -177,7 +177,7 @@ class BallSettings:
     """Settings of a step within a KL ball (`hajax.neighborhoods.kl_ball`)."""
 
     cg_iterations: int = setting(10, "the largest number of conjugate gradient iterations")
-    line_search_steps: int = setting(10, "the largest number of shortened candidate steps")
+    line_search_steps: int = setting(10, "the largest number of candidate steps, the first of full length")
 
 
 def combined(base: Any, *parts: Any) -> Any:

@@ -102,7 +102,7 @@ def line_search(
     backtrack: Any,
     steps: int,
 ) -> Search:
-    """The first of θ + α^j · step, j = 0 … `steps`, that is accepted; if there is none, `params` unchanged.
+    """The first of θ + α^j · step, j = 0 … `steps` − 1, that is accepted; if there is none, `params` unchanged.
 
     A candidate is accepted if it improves the objective by at least κ · α^j · expected, and if its KL divergence is
     within the radius, up to a relative √eps.
@@ -112,7 +112,7 @@ def line_search(
       params: θ.
       direction: the longest step.
       radius, accept_ratio, backtrack: δ, κ and α.
-      steps: the largest number of times that the step is shortened.
+      steps: the largest number of candidates.
     """
     tolerance = float(jnp.finfo(direction.expected.dtype).eps) ** 0.5  # 3e-4 in float32, 1e-8 in float64
 
@@ -125,7 +125,7 @@ def line_search(
         return Search(index, accepted, new, improvement, kl)
 
     def unfinished(search):
-        return ~search.accepted & (search.candidate < steps)
+        return ~search.accepted & (search.candidate < steps - 1)
 
     first = candidate(jnp.zeros((), int))
     last = lax.while_loop(unfinished, lambda search: candidate(search.candidate + 1), first)

@@ -23,7 +23,7 @@ from hajax.envs.mamujoco import chosen_physics
 from hajax.runs.errors import RunError, refusing
 from hajax.runs.health import Health, healthy, quantities, watch
 from hajax.runs.settings import TrainSettings
-from hajax.runs.totals import Totals, add, no_totals
+from hajax.runs.totals import Totals, add, no_totals, scalars
 from hajax.spec import EnvSpec
 from hajax.training import Loop, TrainState, make_evaluate, make_loop
 
@@ -173,7 +173,8 @@ def trace(team: Team, keys: jax.Array) -> Traced:
     """Traces a run's start and its iteration for as many seeds as there are keys."""
     numbers = hyperparameters(team)
     iterate = jax.jit(team.loop.iterate)  # traced once, used twice
-    _, metrics = jax.eval_shape(iterate, jax.eval_shape(team.loop.init, keys[0], numbers))
+    shapes = jax.eval_shape(team.loop.init, keys[0], numbers)
+    metrics = jax.eval_shape(lambda state: scalars(iterate(state)[1]), shapes)
 
     def init(key: jax.Array, numbers: Any) -> RunState:
         return RunState(team.loop.init(key, numbers), no_totals(tuple(metrics)), healthy())
@@ -196,7 +197,7 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
         train_state, metrics = traced.iterate(state.train)
         found = quantities(train_state.algorithm, metrics, team.episode_metrics)
         names[:] = found
-        totals = add(state.totals, metrics, team.episode_metrics)
+        totals = add(state.totals, scalars(metrics), team.episode_metrics)
         return RunState(train_state, totals, watch(state.health, found))
 
     def advance(run_state: RunState, iterations: jax.Array, stop_at_failure: jax.Array) -> RunState:

@@ -34,6 +34,7 @@ from hajax.runs.programs import (
     with_simulators,
 )
 from hajax.runs.progress import TrainingProgress
+from hajax.runs.sample_watch import SampleWatch
 from hajax.runs.schedule import Schedule
 from hajax.runs.settings import TrainSettings, as_dict
 from hajax.runs.tables import write_json
@@ -55,6 +56,7 @@ class Run(NamedTuple):
     keys: jax.Array  # [num_seeds]
     bar: TrainingProgress
     loggers: list[Logger]
+    samples: SampleWatch
 
 
 class Outcome(NamedTuple):
@@ -96,7 +98,7 @@ def run(
             schedule.total_steps, settings.num_seeds, settings.progress, warmup_steps=schedule.warmup_steps
         )
         with simulating(team.env, last=True), bar:
-            this = Run(settings, team, schedule, directory, clock, keys, bar, loggers)
+            this = Run(settings, team, schedule, directory, clock, keys, bar, loggers, SampleWatch())
             programs, outcome = train(this, traced, run_state, stop)
         summary = summarize(this, programs, outcome)
         write_json(path / "summary.json", summary)  # first, because it is the most important file
@@ -168,6 +170,7 @@ def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, fail
     this.clock.evaluation += time.perf_counter() - began
     trained = step > this.schedule.warmup_steps
     training_means = means(run_state.totals, this.team.episode_metrics) if trained else {}
+    this.samples.warn(training_means, step)
     rows = evaluation_rows(this.settings, step, results, training_means)
     healthy = [row for row in rows if row["seed"] not in {failure.seed for failure in failed}]
     this.directory.append(healthy, {"step": step, **this.clock.seconds()})

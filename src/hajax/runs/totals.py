@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hajax.core.on_policy.compound_ratio import BY_POSITION
+
 
 class Totals(NamedTuple):
     """Sums of training metrics since the last evaluation."""
@@ -22,12 +24,25 @@ def no_totals(names: tuple[str, ...], shape: tuple[int, ...] = ()) -> Totals:
     return Totals({name: jnp.zeros(shape) for name in names}, jnp.zeros(shape), jnp.zeros(shape))
 
 
+def scalars(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The metrics as scalars: those by position in the order of updates as `name_1` … `name_G`, means of other arrays.
+
+    Whole numbers `[G]`, such as the order itself, name groups and have no mean.
+    """
+    found: dict[str, jax.Array] = {}
+    for name, value in metrics.items():
+        if name in BY_POSITION:
+            found |= {f"{name}_{k + 1}": value[k] for k in range(value.shape[0])}
+        elif value.ndim == 0 or jnp.issubdtype(value.dtype, jnp.inexact):
+            found[name] = value.mean()
+    return found
+
+
 def add(totals: Totals, metrics: dict[str, jax.Array], episode_metrics: tuple[str, ...]) -> Totals:
-    """Adds one iteration. Means over episodes are weighted by the number of episodes; `[G]` metrics are averaged."""
+    """Adds one iteration, with metrics as by `scalars`. Means over episodes are weighted by the number of episodes."""
     episodes = metrics["episodes"]
 
     def weighted(name: str, value: jax.Array) -> jax.Array:
-        value = value.mean()
         return jnp.where(episodes > 0, value * episodes, 0) if name in episode_metrics else value
 
     sums = {name: total + weighted(name, metrics[name]) for name, total in totals.metrics.items()}

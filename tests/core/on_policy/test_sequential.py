@@ -14,7 +14,10 @@ import pytest
 from cases import problem, update
 
 from hajax.core.on_policy import compound_ratio
+from hajax.core.on_policy.guards import GUARDS, CompoundRatio, diagnostics
+from hajax.core.on_policy.settings import KL_BUDGETS, Hyperparameters
 from hajax.core.sequential import sequential_update
+from hajax.spaces import Discrete
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +41,7 @@ def test_compound_ratio_is_the_product_of_ratios_on_the_full_batch(monkeypatch):
         log_prob, _, _ = problems.policy(algo, new_state, batch, agent)
         alive, old = (np.asarray(x[..., agent]).ravel() for x in (batch.active, batch.log_prob))
         product *= np.where(alive, np.exp(log_prob) / np.exp(old), 1)
-    np.testing.assert_allclose(info["carry"], product, 0, 1e-10)
+    np.testing.assert_allclose(np.exp(info["carry"][0].log), product, 0, 1e-10)
     np.testing.assert_allclose(info["compound_ratio"], product.mean(), 0, 1e-10)
     assert product.std() > 0.1
 
@@ -110,3 +113,58 @@ def test_simultaneous_ignores_the_order_and_sequential_does_not():
         for g in order[1:]:
             gap = views[g].read().params["logits/kernel"] - sequential.actors[g].params["logits/kernel"]
             assert np.abs(gap).max() > 1e-6
+
+
+@pytest.mark.parametrize("algorithm", ["happo", "hatrpo"])
+def test_guards_orders_and_budgets_are_equal_with_one_agent(algorithm):
+    spec = problems.make_spec((Discrete(3),), None)
+    base = problems.make_algorithm(algorithm, spec)
+    state = problems.random_state(base, 0)
+    batch = problems.random_batch(base, state, 0)
+    variants = [{"guard": guard} for guard in GUARDS] + [{"order": "fixed"}, {"order": "simultaneous"}]
+    variants += [{"kl_budget": budget} for budget in KL_BUDGETS] if algorithm == "hatrpo" else []
+    wanted, info, _ = problems.Recorder(base)(jax.random.key(0), state, batch)
+    assert float(info["effective_samples"][0]) == 1
+    assert float(info["guarded"][0]) == 0
+    for changes in variants:
+        algo = problems.make_algorithm(algorithm, spec, **changes)
+        updated, _, _ = problems.Recorder(algo)(jax.random.key(0), state, batch)
+        expected.assert_trees_close(updated.actors, wanted.actors, 1e-14)
+
+
+def test_diagnostics_of_the_ratio_by_hand():
+    """Four samples, of which the group is inactive at the last: ratios 4, 1, ½ and (not counted) 100."""
+    ratio = CompoundRatio(jnp.log(jnp.array([4.0, 1.0, 0.5, 100.0])), None)
+    share = jnp.array([[1.0, 1.0, 1.0, 0.0]])
+    hyperparameters = Hyperparameters(truncation=2.0)
+    whole = diagnostics(ratio, GUARDS["none"](ratio, share, hyperparameters), share)
+    np.testing.assert_allclose(whole["compound_ratio_max"], 4)
+    np.testing.assert_allclose(whole["effective_samples"], 5.5**2 / (3 * 17.25))
+    assert whole["guarded"] == 0
+    cut = diagnostics(ratio, GUARDS["truncate"](ratio, share, hyperparameters), share)
+    np.testing.assert_allclose(cut["effective_samples"], 3.5**2 / (3 * 5.25))
+    np.testing.assert_allclose(cut["guarded"], 1 / 3)
+    even = GUARDS["normalize"](ratio, share, hyperparameters)
+    np.testing.assert_allclose(even[:3], np.array([4, 1, 0.5]) * 3 / 5.5)
+
+
+def test_a_truncated_ratio_stays_finite_where_the_ratio_overflows():
+    ratio = CompoundRatio(jnp.array([0.0, 800.0]), None)
+    share = jnp.ones((1, 2))
+    weights = GUARDS["truncate"](ratio, share, Hyperparameters(truncation=2.0))
+    np.testing.assert_allclose(weights, [1, 2])
+    assert all(jnp.isfinite(value) for value in diagnostics(ratio, weights, share).values())
+
+
+def test_a_joint_budget_bounds_the_sum_of_the_agents_divergences():
+    """And what is left unspent lets later agents go further than an equal share."""
+    for name, budget in (("hatrpo, clipped, joint budget", "joint"), ("hatrpo, unspent budget", "unspent")):
+        algo, state, batch = problem(name)
+        assert algo.settings.kl_budget == budget
+        sizes = np.array([len(group) for group in problems.groups_of(algo.spec, algo.settings.sharing)])
+        for key in range(3):
+            _, info, _ = update(name, state, batch, key)
+            kl = np.asarray(info["kl"])
+            assert (sizes * kl).sum() <= 0.5 * (1 + 1e-7)
+            if budget == "joint":
+                assert (kl <= 0.5 / 3 * (1 + 1e-7)).all()

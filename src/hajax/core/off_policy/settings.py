@@ -88,9 +88,9 @@ class EntropyHyperparameters(CriticHyperparameters):
         -1.0, "the target entropy of a real action component, in units in which its bounds are ±1", unit="nats"
     )
     target_entropy_share: float | jax.Array = setting(
-        0.98,
-        "the target entropy of a choice, as a share of log n, n the choices available (0.5 may learn far better: see "
-        "docs/results)",
+        0.5,
+        "the target entropy of a choice, as a share of log n, n the choices available (HARL: 0.98, which its code "
+        "evaluates to 0; docs/results compares them)",
         low=0,
         high=1,
     )

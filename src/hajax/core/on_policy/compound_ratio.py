@@ -5,13 +5,14 @@ Agent i_m improves its policy on the joint advantage, weighted by the ratios of 
     M^{i_1:m}(s, a) = Π_{j<m} π_new(a^{i_j} | o^{i_j}) / π_old(a^{i_j} | o^{i_j}) · Â(s, a),
 
 an unbiased estimate of the agent's advantage given their *new* policies (Kuba et al., 2022a, Proposition 3 and Eq. 10).
+A guard (`hajax.core.on_policy.guards`) may replace the product of ratios by weights of lower variance.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +20,16 @@ import jax.numpy as jnp
 from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.losses import weighted_mean
+from hajax.core.on_policy.guards import GUARDS, diagnostics, no_ratio
 from hajax.core.on_policy.samples import OnPolicySamples, in_chunks
 from hajax.core.optimization import Learner
 from hajax.core.sequential import draw_permutation, sequential_update
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.spec import ActionLayout
+
+# Diagnostics `[G]` by position in the order of updates; others are by group.
+BY_POSITION = ("compound_ratio_max", "effective_samples", "guarded")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,49 +137,88 @@ class MirrorObjective:
         return -surrogate - getattr(self.hyperparameters, "entropy_coef", 0) * entropy, info
 
 
-ImproveGroup = Callable[[jax.Array, GroupPolicy, Learner, OnPolicySamples], tuple[Learner, dict[str, jax.Array]]]
+class Spent(NamedTuple):
+    """What the agents updated before have used of the joint KL divergence, which is the sum of theirs."""
+
+    kl: jax.Array  # [], Σ over these agents of their mean KL(π_old ‖ π_new); 0 if the neighborhood does not measure it
+    agents: jax.Array  # int [], the number of these agents
+
+
+def budgeted(settings: Any, hyperparameters: Any, spent: Spent, num_agents: int) -> Any:
+    """The hyperparameters of the next group: with a joint `kl_budget`, `kl_radius` is an agent's share of what is left.
+
+    The joint policy is a product, so its KL divergence is the sum of the agents' (in `docs/mirror-learning.md`).
+    """
+    kl_budget = getattr(settings, "kl_budget", "agent")
+    if kl_budget == "agent":
+        return hyperparameters
+    share = hyperparameters.kl_radius / num_agents
+    if kl_budget == "unspent":
+        # No later agent has less than an equal share: what is left is positive, since steps stay within their radius.
+        left = hyperparameters.kl_radius - spent.kl
+        share = jnp.maximum(left / (num_agents - spent.agents), share)
+    return hyperparameters.replace(kl_radius=share)
+
+
+ImproveGroup = Callable[[jax.Array, GroupPolicy, Learner, OnPolicySamples, Spent], tuple[Learner, dict[str, jax.Array]]]
 
 
 def improve_in_sequence(
     key: jax.Array,
     actors: TeamActors,
-    order: str,
+    settings: Any,
+    hyperparameters: Any,
     learners: Learner,
     samples: OnPolicySamples,
     improve: ImproveGroup,
 ) -> tuple[Learner, dict[str, jax.Array]]:
-    """Improves every group's policy once, in `order`. After each group the ratio is recomputed on the full batch.
+    """Improves every group's policy once, one after another. After each the ratio is recomputed on the full batch.
 
     With a memory, the new policy's memory is recomputed from the beginning of the rollout for this ratio.
 
     Args:
       key: the key for the permutation and for `improve`.
-      order: `random`, `fixed`, or `simultaneous` (no group sees another's change: M = Â).
+      settings: with `order` (`simultaneous`: no group sees another's change, M = Â) and `guard`, one of `GUARDS`.
+      hyperparameters: those that the guard reads.
       learners: stacked `[G, …]`.
       samples: the samples of all groups, `[G, K, B, …]`, with standardized advantages. With a memory they are the
         rollout's sequences.
-      improve: `(key, policy, learner, samples) -> (learner, info)` updates one group on its samples `[K, B, …]`, whose
-        `advantage` is M. With a memory, the samples are the rollout's sequences, which `policy.samples_of` cuts into
-        chunks.
+      improve: `(key, policy, learner, samples, spent) -> (learner, info)` updates one group on its samples `[K, B, …]`,
+        whose `advantage` is the guarded M. With a memory, the samples are the rollout's sequences, which
+        `policy.samples_of` cuts into chunks.
 
     Returns:
-      The new learners, and the groups' info stacked `[G]`, with the mean of the final `compound_ratio`.
+      The new learners, and the groups' info stacked `[G]`, with the mean of the final `compound_ratio` over samples.
+      Unless updates are simultaneous also, by position in the order `[G]`: the group updated there (`order`), and the
+      `guards.diagnostics` of the ratio that it was given.
     """
     order_key, improve_key = jax.random.split(key)
-    num_groups = actors.groups.num_groups
+    groups = actors.groups
+    sizes = jnp.asarray(groups.member_mask.sum(-1))
+    guard = GUARDS[settings.guard]
 
-    def update_group(learner, inputs, ratio):
-        key, tables, samples = inputs
+    def update_group(learner, inputs, carry):
+        key, tables, size, samples = inputs
+        ratio, spent = carry
         policy = GroupPolicy(actors, tables)
-        weighted = samples._replace(advantage=ratio * samples.advantage)
-        learner, info = improve(key, policy, learner, weighted)
-        return learner, ratio * jnp.exp(policy.log_ratio(learner.params, samples)), info
+        weights = guard(ratio, samples.weight, hyperparameters)
+        weighted = samples._replace(advantage=weights * samples.advantage)
+        learner, info = improve(key, policy, learner, weighted, spent)
+        if settings.order != "simultaneous":
+            info |= diagnostics(ratio, weights, samples.weight)
+        ratio = ratio.times(policy.log_ratio(learner.params, samples), hyperparameters.clip)
+        spent = Spent(spent.kl + size * info.get("kl", 0), spent.agents + size)
+        return learner, (ratio, spent), info
 
-    learners, ratio, info = sequential_update(
+    none = jnp.zeros_like(samples.log_prob[0, 0])
+    permutation = draw_permutation(order_key, groups.num_groups, settings.order)
+    learners, (ratio, _), info = sequential_update(
         update_group,
-        draw_permutation(order_key, num_groups, order),
+        permutation,
         learners,
-        (jax.random.split(improve_key, num_groups), actors.tables, samples),
-        jnp.ones_like(samples.log_prob[0, 0]),
+        (jax.random.split(improve_key, groups.num_groups), actors.tables, sizes, samples),
+        (no_ratio(settings.guard, none), Spent(jnp.zeros((), none.dtype), jnp.zeros((), sizes.dtype))),
     )
-    return learners, info | {"compound_ratio": ratio.mean()}
+    if permutation is not None:
+        info |= {name: info[name][permutation] for name in BY_POSITION} | {"order": permutation}
+    return learners, info | {"compound_ratio": jnp.exp(ratio.log).mean()}

@@ -18,7 +18,7 @@ from hajax.core.drifts import Drift, PolicyChange, check_reads, no_drift
 from hajax.core.neighborhoods import Neighborhood, unrestricted
 from hajax.core.neighborhoods import adaptive as adaptive_coefficient
 from hajax.core.on_policy import template
-from hajax.core.on_policy.compound_ratio import GroupPolicy, MirrorObjective, improve_in_sequence
+from hajax.core.on_policy.compound_ratio import GroupPolicy, MirrorObjective, Spent, budgeted, improve_in_sequence
 from hajax.core.on_policy.samples import OnPolicySamples, group_samples
 from hajax.core.on_policy.settings import Hyperparameters, Settings
 from hajax.core.on_policy.template import OnPolicyState
@@ -95,11 +95,14 @@ def haml(
         learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
         learning_rate = actor_rate(state)
 
-        def improve(key: jax.Array, policy: GroupPolicy, learner: Learner, samples: OnPolicySamples):
-            objective = MirrorObjective(policy, drift, diagnostics, settings, state.hyperparameters, learning_rate)
+        def improve(key: jax.Array, policy: GroupPolicy, learner: Learner, samples: OnPolicySamples, spent: Spent):
+            left = budgeted(settings, state.hyperparameters, spent, spec.num_agents)
+            objective = MirrorObjective(policy, drift, diagnostics, settings, left, learning_rate)
             return neighborhood.improve(key, objective, learner, samples)
 
-        new_actors, actor_info = improve_in_sequence(actor_key, actors, settings.order, learners, samples, improve)
+        new_actors, actor_info = improve_in_sequence(
+            actor_key, actors, settings, state.hyperparameters, learners, samples, improve
+        )
         state, critic_info = template.update_critics(critic_key, critics, settings, state, batch, estimates)
         return state._replace(actors=new_actors, updates=state.updates + 1), actor_info | critic_info
 

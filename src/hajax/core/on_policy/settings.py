@@ -7,6 +7,7 @@ import dataclasses
 import jax
 
 from hajax.core.losses import VALUE_LOSSES
+from hajax.core.on_policy.guards import GUARDS
 from hajax.core.settings import (
     AdaptiveHyperparameters,
     AscentHyperparameters,
@@ -21,9 +22,15 @@ from hajax.nn.memory import GRU, MEMORIES, NO_MEMORY, BaseMemory
 from hajax.spec import RewardKind
 from hajax.validation import setting
 
+KL_BUDGETS = ("agent", "joint", "unspent")
+
 
 class Hyperparameters(ClipHyperparameters, TeamHyperparameters):
     """Hyperparameters of every on-policy algorithm. Defaults are HARL's, except for `value_decay`."""
+
+    truncation: float | jax.Array = setting(
+        2.0, "c: with `guard=truncate`, the largest compound ratio", low=1, finite=False
+    )
 
     max_grad_norm: float | jax.Array = 10.0
     adam_eps: float | jax.Array = 1e-5
@@ -63,6 +70,13 @@ class Settings(TeamSettings):
     Defaults are HARL's, except for `action_scaling` and `clip_value`.
     """
 
+    guard: str = setting(
+        "none",
+        "what weights samples instead of the compound ratio M of the agents updated before: `none` (M itself, as in "
+        "the papers), `truncate` (at most `truncation`), `clip` (the product of ratios clipped to 1 ± `clip`), or "
+        "`normalize` (M divided by its mean)",
+        choices=tuple(GUARDS),
+    )
     critic_epochs: int = setting(5, "the critic's passes over a rollout")
     minibatches: int = setting(1, "minibatches in every pass over a rollout")
     centralized: bool = setting(
@@ -120,3 +134,10 @@ class GradientSettings(AscentSettings, Settings):
 @dataclasses.dataclass(frozen=True)
 class TrustRegionSettings(BallSettings, Settings):
     """Static settings of HATRPO."""
+
+    kl_budget: str = setting(
+        "agent",
+        "what `kl_radius` bounds: the KL divergence of every `agent`; that of the `joint` policy, which is the sum "
+        "over agents, in equal shares; or the same, with what earlier agents left `unspent` shared by the later ones",
+        choices=KL_BUDGETS,
+    )
