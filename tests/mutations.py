@@ -136,20 +136,52 @@ MUTATIONS = (
     # On-policy updates.
     Mutation(
         "the compound ratio is that of the last group alone",
-        "core/on_policy/compound_ratio.py",
-        "return learner, ratio * jnp.exp(policy.log_ratio(learner.params, samples)), info",
-        "return learner, jnp.exp(policy.log_ratio(learner.params, samples)), info",
+        "core/on_policy/guards.py",
+        "return CompoundRatio(self.log + log_ratio, clipped)",
+        "return CompoundRatio(log_ratio, clipped)",
         updates_of("happo, random order"),
     ),
     Mutation(
         "the compound ratio is of the parameters before the update",
         "core/on_policy/compound_ratio.py",
-        "learner, info = improve(key, policy, learner, weighted)\n"
-        "        return learner, ratio * jnp.exp(policy.log_ratio(learner.params, samples)), info",
+        "learner, info = improve(key, policy, learner, weighted, spent)\n"
+        '        if settings.order != "simultaneous":\n'
+        "            info |= diagnostics(ratio, weights, samples.weight)\n"
+        "        ratio = ratio.times(policy.log_ratio(learner.params, samples), hyperparameters.clip)",
         "old = learner\n"
-        "        learner, info = improve(key, policy, learner, weighted)\n"
-        "        return learner, ratio * jnp.exp(policy.log_ratio(old.params, samples)), info",
+        "        learner, info = improve(key, policy, learner, weighted, spent)\n"
+        '        if settings.order != "simultaneous":\n'
+        "            info |= diagnostics(ratio, weights, samples.weight)\n"
+        "        ratio = ratio.times(policy.log_ratio(old.params, samples), hyperparameters.clip)",
         updates_of("happo, random order"),
+    ),
+    Mutation(
+        "the advantage is not weighted by the guarded ratio",
+        "core/on_policy/compound_ratio.py",
+        "advantage=weights * samples.advantage",
+        "advantage=jnp.exp(ratio.log) * samples.advantage",
+        updates_of("happo, truncated"),
+    ),
+    Mutation(
+        "the guard clips the product instead of every agent's ratio",
+        "core/on_policy/guards.py",
+        "clipped = clipped * jnp.clip(jnp.exp(log_ratio), jnp.maximum(1 - clip, 0), 1 + clip)",
+        "clipped = jnp.clip(clipped * jnp.exp(log_ratio), jnp.maximum(1 - clip, 0), 1 + clip)",
+        updates_of("happo, clipped"),
+    ),
+    Mutation(
+        "the mean of the ratio includes inactive samples",
+        "core/on_policy/guards.py",
+        "mean = weighted_mean(jnp.broadcast_to(relative, share.shape), share)",
+        "mean = relative.mean()",
+        updates_of("hatrpo, normalized"),
+    ),
+    Mutation(
+        "a group's divergence counts once, however many agents it has",
+        "core/on_policy/compound_ratio.py",
+        'Spent(spent.kl + size * info.get("kl", 0), spent.agents + size)',
+        'Spent(spent.kl + info.get("kl", 0), spent.agents + size)',
+        updates_of("hatrpo, unspent budget"),
     ),
     Mutation(
         "stale log-probabilities: the ratio is of the policy to itself",

@@ -51,6 +51,8 @@ def truncate(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> ja
 def clip(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> jax.Array:
     """Π clip(r_j, 1 ± ε), ε = `clip`: every agent counts only as far as the interval in which PPO trusts its ratio.
 
+    Agents that share parameters are updated as one, and have one ratio, of their joint action.
+
     Biased: an agent that left the interval at a sample counts there as if it had stopped at the boundary. The weights
     lie within (1 − ε)^{m−1} and (1 + ε)^{m−1}.
     """
