@@ -305,8 +305,23 @@ class TestPicture:
         assert {"plot_win.png", "plot_win.csv"} < {path.name for path in run.iterdir()}
         assert figures[0].axes[0].get_ylabel() == "evaluation win"
         np.testing.assert_allclose(figures[0].axes[0].lines[0].get_ydata(), np.arange(0, len(rows), 2) / 10)
-        with pytest.raises(Refusal, match=r"metric=wins is not a metric of .*; allowed: return, length, win$"):
+        with pytest.raises(
+            Refusal, match=r"metric=wins is not a metric of .*; allowed: return, length, win, or a column train_"
+        ):
             plot([str(run), "--metric=wins"])
+
+    def test_a_column_of_training(self, tmp_path, figures):
+        """It is empty at the evaluation before any training."""
+        run = write_run(tmp_path / "run")
+        table = run / "metrics.csv"
+        header, *rows = table.read_text().splitlines()
+        shares = [f"{row},{'' if row.startswith('0,') else k}" for k, row in enumerate(rows)]
+        table.write_text("\n".join([f"{header},train_effective_samples_2", *shares, ""]))
+        assert plot([str(run), "--metric", "train_effective_samples_2"]) == 0
+        assert figures[0].axes[0].get_ylabel() == "training effective_samples_2"
+        drawn = figures[0].axes[0].lines[0].get_ydata()
+        wanted = [k if not row.startswith("0,") else np.nan for k, row in enumerate(rows)][::2]
+        np.testing.assert_allclose(drawn, wanted)
 
     def test_several_directories_are_drawn_here(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -32,7 +32,8 @@ have. Wall time counts from the first evaluation, after compilation. By wall tim
 their evaluations, up to the shortest run.
 
 options:
-  --metric NAME    what to plot instead of the return: length, or a metric of the environment, such as win
+  --metric NAME    what to plot instead of the return: length, a metric of the environment, such as win, or a column of
+                   training in metrics.csv, such as train_effective_samples_3
   --output FILE    the picture: .png, .pdf or .svg; the numbers are written next to it, with the suffix .csv. Default:
                    plot.png (plot_NAME.png) in DIR, or in the working directory if there are several
   -h, --help       this text

@@ -48,7 +48,7 @@ def find_runs(directories: Iterable[Path]) -> list[Path]:
 
 
 def read_run(path: Path, metric: str = "return") -> RunCurve:
-    """Reads one run, its returns or another metric of its evaluations, such as `win`.
+    """Reads one run, its returns or another metric of its evaluations, such as `win`, or of training, as `train_kl`.
 
     Raises:
         Refusal: a file can't be read (it is named, with the line if there is one), or has no such metric.
@@ -58,10 +58,12 @@ def read_run(path: Path, metric: str = "return") -> RunCurve:
     if not rows:
         raise Refusal(f"{path / 'metrics.csv'} holds no evaluation yet; allowed: {RUN}")
     metrics = evaluated_metrics(columns)
-    if metric not in metrics:
-        raise Refusal(f"--metric={metric} is not a metric of {path}; allowed: {', '.join(metrics)}")
+    of_training = {column: column for column in columns if column.startswith("train_")}
+    if metric not in metrics | of_training:
+        names = f"{', '.join(metrics)}, or a column train_… of metrics.csv"
+        raise Refusal(f"--metric={metric} is not a metric of {path}; allowed: {names}")
     _, timing = read_rows(path / "timing.csv", ("step", "wall_seconds"))
-    return run_curve(path, settings, rows, timing, metrics[metric])
+    return run_curve(path, settings, rows, timing, (metrics | of_training)[metric])
 
 
 def evaluated_metrics(columns: Iterable[str]) -> dict[str, str]:

@@ -51,7 +51,8 @@ def draw_panels(path: Path, panels: Sequence[Panel], metric: str = "return") -> 
         _draw_lines(left, panel.by_steps, labels)
         left.xaxis.set_major_formatter(EngFormatter(sep=""))
         left.set_xlabel("environment steps per seed")
-        left.set_ylabel(f"evaluation {metric}", parse_math=False)  # names may hold a $
+        label = metric.replace("train_", "training ", 1) if metric.startswith("train_") else f"evaluation {metric}"
+        left.set_ylabel(label, parse_math=False)  # names may hold a $
         left.set_title(panel.title, loc="left", size=11, parse_math=False)
         _leave_out_the_start(left, panel.by_steps)
         for axes in right:
