@@ -13,8 +13,14 @@ from hajax.core.neighborhoods import adaptive as adaptive_coefficient
 from hajax.core.off_policy.mehaml import mehaml
 from hajax.core.off_policy.settings import EntropyHyperparameters, SoftSettings
 from hajax.core.on_policy.haml import haml
-from hajax.core.on_policy.settings import GradientHyperparameters, Hyperparameters, Settings
-from hajax.core.settings import AscentHyperparameters, ClipHyperparameters, CoefficientHyperparameters, combined
+from hajax.core.on_policy.settings import GradientHyperparameters, Hyperparameters, Settings, TrustRegionSettings
+from hajax.core.settings import (
+    AscentHyperparameters,
+    BallSettings,
+    ClipHyperparameters,
+    CoefficientHyperparameters,
+    combined,
+)
 from hajax.spec import EnvSpec
 from hajax.validation import about, setting
 
@@ -57,10 +63,12 @@ class Haml(PartNames):
         gradient = issubclass(neighborhood.hyperparameters, AscentHyperparameters)
         base = GradientHyperparameters if gradient else Hyperparameters  # gradient steps also have an entropy bonus
         read = self.read(base, adaptive_coefficient(neighborhood) if self.adaptive else neighborhood)
+        ball = neighborhood.settings is BallSettings  # which has a joint budget on-policy
+        owned = TrustRegionSettings if ball else combined(Settings, neighborhood.settings)
 
         def algorithm(
             spec: EnvSpec,
-            settings: Any = combined(Settings, neighborhood.settings)(),
+            settings: Any = owned(),
             hyperparameters: Any = read(),
             **networks: Any,
         ) -> Algorithm:
