@@ -238,6 +238,14 @@ class TestGroups:
         assert find_runs([tmp_path / "runs", path, path / ".." / "a"]) == [path]
 
 
+def add_column(run, name, cell):
+    """Adds a column to the run's `metrics.csv`, with `cell(k, row)` in the k-th row; returns the rows as they were."""
+    table = run / "metrics.csv"
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{header},{name}", *(f"{row},{cell(k, row)}" for k, row in enumerate(rows)), ""]))
+    return rows
+
+
 class TestPicture:
     @pytest.fixture
     def figures(self, monkeypatch):
@@ -297,10 +305,7 @@ class TestPicture:
 
     def test_another_metric_than_the_return(self, tmp_path, figures):
         run = write_run(tmp_path / "run")
-        table = run / "metrics.csv"
-        header, *rows = table.read_text().splitlines()
-        wins = [f"{row},{k / 10}" for k, row in enumerate(rows)]
-        table.write_text("\n".join([f"{header},eval_win", *wins, ""]))
+        rows = add_column(run, "eval_win", lambda k, row: k / 10)
         assert plot([str(run), "--metric", "win"]) == 0
         assert {"plot_win.png", "plot_win.csv"} < {path.name for path in run.iterdir()}
         assert figures[0].axes[0].get_ylabel() == "evaluation win"
@@ -313,10 +318,7 @@ class TestPicture:
     def test_a_column_of_training(self, tmp_path, figures):
         """It is empty at the evaluation before any training."""
         run = write_run(tmp_path / "run")
-        table = run / "metrics.csv"
-        header, *rows = table.read_text().splitlines()
-        shares = [f"{row},{'' if row.startswith('0,') else k}" for k, row in enumerate(rows)]
-        table.write_text("\n".join([f"{header},train_effective_samples_2", *shares, ""]))
+        rows = add_column(run, "train_effective_samples_2", lambda k, row: "" if row.startswith("0,") else k)
         assert plot([str(run), "--metric", "train_effective_samples_2"]) == 0
         assert figures[0].axes[0].get_ylabel() == "training effective_samples_2"
         drawn = figures[0].axes[0].lines[0].get_ydata()

@@ -34,8 +34,8 @@ def happo(
 
     where M is the advantage times the compound ratio of the agents updated before. After all its epochs the ratio is
     recomputed on the full batch for the agents updated later: M ← r · M. The ratio of an inactive agent is 1 (HARL
-    multiplies it in). With many agents M varies so much that few samples carry the later updates, which the info shows;
-    `settings.guard` bounds it.
+    multiplies it in). With many agents the compound ratio varies so much that few samples carry the later updates,
+    which the info shows; `settings.guard` replaces it by other weights.
 
     It is mirror learning with the drift `ppo_clip`, since min(r · M, clip(r) · M) = r · M − ReLU([r − clip(r)] · M).
     For arguments and errors see `hajax.haml`.

@@ -1,9 +1,9 @@
-"""Guards: the weights of samples that replace the compound ratio M, whose variance grows with the number of agents.
+"""Guards: the weights of samples that replace the compound ratio R, whose variance grows with the number of agents.
 
-M = Π_{j<m} r_j, r_j = π_new(a^{i_j} | o^{i_j}) / π_old(a^{i_j} | o^{i_j}), has mean 1 over samples of the old policies
+R = Π_{j<m} r_j, r_j = π_new(a^{i_j} | o^{i_j}) / π_old(a^{i_j} | o^{i_j}), has mean 1 over samples of the old policies
 (Kuba et al., 2022a, Proposition 3). Its second moment is the product of those of the ratios if these are independent,
 and so grows exponentially with the number of agents before: with many of them a few samples carry the whole gradient.
-All guards leave M = 1 unchanged, so one agent, and the first agent of an order, are not affected.
+All guards leave R = 1 unchanged, so one agent, and the first agent of an order, are not affected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hajax.core.losses import weighted_mean
 class CompoundRatio(NamedTuple):
     """The ratios of the agents updated before, at the samples `[B]` (or `[B, L]`)."""
 
-    log: jax.Array  # log M = Σ log r_j
+    log: jax.Array  # log R = Σ log r_j
     clipped: jax.Array | None  # Π clip(r_j, 1 ± ε); None unless the guard reads it
 
     def times(self, log_ratio: jax.Array, clip: float | jax.Array) -> CompoundRatio:
@@ -35,14 +35,14 @@ Guard = Callable[[CompoundRatio, jax.Array, Any], jax.Array]
 
 
 def unguarded(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> jax.Array:
-    """M, as in the papers of HATRPO, HAPPO and HAA2C. Unbiased."""
+    """R, as in the papers of HATRPO, HAPPO and HAA2C. Unbiased."""
     return jnp.exp(ratio.log)
 
 
 def truncate(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> jax.Array:
-    """min(M, c), c = `truncation`: truncated importance sampling (Ionides, 2008, *Truncated Importance Sampling*).
+    """min(R, c), c = `truncation`: truncated importance sampling (Ionides, 2008, *Truncated Importance Sampling*).
 
-    Biased: samples with M > c count too little, by E[(M − c)⁺ · Â]. The effective sample size is at least B E[min(M,
+    Biased: samples with R > c count too little, by E[(R − c)⁺ · Â]. The effective sample size is at least B E[min(R,
     c)] / c.
     """
     return jnp.exp(jnp.minimum(ratio.log, jnp.log(hyperparameters.truncation)))
@@ -61,10 +61,10 @@ def clip(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> jax.Ar
 
 
 def normalize(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> jax.Array:
-    """M / mean(M) over the group's samples: self-normalized importance sampling (Owen, 2013, *Monte Carlo*, Ch. 9.2).
+    """R / mean(R) over the group's samples: self-normalized importance sampling (Owen, 2013, *Monte Carlo*, Ch. 9.2).
 
     Biased by O(1/B), and exact where expectations are. The weights have mean 1, but the effective sample size is that
-    of M.
+    of R.
     """
     relative = jnp.exp(ratio.log - ratio.log.max())
     mean = weighted_mean(jnp.broadcast_to(relative, share.shape), share)
@@ -75,17 +75,17 @@ GUARDS: dict[str, Guard] = {"none": unguarded, "truncate": truncate, "clip": cli
 
 
 def no_ratio(guard: str, samples: jax.Array) -> CompoundRatio:
-    """M = 1 at every sample, before the first agent; `samples` has its shape."""
+    """R = 1 at every sample, before the first agent; `samples` has its shape."""
     return CompoundRatio(jnp.zeros_like(samples), jnp.ones_like(samples) if guard == "clip" else None)
 
 
 def diagnostics(ratio: CompoundRatio, weights: jax.Array, share: jax.Array) -> dict[str, jax.Array]:
     """How the ratio weights a group's samples, whose own weights are `share` `[K, B]`; scalars by name.
 
-    - `compound_ratio_max`: the largest M.
+    - `compound_ratio_max`: the largest R.
     - `effective_samples`: (Σ w)² / (B Σ w²) of the guarded weights w: 1 if all samples weigh the same, 1/B if one
       sample carries the gradient.
-    - `guarded`: the share of samples whose weight is not M.
+    - `guarded`: the share of samples whose weight is not R.
     """
     present = (share > 0).any(0)
     most = jnp.finfo(ratio.log.dtype).max

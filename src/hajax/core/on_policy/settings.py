@@ -72,9 +72,9 @@ class Settings(TeamSettings):
 
     guard: str = setting(
         "none",
-        "what weights samples instead of the compound ratio M of the agents updated before: `none` (M itself, as in "
-        "the papers), `truncate` (at most `truncation`), `clip` (the product of ratios clipped to 1 ± `clip`), or "
-        "`normalize` (M divided by its mean)",
+        "what weights the advantage: `none` (the compound ratio of the agents updated before, as in the papers), "
+        "`truncate` (at most `truncation`), `clip` (the product of ratios clipped to 1 ± `clip`), or `normalize` (the "
+        "compound ratio divided by its mean)",
         choices=tuple(GUARDS),
     )
     critic_epochs: int = setting(5, "the critic's passes over a rollout")
