@@ -109,10 +109,10 @@ CASES = {
     "hatrpo, rejected": case("hatrpo", TRIO, accept_ratio=1.0, kl_radius=2.0, line_search_steps=2),
     "happo, truncated": case("happo", TRIO, epochs=2, guard="truncate", truncation=1.1, inactive=0.2),
     "happo, clipped": case("happo", TRIO, inactive=0.2, guard="clip", clip=0.1),
-    "happo, gru, truncated": case(
+    "happo, gru, truncated, greedy": case(
         "happo",
         TRIO,
-        order="fixed",
+        order="greedy",
         inactive=0.3,
         hidden_sizes=(4,),
         memory="gru",
@@ -127,6 +127,8 @@ CASES = {
     "hatrpo, unspent budget": case(
         "hatrpo", TRIO, sharing=(0, 0, 1), kl_radius=0.5, kl_budget="unspent", accept_ratio=0.9
     ),
+    "happo, semi-greedy": case("happo", [Discrete(3), LINE, Discrete(2), BOX, Discrete(4)], order="semi_greedy"),
+    "hatrpo, greedy": case("hatrpo", TRIO, sharing=(0, 1, 0), kl_radius=0.5, order="greedy", inactive=0.3),
     "mappo, unshared": case("mappo", TRIO, sharing="none"),
     "mappo, shared": case("mappo", TRIO, inactive=0.3),
     "ippo, unshared": case("ippo", [Discrete(3), BOX], sizes=(2, 4), reward="individual", sharing="none"),
@@ -165,11 +167,13 @@ def update(name: str, state: Any, batch: Any, key: int = 0) -> tuple[Any, Any, l
 def expectation(algo: Any, state: Any, batch: Any, drawn: list) -> expected.Expected:
     """The reference's update, in the order of the settings or in the order that the algorithm has drawn."""
     num_groups = len(problems.groups_of(algo.spec, algo.settings.sharing))
-    if algo.settings.order == "simultaneous":
+    kind = algo.settings.order
+    if kind == "simultaneous":
         order = None
-    elif algo.settings.order == "random" and num_groups > 1:
+    elif kind != "fixed" and num_groups > 1:
         order, *drawn = drawn
         assert sorted(order) == list(range(num_groups))
     else:
         order = range(num_groups)
-    return expected.update(algo, state, batch, order, drawn)
+    by_score = kind if kind in ("greedy", "semi_greedy") and num_groups > 1 else ""
+    return expected.update(algo, state, batch, order, drawn, by_score)

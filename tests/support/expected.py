@@ -24,6 +24,7 @@ class Expected:
     compound_ratio: np.ndarray  # [T·E]
     steps: dict[int, dict[str, float]]  # the info of the line search of each group
     positions: list[dict[str, float]]  # the diagnostics of the compound ratio at each position of the order
+    order: Sequence[int] | None
 
 
 @dataclasses.dataclass
@@ -166,11 +167,16 @@ def moments(old: Any, groups: Any, rows: list[np.ndarray], own: list[Any]) -> li
 
 
 def update(
-    algo: Any, state: Any, batch: Any, order: Sequence[int] | None, shuffles: Sequence[np.ndarray] | None = None
+    algo: Any,
+    state: Any,
+    batch: Any,
+    order: Sequence[int] | None,
+    shuffles: Sequence[np.ndarray] | None = None,
+    by_score: str = "",
 ) -> Expected:
     """The update by plain loops, groups in `order` (`None`: simultaneous).
 
-    `shuffles` are the row permutations of all passes: first those of the groups in `order`, then those of the critics.
+    With `by_score`, `greedy` or `semi_greedy`, `order` is the shuffled order of the groups without scores. `shuffles` are the row permutations of all passes: first those of the groups in `order`, then those of the critics.
     """
     settings, hp = algo.settings, jax.tree.map(float, state.hyperparameters)
     num_steps, num_envs = batch.log_prob.shape[:2]
@@ -198,6 +204,7 @@ def update(
     groups = problems.groups_of(algo.spec, settings.sharing)
     critic_groups, critic_streams = streams(algo, state, batch)
     actor_passes, steps, positions, num_agents = {}, {}, [], algo.spec.num_agents
+    assert not (by_score and settings.minibatches > 1), "the order of the groups' passes would not be known yet"
     if algo.name != "hatrpo":
         actor_passes = {g: passes(settings.epochs) for g in (range(len(groups)) if order is None else order)}
 
@@ -232,12 +239,25 @@ def update(
         epochs=[passes(settings.critic_epochs) for _ in critic_groups],
     )
     agents = [problems.samples(algo, state, batch, i) for i in range(algo.spec.num_agents)]
+    learners = [view.read() for view in problems.actor_views(algo, state)]
+    bounds = [problems.bounds(algo, members[0]) for members in groups]
+    advantages = advantages * (len(agents) if settings.centralized else 1)
+    if by_score:
+        assert order is not None
+        scores = []
+        for g, members in enumerate(groups):
+            of_group = [agents[i] for i in members]
+            scaled = reference.standardize([advantages[i] for i in members], [agent.active for agent in of_group])
+            if settings.memory == "gru":
+                of_group = [agent.chunks(learners[g].params, settings.chunk_length) for agent in of_group]
+            scores.append(reference.expected_gain(learners[g], bounds[g], of_group, scaled))
+        order = reference.order_by_score(scores, order, by_score)
     actors, compound = reference.in_sequence(
-        [view.read() for view in problems.actor_views(algo, state)],
+        learners,
         groups,
-        [problems.bounds(algo, members[0]) for members in groups],
+        bounds,
         agents,
-        advantages * (len(agents) if settings.centralized else 1),
+        advantages,
         order,
         improve,
         settings.guard,
@@ -252,7 +272,8 @@ def update(
         of_team = [np.asarray(x)[None] for x in state.moments.state]
         state_moments = moments(of_team, [[0]], [np.asarray(batch.state)[batch.active.any(-1)]], [...])
     statistics = statistics if settings.normalize_values else None
-    return Expected(actors, critics, statistics, observation_moments, state_moments, compound, steps, positions)
+    moments_of = observation_moments, state_moments
+    return Expected(actors, critics, statistics, *moments_of, compound, steps, positions, order)
 
 
 def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expected, tolerance: float = 1e-10) -> None:
@@ -273,7 +294,10 @@ def assert_updated(algo: Any, before: Any, after: Any, info: Any, expected: Expe
     for g, step in expected.steps.items():
         for name, value in step.items():
             np.testing.assert_allclose(info[name][g], value, 0, tolerance, err_msg=f"{name} of group {g}")
-    assert len(info.get("order", ())) == len(expected.positions)
+    if expected.order is None:
+        assert "order" not in info
+    else:
+        assert list(info["order"]) == list(expected.order)
     for position, diagnostics in enumerate(expected.positions):
         for name, value in diagnostics.items():
             np.testing.assert_allclose(info[name][position], value, tolerance, tolerance, err_msg=f"{name}, {position}")

@@ -303,6 +303,31 @@ def in_sequence(
     return new, compound
 
 
+def expected_gain(learner: Learner, bounds: Any, agents: list[Samples], advantages: list[np.ndarray]) -> float:
+    """gᵀg / √(gᵀFg), with the gradient of every sample's log-probability on its own; F is their mean outer product."""
+    rows, weights = [], []
+    for samples, advantage in zip(agents, advantages, strict=True):
+        samples, advantage = samples.take(samples.active), advantage[samples.active]
+        backward = policy(learner.params, bounds, samples)[2]
+        ones = np.eye(len(advantage))
+        rows.extend(np.concatenate([x.ravel() for x in backward(one, 0 * one).values()]) for one in ones)
+        weights.extend(advantage)
+    jacobian = np.array(rows)
+    gradient = jacobian.T @ np.array(weights) / len(rows)
+    fisher = jacobian.T @ jacobian / len(rows)
+    return gradient @ gradient / np.sqrt(gradient @ fisher @ gradient)
+
+
+def order_by_score(scores: Sequence[float], shuffled: Sequence[int], kind: str) -> list[int]:
+    """The groups by descending score; with `semi_greedy`, every second is the first that is left of `shuffled`."""
+    left, order = [int(g) for g in shuffled], []
+    while left:
+        chosen = left[0] if kind == "semi_greedy" and len(order) % 2 else max(left, key=lambda g: scores[g])
+        left.remove(chosen)
+        order.append(chosen)
+    return order
+
+
 def guarded(guard: str, ratios: list[np.ndarray], active: list[np.ndarray], hp: Any) -> Any:
     """The weight of every sample, from the ratios `[B]` of the groups updated before, sample by sample."""
     weights = np.ones(len(active[0]))

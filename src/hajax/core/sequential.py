@@ -14,15 +14,35 @@ import jax.numpy as jnp
 from jax import lax
 
 ORDERS: tuple[str, ...] = ("random", "fixed", "simultaneous")
+ORDERS_BY_SCORE: tuple[str, ...] = ("greedy", "semi_greedy")
 
 
-def draw_permutation(key: jax.Array, num_groups: int, order: str) -> jax.Array | None:
-    """The update order, int `[G]`: a fresh permutation (`random`) or 0 … G−1 (`fixed`); `None` if `simultaneous`."""
+def draw_permutation(key: jax.Array, num_groups: int, order: str, scores: jax.Array | None = None) -> jax.Array | None:
+    """The update order, int `[G]`: a fresh permutation (`random`) or 0 … G−1 (`fixed`); `None` if `simultaneous`.
+
+    `greedy` is by descending `scores` `[G]`. With `semi_greedy` the best group that is left and a random one take turns
+    (Wang et al., 2023, *Order Matters*, Section 4.3: https://arxiv.org/abs/2302.06205). Ties are broken at random.
+    """
     if order == "simultaneous":
         return None
     if order == "fixed" or num_groups == 1:
         return jnp.arange(num_groups)
-    return jax.random.permutation(key, num_groups)
+    shuffled = jax.random.permutation(key, num_groups)
+    if order == "random":
+        return shuffled
+    assert scores is not None
+    # A NaN is the lowest score: the order is a permutation whatever the scores are.
+    ranked = jnp.nan_to_num(scores, nan=-jnp.inf, neginf=-jnp.inf, posinf=jnp.inf)[shuffled]
+
+    def take_next(position, carry):
+        taken, left = carry
+        best = left & (ranked == jnp.where(left, ranked, -jnp.inf).max())
+        by_score = (order == "greedy") | (position % 2 == 0)
+        first = jnp.argmax(jnp.where(by_score, best, left))
+        return taken.at[position].set(first), left.at[first].set(False)
+
+    start = jnp.zeros_like(shuffled), jnp.ones(num_groups, bool)
+    return shuffled[lax.fori_loop(0, num_groups, take_next, start)[0]]
 
 
 def sequential_update(

@@ -16,7 +16,7 @@ from cases import problem, update
 from hajax.core.on_policy import compound_ratio
 from hajax.core.on_policy.guards import GUARDS, CompoundRatio, diagnostics
 from hajax.core.on_policy.settings import KL_BUDGETS, Hyperparameters
-from hajax.core.sequential import sequential_update
+from hajax.core.sequential import ORDERS_BY_SCORE, draw_permutation, sequential_update
 from hajax.spaces import Discrete
 
 
@@ -97,6 +97,30 @@ def test_a_permuted_order_gives_the_permuted_result(agents):
     expected.assert_trees_close(permuted_info["compound_ratio"], info["compound_ratio"], 1e-10)
 
 
+def permutations(order, scores, draws=4000):
+    """How often each permutation is drawn."""
+    keys = jax.random.split(jax.random.key(0), draws)
+    drawn = jax.vmap(lambda key: draw_permutation(key, len(scores), order, jnp.array(scores)))(keys)
+    return {tuple(row): count / draws for row, count in zip(*np.unique(drawn, axis=0, return_counts=True), strict=True)}
+
+
+def test_greedy_orders_by_score_and_breaks_ties_at_random():
+    assert permutations("greedy", [1.0, 5.0, -3.0, np.nan, 4.0]) == {(1, 4, 0, 2, 3): 1.0}
+    halves = permutations("greedy", [2.0, 7.0, 2.0])
+    assert set(halves) == {(1, 0, 2), (1, 2, 0)}
+    np.testing.assert_allclose(list(halves.values()), 0.5, atol=0.03)
+
+
+def test_semi_greedy_takes_the_best_and_a_random_group_in_turn():
+    drawn = permutations("semi_greedy", [1.0, 4.0, 3.0, 2.0])
+    # After 1, any of the others; then the best that is left.
+    assert set(drawn) == {(1, 0, 2, 3), (1, 2, 3, 0), (1, 3, 2, 0)}
+    np.testing.assert_allclose(list(drawn.values()), 1 / 3, atol=0.03)
+    equal = permutations("semi_greedy", [0.0, 0.0, 0.0])
+    assert len(equal) == 6
+    np.testing.assert_allclose(list(equal.values()), 1 / 6, atol=0.03)
+
+
 def test_simultaneous_ignores_the_order_and_sequential_does_not():
     algo, state, batch = problem("mappo, unshared")
     at_once, info, drawn = update("mappo, unshared", state, batch)
@@ -121,7 +145,8 @@ def test_guards_orders_and_budgets_are_equal_with_one_agent(algorithm):
     base = problems.make_algorithm(algorithm, spec)
     state = problems.random_state(base, 0)
     batch = problems.random_batch(base, state, 0)
-    variants = [{"guard": guard} for guard in GUARDS] + [{"order": "fixed"}, {"order": "simultaneous"}]
+    variants = [{"guard": guard} for guard in GUARDS]
+    variants += [{"order": order} for order in ("fixed", "simultaneous", *ORDERS_BY_SCORE)]
     variants += [{"kl_budget": budget} for budget in KL_BUDGETS] if algorithm == "hatrpo" else []
     wanted, info, _ = problems.Recorder(base)(jax.random.key(0), state, batch)
     assert float(info["effective_samples"][0]) == 1

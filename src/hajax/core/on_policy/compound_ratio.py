@@ -23,7 +23,7 @@ from hajax.core.losses import weighted_mean
 from hajax.core.on_policy.guards import GUARDS, diagnostics, no_ratio
 from hajax.core.on_policy.samples import OnPolicySamples, in_chunks
 from hajax.core.optimization import Learner
-from hajax.core.sequential import draw_permutation, sequential_update
+from hajax.core.sequential import ORDERS_BY_SCORE, draw_permutation, sequential_update
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
 from hajax.spec import ActionLayout
@@ -66,7 +66,11 @@ class GroupPolicy:
 
     def log_ratio(self, params: Any, samples: OnPolicySamples) -> jax.Array:
         """log π_new/π_old of the joint action of the group's active members, `[B]` or `[B, L]`."""
-        return self._log_ratio(self.distribution(params, samples), samples).sum(0)
+        return self.log_ratios(params, samples).sum(0)
+
+    def log_ratios(self, params: Any, samples: OnPolicySamples) -> jax.Array:
+        """log π_new/π_old of every member's action, `[K, B]` or `[K, B, L]`; 0 where it is inactive."""
+        return self._log_ratio(self.distribution(params, samples), samples)
 
     def _evaluate(self, params: Any, samples: OnPolicySamples) -> tuple[ActionParameters, Any]:
         inputs = (samples.observation, samples.action_mask, samples.memory_input)
@@ -160,6 +164,29 @@ def budgeted(settings: Any, hyperparameters: Any, spent: Spent, num_agents: int)
     return hyperparameters.replace(kl_radius=share)
 
 
+def expected_gains(actors: TeamActors, learners: Learner, samples: OnPolicySamples) -> jax.Array:
+    """How much of the advantage each group can gain by a small step of its own, `[G]`: gᵀg / √(gᵀFg).
+
+    g = E[Â ∇ log π] is the group's policy gradient and F its Fisher matrix. A step along g of mean KL divergence δ
+    improves E[r · Â] by √(2δ) times this, to first order. (A2PO scores agents by E|Â|, with an advantage per agent:
+    that of one joint advantage is the same for all.)
+    """
+
+    def gain(group):
+        tables, learner, rollout = group
+        policy = GroupPolicy(actors, tables)
+        samples = policy.samples_of(learner.params, rollout)
+        total = samples.weight.sum()
+        share = samples.weight / jnp.where(total > 0, total, 1)
+        _, push = jax.linearize(lambda params: policy.log_ratios(params, samples), learner.params)
+        (gradient,) = jax.linear_transpose(push, learner.params)(share * samples.advantage)
+        score = push(gradient)
+        square = jnp.sum(share * jnp.square(score))
+        return jnp.sum(share * samples.advantage * score) / jnp.sqrt(jnp.where(square > 0, square, 1))
+
+    return jax.lax.map(gain, (actors.tables, learners, samples))
+
+
 ImproveGroup = Callable[[jax.Array, GroupPolicy, Learner, OnPolicySamples, Spent], tuple[Learner, dict[str, jax.Array]]]
 
 
@@ -178,7 +205,8 @@ def improve_in_sequence(
 
     Args:
       key: the key for the permutation and for `improve`.
-      settings: with `order` (`simultaneous`: no group sees another's change, M = Â) and `guard`, one of `GUARDS`.
+      settings: with `order` (`simultaneous`: no group sees another's change, M = Â; `greedy` and `semi_greedy` are by
+        `expected_gains`) and `guard`, one of `GUARDS`.
       hyperparameters: those that the guard reads.
       learners: stacked `[G, …]`.
       samples: the samples of all groups, `[G, K, B, …]`, with standardized advantages. With a memory they are the
@@ -211,7 +239,9 @@ def improve_in_sequence(
         return learner, (ratio, spent), info
 
     none = jnp.zeros_like(samples.log_prob[0, 0])
-    permutation = draw_permutation(order_key, groups.num_groups, settings.order)
+    by_score = settings.order in ORDERS_BY_SCORE and groups.num_groups > 1
+    scores = expected_gains(actors, learners, samples) if by_score else None
+    permutation = draw_permutation(order_key, groups.num_groups, settings.order, scores)
     learners, (ratio, _), info = sequential_update(
         update_group,
         permutation,

@@ -8,6 +8,7 @@ import jax
 
 from hajax.core.losses import VALUE_LOSSES
 from hajax.core.on_policy.guards import GUARDS
+from hajax.core.sequential import ORDERS, ORDERS_BY_SCORE
 from hajax.core.settings import (
     AdaptiveHyperparameters,
     AscentHyperparameters,
@@ -70,6 +71,13 @@ class Settings(TeamSettings):
     Defaults are HARL's, except for `action_scaling` and `clip_value`.
     """
 
+    order: str = setting(
+        "random",
+        "the order of the groups' updates: `random` (a fresh permutation every update), `fixed`, `simultaneous`; "
+        "`greedy` (first who can gain most of the advantage by a small step), or `semi_greedy` (such a group and a "
+        "random one take turns)",
+        choices=(*ORDERS, *ORDERS_BY_SCORE),
+    )
     guard: str = setting(
         "none",
         "what weights the advantage: `none` (the compound ratio of the agents updated before, as in the papers), "
