@@ -176,7 +176,9 @@ def update(
 ) -> Expected:
     """The update by plain loops, groups in `order` (`None`: simultaneous).
 
-    With `by_score`, `greedy` or `semi_greedy`, `order` is the shuffled order of the groups without scores. `shuffles` are the row permutations of all passes: first those of the groups in `order`, then those of the critics.
+    With `by_score`, `greedy` or `semi_greedy`, `order` is the shuffled order of the groups without scores.
+
+    `shuffles` are the row permutations of all passes: first those of the groups in `order`, then those of the critics.
     """
     settings, hp = algo.settings, jax.tree.map(float, state.hyperparameters)
     num_steps, num_envs = batch.log_prob.shape[:2]
