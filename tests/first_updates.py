@@ -42,7 +42,7 @@ def cases() -> Iterator[tuple[str, Any]]:
     def off(name, spaces, reward="team", **settings):
         return off_policy_problems.make_algorithm(name, problems.make_spec(spaces, reward=reward), **settings)
 
-    for name in ("happo", "hatrpo", "haa2c"):
+    for name in ("happo", "hatrpo", "haa2c", "a2po"):
         yield name, on(name)
     for name in ("mappo", "ippo", "maa2c"):
         yield name, on(name, CHOICES, None, sharing="none")

@@ -144,22 +144,22 @@ MUTATIONS = (
     Mutation(
         "the compound ratio is of the parameters before the update",
         "core/on_policy/compound_ratio.py",
-        "learner, info = improve(key, policy, learner, weighted, spent)\n"
+        "learner, info = improve(key, policy, learner, weighted, own)\n"
         '        if settings.order != "simultaneous":\n'
         "            info |= diagnostics(ratio, weights, samples.weight)\n"
-        "        ratio = ratio.times(policy.log_ratio(learner.params, samples), hyperparameters.clip)",
+        "        ratio = ratio.times(policy.log_ratio(learner.params, samples), own.clip)",
         "old = learner\n"
-        "        learner, info = improve(key, policy, learner, weighted, spent)\n"
+        "        learner, info = improve(key, policy, learner, weighted, own)\n"
         '        if settings.order != "simultaneous":\n'
         "            info |= diagnostics(ratio, weights, samples.weight)\n"
-        "        ratio = ratio.times(policy.log_ratio(old.params, samples), hyperparameters.clip)",
+        "        ratio = ratio.times(policy.log_ratio(old.params, samples), own.clip)",
         updates_of("happo, random order"),
     ),
     Mutation(
         "the advantage is not weighted by the guarded ratio",
         "core/on_policy/compound_ratio.py",
-        "advantage=weights * samples.advantage",
-        "advantage=jnp.exp(ratio.log) * samples.advantage",
+        "advantage=weights * advantage",
+        "advantage=jnp.exp(ratio.log) * advantage",
         updates_of("happo, truncated"),
     ),
     Mutation(
@@ -179,9 +179,51 @@ MUTATIONS = (
     Mutation(
         "a group's divergence counts once, however many agents it has",
         "core/on_policy/compound_ratio.py",
-        'Spent(spent.kl + size * info.get("kl", 0), spent.agents + size)',
-        'Spent(spent.kl + info.get("kl", 0), spent.agents + size)',
+        'spent + size * info.get("kl", 0)',
+        'spent + info.get("kl", 0)',
         updates_of("hatrpo, unspent budget"),
+    ),
+    Mutation(
+        "A2PO's traces are cut by the ratio of the same step instead of the next",
+        "core/on_policy/advantages.py",
+        "return trace * advantage, advantage",
+        "return advantage, delta + trace * decay * after",
+        updates_of("a2po, mixed team, some dead"),
+    ),
+    Mutation(
+        "the trace with a memory is not in the order of time",
+        "core/on_policy/samples.py",
+        "log_ratio.T if sequences else",
+        "log_ratio.reshape(steps, envs) if sequences else",
+        updates_of("a2po, gru"),
+    ),
+    Mutation(
+        "A2PO clips the agent's own ratio alone",
+        "algorithms/a2po.py",
+        "joint = change.ratio * change.preceding\n    clipped",
+        "joint = change.ratio\n    clipped",
+        updates_of("a2po, mixed team, some dead"),
+    ),
+    Mutation(
+        "A2PO's clip counts the agents before, without the group itself",
+        "algorithms/a2po.py",
+        "(turn.before + turn.agents) / turn.num_agents",
+        "(turn.before + 1) / turn.num_agents",
+        updates_of("a2po, groups of two and one, minibatches"),
+    ),
+    Mutation(
+        "the greedy order takes the worst group first",
+        "core/sequential.py",
+        "jnp.where(left, ranked, -jnp.inf).max())",
+        "jnp.where(left, ranked, jnp.inf).min())",
+        updates_of("hatrpo, greedy"),
+    ),
+    Mutation(
+        "a group's gain is not divided by the length of the step",
+        "core/on_policy/compound_ratio.py",
+        "/ jnp.sqrt(jnp.where(square > 0, square, 1))",
+        "",
+        updates_of("happo, semi-greedy", "happo, gru, truncated, greedy"),
     ),
     Mutation(
         "stale log-probabilities: the ratio is of the policy to itself",

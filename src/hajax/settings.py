@@ -14,6 +14,7 @@ from hajax.core.off_policy.settings import (
     TwinHyperparameters,
 )
 from hajax.core.on_policy.settings import (
+    A2POHyperparameters,
     DriftHyperparameters,
     GradientHyperparameters,
     GradientSettings,
@@ -38,6 +39,7 @@ from hajax.core.settings import (
 from hajax.validation import setting
 
 __all__ = [
+    "A2POHyperparameters",
     "AdaptiveHyperparameters",
     "AscentHyperparameters",
     "AscentSettings",

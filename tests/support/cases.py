@@ -127,6 +127,15 @@ CASES = {
     "hatrpo, unspent budget": case(
         "hatrpo", TRIO, sharing=(0, 0, 1), kl_radius=0.5, kl_budget="unspent", accept_ratio=0.9
     ),
+    "happo, interval": case("happo", TRIO, epochs=2, inactive=0.2, guard="interval", clip=0.1),
+    "a2po, one agent": case("a2po", [Discrete(3)], epochs=2),
+    "a2po, mixed team, some dead": case(
+        "a2po", [Discrete(3), BOX, MultiDiscrete((2, 3))], sizes=(2, 4, 3), epochs=2, inactive=0.3, clip=0.1
+    ),
+    "a2po, groups of two and one, minibatches": case(
+        "a2po", TRIO, order="fixed", sharing=(0, 0, 1), inactive=0.2, minibatches=3, first_clip=0.25
+    ),
+    "a2po, gru": case("a2po", TRIO, inactive=0.3, hidden_sizes=(4,), memory="gru", chunk_length=6, sharing=(1, 0, 1)),
     "happo, semi-greedy": case("happo", [Discrete(3), LINE, Discrete(2), BOX, Discrete(4)], order="semi_greedy"),
     "hatrpo, greedy": case("hatrpo", TRIO, sharing=(0, 1, 0), kl_radius=0.5, order="greedy", inactive=0.3),
     "mappo, unshared": case("mappo", TRIO, sharing="none"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -82,8 +82,11 @@ def update_critics(
     streams: list[Stream],
     batch: Any,
     **options: Any,
-) -> tuple[list[reference.Learner], list[dict[str, float]], list[np.ndarray]]:
-    """The new learners and statistics of every critic, and the advantages `[T·E]` of every stream by the old ones."""
+) -> tuple[list[reference.Learner], list[dict[str, float]], Callable[..., list[np.ndarray]]]:
+    """The new learners and statistics of every critic, and every stream's advantages `[T, E]` by the old ones.
+
+    The advantages are a function of traces `[T, E]`, by default 1.
+    """
     hp, settings, learning_rate, epochs = (options[k] for k in ("hp", "settings", "learning_rate", "epochs"))
     terminated, truncated = np.asarray(batch.terminated), np.asarray(batch.truncated)
     new_learners, new_statistics, judged = [], [], {}
@@ -109,18 +112,23 @@ def update_critics(
     if not settings.centralized:
         baselines = for_the_dead(baselines, [stream.active for stream in streams], team)
         futures = for_the_dead(futures, [stream.final_active for stream in streams], team)
-    advantages = [
-        reference.gae(
-            stream.reward,
-            baseline,
-            future,
-            terminated,
-            truncated,
-            hp.discount,
-            np.where(stream.final_active | settings.centralized | team, hp.gae_lambda, 1),
-        )
-        for stream, baseline, future in zip(streams, baselines, futures, strict=True)
-    ]
+
+    def judge(trace=None):
+        return [
+            reference.gae(
+                stream.reward,
+                baseline,
+                future,
+                terminated,
+                truncated,
+                hp.discount,
+                np.where(stream.final_active | settings.centralized | team, hp.gae_lambda, 1),
+                trace,
+            )
+            for stream, baseline, future in zip(streams, baselines, futures, strict=True)
+        ]
+
+    advantages = judge()
     for g, members in enumerate(groups):
         statistics, pool = old_statistics[g], []
         mean, scale = 0.0, 1.0
@@ -150,7 +158,7 @@ def update_critics(
             learner = learner.step(gradient, learning_rate, hp)
         new_learners.append(learner)
         new_statistics.append(statistics)
-    return new_learners, new_statistics, [advantage.ravel() for advantage in advantages]
+    return new_learners, new_statistics, judge
 
 
 def moments(old: Any, groups: Any, rows: list[np.ndarray], own: list[Any]) -> list[np.ndarray]:
@@ -210,7 +218,7 @@ def update(
     if algo.name != "hatrpo":
         actor_passes = {g: passes(settings.epochs) for g in (range(len(groups)) if order is None else order)}
 
-    def improve(g, learner, bounds, members):
+    def improve(g, learner, bounds, members, clip):
         rollout = members
         if settings.memory == "gru":
             members = [(samples.chunks(learner.params, settings.chunk_length), m) for samples, m in members]
@@ -226,9 +234,12 @@ def update(
             learner, steps[g] = reference_trpo.trpo(learner, bounds, rollout, ball, settings.line_search_steps, members)
             return learner
         unclipped = hp.replace(clip=np.inf) if algo.name in ("haa2c", "maa2c") else hp
+        if algo.name == "a2po":
+            own, passes = hp.replace(clip=clip), actor_passes[g]
+            return reference.ppo(learner, bounds, members, own, decayed(hp.actor_lr), passes, reference.a2po_loss)
         return reference.ppo(learner, bounds, members, unclipped, decayed(hp.actor_lr), actor_passes[g])
 
-    critics, statistics, advantages = update_critics(
+    critics, statistics, judge = update_critics(
         [view.read() for view in problems.critic_views(algo, state)],
         read_statistics(state.value_statistics) if settings.normalize_values else [{}] * len(critic_groups),
         critic_groups,
@@ -243,7 +254,12 @@ def update(
     agents = [problems.samples(algo, state, batch, i) for i in range(algo.spec.num_agents)]
     learners = [view.read() for view in problems.actor_views(algo, state)]
     bounds = [problems.bounds(algo, members[0]) for members in groups]
-    advantages = advantages * (len(agents) if settings.centralized else 1)
+
+    def judged(compound):
+        judgments = judge(np.minimum(compound, 1).reshape(num_steps, num_envs))
+        return [x.ravel() for x in judgments] * (len(agents) if settings.centralized else 1)
+
+    advantages = judged(np.ones(num_steps * num_envs))
     if by_score:
         assert order is not None
         scores = []
@@ -265,6 +281,7 @@ def update(
         settings.guard,
         hp,
         positions,
+        judged if algo.name == "a2po" else None,
     )
     observation_moments = state_moments = None
     if state.moments is not None:

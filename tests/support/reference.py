@@ -197,6 +197,28 @@ def ppo_loss(p: Params, bounds: Any, members: Sequence[tuple[Samples, np.ndarray
     return loss, gradient
 
 
+def a2po_loss(p: Params, bounds: Any, members: Sequence[tuple[Samples, np.ndarray]], hp: Any) -> tuple[float, Params]:
+    """−mean[min(l·A, clip(l)·A)] − c·mean[entropy], l = r·g, over pooled members (samples, columns A and g).
+
+    By samples and by cases: without clipping the slope in log r is l·A; at a clipped sample it is 0.
+    """
+    total = sum(samples.active.sum() for samples, _ in members)
+    loss, gradient = 0.0, {name: np.zeros_like(x) for name, x in p.items()}
+    for samples, columns in members:
+        samples, columns = samples.take(samples.active), columns[samples.active]
+        log_prob, entropy, backward = policy(p, bounds, samples)
+        slope = np.zeros(len(columns))
+        for b, (advantage, preceding) in enumerate(columns):
+            joint = np.exp(log_prob[b] - samples.log_prob[b]) * preceding
+            clipped = min(max(joint, 1 - hp.clip), 1 + hp.clip)
+            loss -= (min(joint * advantage, clipped * advantage) + hp.entropy_coef * entropy[b]) / total
+            if joint * advantage <= clipped * advantage:
+                slope[b] = joint * advantage / total
+        own = backward(-slope, np.full_like(entropy, -hp.entropy_coef / total))
+        gradient = {name: g + own[name] for name, g in gradient.items()}
+    return loss, gradient
+
+
 def value_loss(
     p: Params,
     x: np.ndarray,
@@ -253,11 +275,13 @@ class Learner:
         return Learner(params, mu, nu, t)
 
 
-def ppo(learner: Learner, bounds: Any, members: Any, hp: Any, learning_rate: float, epochs: Sequence[Any]) -> Learner:
+def ppo(
+    learner: Learner, bounds: Any, members: Any, hp: Any, learning_rate: float, epochs: Sequence[Any], loss=ppo_loss
+) -> Learner:
     """PPO for one policy on the pooled samples of its `members`; each epoch is a list of minibatches (row numbers)."""
     for rows in (rows for minibatches in epochs for rows in minibatches):
         minibatch = [(samples.take(rows), advantage[rows]) for samples, advantage in members]
-        learner = learner.step(ppo_loss(learner.params, bounds, minibatch, hp)[1], learning_rate, hp)
+        learner = learner.step(loss(learner.params, bounds, minibatch, hp)[1], learning_rate, hp)
     return learner
 
 
@@ -274,25 +298,35 @@ def in_sequence(
     agents: list[Samples],
     advantages: Any,
     order: Any,
-    improve: Callable[[int, Learner, Any, Any], Learner],
+    improve: Callable[[int, Learner, Any, Any, Any], Learner],
     guard: str = "none",
     hp: Any = None,
     positions: list[dict[str, float]] | None = None,
+    judge: Callable[[np.ndarray], Any] | None = None,
 ) -> tuple[list[Learner], np.ndarray]:
     """Algorithms 2 and 3 for groups (lists of agents) in `order`: the new learners and M/Â after the last group.
 
-    `improve(group, learner, bounds, members)` updates one group on its members' samples and M. With `order=None` M = Â
-    for all groups, as in MAPPO. The diagnostics of the ratio at every position are appended to `positions`.
+    `improve(group, learner, bounds, members, clip)` updates one group on its members' samples and M. With `order=None`
+    M = Â for all groups, as in MAPPO. The diagnostics of the ratio at every position are appended to `positions`.
+
+    A2PO has `judge`, the advantages by the ratio of the agents before. Its clip grows with the position, and M is
+    replaced by the columns (Â, g).
     """
-    new, compound, ratios = list(learners), np.ones_like(agents[0].log_prob), []
+    new, compound, ratios, turn, full = list(learners), np.ones_like(agents[0].log_prob), [], 0, hp
     for g in range(len(groups)) if order is None else order:
+        if judge is not None:
+            advantages = judge(compound)
+            turn = len(groups[g]) + (0 if order is None else turn)
+            hp = full.replace(clip=full.clip * (full.first_clip + (1 - full.first_clip) * turn / len(agents)))
         scaled = standardize([advantages[i] for i in groups[g]], [agents[i].active for i in groups[g]])
         active = [agents[i].active for i in groups[g]]
         weights = guarded(guard, ratios, active, hp)
         if order is not None and positions is not None:
             positions.append(ratio_diagnostics(compound, weights, active))
         members = [(agents[i], weights * a) for i, a in zip(groups[g], scaled, strict=True)]
-        new[g] = improve(g, learners[g], bounds[g], members)
+        if judge is not None:
+            members = [(agents[i], np.stack([a, weights], -1)) for i, a in zip(groups[g], scaled, strict=True)]
+        new[g] = improve(g, learners[g], bounds[g], members, hp.clip if hp is not None else None)
         if order is not None:
             together = np.ones_like(compound)  # the members of a group are updated as one
             for i in groups[g]:
@@ -337,6 +371,8 @@ def guarded(guard: str, ratios: list[np.ndarray], active: list[np.ndarray], hp: 
             weights[b] *= inside if guard == "clip" else ratio[b]
         if guard == "truncate" and weights[b] > hp.truncation:
             weights[b] = hp.truncation
+        if guard == "interval" and abs(weights[b] - 1) > hp.clip / 2:
+            weights[b] = 1 + np.sign(weights[b] - 1) * hp.clip / 2
     if guard == "normalize":
         seen = [weights[b] for alive in active for b in range(len(weights)) if alive[b]]
         weights = weights * len(seen) / sum(seen)
@@ -358,15 +394,19 @@ def ratio_diagnostics(compound: np.ndarray, weights: np.ndarray, active: list[np
 
 
 def gae(
-    reward, value, next_value, terminated, truncated, discount: float, gae_lambda: np.ndarray | float
+    reward, value, next_value, terminated, truncated, discount: float, gae_lambda: np.ndarray | float, trace=None
 ) -> np.ndarray:
-    """Σ_k (γλ)^k δ_{t+k} up to the end of the episode (or of the rollout), for sequences `[T, E]`; λ may vary."""
+    """Σ_k (γλ)^k δ_{t+k} up to the end of the episode (or of the rollout), for sequences `[T, E]`; λ may vary.
+
+    With a `trace` c, the term of δ_{t+k} also has the factor c_{t+1} … c_{t+k}.
+    """
+    trace = np.ones_like(reward) if trace is None else trace
     advantage, decay = np.zeros_like(reward), np.broadcast_to(discount * gae_lambda, np.shape(reward))
     for start, env in np.ndindex(*reward.shape):
         for t in range(start, len(reward)):
             future = 0.0 if terminated[t, env] else next_value[t, env]
             delta = reward[t, env] + discount * future - value[t, env]
-            advantage[start, env] += decay[start:t, env].prod() * delta
+            advantage[start, env] += decay[start:t, env].prod() * trace[start + 1 : t + 1, env].prod() * delta
             if terminated[t, env] or truncated[t, env]:
                 break
     return advantage

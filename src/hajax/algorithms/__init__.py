@@ -4,6 +4,7 @@
 |---|---|---|
 | `happo` | heterogeneous-agent PPO | https://arxiv.org/abs/2109.11251 |
 | `hatrpo` | heterogeneous-agent TRPO | https://arxiv.org/abs/2109.11251 |
+| `a2po` | agent-by-agent policy optimization | https://arxiv.org/abs/2302.06205 |
 | `haa2c` | heterogeneous-agent A2C | https://arxiv.org/abs/2208.01682 |
 | `mappo` | multi-agent PPO, shared or unshared | https://arxiv.org/abs/2103.01955 |
 | `ippo` | independent PPO, shared or unshared | https://arxiv.org/abs/2011.09533 |
@@ -38,6 +39,7 @@ _BUILT_IN: dict[str, str] = {
     "happo": "hajax.algorithms.happo:happo",
     "hatrpo": "hajax.algorithms.hatrpo:hatrpo",
     "haa2c": "hajax.algorithms.haa2c:haa2c",
+    "a2po": "hajax.algorithms.a2po:a2po",
     "mappo": "hajax.algorithms.mappo:mappo",
     "ippo": "hajax.algorithms.ippo:ippo",
     "maa2c": "hajax.algorithms.maa2c:maa2c",

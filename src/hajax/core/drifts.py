@@ -30,10 +30,11 @@ class PolicyChange:
     """A group's step from its old policy to a new one, at samples `[K, B]` (or `[K, B, L]`) of the old policy."""
 
     log_ratio: jax.Array  # [K, B], log r = log π_new(a|o) − log π_old(a|o); 0 at samples of weight 0
-    advantage: jax.Array  # [K, B], M: the advantage times the compound ratio of the agents before
+    advantage: jax.Array  # [K, B], M = g · Â
     new: ActionParameters  # the distributions π_new(·|o)
     layout: ActionLayout
     old_policy: Callable[[], ActionParameters]  # a forward pass, compiled only if `old` is read
+    preceding: float | jax.Array = 1.0  # [K, B], g: the (guarded) compound ratio of the agents before
 
     @functools.cached_property
     def old(self) -> ActionParameters:

@@ -13,9 +13,11 @@ import problems
 import pytest
 from cases import problem, update
 
+from hajax.algorithms.a2po import joint_clip
+from hajax.core.drifts import PolicyChange
 from hajax.core.on_policy import compound_ratio
 from hajax.core.on_policy.guards import GUARDS, CompoundRatio, diagnostics
-from hajax.core.on_policy.settings import KL_BUDGETS, Hyperparameters
+from hajax.core.on_policy.settings import KL_BUDGETS, A2POHyperparameters, Hyperparameters
 from hajax.core.sequential import ORDERS_BY_SCORE, draw_permutation, sequential_update
 from hajax.spaces import Discrete
 
@@ -155,6 +157,36 @@ def test_guards_orders_and_budgets_are_equal_with_one_agent(algorithm):
         algo = problems.make_algorithm(algorithm, spec, **changes)
         updated, _, _ = problems.Recorder(algo)(jax.random.key(0), state, batch)
         expected.assert_trees_close(updated.actors, wanted.actors, 1e-14)
+    if algorithm == "happo":
+        a2po = problems.make_algorithm("a2po", spec)
+        updated, _, _ = problems.Recorder(a2po)(jax.random.key(0), problems.random_state(a2po, 0), batch)
+        expected.assert_trees_close((updated.actors, updated.critics), (wanted.actors, wanted.critics), 1e-14)
+
+
+def test_a2pos_drift_is_one_within_its_interval_of_preceding_ratios():
+    """Zero with zero slope at the old policy, and nowhere negative, for 1 ± ε/2; not for ratios beyond 1 ± ε."""
+    rng = np.random.default_rng(0)
+    advantage, log_ratio = rng.normal(size=(2, 1, 1000))
+    preceding = rng.uniform(0.9, 1.1, (1, 1000))
+
+    def drift(log_ratio, preceding):
+        change = PolicyChange(log_ratio, jnp.array(preceding * advantage), None, None, None, jnp.array(preceding))  # type: ignore[arg-type]
+        return joint_clip(change, A2POHyperparameters(clip=0.2))
+
+    still = jnp.zeros_like(log_ratio)
+    value, slope = jax.vmap(jax.value_and_grad(lambda x, g, a: drift(x, g)[0, a]), (None, None, 0))(
+        still, preceding, jnp.arange(1000)
+    )
+    assert not value.any()
+    assert not slope.any()
+    there = np.asarray(drift(log_ratio, preceding))
+    assert there.min() == 0
+    assert (there > 0).mean() > 0.1
+    # r · M − D is the clipped surrogate of the joint ratio.
+    joint = np.exp(log_ratio) * preceding
+    surrogate = np.minimum(joint * advantage, np.clip(joint, 0.8, 1.2) * advantage)
+    np.testing.assert_allclose(np.exp(log_ratio) * preceding * advantage - there, surrogate, 0, 1e-12)
+    assert np.asarray(drift(still, 1.5 * preceding)).max() > 0.1
 
 
 def test_diagnostics_of_the_ratio_by_hand():

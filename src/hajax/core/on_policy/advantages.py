@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -9,7 +11,14 @@ from jax import lax
 from hajax.core.losses import weighted_mean
 
 
-def generalized_advantages(
+class Differences(NamedTuple):
+    """What advantages are made of, `[T, …]`."""
+
+    delta: jax.Array  # δ_t
+    decay: jax.Array  # γ λ (1 − terminated_t)(1 − truncated_t)
+
+
+def temporal_differences(
     reward: jax.Array,
     value: jax.Array,
     next_value: jax.Array,
@@ -17,11 +26,8 @@ def generalized_advantages(
     truncated: jax.Array,
     discount: float | jax.Array,
     gae_lambda: float | jax.Array,
-) -> jax.Array:
-    """GAE(λ) (Schulman et al., 2016, Eq. 16) over sequences `[T, …]` that may contain several episodes.
-
-        δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t)
-        Â_t = δ_t + γ λ (1 − terminated_t)(1 − truncated_t) Â_{t+1}
+) -> Differences:
+    """δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t) over sequences `[T, …]` that may contain several episodes.
 
     `next_value` is V(s'_t), where s'_t is the state that step t led to *before* any automatic reset. A truncated step
     bootstraps from the final state of its episode, a terminated step does not bootstrap, and neither uses values of the
@@ -30,13 +36,22 @@ def generalized_advantages(
     """
     delta = reward + discount * jnp.where(terminated, 0, next_value) - value
     decay = discount * gae_lambda * jnp.where(terminated | truncated, 0, jnp.ones_like(delta))
+    return Differences(delta, decay)
 
-    def step(advantage, inputs):
-        delta, decay = inputs
-        advantage = delta + decay * advantage
-        return advantage, advantage
 
-    _, advantages = lax.scan(step, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)
+def generalized_advantages(differences: Differences, trace: float | jax.Array = 1.0) -> jax.Array:
+    """GAE(λ) (Schulman et al., 2016, Eq. 16), `[T, …]`, with a trace c that is 1 on-policy:
+
+    Â_t = δ_t + γ λ (1 − terminated_t)(1 − truncated_t) c_{t+1} Â_{t+1}
+    """
+
+    def step(after, inputs):
+        (delta, decay), trace = inputs
+        advantage = delta + decay * after
+        return trace * advantage, advantage
+
+    traces = jnp.broadcast_to(trace, differences.delta.shape)
+    _, advantages = lax.scan(step, jnp.zeros_like(differences.delta[0]), (differences, traces), reverse=True)
     return advantages
 
 

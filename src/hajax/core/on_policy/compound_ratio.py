@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.losses import weighted_mean
+from hajax.core.on_policy.advantages import Differences
 from hajax.core.on_policy.guards import GUARDS, diagnostics, no_ratio
-from hajax.core.on_policy.samples import OnPolicySamples, in_chunks
+from hajax.core.on_policy.samples import OnPolicySamples, corrected_advantages, in_chunks
 from hajax.core.optimization import Learner
 from hajax.core.sequential import ORDERS_BY_SCORE, draw_permutation, sequential_update
 from hajax.nn import distributions
@@ -62,7 +63,8 @@ class GroupPolicy:
         self, new: ActionParameters, old: Callable[[], ActionParameters], samples: OnPolicySamples
     ) -> PolicyChange:
         """The change from the distributions `old()` to `new`, at samples that were drawn by the former."""
-        return PolicyChange(self._log_ratio(new, samples), samples.advantage, new, self.tables.layout, old)
+        preceding = 1.0 if samples.preceding is None else samples.preceding
+        return PolicyChange(self._log_ratio(new, samples), samples.advantage, new, self.tables.layout, old, preceding)
 
     def log_ratio(self, params: Any, samples: OnPolicySamples) -> jax.Array:
         """log π_new/π_old of the joint action of the group's active members, `[B]` or `[B, L]`."""
@@ -141,26 +143,31 @@ class MirrorObjective:
         return -surrogate - getattr(self.hyperparameters, "entropy_coef", 0) * entropy, info
 
 
-class Spent(NamedTuple):
-    """What the agents updated before have used of the joint KL divergence, which is the sum of theirs."""
+class Turn(NamedTuple):
+    """A group's place in the sequence of updates."""
 
-    kl: jax.Array  # [], Σ over these agents of their mean KL(π_old ‖ π_new); 0 if the neighborhood does not measure it
-    agents: jax.Array  # int [], the number of these agents
+    agents: jax.Array  # int [], the number of agents in the group
+    before: jax.Array  # int [], the number of agents updated before
+    num_agents: int  # of the team
+    spent: jax.Array  # [], Σ over the agents before of their mean KL(π_old ‖ π_new), if the neighborhood measures it
 
 
-def budgeted(settings: Any, hyperparameters: Any, spent: Spent, num_agents: int) -> Any:
-    """The hyperparameters of the next group: with a joint `kl_budget`, `kl_radius` is an agent's share of what is left.
+AtTurn = Callable[[Any, Any, Turn], Any]
+
+
+def budgeted(settings: Any, hyperparameters: Any, turn: Turn) -> Any:
+    """The hyperparameters at a turn: with a joint `kl_budget`, `kl_radius` is an agent's share of what is left.
 
     The joint policy is a product, so its KL divergence is the sum of the agents' (in `docs/mirror-learning.md`).
     """
     kl_budget = getattr(settings, "kl_budget", "agent")
     if kl_budget == "agent":
         return hyperparameters
-    share = hyperparameters.kl_radius / num_agents
+    share = hyperparameters.kl_radius / turn.num_agents
     if kl_budget == "unspent":
         # No later agent has less than an equal share: what is left is positive, since steps stay within their radius.
-        left = hyperparameters.kl_radius - spent.kl
-        share = jnp.maximum(left / (num_agents - spent.agents), share)
+        left = hyperparameters.kl_radius - turn.spent
+        share = jnp.maximum(left / (turn.num_agents - turn.before), share)
     return hyperparameters.replace(kl_radius=share)
 
 
@@ -187,7 +194,7 @@ def expected_gains(actors: TeamActors, learners: Learner, samples: OnPolicySampl
     return jax.lax.map(gain, (actors.tables, learners, samples))
 
 
-ImproveGroup = Callable[[jax.Array, GroupPolicy, Learner, OnPolicySamples, Spent], tuple[Learner, dict[str, jax.Array]]]
+ImproveGroup = Callable[[jax.Array, GroupPolicy, Learner, OnPolicySamples, Any], tuple[Learner, dict[str, jax.Array]]]
 
 
 def improve_in_sequence(
@@ -198,6 +205,8 @@ def improve_in_sequence(
     learners: Learner,
     samples: OnPolicySamples,
     improve: ImproveGroup,
+    at_turn: AtTurn = budgeted,
+    differences: Differences | None = None,
 ) -> tuple[Learner, dict[str, jax.Array]]:
     """Improves every group's policy once, one after another. After each the ratio is recomputed on the full batch.
 
@@ -211,9 +220,12 @@ def improve_in_sequence(
       learners: stacked `[G, …]`.
       samples: the samples of all groups, `[G, K, B, …]`, with standardized advantages. With a memory they are the
         rollout's sequences.
-      improve: `(key, policy, learner, samples, spent) -> (learner, info)` updates one group on its samples `[K, B, …]`,
-        whose `advantage` is the guarded M. With a memory, the samples are the rollout's sequences, which
+      improve: `(key, policy, learner, samples, hyperparameters) -> (learner, info)` updates one group on its samples
+        `[K, B, …]`, whose `advantage` is the guarded M. With a memory, the samples are the rollout's sequences, which
         `policy.samples_of` cuts into chunks.
+      at_turn: the hyperparameters of each group at its turn.
+      differences: the temporal differences of all groups `[G, K, E, T]`, if each group's advantage is to be corrected
+        for the changes of the agents before (`corrected_advantages`).
 
     Returns:
       The new learners, and the groups' info stacked `[G]`, with the mean of the final `compound_ratio` over samples.
@@ -226,28 +238,33 @@ def improve_in_sequence(
     guard = GUARDS[settings.guard]
 
     def update_group(learner, inputs, carry):
-        key, tables, size, samples = inputs
-        ratio, spent = carry
+        key, tables, size, samples, differences = inputs
+        ratio, before, spent = carry
         policy = GroupPolicy(actors, tables)
-        weights = guard(ratio, samples.weight, hyperparameters)
-        weighted = samples._replace(advantage=weights * samples.advantage)
-        learner, info = improve(key, policy, learner, weighted, spent)
+        own = at_turn(settings, hyperparameters, Turn(size, before, groups.num_agents, spent))
+        weights = guard(ratio, samples.weight, own)
+        advantage = samples.advantage
+        if differences is not None:
+            advantage = corrected_advantages(differences, ratio.log, samples.weight)
+        weighted = samples._replace(
+            advantage=weights * advantage, preceding=jnp.broadcast_to(weights, samples.weight.shape)
+        )
+        learner, info = improve(key, policy, learner, weighted, own)
         if settings.order != "simultaneous":
             info |= diagnostics(ratio, weights, samples.weight)
-        ratio = ratio.times(policy.log_ratio(learner.params, samples), hyperparameters.clip)
-        spent = Spent(spent.kl + size * info.get("kl", 0), spent.agents + size)
-        return learner, (ratio, spent), info
+        ratio = ratio.times(policy.log_ratio(learner.params, samples), own.clip)
+        return learner, (ratio, before + size, spent + size * info.get("kl", 0)), info
 
     none = jnp.zeros_like(samples.log_prob[0, 0])
     by_score = settings.order in ORDERS_BY_SCORE and groups.num_groups > 1
     scores = expected_gains(actors, learners, samples) if by_score else None
     permutation = draw_permutation(order_key, groups.num_groups, settings.order, scores)
-    learners, (ratio, _), info = sequential_update(
+    learners, (ratio, *_), info = sequential_update(
         update_group,
         permutation,
         learners,
-        (jax.random.split(improve_key, groups.num_groups), actors.tables, sizes, samples),
-        (no_ratio(settings.guard, none), Spent(jnp.zeros((), none.dtype), jnp.zeros((), sizes.dtype))),
+        (jax.random.split(improve_key, groups.num_groups), actors.tables, sizes, samples, differences),
+        (no_ratio(settings.guard, none), jnp.zeros((), sizes.dtype), jnp.zeros((), none.dtype)),
     )
     if permutation is not None:
         info |= {name: info[name][permutation] for name in BY_POSITION} | {"order": permutation}

@@ -60,6 +60,15 @@ def clip(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> jax.Ar
     return ratio.clipped
 
 
+def interval(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> jax.Array:
+    """clip(R, 1 ± ε/2), ε = `clip`, as in A2PO (Wang et al., 2023): https://arxiv.org/abs/2302.06205.
+
+    Biased: samples count as if R were at most ε/2 away from 1. At least (1 − ε/2)² / (1 + ε/2)² of them are effective.
+    """
+    half = hyperparameters.clip / 2
+    return jnp.clip(jnp.exp(ratio.log), jnp.maximum(1 - half, 0), 1 + half)
+
+
 def normalize(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> jax.Array:
     """R / mean(R) over the group's samples: self-normalized importance sampling (Owen, 2013, *Monte Carlo*, Ch. 9.2).
 
@@ -71,7 +80,13 @@ def normalize(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> j
     return relative / jnp.where(mean > 0, mean, 1)
 
 
-GUARDS: dict[str, Guard] = {"none": unguarded, "truncate": truncate, "clip": clip, "normalize": normalize}
+GUARDS: dict[str, Guard] = {
+    "none": unguarded,
+    "truncate": truncate,
+    "clip": clip,
+    "interval": interval,
+    "normalize": normalize,
+}
 
 
 def no_ratio(guard: str, samples: jax.Array) -> CompoundRatio:

@@ -18,8 +18,8 @@ from hajax.core.drifts import Drift, PolicyChange, check_reads, no_drift
 from hajax.core.neighborhoods import Neighborhood, unrestricted
 from hajax.core.neighborhoods import adaptive as adaptive_coefficient
 from hajax.core.on_policy import template
-from hajax.core.on_policy.compound_ratio import GroupPolicy, MirrorObjective, Spent, budgeted, improve_in_sequence
-from hajax.core.on_policy.samples import OnPolicySamples, group_samples
+from hajax.core.on_policy.compound_ratio import AtTurn, GroupPolicy, MirrorObjective, budgeted, improve_in_sequence
+from hajax.core.on_policy.samples import OnPolicySamples, group_differences, group_samples
 from hajax.core.on_policy.settings import Hyperparameters, Settings
 from hajax.core.on_policy.template import OnPolicyState
 from hajax.core.optimization import Learner, actor_rate
@@ -38,6 +38,8 @@ def haml(
     neighborhood: Neighborhood = unrestricted,
     adaptive: bool = False,
     diagnostics: Callable[[PolicyChange, Any], dict[str, jax.Array]] = lambda change, hyperparameters: {},
+    at_turn: AtTurn = budgeted,
+    corrected: bool = False,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
@@ -64,6 +66,9 @@ def haml(
         halved after an update with a mean KL divergence of less than `kl_target / 1.5`, doubled after one with more
         than `kl_target · 1.5`, and kept within a factor of 1,024 of `drift_coef`.
       diagnostics: further diagnostics, elementwise like a drift: `(change, hyperparameters) -> {name: [K, B]}`.
+      at_turn: the hyperparameters of a group at its turn in the sequence: `(settings, hyperparameters, turn) ->
+        hyperparameters`; by default those given, with `kl_radius` as `kl_budget` says.
+      corrected: cut the traces of every group's advantage by the ratio of the agents updated before, as in A2PO.
       actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for a centralized critic the
         state `[…, S]`), padded with zeros, to features `[…, H]`. If `__call__` has a parameter `mask`, it also receives
         the entries that the agent has, bool `[O]`, or `None` if nothing is padded. With a memory, which follows the
@@ -95,13 +100,20 @@ def haml(
         learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
         learning_rate = actor_rate(state)
 
-        def improve(key: jax.Array, policy: GroupPolicy, learner: Learner, samples: OnPolicySamples, spent: Spent):
-            left = budgeted(settings, state.hyperparameters, spent, spec.num_agents)
-            objective = MirrorObjective(policy, drift, diagnostics, settings, left, learning_rate)
+        def improve(key: jax.Array, policy: GroupPolicy, learner: Learner, samples: OnPolicySamples, own: Any):
+            objective = MirrorObjective(policy, drift, diagnostics, settings, own, learning_rate)
             return neighborhood.improve(key, objective, learner, samples)
 
         new_actors, actor_info = improve_in_sequence(
-            actor_key, actors, settings, state.hyperparameters, learners, samples, improve
+            actor_key,
+            actors,
+            settings,
+            state.hyperparameters,
+            learners,
+            samples,
+            improve,
+            at_turn,
+            group_differences(actors, batch, estimates) if corrected else None,
         )
         state, critic_info = template.update_critics(critic_key, critics, settings, state, batch, estimates)
         return state._replace(actors=new_actors, updates=state.updates + 1), actor_info | critic_info

@@ -11,7 +11,7 @@ from hajax.core.actors import TeamActors, policy_input
 from hajax.core.batches import OnPolicyBatch, critic_input
 from hajax.core.groups import Groups
 from hajax.core.inactive import blank
-from hajax.core.on_policy.advantages import standardize
+from hajax.core.on_policy.advantages import Differences, generalized_advantages, standardize
 from hajax.core.on_policy.critics import ValueFunctions
 from hajax.nn.memory import NOTHING, MemoryInput
 
@@ -23,6 +23,7 @@ class Estimates(NamedTuple):
     advantage: jax.Array  # in reward units, not standardized
     target: jax.Array  # advantage + value, in reward units
     active: jax.Array  # bool: the critic's agent (for the team: any agent) was active
+    differences: Differences  # in reward units
 
 
 class OnPolicySamples(NamedTuple):
@@ -39,6 +40,7 @@ class OnPolicySamples(NamedTuple):
     advantage: jax.Array  # [K, B], standardized over the group's active samples
     weight: jax.Array  # [K, B], 1 where a real member was active, else 0
     memory_input: MemoryInput = NOTHING  # memory [K, B, …] before a sequence, flags [K, B, L]
+    preceding: jax.Array | None = None  # [K, B], the weights by which the agents before changed `advantage`
 
 
 class CriticSamples(NamedTuple):
@@ -123,6 +125,38 @@ def group_samples(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
         weight=weight,
         memory_input=actors.memory.select(memory, first, weight > 0),
     )
+
+
+def group_differences(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> Differences:
+    """The temporal differences of every group's members, as sequences `[G, K, E, T]`."""
+
+    def grouped(x):
+        return as_samples(actors.groups, jnp.broadcast_to(x, batch.log_prob.shape), sequences=True)
+
+    return Differences(*map(grouped, estimates.differences))
+
+
+def corrected_advantages(differences: Differences, log_ratio: jax.Array, weight: jax.Array) -> jax.Array:
+    """One group's standardized advantages with traces cut by R, the ratio of the agents updated before, as `weight`.
+
+        A_t = δ_t + γ λ min(1, R_{t+1}) A_{t+1}
+
+    The policies of these agents have changed since the rollout: a later step counts only as far as they would still
+    act as they did (Wang et al., 2023, *Order Matters: Agent-by-agent Policy Optimization*:
+    https://arxiv.org/abs/2302.06205). With R = 1 it is the GAE.
+
+    Args:
+      differences: `[K, E, T]`.
+      log_ratio: log R, `[B]` with B = T · E; with a memory `[E, T]`.
+      weight: of the group's samples `[K, B]`, or `[K, E, T]`.
+    """
+    envs, steps = differences.delta.shape[1:]
+    sequences = weight.ndim == 3
+    trace = jnp.exp(jnp.minimum(log_ratio.T if sequences else log_ratio.reshape(steps, envs), 0))
+    in_time = Differences(*(jnp.moveaxis(x, -1, 0) for x in differences))
+    advantage = generalized_advantages(in_time, trace[:, None])  # [T, K, E]
+    ordered = jnp.moveaxis(advantage, 0, -1) if sequences else advantage.swapaxes(0, 1).reshape(weight.shape)
+    return blank(standardize(ordered, weight), weight)
 
 
 def critic_samples(critics: ValueFunctions, batch: OnPolicyBatch, estimates: Estimates) -> CriticSamples:

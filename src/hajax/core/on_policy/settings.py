@@ -56,6 +56,14 @@ class GradientHyperparameters(AscentHyperparameters, Hyperparameters):
     entropy_coef: float | jax.Array = setting(0.01, "c: the weight of the policies' entropy in their objective", low=0)
 
 
+class A2POHyperparameters(GradientHyperparameters):
+    """Hyperparameters of A2PO."""
+
+    first_clip: float | jax.Array = setting(
+        0.5, "c: the k-th of N agents has ε_k = ε (c + (1 − c) k/N), ε = `clip`", low=0, high=1, open_low=True
+    )
+
+
 class DriftHyperparameters(AdaptiveHyperparameters, GradientHyperparameters):
     """Hyperparameters of algorithms with a drift c · D, whose coefficient may be adaptive."""
 
@@ -81,8 +89,8 @@ class Settings(TeamSettings):
     guard: str = setting(
         "none",
         "what weights the advantage: `none` (the compound ratio of the agents updated before, as in the papers), "
-        "`truncate` (at most `truncation`), `clip` (the product of ratios clipped to 1 ± `clip`), or `normalize` (the "
-        "compound ratio divided by its mean)",
+        "`truncate` (at most `truncation`), `clip` (the product of ratios clipped to 1 ± `clip`), `interval` (clipped "
+        "to 1 ± `clip` / 2), or `normalize` (divided by its mean)",
         choices=tuple(GUARDS),
     )
     critic_epochs: int = setting(5, "the critic's passes over a rollout")

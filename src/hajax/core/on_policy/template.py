@@ -22,7 +22,7 @@ from hajax.core.normalization import (
     update_value_statistics,
 )
 from hajax.core.observation_moments import ObservationMoments, with_running_moments
-from hajax.core.on_policy.advantages import generalized_advantages
+from hajax.core.on_policy.advantages import generalized_advantages, temporal_differences
 from hajax.core.on_policy.critics import ValueFunctions
 from hajax.core.on_policy.samples import Estimates, critic_samples, in_chunks
 from hajax.core.on_policy.settings import Hyperparameters, Settings
@@ -172,7 +172,7 @@ def estimate(critics: ValueFunctions, state: OnPolicyState, batch: OnPolicyBatch
     value, final_value = critics.of_rollout(state.critics.params, batch)
     final_value = critics.fill_inactive(in_reward_units(final_value), batch.final_active)
     baseline = critics.fill_inactive(in_reward_units(value), batch.active)
-    advantage = generalized_advantages(
+    differences = temporal_differences(
         reward=batch.reward[..., : value.shape[-1]],
         value=baseline,
         next_value=final_value,
@@ -181,7 +181,8 @@ def estimate(critics: ValueFunctions, state: OnPolicyState, batch: OnPolicyBatch
         discount=hyperparameters.discount,
         gae_lambda=critics.bootstrapped(hyperparameters.gae_lambda, batch.final_active),
     )
-    return Estimates(value, advantage, advantage + baseline, critics.active(batch.active))
+    advantage = generalized_advantages(differences)
+    return Estimates(value, advantage, advantage + baseline, critics.active(batch.active), differences)
 
 
 def update_critics(
