@@ -32,6 +32,7 @@ CHUNK = 125  # games in one call; a chunk's transitions fit the cache
 FALL = 1e-9
 FAR = 1e-3
 LONGER = 3000  # iterations
+GUARDED = "guard="  # the beginning of the names of variants with a guard
 
 
 class Variant(NamedTuple):
@@ -76,10 +77,24 @@ def variants() -> dict[str, Variant]:
     table["simultaneous, none, gradient_step"] = Variant(
         tabular.haml(None, neighborhoods["gradient_step"], order="simultaneous"), 200, covered=False
     )
+    table |= guarded(drifts, neighborhoods)
     table["wrong, negative"] = Variant(tabular.haml(tabular.negative_drift(0.05)), 200, covered=False)
     table["wrong, offset"] = Variant(tabular.haml(tabular.offset_drift(0.5)), 200, covered=False)
     table["wrong, kinked"] = Variant(tabular.haml(tabular.kinked_drift(0.05)), 200, covered=False)
     return table
+
+
+def guarded(drifts: dict[str, tabular.Drift], neighborhoods: dict[str, Any]) -> dict[str, Variant]:
+    """HAPPO's objective, greedy updates and a KL ball, with every guard of the compound ratio."""
+    guards = {"truncate": tabular.guards.truncate(2.0), "clip": tabular.guards.clip(0.2)}
+    guards["interval"] = tabular.guards.interval(0.2)
+    parts = {"clip": ((drifts["clip"],), 250), "none": ((drifts["none"],), 200)}
+    parts["none, kl_ball"] = ((drifts["none"], neighborhoods["kl_ball"]), 100)
+    return {
+        f"{GUARDED}{guard}: {name}": Variant(tabular.haml(*made, guard=weights), iterations, covered=False)
+        for guard, weights in guards.items()
+        for name, (made, iterations) in parts.items()
+    }
 
 
 def draw(number: jax.Array) -> tuple[tabular.Game, jax.Array, jax.Array]:
@@ -239,7 +254,7 @@ HEADER = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--games", type=int, default=10_000, help="for the first variant")
+    parser.add_argument("--games", type=int, default=10_000, help="for the first variant and those with guards")
     parser.add_argument("--others", type=int, default=500, help="for every other variant")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[*variants()], help="these variants alone")
     parser.add_argument("--chunk", type=int, default=CHUNK, help="games in one call")
@@ -256,7 +271,8 @@ def main() -> None:
     versions = {name: version(name) for name in ("jax", "jaxlib")}
     results: dict[str, Any] = {}
     for name in names:
-        games = arguments.games if name == next(iter(table)) else arguments.others
+        many = name == next(iter(table)) or name.startswith(GUARDED)
+        games = arguments.games if many else arguments.others
         progress = functools.partial(print, file=sys.stderr, flush=True)
         results[name] = run(name, table[name], games, progress, arguments.chunk)
         results[name] |= played_longer(table[name], results[name])

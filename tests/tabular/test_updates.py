@@ -1,5 +1,7 @@
 """One exact update: maximizers against a search over the simplex, the axioms of drifts, inequality (5) by hand."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -251,6 +253,8 @@ def test_an_action_that_had_vanished_comes_back():
         (lambda: tabular.squared_log_ratio_drift(0.1, 2.0), "limit=2.0"),
         (lambda: tabular.kl_ball(0), "radius=0"),
         (lambda: tabular.gradient_step(-1), "step_size=-1"),
+        (lambda: tabular.guards.truncate(0.5), "truncation=0.5"),
+        (lambda: tabular.guards.clip(1.5), "clip=1.5"),
         (lambda: tabular.haspi(0.0), "temperature=0.0"),
         (lambda: tabular.haml(order="backwards"), "order='backwards'"),
     ],
@@ -316,6 +320,41 @@ def clip_penalty(hand, old, new, q, m, s):
         advantage = hand.advantage(old, q, [], list(range(m + 1)), s, action)
         total += weight * max(0.0, (ratio - np.clip(ratio, 0.8, 1.2)) * advantage)
     return total
+
+
+GUARDED = {
+    "truncate": (tabular.guards.truncate(1.1), lambda ratios: min(np.prod(ratios), 1.1)),
+    "clip": (tabular.guards.clip(0.3), lambda ratios: np.prod([min(max(r, 0.7), 1.3) for r in ratios])),
+    "interval": (tabular.guards.interval(0.3), lambda ratios: min(max(np.prod(ratios), 0.85), 1.15)),
+}
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_a_guard_weights_the_old_policies_joint_actions(name):
+    """Agents 0 and 2 are updated, agent 1 is next and agent 3 later: sums over joint actions, one at a time."""
+    guard, weight_of = GUARDED[name]
+    drawn = games_and_policies(1, policies=2, num_agents=(4, 4), num_actions=(2, 3), num_states=(1, 2))
+    game, old, new = one(drawn, 0)
+    updated = jnp.array([True, False, True, False])
+    values = jax.jit(tabular.evaluate)(game, old)
+    mixed = jnp.where(updated[:, None, None], new, old)
+    before = (jnp.where(updated[:, None, None], jnp.exp(x), 1.0) for x in (old, new))
+    surrogate = tabular.make_surrogate(game, values, mixed, updated, jnp.array(1), True, guard(*before))
+    was, now, advantage = np.exp(old), np.exp(new), np.asarray(values.advantage)
+    actions, states = range(was.shape[-1]), range(was.shape[1])
+    expected, weights = np.zeros((3, len(states), len(actions))), []
+    for s, first, own, third in itertools.product(states, actions, actions, actions):
+        if min(was[0, s, first], was[2, s, third]) < 1e-12:  # actions that the agents do not have
+            continue
+        later = advantage[s, first, own, third] @ was[3, s]
+        weights.append(weight_of([now[0, s, first] / was[0, s, first], now[2, s, third] / was[2, s, third]]))
+        probability = was[0, s, first] * was[2, s, third] * weights[-1]
+        expected[:, s, own] += probability * np.array([later, max(later, 0), max(-later, 0)])
+    mask = np.asarray(game.action_mask[1])
+    actual = np.stack([surrogate.action_value, surrogate.gains, surrogate.losses])
+    np.testing.assert_allclose(actual[..., mask], expected[..., mask], rtol=0, atol=1e-12)
+    assert min(weights) < 0.9
+    assert max(weights) > 1.05
 
 
 def test_the_trap_of_heterogeneity_in_one_update():

@@ -15,6 +15,7 @@ Games are padded to one shape, so that `jax.vmap` evaluates ten thousand of them
 rounding; use float64 for the inequalities of the proofs.
 """
 
+from hajax.tabular import guards
 from hajax.tabular.drifts import (
     Drift,
     clip_drift,
@@ -51,6 +52,7 @@ __all__ = [
     "clip_drift",
     "evaluate",
     "gradient_step",
+    "guards",
     "haml",
     "haspi",
     "iterate",

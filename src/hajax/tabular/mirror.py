@@ -13,6 +13,7 @@ from jax import lax
 from hajax.core.sequential import ORDERS, draw_permutation, sequential_update
 from hajax.tabular.drifts import Drift, Temperature, no_drift
 from hajax.tabular.games import Game
+from hajax.tabular.guards import Guard
 from hajax.tabular.neighborhoods import Neighborhood, max_penalty, mirror_operator, no_neighborhood
 from hajax.tabular.surrogate import make_surrogate
 from hajax.tabular.values import Values, evaluate
@@ -43,6 +44,7 @@ def mehaml(
     *,
     temperature: Temperature = 0.0,
     order: str = "random",
+    guard: Guard | None = None,
 ) -> Update:
     """One iteration of maximum entropy heterogeneous-agent mirror learning (Liu et al., 2024, Algorithm 1), exact.
 
@@ -58,6 +60,8 @@ def mehaml(
       temperature: α ≥ 0; may be traced if positive (a traced zero is not recognized, and may give NaN).
       order: `random` (a fresh permutation), `fixed` (0 … N−1), or `simultaneous`: every agent responds to the *old*
         policies of the others, for which nothing is proven.
+      guard: weights in place of the compound ratio of the agents before, so that the expectation over their new
+        policies is no longer exact; see `tabular.guards`. By default the ratio itself.
 
     Raises:
       ValueError: if the temperature is negative or the order unknown.
@@ -74,7 +78,11 @@ def mehaml(
 
         def update_agent(old, agent, carry):
             policies, updated = carry
-            surrogate = make_surrogate(game, values, policies, updated, agent, drift.splits)
+            weights = None
+            if guard is not None:
+                before = updated[:, None, None]
+                weights = guard(*(jnp.where(before, jnp.exp(x), 1.0) for x in (policy, policies)))
+            surrogate = make_surrogate(game, values, policies, updated, agent, drift.splits, weights)
             new = neighborhood(drift, old, surrogate, temperature)
             before, after = (mirror_operator(drift, own, old, surrogate, temperature) for own in (old, new))
             return new, (policies.at[agent].set(new), updated.at[agent].set(True)), after - before
@@ -88,9 +96,15 @@ def mehaml(
     return Update(update, temperature)
 
 
-def haml(drift: Drift | None = None, neighborhood: Neighborhood | None = None, *, order: str = "random") -> Update:
+def haml(
+    drift: Drift | None = None,
+    neighborhood: Neighborhood | None = None,
+    *,
+    order: str = "random",
+    guard: Guard | None = None,
+) -> Update:
     """One iteration of heterogeneous-agent mirror learning (Kuba et al., 2022b, Template 1): `mehaml` with α = 0."""
-    return mehaml(drift, neighborhood, order=order)
+    return mehaml(drift, neighborhood, order=order, guard=guard)
 
 
 def haspi(temperature: Temperature, *, order: str = "random") -> Update:

@@ -28,7 +28,13 @@ class Surrogate(NamedTuple):
 
 
 def make_surrogate(
-    game: Game, values: Values, policy: jax.Array, updated: jax.Array, agent: jax.Array, split: bool
+    game: Game,
+    values: Values,
+    policy: jax.Array,
+    updated: jax.Array,
+    agent: jax.Array,
+    split: bool,
+    weights: jax.Array | None = None,
 ) -> Surrogate:
     """The surrogate of `agent` (may be traced).
 
@@ -39,15 +45,19 @@ def make_surrogate(
       updated: bool `[N]`, the agents that are already updated.
       agent: int [].
       split: whether `gains` and `losses` are needed; they are zero otherwise.
+      weights: `[S, A, …, A]`, in place of the probabilities of the updated agents' joint action; see `tabular.guards`.
     """
     probabilities = jnp.exp(policy)
-    action_value = own_action_values(values.advantage, probabilities)[agent]
+    others, factor = probabilities, jnp.ones(())
+    if weights is not None:
+        others, factor = jnp.where(updated[:, None, None], 1.0, probabilities), weights
+    action_value = own_action_values(factor * values.advantage, others)[agent]
     gains = losses = jnp.zeros_like(action_value)
     if split:
         later = ~updated & (jnp.arange(game.num_agents) != agent)
         joint = average_over(values.advantage, probabilities, later)
-        gains = own_action_values(jnp.maximum(joint, 0), probabilities)[agent]
-        losses = own_action_values(jnp.maximum(-joint, 0), probabilities)[agent]
+        gains = own_action_values(factor * jnp.maximum(joint, 0), others)[agent]
+        losses = own_action_values(factor * jnp.maximum(-joint, 0), others)[agent]
     return Surrogate(
         action_value, gains, losses, values.state_distribution, penalty(game, values), game.action_mask[agent]
     )
