@@ -12,18 +12,11 @@ order. Several of these processes may run concurrently, each with `--only` of it
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import subprocess
-import sys
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from mamujoco_runs import CLIPPED
+from reports import ROOT, fill, once
 
-ROOT = Path(__file__).resolve().parents[1]
 GUARDS = ("none", "truncate", "clip", "normalize")
 SHORT = ["total_steps=150_000", "num_seeds=3", "eval.episodes=200", "eval_interval=30_000"]
 HAPPO = ["algo=happo", "preset=harl/mpe", *SHORT]
@@ -50,31 +43,12 @@ TRAININGS = {
 }
 
 
-def command(training: str, guard: str) -> list[str]:
-    """The settings, each once."""
-    settings = dict(setting.split("=", 1) for setting in [*TRAININGS[training], f"algo.guard={guard}"])
-    return [f"{name}={value}" for name, value in settings.items()]
-
-
-def measured(directory: Path) -> dict[str, Any]:
-    """What is reported of a finished training."""
-    with (directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        lines = [line for line in csv.DictReader(file) if int(line["step"]) > 0]
-    seeds = sorted({int(line["seed"]) for line in lines})
-    returns = {seed: [float(line["eval_return_mean"]) for line in lines if int(line["seed"]) == seed] for seed in seeds}
-    positions = sum(name.startswith("train_effective_samples_") for name in lines[0])
-
-    def column(name: str, summary: Any) -> float:
-        return round(float(summary([float(line[f"train_{name}_{positions}"]) for line in lines])), 4)
-
+def trainings() -> dict[str, list[str]]:
+    """The settings of every training, by TEAM GUARD."""
     return {
-        "last": [round(returns[seed][-1], 2) for seed in seeds],
-        "average": [round(float(np.mean(returns[seed])), 2) for seed in seeds],
-        "agents": positions,
-        "effective_samples": column("effective_samples", np.median),
-        "effective_samples_least": column("effective_samples", np.min),
-        "compound_ratio_max": column("compound_ratio_max", np.median),
-        "guarded": column("guarded", np.median),
+        f"{name} {guard}": once(*settings, f"algo.guard={guard}")
+        for name, settings in TRAININGS.items()
+        for guard in GUARDS
     }
 
 
@@ -84,23 +58,16 @@ def main() -> None:
     parser.add_argument("--only", choices=list(TRAININGS), action="append")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "guards.json")
     arguments = parser.parse_args()
-    report = {"jax": version("jax"), "trainings": {}}
-    if arguments.output.exists():
-        report = json.loads(arguments.output.read_text(encoding="utf-8"))
-    for training in arguments.only or TRAININGS:
-        rows = report["trainings"].setdefault(training, {})
-        for guard in GUARDS:
-            settings = command(training, guard)
-            if arguments.list:
-                print(f"{'done' if guard in rows else 'to do'}  {training} {guard}: {' '.join(settings)}")
-            if arguments.list or guard in rows:
-                continue
-            directory = ROOT / "runs" / "guards" / f"{training}_{guard}"
-            train = [sys.executable, "-m", "hajax", "train", *settings, f"out_dir={directory}", "resume=auto"]
-            subprocess.run(train, check=True)
-            rows[guard] = {"command": settings} | measured(directory)
-            print(training, guard, rows[guard], flush=True)
-            arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    chosen = {
+        name: settings
+        for name, settings in trainings().items()
+        if not arguments.only or name.split(" ")[0] in arguments.only
+    }
+    if arguments.list:
+        for name, settings in chosen.items():
+            print(f"{name}: {' '.join(settings)}")
+    else:
+        fill(arguments.output, chosen)
 
 
 if __name__ == "__main__":

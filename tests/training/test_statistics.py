@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import trim_mean
 
-from hajax.training.statistics import bootstrap_interval, interquartile_mean
+from hajax.training.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 
 
 @pytest.mark.parametrize("num_scores", [1, 2, 3, 4, 5, 8, 11])
@@ -35,6 +35,18 @@ def test_interval_covers_the_true_center_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
     intervals = [bootstrap_interval(rng.normal(size=20), resamples=500) for _ in range(200)]
     assert 0.85 <= np.mean([low <= 0 <= high for low, high in intervals]) <= 0.99
+
+
+def test_probability_of_improvement_counts_pairs_and_ties_by_half():
+    probability, (low, high) = probability_of_improvement([3.0, 1.0], [2.0, 1.0, 0.0])
+    assert probability == pytest.approx((3 + 1.5) / 6)
+    assert low <= probability <= high
+    assert probability_of_improvement([5.0, 6.0], [1.0, 2.0]) == (1.0, (1.0, 1.0))
+    rng = np.random.default_rng(0)
+    equal = [probability_of_improvement(*rng.normal(size=(2, 10)), resamples=500)[1] for _ in range(200)]
+    assert 0.85 <= np.mean([low <= 0.5 <= high for low, high in equal]) <= 0.99
+    with pytest.raises(ValueError, match=r"scores has shape \(2, 2\); allowed: one score per seed"):
+        probability_of_improvement(np.zeros((2, 2)), [1.0])
 
 
 def test_one_seed_has_no_interval():

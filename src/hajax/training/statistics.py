@@ -1,4 +1,4 @@
-"""Statistics over seeds: the interquartile mean and its (stratified) bootstrap interval.
+"""Statistics over seeds: the interquartile mean and the probability of improvement, with bootstrap intervals.
 
 Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice* (NeurIPS 2021),
 https://arxiv.org/abs/2108.13264, recommend these over the mean and standard deviation of a few seeds.
@@ -68,3 +68,32 @@ def stratified_bootstrap_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(interquartile_mean(np.concatenate(drawn, axis=1)), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def probability_of_improvement(
+    first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000
+) -> tuple[float, tuple[float, float]]:
+    """P(X > Y) + ½ P(X = Y) of a run X of `first` and a run Y of `second`, and its percentile bootstrap interval.
+
+    The share of pairs of runs in which the first is better (Agarwal et al., 2021, Section 4.3). A resample draws from
+    both with replacement. The resampling is seeded.
+
+    Args:
+        first, second: the scores `[num_runs]` of both, which may have different numbers of runs.
+        confidence: the share of resamples inside the interval.
+        resamples: the number of resamples.
+
+    Raises:
+        ValueError: one has no runs, or its scores are not one number per run.
+    """
+    x, y = np.asarray(first, float), np.asarray(second, float)
+    for scores in (x, y):
+        if scores.ndim != 1 or scores.size == 0:
+            raise ValueError(f"scores has shape {scores.shape}; allowed: one score per seed")
+    better = np.heaviside(x[:, None] - y, 0.5)
+    generator = np.random.default_rng(0)
+    rows, columns = (generator.integers(scores.size, size=(resamples, scores.size)) for scores in (x, y))
+    shares = better[rows[:, :, None], columns[:, None, :]].mean((1, 2))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(shares, [tail, 1 - tail])
+    return float(better.mean()), (float(low), float(high))
