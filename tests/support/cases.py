@@ -107,6 +107,19 @@ CASES = {
     ),
     "hatrpo, groups of two and one": case("hatrpo", TRIO, order="fixed", sharing=(0, 0, 1), inactive=0.3),
     "hatrpo, rejected": case("hatrpo", TRIO, accept_ratio=1.0, kl_radius=2.0, line_search_steps=2),
+    "happo, HARL's critic": case(
+        "happo",
+        [Discrete(2), BOX],
+        order="fixed",
+        minibatches=3,
+        critic_epochs=2,
+        inactive=0.2,
+        clip_value=True,
+        value_statistics="minibatch",
+    ),
+    "ippo, HARL's critic, gru": case(
+        "ippo", TRIO, sharing=(0, 0, 1), inactive=0.2, memory="gru", chunk_length=2, value_statistics="minibatch"
+    ),
     "happo, truncated": case("happo", TRIO, epochs=2, guard="truncate", truncation=1.1, inactive=0.2),
     "happo, clipped": case("happo", TRIO, inactive=0.2, guard="clip", clip=0.1),
     "happo, gru, truncated, greedy": case(

@@ -135,7 +135,7 @@ def update_critics(
         for i in members:
             flat, old, *_, chunks = judged[i]
             pool.append((flat, old, (advantages[i] + baselines[i]).ravel(), streams[i].active.ravel(), chunks))
-        if settings.normalize_values:
+        if settings.normalize_values and settings.value_statistics == "update":
             seen = np.concatenate([target[active] for _, _, target, active, _ in pool])
             statistics = reference.update_statistics(statistics, seen, hp.value_decay)
             mean, scale = reference.location_and_scale(statistics)
@@ -143,6 +143,9 @@ def update_critics(
         for rows in (rows for minibatches in epochs[g] for rows in minibatches):
             parts = [[x[rows][active[rows]] for x in arrays] for *arrays, active, _ in pool]
             x, old, target = (np.concatenate(column) for column in zip(*parts, strict=True))
+            if settings.normalize_values and settings.value_statistics == "minibatch":
+                statistics = reference.update_statistics(statistics, target, hp.value_decay)
+                mean, scale = reference.location_and_scale(statistics)
             target = (target - mean) / scale
             parts = [chunks.take(rows).take(active[rows]) for *_, active, chunks in pool if chunks is not None]
             _, gradient = reference.value_loss(

@@ -11,6 +11,7 @@ import optax
 from jax import lax
 
 Params = TypeVar("Params")
+Carry = TypeVar("Carry")  # a `Learner`, or one with what else its steps update
 
 
 class Learner(NamedTuple):
@@ -91,12 +92,12 @@ def shuffle(key: jax.Array, size: int) -> jax.Array:
 
 def train_epochs(
     key: jax.Array,
-    learner: Learner,
+    learner: Carry,
     batch: Any,
-    step: Callable[[jax.Array, Learner, Any], tuple[Learner, Any]],
+    step: Callable[[jax.Array, Carry, Any], tuple[Carry, Any]],
     epochs: int,
     minibatches: int,
-) -> tuple[Learner, Any]:
+) -> tuple[Carry, Any]:
     """Runs `step(key, learner, minibatch) -> (learner, info)` for `epochs` passes over `batch`, reshuffled every pass.
 
     Leaves of `batch` are `[K, B, …]`. A minibatch `[K, B / minibatches, …]` takes the same samples of all members. A

@@ -119,6 +119,12 @@ class Settings(TeamSettings):
     value_loss: str = setting("huber", "the critic's loss", choices=VALUE_LOSSES)
     clip_value: bool = setting(False, "clip the change of values in the critic's loss, as in PPO's code (HARL: true)")
     normalize_values: bool = setting(True, "normalize the critic's targets by running statistics")
+    value_statistics: str = setting(
+        "update",
+        "when the running statistics take in the critic's targets: once per `update`, or before every `minibatch`, as "
+        "HARL's",
+        choices=("update", "minibatch"),
+    )
 
     @property
     def sample_length(self) -> int:

@@ -195,19 +195,24 @@ def update_critics(
 ) -> tuple[OnPolicyState, dict[str, jax.Array]]:
     """Regresses every critic on its targets, in normalized units if values are normalized.
 
-    The value statistics are updated first, so that the critic is trained in the units in which it is evaluated next.
+    The value statistics take in the targets before the critic does, once or, as in HARL, before every minibatch's step.
+    So it is trained in the units in which it is evaluated next.
     """
-    hyperparameters = state.hyperparameters
+    hyperparameters, once = state.hyperparameters, settings.value_statistics == "update"
     learning_rate = decayed(hyperparameters.critic_lr, state.updates, hyperparameters.decay_updates)
     samples = critic_samples(critics, batch, estimates)
 
     def update_critic(group):
         key, learner, statistics, mask, samples = group
-        if statistics is not None:
+
+        def taken_in(statistics, samples):
             statistics = update_value_statistics(
                 statistics, samples.target, samples.weight, hyperparameters.value_decay
             )
-            samples = samples._replace(target=normalize_value(statistics, samples.target))
+            return statistics, samples._replace(target=normalize_value(statistics, samples.target))
+
+        if statistics is not None and once:
+            statistics, samples = taken_in(statistics, samples)
         if critics.memory.remembers:
             _, memory = critics.group_value(learner.params, mask, samples.inputs, samples.memory_input)
             samples = in_chunks(samples, memory, critics.chunk_length)
@@ -220,14 +225,20 @@ def update_critics(
             )
             return weighted_mean(error, samples.weight)
 
-        def step(key, learner, minibatch):
+        def step(key, carry, minibatch):
+            learner, statistics = carry
+            if statistics is not None and not once:
+                statistics, minibatch = taken_in(statistics, minibatch)
             value_loss, gradient = jax.value_and_grad(loss)(learner.params, minibatch)
             learner, norm = adam_step(
                 learner, gradient, learning_rate, hyperparameters.max_grad_norm, hyperparameters.adam_eps
             )
-            return learner, {"value_loss": value_loss, "critic_grad_norm": norm}
+            return (learner, statistics), {"value_loss": value_loss, "critic_grad_norm": norm}
 
-        learner, info = train_epochs(key, learner, samples, step, settings.critic_epochs, settings.minibatches)
+        carry = learner, statistics
+        (learner, statistics), info = train_epochs(
+            key, carry, samples, step, settings.critic_epochs, settings.minibatches
+        )
         return learner, statistics, info
 
     keys = jax.random.split(key, critics.groups.num_groups)
