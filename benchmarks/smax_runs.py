@@ -46,6 +46,12 @@ SHOWN = {
     "3s5z": ("3s5z", FOUR, []),
 }
 
+# HASAC's target entropy, as on MPE: shares of the entropy of uniform choices.
+HASAC = ["algo=hasac", "env=smax/3m", "num_envs=20", "rollout_length=50", "algo.n_step=5", "algo.discount=0.95"]
+HASAC += ["algo.batch_size=256", "algo.buffer_size=200_000", "algo.normalize_observations=true"]
+HASAC += ["total_steps=200_000", "num_seeds=3", "eval.episodes=200", "checkpoint.keep=1"]
+SHARES = ("0.5", "0.98", "0.3")
+
 
 def runs() -> dict[str, list[str]]:
     """The settings of every run, by `FOLDER/NAME`."""
@@ -58,6 +64,8 @@ def runs() -> dict[str, list[str]]:
             listed[f"{folder}/{name}"] = [f"{setting}={value}" for setting, value in last.items()]
     for name in set(FOUR) - {"hatrpo"}:  # it has no such rate
         listed[f"3m_narrow/{name}"] += ["algo.actor_lr=1e-3"]
+    for share in SHARES:
+        listed[f"3m_hasac/share_{share}"] = [*HASAC, f"algo.target_entropy_share={share}"]
     return listed
 
 
