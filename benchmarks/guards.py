@@ -1,21 +1,25 @@
-"""Trains with every guard of the compound ratio, on teams of 2 to 16 agents; the evidence for the default guard.
+"""Trains with guards of the compound ratio, on teams of 2 to 16 agents: the evidence for the default guard.
 
     python benchmarks/guards.py --list
     python benchmarks/guards.py --only happo_8 --only hatrpo_8
     python benchmarks/guards.py                    all trainings that are missing in the report
 
-A training is a command, kept in runs/guards, where it is resumed if it was interrupted. The report has every seed's
-last return and its average over the training, and medians over evaluations of the diagnostics of the last agent of the
-order. Several of these processes may run concurrently, each with `--only` of its own and its own `--output`.
+A training is a command, kept in runs/guards (the name of the report), where it is resumed if it was interrupted. The
+report has every seed's last return and its average over the training, and medians over evaluations of the diagnostics
+of the last agent of the order. Several of these processes may run concurrently, each with `--only` of its own and its
+own `--output`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from mamujoco_runs import CLIPPED
-from reports import ROOT, fill, once
+from reports import ROOT, fill, with_last
 
 GUARDS = ("none", "truncate", "clip", "normalize")
 SHORT = ["total_steps=150_000", "num_seeds=3", "eval.episodes=200", "eval_interval=30_000"]
@@ -46,15 +50,32 @@ TRAININGS = {
 def trainings() -> dict[str, list[str]]:
     """The settings of every training, by TEAM GUARD."""
     return {
-        f"{name} {guard}": once(*settings, f"algo.guard={guard}")
+        f"{name} {guard}": with_last(*settings, f"algo.guard={guard}")
         for name, settings in TRAININGS.items()
         for guard in GUARDS
     }
 
 
+COLUMNS = ("training", "guard", "last return by seed", "mean", "average over the training")
+COLUMNS += ("effective samples: median, least", "largest ratio, median", "weights changed")
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
+
+
+def row(name: str, training: dict[str, Any]) -> str:
+    """The diagnostics are those of the last agent of the order."""
+    team, guard = name.split(" ")
+    last, average = training["last"], np.mean(training["average"])
+    samples = f"{training['effective_samples']:.2f}, {training['effective_samples_least']:.2f}"
+    return (
+        f"| `{team}` | `{guard}` | {', '.join(f'{x:.1f}' for x in last)} | {np.mean(last):.1f} | {average:.1f} | "
+        f"{samples} | {training['compound_ratio_max']:.1f} | {training['guarded']:.1%} |"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--list", action="store_true", help="show the trainings with their settings")
+    parser.add_argument("--table", action="store_true", help="print the table of docs/results/guards.md")
     parser.add_argument("--only", choices=list(TRAININGS), action="append")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "guards.json")
     arguments = parser.parse_args()
@@ -63,7 +84,10 @@ def main() -> None:
         for name, settings in trainings().items()
         if not arguments.only or name.split(" ")[0] in arguments.only
     }
-    if arguments.list:
+    if arguments.table:
+        made = json.loads(arguments.output.read_text(encoding="utf-8"))["trainings"]
+        print("\n".join([HEADER, *(row(name, made[name]) for name in chosen if name in made)]))
+    elif arguments.list:
         for name, settings in chosen.items():
             print(f"{name}: {' '.join(settings)}")
     else:

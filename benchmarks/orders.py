@@ -5,8 +5,9 @@
     python benchmarks/orders.py                      all trainings that are missing in docs/results/orders.json
     python benchmarks/orders.py --tables             the tables of the page, from the report
 
-A training is a command, kept in runs/orders, where it is resumed if it was interrupted. Several of these processes may
-run concurrently, each with teams of its own and its own `--output`; `--merge FILE ...` puts their reports together.
+A training is a command, kept in runs/orders (the name of the report), where it is resumed if it was interrupted.
+Several of these processes may run concurrently, each with teams of its own and its own `--output`; `--merge FILE ...`
+puts their reports together.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reports import ROOT, fill, once
+from reports import ROOT, fill, with_last
+from scipy.stats import mannwhitneyu
 
 from hajax.training.statistics import (
     bootstrap_interval,
@@ -46,24 +48,26 @@ def trainings() -> dict[str, list[str]]:
     for agents in SIZES:
         for algo, settings in ALGORITHMS.items():
             for order in ORDERS:
-                listed[f"{algo}_{agents} {order}"] = once(*settings, *spread(agents), f"algo.order={order}")
+                listed[f"{algo}_{agents} {order}"] = with_last(*settings, *spread(agents), f"algo.order={order}")
         if agents in (4, 8):
-            listed[f"happo_{agents} a2po"] = once(
+            listed[f"happo_{agents} a2po"] = with_last(
                 "algo=a2po", "preset=harl/mpe", *spread(agents), "algo.guard=interval"
             )
         if agents == 8:
-            listed["hatrpo_8 unguarded"] = once(*listed["hatrpo_8 random"], "algo.guard=none")
+            listed["hatrpo_8 unguarded"] = with_last(*listed["hatrpo_8 random"], "algo.guard=none")
     for algo, settings in SMAX.items():
         for order in ORDERS:
             where = ["env=smax/2s3z", "num_seeds=3", f"algo.order={order}"]
-            listed[f"{algo}_2s3z {order}"] = once(*settings, *BUDGET, *where)
+            listed[f"{algo}_2s3z {order}"] = with_last(*settings, *BUDGET, *where)
     return listed
 
 
 def compared(first: dict[str, Any], second: dict[str, Any], what: str) -> str:
     """The probability that a seed of the first is better than one of the second, with its interval."""
-    probability, (low, high) = probability_of_improvement(first[what], second[what])
-    return f"{probability:.2f} [{low:.2f}, {high:.2f}]"
+    probability, interval = probability_of_improvement(first[what], second[what])
+    low, high = interval or (np.nan, np.nan)
+    p = mannwhitneyu(first[what], second[what]).pvalue
+    return f"{probability:.2f} [{low:.2f}, {high:.2f}], p = {p:.3f}"
 
 
 def summarized(training: dict[str, Any], what: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def once(*settings: str) -> list[str]:
+def with_last(*settings: str) -> list[str]:
     """The settings, each once with its last value."""
     last = dict(setting.split("=", 1) for setting in settings)
     return [f"{name}={value}" for name, value in last.items()]
@@ -63,6 +63,8 @@ def fill(output: Path, commands: Mapping[str, list[str]]) -> None:
         report = json.loads(output.read_text(encoding="utf-8"))
     for name, settings in commands.items():
         if name in report["trainings"]:
+            if report["trainings"][name]["command"] != settings:
+                raise SystemExit(f"{name} of {output} was made by another command; remove it there to make it again")
             continue
         directory = ROOT / "runs" / output.stem / name.replace(" ", "_")
         train = [sys.executable, "-m", "hajax", "train", *settings, f"out_dir={directory}", "resume=auto"]

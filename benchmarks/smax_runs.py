@@ -12,6 +12,7 @@ docs/results/FOLDER/NAME when it is finished. Several of these processes may run
 from __future__ import annotations
 
 from kept_runs import main
+from reports import with_last
 
 BUDGETS = {
     "3m": ["total_steps=2_000_000", "num_seeds=4", "eval.episodes=200"],
@@ -60,8 +61,7 @@ def runs() -> dict[str, list[str]]:
         for name in names:
             algo, preset, changes = VARIANTS[name]
             settings = [f"algo={algo}", f"preset={preset}", f"env=smax/{scenario}", *BUDGETS[scenario]]
-            last = dict(setting.split("=", 1) for setting in [*settings, *changes, *otherwise])
-            listed[f"{folder}/{name}"] = [f"{setting}={value}" for setting, value in last.items()]
+            listed[f"{folder}/{name}"] = with_last(*settings, *changes, *otherwise)
     for name in set(FOUR) - {"hatrpo"}:  # it has no such rate
         listed[f"3m_narrow/{name}"] += ["algo.actor_lr=1e-3"]
     for share in SHARES:

@@ -91,8 +91,8 @@ def guarded(drifts: dict[str, tabular.Drift], neighborhoods: dict[str, Any]) -> 
     parts = {"clip": ((drifts["clip"],), 250), "none": ((drifts["none"],), 200)}
     parts["none, kl_ball"] = ((drifts["none"], neighborhoods["kl_ball"]), 100)
     return {
-        f"{GUARDED}{guard}: {name}": Variant(tabular.haml(*made, guard=weights), iterations, covered=False)
-        for guard, weights in guards.items()
+        f"{GUARDED}{called}: {name}": Variant(tabular.haml(*made, guard=guard), iterations, covered=False)
+        for called, guard in guards.items()
         for name, (made, iterations) in parts.items()
     }
 

@@ -144,15 +144,15 @@ MUTATIONS = (
     Mutation(
         "the compound ratio is of the parameters before the update",
         "core/on_policy/compound_ratio.py",
-        "learner, info = improve(key, policy, learner, weighted, own)\n"
+        "learner, info = improve(key, policy, learner, weighted, current)\n"
         '        if settings.order != "simultaneous":\n'
         "            info |= diagnostics(ratio, weights, samples.weight)\n"
-        "        ratio = ratio.times(policy.log_ratio(learner.params, samples), own.clip)",
+        "        ratio = ratio.times(policy.log_ratio(learner.params, samples), current.clip)",
         "old = learner\n"
-        "        learner, info = improve(key, policy, learner, weighted, own)\n"
+        "        learner, info = improve(key, policy, learner, weighted, current)\n"
         '        if settings.order != "simultaneous":\n'
         "            info |= diagnostics(ratio, weights, samples.weight)\n"
-        "        ratio = ratio.times(policy.log_ratio(old.params, samples), own.clip)",
+        "        ratio = ratio.times(policy.log_ratio(old.params, samples), current.clip)",
         updates_of("happo, random order"),
     ),
     Mutation(
@@ -188,7 +188,7 @@ MUTATIONS = (
         "core/on_policy/advantages.py",
         "return trace * advantage, advantage",
         "return advantage, delta + trace * decay * after",
-        updates_of("a2po, mixed team, some dead"),
+        updates_of("a2po, mixed team, some inactive"),
     ),
     Mutation(
         "the trace with a memory is not in the order of time",
@@ -202,13 +202,13 @@ MUTATIONS = (
         "algorithms/a2po.py",
         "joint = change.ratio * change.preceding\n    clipped",
         "joint = change.ratio\n    clipped",
-        updates_of("a2po, mixed team, some dead"),
+        updates_of("a2po, mixed team, some inactive"),
     ),
     Mutation(
         "A2PO's clip counts the agents before, without the group itself",
         "algorithms/a2po.py",
-        "(turn.before + turn.agents) / turn.num_agents",
-        "(turn.before + 1) / turn.num_agents",
+        "(position.before + position.agents) / position.num_agents",
+        "(position.before + 1) / position.num_agents",
         updates_of("a2po, groups of two and one, minibatches"),
     ),
     Mutation(

@@ -113,7 +113,7 @@ def test_shared_mappo_is_one_ppo_on_the_pooled_batch():
     hp = jax.tree.map(float, state.hyperparameters)
     _, streams = expected.streams(algo, state, batch)
     critic, statistics = problems.critic_views(algo, state)[0].read(), {"weight": 0}
-    *_, judge = expected.update_critics(
+    *_, advantages_with = expected.update_critics(
         [critic], [statistics | {"mean": 0.0, "mean_square": 0.0}], [[0]], streams, batch,
         hp=hp, settings=algo.settings, reward="team", learning_rate=0.0, epochs=[[]],
     )  # fmt: skip
@@ -122,7 +122,7 @@ def test_shared_mappo_is_one_ppo_on_the_pooled_batch():
     fields.pop("sequences")
     masks = [np.concatenate(component) for component in zip(*fields.pop("available"), strict=True)]
     pool = reference.Samples(available=masks, **{name: np.concatenate(x) for name, x in fields.items()})
-    advantage = reference.standardize([np.tile(judge()[0].ravel(), 3)], [pool.active])[0]
+    advantage = reference.standardize([np.tile(advantages_with()[0].ravel(), 3)], [pool.active])[0]
     passes = [[np.arange(len(advantage))]] * algo.settings.epochs
     view = problems.actor_views(algo, state)[0].read()
     ppo = reference.ppo(view, None, [(pool, advantage)], hp, hp.actor_lr, passes)

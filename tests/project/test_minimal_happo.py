@@ -56,6 +56,7 @@ def make_algorithm(order: str) -> Any:
             [hajax.Discrete(NUM_ACTIONS)] * NUM_AGENTS, [WIDTH] * NUM_AGENTS, state_size=NUM_AGENTS * WIDTH
         ),
         order=order,
+        guard="none",
         hidden_sizes=(CONFIG.hidden_size,),
         activation="tanh",
         layer_norm=False,

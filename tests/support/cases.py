@@ -115,10 +115,10 @@ CASES = {
         critic_epochs=2,
         inactive=0.2,
         clip_value=True,
-        value_statistics="minibatch",
+        value_statistics_per="minibatch",
     ),
     "ippo, HARL's critic, gru": case(
-        "ippo", TRIO, sharing=(0, 0, 1), inactive=0.2, memory="gru", chunk_length=2, value_statistics="minibatch"
+        "ippo", TRIO, sharing=(0, 0, 1), inactive=0.2, memory="gru", chunk_length=2, value_statistics_per="minibatch"
     ),
     "happo, truncated": case("happo", TRIO, epochs=2, guard="truncate", truncation=1.1, inactive=0.2),
     "happo, clipped": case("happo", TRIO, inactive=0.2, guard="clip", clip=0.1),
@@ -129,7 +129,7 @@ CASES = {
         inactive=0.3,
         hidden_sizes=(4,),
         memory="gru",
-        chunk_length=6,
+        chunk_length=2,
         guard="truncate",
         truncation=1.1,
     ),
@@ -142,13 +142,16 @@ CASES = {
     ),
     "happo, interval": case("happo", TRIO, epochs=2, inactive=0.2, guard="interval", clip=0.1),
     "a2po, one agent": case("a2po", [Discrete(3)], epochs=2),
-    "a2po, mixed team, some dead": case(
+    "a2po, mixed team, some inactive": case(
         "a2po", [Discrete(3), BOX, MultiDiscrete((2, 3))], sizes=(2, 4, 3), epochs=2, inactive=0.3, clip=0.1
     ),
     "a2po, groups of two and one, minibatches": case(
-        "a2po", TRIO, order="fixed", sharing=(0, 0, 1), inactive=0.2, minibatches=3, first_clip=0.25
+        "a2po", TRIO, order="fixed", sharing=(0, 0, 1), inactive=0.2, minibatches=3, clip_floor=0.25
     ),
-    "a2po, gru": case("a2po", TRIO, inactive=0.3, hidden_sizes=(4,), memory="gru", chunk_length=6, sharing=(1, 0, 1)),
+    "a2po, gru": case("a2po", TRIO, inactive=0.3, hidden_sizes=(4,), memory="gru", chunk_length=2, sharing=(1, 0, 1)),
+    "a2po, own critics, normalized observations": case(
+        "a2po", TRIO, inactive=0.3, centralized=False, order="random", normalize_observations=True
+    ),
     "happo, semi-greedy": case("happo", [Discrete(3), LINE, Discrete(2), BOX, Discrete(4)], order="semi_greedy"),
     "hatrpo, greedy": case("hatrpo", TRIO, sharing=(0, 1, 0), kl_radius=0.5, order="greedy", inactive=0.3),
     "mappo, unshared": case("mappo", TRIO, sharing="none"),

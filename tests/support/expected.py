@@ -22,7 +22,7 @@ class Expected:
     observation_moments: list[np.ndarray] | None
     state_moments: list[np.ndarray] | None
     compound_ratio: np.ndarray  # [T·E]
-    steps: dict[int, dict[str, float]]  # the info of the line search of each group
+    steps: dict[int, dict[str, float]]  # the info of each group: of the line search, and the expected gain
     positions: list[dict[str, float]]  # the diagnostics of the compound ratio at each position of the order
     order: Sequence[int] | None
 
@@ -113,7 +113,7 @@ def update_critics(
         baselines = for_the_dead(baselines, [stream.active for stream in streams], team)
         futures = for_the_dead(futures, [stream.final_active for stream in streams], team)
 
-    def judge(trace=None):
+    def advantages_with(trace=None):
         return [
             reference.gae(
                 stream.reward,
@@ -128,14 +128,14 @@ def update_critics(
             for stream, baseline, future in zip(streams, baselines, futures, strict=True)
         ]
 
-    advantages = judge()
+    advantages = advantages_with()
     for g, members in enumerate(groups):
         statistics, pool = old_statistics[g], []
         mean, scale = 0.0, 1.0
         for i in members:
             flat, old, *_, chunks = judged[i]
             pool.append((flat, old, (advantages[i] + baselines[i]).ravel(), streams[i].active.ravel(), chunks))
-        if settings.normalize_values and settings.value_statistics == "update":
+        if settings.normalize_values and settings.value_statistics_per == "update":
             seen = np.concatenate([target[active] for _, _, target, active, _ in pool])
             statistics = reference.update_statistics(statistics, seen, hp.value_decay)
             mean, scale = reference.location_and_scale(statistics)
@@ -143,7 +143,7 @@ def update_critics(
         for rows in (rows for minibatches in epochs[g] for rows in minibatches):
             parts = [[x[rows][active[rows]] for x in arrays] for *arrays, active, _ in pool]
             x, old, target = (np.concatenate(column) for column in zip(*parts, strict=True))
-            if settings.normalize_values and settings.value_statistics == "minibatch":
+            if settings.normalize_values and settings.value_statistics_per == "minibatch":
                 statistics = reference.update_statistics(statistics, target, hp.value_decay)
                 mean, scale = reference.location_and_scale(statistics)
             target = (target - mean) / scale
@@ -161,7 +161,7 @@ def update_critics(
             learner = learner.step(gradient, learning_rate, hp)
         new_learners.append(learner)
         new_statistics.append(statistics)
-    return new_learners, new_statistics, judge
+    return new_learners, new_statistics, advantages_with
 
 
 def moments(old: Any, groups: Any, rows: list[np.ndarray], own: list[Any]) -> list[np.ndarray]:
@@ -226,15 +226,17 @@ def update(
         if settings.memory == "gru":
             members = [(samples.chunks(learner.params, settings.chunk_length), m) for samples, m in members]
         if algo.name == "hatrpo":
-            before = sum(len(groups[done]) * steps[done]["kl"] for done in steps) if order is not None else 0
-            left = (num_agents - sum(len(groups[done]) for done in steps)) if order is not None else num_agents
+            updated = [done for done in steps if "kl" in steps[done]] if order is not None else []
+            before = sum(len(groups[done]) * steps[done]["kl"] for done in updated)
+            left = num_agents - sum(len(groups[done]) for done in updated)
             radius = {
                 "agent": hp.kl_radius,
                 "joint": hp.kl_radius / num_agents,
                 "unspent": (hp.kl_radius - before) / left,
             }[settings.kl_budget]
             ball = hp.replace(kl_radius=radius)
-            learner, steps[g] = reference_trpo.trpo(learner, bounds, rollout, ball, settings.line_search_steps, members)
+            learner, info = reference_trpo.trpo(learner, bounds, rollout, ball, settings.line_search_steps, members)
+            steps[g] = steps.get(g, {}) | info
             return learner
         unclipped = hp.replace(clip=np.inf) if algo.name in ("haa2c", "maa2c") else hp
         if algo.name == "a2po":
@@ -242,7 +244,7 @@ def update(
             return reference.ppo(learner, bounds, members, own, decayed(hp.actor_lr), passes, reference.a2po_loss)
         return reference.ppo(learner, bounds, members, unclipped, decayed(hp.actor_lr), actor_passes[g])
 
-    critics, statistics, judge = update_critics(
+    critics, statistics, advantages_with = update_critics(
         [view.read() for view in problems.critic_views(algo, state)],
         read_statistics(state.value_statistics) if settings.normalize_values else [{}] * len(critic_groups),
         critic_groups,
@@ -258,11 +260,11 @@ def update(
     learners = [view.read() for view in problems.actor_views(algo, state)]
     bounds = [problems.bounds(algo, members[0]) for members in groups]
 
-    def judged(compound):
-        judgments = judge(np.minimum(compound, 1).reshape(num_steps, num_envs))
-        return [x.ravel() for x in judgments] * (len(agents) if settings.centralized else 1)
+    def advantages_by(compound):
+        recomputed = advantages_with(np.minimum(compound, 1).reshape(num_steps, num_envs))
+        return [x.ravel() for x in recomputed] * (len(agents) if settings.centralized else 1)
 
-    advantages = judged(np.ones(num_steps * num_envs))
+    advantages = advantages_by(np.ones(num_steps * num_envs))
     if by_score:
         assert order is not None
         scores = []
@@ -273,6 +275,7 @@ def update(
                 of_group = [agent.chunks(learners[g].params, settings.chunk_length) for agent in of_group]
             scores.append(reference.expected_gain(learners[g], bounds[g], of_group, scaled))
         order = reference.order_by_score(scores, order, by_score)
+        steps |= {g: {"expected_gain": score} for g, score in enumerate(scores)}
     actors, compound = reference.in_sequence(
         learners,
         groups,
@@ -284,7 +287,7 @@ def update(
         settings.guard,
         hp,
         positions,
-        judged if algo.name == "a2po" else None,
+        advantages_by if algo.name == "a2po" else None,
     )
     observation_moments = state_moments = None
     if state.moments is not None:

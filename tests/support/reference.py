@@ -302,29 +302,29 @@ def in_sequence(
     guard: str = "none",
     hp: Any = None,
     positions: list[dict[str, float]] | None = None,
-    judge: Callable[[np.ndarray], Any] | None = None,
+    advantages_by: Callable[[np.ndarray], Any] | None = None,
 ) -> tuple[list[Learner], np.ndarray]:
     """Algorithms 2 and 3 for groups (lists of agents) in `order`: the new learners and M/Â after the last group.
 
     `improve(group, learner, bounds, members, clip)` updates one group on its members' samples and M. With `order=None`
     M = Â for all groups, as in MAPPO. The diagnostics of the ratio at every position are appended to `positions`.
 
-    A2PO has `judge`, the advantages by the ratio of the agents before. Its clip grows with the position, and M is
-    replaced by the columns (Â, g).
+    A2PO has `advantages_by`, the advantages by the ratio of the agents before. Its clip grows with the position, and M
+    is replaced by the columns (Â, g).
     """
     new, compound, ratios, turn, full = list(learners), np.ones_like(agents[0].log_prob), [], 0, hp
     for g in range(len(groups)) if order is None else order:
-        if judge is not None:
-            advantages = judge(compound)
+        if advantages_by is not None:
+            advantages = advantages_by(compound)
             turn = len(groups[g]) + (0 if order is None else turn)
-            hp = full.replace(clip=full.clip * (full.first_clip + (1 - full.first_clip) * turn / len(agents)))
+            hp = full.replace(clip=full.clip * (full.clip_floor + (1 - full.clip_floor) * turn / len(agents)))
         scaled = standardize([advantages[i] for i in groups[g]], [agents[i].active for i in groups[g]])
         active = [agents[i].active for i in groups[g]]
         weights = guarded(guard, ratios, active, hp)
         if order is not None and positions is not None:
             positions.append(ratio_diagnostics(compound, weights, active))
         members = [(agents[i], weights * a) for i, a in zip(groups[g], scaled, strict=True)]
-        if judge is not None:
+        if advantages_by is not None:
             members = [(agents[i], np.stack([a, weights], -1)) for i, a in zip(groups[g], scaled, strict=True)]
         new[g] = improve(g, learners[g], bounds[g], members, hp.clip if hp is not None else None)
         if order is not None:
@@ -338,7 +338,7 @@ def in_sequence(
 
 
 def expected_gain(learner: Learner, bounds: Any, agents: list[Samples], advantages: list[np.ndarray]) -> float:
-    """gᵀg / √(gᵀFg), with the gradient of every sample's log-probability on its own; F is their mean outer product."""
+    """n gᵀg / √(gᵀFg), with every sample's gradient of the log-probability; F is the mean of their outer products."""
     rows, weights = [], []
     for samples, advantage in zip(agents, advantages, strict=True):
         samples, advantage = samples.take(samples.active), advantage[samples.active]
@@ -349,7 +349,8 @@ def expected_gain(learner: Learner, bounds: Any, agents: list[Samples], advantag
     jacobian = np.array(rows)
     gradient = jacobian.T @ np.array(weights) / len(rows)
     fisher = jacobian.T @ jacobian / len(rows)
-    return gradient @ gradient / np.sqrt(gradient @ fisher @ gradient)
+    steps = len(agents[0].active)
+    return len(rows) / steps * gradient @ gradient / np.sqrt(gradient @ fisher @ gradient)
 
 
 def order_by_score(scores: Sequence[float], shuffled: Sequence[int], kind: str) -> list[int]:

@@ -45,6 +45,7 @@ def test_probability_of_improvement_counts_pairs_and_ties_by_half():
     rng = np.random.default_rng(0)
     equal = [probability_of_improvement(*rng.normal(size=(2, 10)), resamples=500)[1] for _ in range(200)]
     assert 0.85 <= np.mean([low <= 0.5 <= high for low, high in equal]) <= 0.99
+    assert probability_of_improvement([3.0], [1.0, 2.0]) == (1.0, None)
     with pytest.raises(ValueError, match=r"scores has shape \(2, 2\); allowed: one score per seed"):
         probability_of_improvement(np.zeros((2, 2)), [1.0])
 

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from hajax.core.algorithm import Algorithm
 from hajax.core.drifts import PolicyChange, reads
 from hajax.core.neighborhoods import unrestricted
-from hajax.core.on_policy.compound_ratio import Turn
+from hajax.core.on_policy.compound_ratio import Position
 from hajax.core.on_policy.haml import haml
 from hajax.core.on_policy.settings import A2POHyperparameters, GradientSettings
 from hajax.spec import EnvSpec
+from hajax.validation import check_has
 
 
 @reads("clip")
@@ -32,11 +33,17 @@ def joint_clip(change: PolicyChange, hyperparameters: Any) -> jax.Array:
     return jax.nn.relu((joint - clipped) / change.preceding * change.advantage)
 
 
-def growing_clip(settings: Any, hyperparameters: A2POHyperparameters, turn: Turn) -> A2POHyperparameters:
-    """ε_k = ε (c + (1 − c) k/N) for the k-th of N agents, c = `first_clip`: early agents leave room for later ones."""
-    share = hyperparameters.first_clip
-    position = (turn.before + turn.agents) / turn.num_agents
-    return hyperparameters.replace(clip=hyperparameters.clip * (share + (1 - share) * position))
+def growing_clip(hyperparameters: A2POHyperparameters, position: Position) -> A2POHyperparameters:
+    """ε_k = ε (f + (1 − f) k/N) for the k-th of N agents, f = `clip_floor`: early agents leave room for later ones."""
+    share = (position.before + position.agents) / position.num_agents
+    floor = hyperparameters.clip_floor
+    return hyperparameters.replace(clip=hyperparameters.clip * (floor + (1 - floor) * share))
+
+
+def outside_clip(change: PolicyChange, hyperparameters: A2POHyperparameters) -> dict[str, jax.Array]:
+    """Whether the joint ratio is beyond 1 ± ε."""
+    joint = change.ratio * change.preceding
+    return {"clip_fraction": (jnp.abs(joint - 1) > hyperparameters.clip).astype(joint.dtype)}
 
 
 def a2po(
@@ -53,20 +60,18 @@ def a2po(
 
         E[min(l · A, clip(l, 1 ± ε_k) · A)] + c · H,   l = r · clip(R, 1 ± ε_k/2),
 
-    where r is its own ratio, R the product of the ratios of the agents before, ε_k grows with k (`first_clip`), and A
+    where r is its own ratio, R the product of the ratios of the agents before, ε_k grows with k (`clip_floor`), and A
     the standardized advantage with traces cut by R: A_t = δ_t + γ λ min(1, R_{t+1}) A_{t+1}. The critic is fitted once
     per update, to the usual targets.
 
-    Here the order is by what an agent can gain by a small step (`order`): the paper's score, E|Â|, is the same for all
-    agents of a team with one advantage. The public code differs from the paper: it multiplies λ twice into the traces,
-    clips R to a fixed interval, and has a critic per agent, whose scores it divides by their values.
+    Here agents are ordered by what they can gain by a small step (`order`), since the paper's score, E|Â|, is the same
+    for all agents with one joint advantage. The public code differs from the paper: it multiplies λ twice into the
+    traces, clips R to a fixed interval, and has a critic per agent, whose scores it divides by their values.
     """
     settings.require("a2po", guard="interval")
-
-    def clip_fraction(change: PolicyChange, hyperparameters: A2POHyperparameters):
-        joint = change.ratio * change.preceding
-        return {"clip_fraction": (jnp.abs(joint - 1) > hyperparameters.clip).astype(joint.dtype)}
-
+    check_has(hyperparameters, A2POHyperparameters)
+    if settings.order == "simultaneous":
+        raise ValueError("order='simultaneous' of a2po; allowed: random, fixed, greedy, semi_greedy")
     return haml(
         "a2po",
         spec,
@@ -74,9 +79,9 @@ def a2po(
         hyperparameters,
         drift=joint_clip,
         neighborhood=unrestricted,
-        diagnostics=clip_fraction,
-        at_turn=growing_clip,
-        corrected=True,
+        diagnostics=outside_clip,
+        at_position=growing_clip,
+        corrected_traces=True,
         actor=actor,
         critic=critic,
     )

@@ -30,9 +30,9 @@ def haa2c(
 
         E[r · M] + c · H,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
-    where M is the advantage times the compound ratio of the agents updated before (Eq. 6). The drift is D = 0, so only
-    the number of mini-epochs and the learning rate keep r near 1. The paper uses plain gradient steps in its pseudocode
-    and Adam in its experiments (Table 1), as here.
+    where M is the advantage times the compound ratio of the agents updated before (Eq. 6), truncated (`guard`). The
+    drift is D = 0, so only the number of mini-epochs and the learning rate keep r near 1. The paper uses plain
+    gradient steps in its pseudocode and Adam in its experiments (Table 1), as here.
 
     For arguments and errors see `hajax.haml`.
     """

@@ -33,9 +33,9 @@ def happo(
         E[min(r · M, clip(r, 1 ± ε) · M)] + c · H,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
     where M is the advantage times the compound ratio of the agents updated before. After all its epochs the ratio is
-    recomputed on the full batch for the agents updated later: M ← r · M. The ratio of an inactive agent is 1 (HARL
-    multiplies it in). With many agents the compound ratio varies so much that few samples carry the later updates,
-    which the info shows; `settings.guard` replaces it by other weights.
+    recomputed on the full batch for the agents updated later. The ratio of an inactive agent is 1 (HARL multiplies it
+    in). The compound ratio is truncated at `truncation`, which rarely changes a weight here, and is needed where steps
+    are long or agents are many (`docs/results/guards.md`). The paper has `guard="none"`: M ← r · M.
 
     It is mirror learning with the drift `ppo_clip`, since min(r · M, clip(r) · M) = r · M − ReLU([r − clip(r)] · M).
     For arguments and errors see `hajax.haml`.

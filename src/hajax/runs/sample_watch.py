@@ -31,6 +31,6 @@ class SampleWatch:
         print(
             f"hajax train: warning: train_{last} is {before[1]:.2g} at {before[0]:,} steps and {share:.2g} at {step:,},"
             f" less than {LEAST_SHARE}: few samples carry the updates of the last agent in the order, because the "
-            "compound ratio varies too much; a guard (algo.guard=truncate), smaller steps or shared parameters help",
+            "compound ratio varies too much; a guard (algo.guard), smaller steps or shared parameters help",
             file=sys.stderr,
         )

@@ -72,11 +72,12 @@ def stratified_bootstrap_interval(
 
 def probability_of_improvement(
     first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000
-) -> tuple[float, tuple[float, float]]:
+) -> tuple[float, tuple[float, float] | None]:
     """P(X > Y) + ½ P(X = Y) of a run X of `first` and a run Y of `second`, and its percentile bootstrap interval.
 
     The share of pairs of runs in which the first is better (Agarwal et al., 2021, Section 4.3). A resample draws from
-    both with replacement. The resampling is seeded.
+    both with replacement. The resampling is seeded. The interval is `None` if one has a single run. Of few runs it is
+    too narrow: of equal scores with 3, 5 and 10 runs each, 20%, 10% and 5% of the intervals do not contain ½.
 
     Args:
         first, second: the scores `[num_runs]` of both, which may have different numbers of runs.
@@ -91,6 +92,8 @@ def probability_of_improvement(
         if scores.ndim != 1 or scores.size == 0:
             raise ValueError(f"scores has shape {scores.shape}; allowed: one score per seed")
     better = np.heaviside(x[:, None] - y, 0.5)
+    if min(x.size, y.size) < 2:
+        return float(better.mean()), None
     generator = np.random.default_rng(0)
     rows, columns = (generator.integers(scores.size, size=(resamples, scores.size)) for scores in (x, y))
     shares = better[rows[:, :, None], columns[:, None, :]].mean((1, 2))

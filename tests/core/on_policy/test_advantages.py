@@ -30,7 +30,7 @@ def float64():
 @pytest.fixture(scope="module")
 def gae():
     """The library's GAE; the test's arrays pass through one compiled program."""
-    return jax.jit(lambda *args: advantages.generalized_advantages(advantages.temporal_differences(*args)))
+    return jax.jit(lambda *args: advantages.generalized_advantages(advantages.trace_terms(*args)))
 
 
 @given(reward=FLOATS, value=FLOATS, next_value=FLOATS, terminated=FLAGS, truncated=FLAGS, discount=UNIT, lam=UNIT)

@@ -11,14 +11,14 @@ from jax import lax
 from hajax.core.losses import weighted_mean
 
 
-class Differences(NamedTuple):
-    """What advantages are made of, `[T, …]`."""
+class TraceTerms(NamedTuple):
+    """The error of a step, and the weight of the next step's advantage, `[T, …]`."""
 
     delta: jax.Array  # δ_t
     decay: jax.Array  # γ λ (1 − terminated_t)(1 − truncated_t)
 
 
-def temporal_differences(
+def trace_terms(
     reward: jax.Array,
     value: jax.Array,
     next_value: jax.Array,
@@ -26,7 +26,7 @@ def temporal_differences(
     truncated: jax.Array,
     discount: float | jax.Array,
     gae_lambda: float | jax.Array,
-) -> Differences:
+) -> TraceTerms:
     """δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t) over sequences `[T, …]` that may contain several episodes.
 
     `next_value` is V(s'_t), where s'_t is the state that step t led to *before* any automatic reset. A truncated step
@@ -36,13 +36,13 @@ def temporal_differences(
     """
     delta = reward + discount * jnp.where(terminated, 0, next_value) - value
     decay = discount * gae_lambda * jnp.where(terminated | truncated, 0, jnp.ones_like(delta))
-    return Differences(delta, decay)
+    return TraceTerms(delta, decay)
 
 
-def generalized_advantages(differences: Differences, trace: float | jax.Array = 1.0) -> jax.Array:
-    """GAE(λ) (Schulman et al., 2016, Eq. 16), `[T, …]`, with a trace c that is 1 on-policy:
+def generalized_advantages(terms: TraceTerms, trace: float | jax.Array = 1.0) -> jax.Array:
+    """GAE(λ) (Schulman et al., 2016, Eq. 16), `[T, …]`, with a factor ρ that is 1 on-policy (`trace`):
 
-    Â_t = δ_t + γ λ (1 − terminated_t)(1 − truncated_t) c_{t+1} Â_{t+1}
+    Â_t = δ_t + γ λ (1 − terminated_t)(1 − truncated_t) ρ_{t+1} Â_{t+1}
     """
 
     def step(after, inputs):
@@ -50,8 +50,8 @@ def generalized_advantages(differences: Differences, trace: float | jax.Array = 
         advantage = delta + decay * after
         return trace * advantage, advantage
 
-    traces = jnp.broadcast_to(trace, differences.delta.shape)
-    _, advantages = lax.scan(step, jnp.zeros_like(differences.delta[0]), (differences, traces), reverse=True)
+    traces = jnp.broadcast_to(trace, terms.delta.shape)
+    _, advantages = lax.scan(step, jnp.zeros_like(terms.delta[0]), (terms, traces), reverse=True)
     return advantages
 
 

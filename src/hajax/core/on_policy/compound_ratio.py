@@ -5,14 +5,14 @@ Agent i_m improves its policy on the joint advantage, weighted by the ratios of 
     M^{i_1:m}(s, a) = Π_{j<m} π_new(a^{i_j} | o^{i_j}) / π_old(a^{i_j} | o^{i_j}) · Â(s, a),
 
 an unbiased estimate of the agent's advantage given their *new* policies (Kuba et al., 2022a, Proposition 3 and Eq. 10).
-A guard (`hajax.core.on_policy.guards`) may replace the product of ratios by weights of lower variance.
+A guard (`hajax.core.on_policy.guards`) replaces the product of ratios by weights of lower variance.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from hajax.core.actors import GroupTables, TeamActors
 from hajax.core.drifts import Drift, PolicyChange
 from hajax.core.losses import weighted_mean
-from hajax.core.on_policy.advantages import Differences
+from hajax.core.on_policy.advantages import TraceTerms
 from hajax.core.on_policy.guards import GUARDS, diagnostics, no_ratio
 from hajax.core.on_policy.samples import OnPolicySamples, corrected_advantages, in_chunks
 from hajax.core.optimization import Learner
@@ -143,8 +143,8 @@ class MirrorObjective:
         return -surrogate - getattr(self.hyperparameters, "entropy_coef", 0) * entropy, info
 
 
-class Turn(NamedTuple):
-    """A group's place in the sequence of updates."""
+class Position(NamedTuple):
+    """A group's position in the order of updates."""
 
     agents: jax.Array  # int [], the number of agents in the group
     before: jax.Array  # int [], the number of agents updated before
@@ -152,31 +152,37 @@ class Turn(NamedTuple):
     spent: jax.Array  # [], Σ over the agents before of their mean KL(π_old ‖ π_new), if the neighborhood measures it
 
 
-AtTurn = Callable[[Any, Any, Turn], Any]
+class AtPosition(Protocol):
+    """Changes the hyperparameters of a group by its position in the order."""
+
+    def __call__(self, hyperparameters: Any, position: Position, /) -> Any:
+        """The hyperparameters with which the group at this position is updated."""
 
 
-def budgeted(settings: Any, hyperparameters: Any, turn: Turn) -> Any:
-    """The hyperparameters at a turn: with a joint `kl_budget`, `kl_radius` is an agent's share of what is left.
+def budgeted(settings: Any, hyperparameters: Any, position: Position) -> Any:
+    """With a joint `kl_budget`, `kl_radius` is an agent's share of what is left.
 
     The joint policy is a product, so its KL divergence is the sum of the agents' (in `docs/mirror-learning.md`).
     """
     kl_budget = getattr(settings, "kl_budget", "agent")
     if kl_budget == "agent":
         return hyperparameters
-    share = hyperparameters.kl_radius / turn.num_agents
+    share = hyperparameters.kl_radius / position.num_agents
     if kl_budget == "unspent":
         # No later agent has less than an equal share: what is left is positive, since steps stay within their radius.
-        left = hyperparameters.kl_radius - turn.spent
-        share = jnp.maximum(left / (turn.num_agents - turn.before), share)
+        left = hyperparameters.kl_radius - position.spent
+        share = jnp.maximum(left / (position.num_agents - position.before), share)
     return hyperparameters.replace(kl_radius=share)
 
 
 def expected_gains(actors: TeamActors, learners: Learner, samples: OnPolicySamples) -> jax.Array:
-    """How much of the advantage each group can gain by a small step of its own, `[G]`: gᵀg / √(gᵀFg).
+    """How much each group can gain by a small step of its own, `[G]`: n · gᵀg / √(gᵀFg).
 
-    g = E[Â ∇ log π] is the group's policy gradient and F its Fisher matrix. A step along g of mean KL divergence δ
-    improves E[r · Â] by √(2δ) times this, to first order. (A2PO scores agents by E|Â|, with an advantage per agent:
-    that of one joint advantage is the same for all.)
+    g = E[Â ∇ log π] is the policy gradient of a member and F its Fisher matrix, means over active members and steps; n
+    is the number of active members per step. A step along g with a mean KL divergence of δ improves Â per step by √(2δ)
+    times this, to first order. The advantage is standardized over the group's samples, as for its update.
+
+    A2PO orders agents by E|Â| with an advantage per agent. That of one joint advantage is the same for all.
     """
 
     def gain(group):
@@ -189,7 +195,8 @@ def expected_gains(actors: TeamActors, learners: Learner, samples: OnPolicySampl
         (gradient,) = jax.linear_transpose(push, learner.params)(share * samples.advantage)
         score = push(gradient)
         square = jnp.sum(share * jnp.square(score))
-        return jnp.sum(share * samples.advantage * score) / jnp.sqrt(jnp.where(square > 0, square, 1))
+        active = total / samples.weight[0].size
+        return active * jnp.sum(share * samples.advantage * score) / jnp.sqrt(jnp.where(square > 0, square, 1))
 
     return jax.lax.map(gain, (actors.tables, learners, samples))
 
@@ -205,8 +212,8 @@ def improve_in_sequence(
     learners: Learner,
     samples: OnPolicySamples,
     improve: ImproveGroup,
-    at_turn: AtTurn = budgeted,
-    differences: Differences | None = None,
+    at_position: AtPosition | None = None,
+    terms: TraceTerms | None = None,
 ) -> tuple[Learner, dict[str, jax.Array]]:
     """Improves every group's policy once, one after another. After each the ratio is recomputed on the full batch.
 
@@ -223,14 +230,14 @@ def improve_in_sequence(
       improve: `(key, policy, learner, samples, hyperparameters) -> (learner, info)` updates one group on its samples
         `[K, B, …]`, whose `advantage` is the guarded M. With a memory, the samples are the rollout's sequences, which
         `policy.samples_of` cuts into chunks.
-      at_turn: the hyperparameters of each group at its turn.
-      differences: the temporal differences of all groups `[G, K, E, T]`, if each group's advantage is to be corrected
-        for the changes of the agents before (`corrected_advantages`).
+      at_position: changes the hyperparameters of a group, after `budgeted`.
+      terms: of all groups `[G, K, E, T]`, if each group's advantage is to be corrected for the changes of the agents
+        before (`corrected_advantages`).
 
     Returns:
-      The new learners, and the groups' info stacked `[G]`, with the mean of the final `compound_ratio` over samples.
-      Unless updates are simultaneous also, by position in the order `[G]`: the group updated there (`order`), and the
-      `guards.diagnostics` of the ratio that it was given.
+      The new learners, and the groups' info stacked `[G]`, with the mean of the final `compound_ratio` over samples,
+      and the `expected_gain` if groups are ordered by it. Unless updates are simultaneous also, by position in the
+      order `[G]`: the group updated there (`order`), and the `guards.diagnostics` of the ratio that it was given.
     """
     order_key, improve_key = jax.random.split(key)
     groups = actors.groups
@@ -238,21 +245,24 @@ def improve_in_sequence(
     guard = GUARDS[settings.guard]
 
     def update_group(learner, inputs, carry):
-        key, tables, size, samples, differences = inputs
+        key, tables, size, samples, terms = inputs
         ratio, before, spent = carry
         policy = GroupPolicy(actors, tables)
-        own = at_turn(settings, hyperparameters, Turn(size, before, groups.num_agents, spent))
-        weights = guard(ratio, samples.weight, own)
+        position = Position(size, before, groups.num_agents, spent)
+        current = budgeted(settings, hyperparameters, position)
+        if at_position is not None:
+            current = at_position(current, position)
+        weights = guard(ratio, samples.weight, current)
         advantage = samples.advantage
-        if differences is not None:
-            advantage = corrected_advantages(differences, ratio.log, samples.weight)
+        if terms is not None:
+            advantage = corrected_advantages(terms, ratio.log, samples.weight)
         weighted = samples._replace(
             advantage=weights * advantage, preceding=jnp.broadcast_to(weights, samples.weight.shape)
         )
-        learner, info = improve(key, policy, learner, weighted, own)
+        learner, info = improve(key, policy, learner, weighted, current)
         if settings.order != "simultaneous":
             info |= diagnostics(ratio, weights, samples.weight)
-        ratio = ratio.times(policy.log_ratio(learner.params, samples), own.clip)
+        ratio = ratio.times(policy.log_ratio(learner.params, samples), current.clip)
         return learner, (ratio, before + size, spent + size * info.get("kl", 0)), info
 
     none = jnp.zeros_like(samples.log_prob[0, 0])
@@ -263,9 +273,11 @@ def improve_in_sequence(
         update_group,
         permutation,
         learners,
-        (jax.random.split(improve_key, groups.num_groups), actors.tables, sizes, samples, differences),
+        (jax.random.split(improve_key, groups.num_groups), actors.tables, sizes, samples, terms),
         (no_ratio(settings.guard, none), jnp.zeros((), sizes.dtype), jnp.zeros((), none.dtype)),
     )
+    if scores is not None:
+        info |= {"expected_gain": scores}
     if permutation is not None:
         info |= {name: info[name][permutation] for name in BY_POSITION} | {"order": permutation}
     return learners, info | {"compound_ratio": jnp.exp(ratio.log).mean()}

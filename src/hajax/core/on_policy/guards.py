@@ -63,7 +63,7 @@ def clip(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> jax.Ar
 def interval(ratio: CompoundRatio, share: jax.Array, hyperparameters: Any) -> jax.Array:
     """clip(R, 1 ± ε/2), ε = `clip`, as in A2PO (Wang et al., 2023): https://arxiv.org/abs/2302.06205.
 
-    Biased: samples count as if R were at most ε/2 away from 1. At least (1 − ε/2)² / (1 + ε/2)² of them are effective.
+    Biased: samples count as if R were at most ε/2 away from 1. At least 1 − ε²/4 of them are effective.
     """
     half = hyperparameters.clip / 2
     return jnp.clip(jnp.exp(ratio.log), jnp.maximum(1 - half, 0), 1 + half)

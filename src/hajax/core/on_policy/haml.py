@@ -1,7 +1,7 @@
 """Heterogeneous-agent mirror learning: an algorithm from a drift and a neighborhood.
 
 Kuba et al., *Heterogeneous-Agent Mirror Learning* (2022b), Algorithm Template 1: https://arxiv.org/abs/2208.01682.
-HAPPO, HATRPO and HAA2C are instances. `docs/mirror-learning.md` shows how to write new ones.
+HAPPO, HATRPO, HAA2C and A2PO are instances. `docs/mirror-learning.md` shows how to write new ones.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from hajax.core.drifts import Drift, PolicyChange, check_reads, no_drift
 from hajax.core.neighborhoods import Neighborhood, unrestricted
 from hajax.core.neighborhoods import adaptive as adaptive_coefficient
 from hajax.core.on_policy import template
-from hajax.core.on_policy.compound_ratio import AtTurn, GroupPolicy, MirrorObjective, budgeted, improve_in_sequence
-from hajax.core.on_policy.samples import OnPolicySamples, group_differences, group_samples
+from hajax.core.on_policy.compound_ratio import AtPosition, GroupPolicy, MirrorObjective, improve_in_sequence
+from hajax.core.on_policy.samples import OnPolicySamples, group_samples, group_trace_terms
 from hajax.core.on_policy.settings import Hyperparameters, Settings
 from hajax.core.on_policy.template import OnPolicyState
 from hajax.core.optimization import Learner, actor_rate
@@ -38,8 +38,8 @@ def haml(
     neighborhood: Neighborhood = unrestricted,
     adaptive: bool = False,
     diagnostics: Callable[[PolicyChange, Any], dict[str, jax.Array]] = lambda change, hyperparameters: {},
-    at_turn: AtTurn = budgeted,
-    corrected: bool = False,
+    at_position: AtPosition | None = None,
+    corrected_traces: bool = False,
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
@@ -49,9 +49,10 @@ def haml(
 
         π_new = argmax over π̂ in its neighborhood of E[r · M − D(π̂)],   r = π̂(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
-    where M is the standardized advantage times the compound ratio of the agents updated before, and D is the drift. If
-    D is a drift functional (`hajax.check_drift`) and the maximum and the advantage are exact, no update lowers the
-    team's return, and the limit points of the policies are Nash equilibria (Kuba et al., 2022b, Theorem 1).
+    where M is the standardized advantage times the (guarded) compound ratio of the agents updated before, and D is
+    the drift. If D is a drift functional (`hajax.check_drift`), the maximum and the advantage are exact, and
+    `guard="none"`, no update lowers the team's return, and the limit points of the policies are Nash equilibria (Kuba
+    et al., 2022b, Theorem 1).
 
     Args:
       name: the algorithm's name in results and error messages.
@@ -66,9 +67,8 @@ def haml(
         halved after an update with a mean KL divergence of less than `kl_target / 1.5`, doubled after one with more
         than `kl_target · 1.5`, and kept within a factor of 1,024 of `drift_coef`.
       diagnostics: further diagnostics, elementwise like a drift: `(change, hyperparameters) -> {name: [K, B]}`.
-      at_turn: the hyperparameters of a group at its turn in the sequence: `(settings, hyperparameters, turn) ->
-        hyperparameters`; by default those given, with `kl_radius` as `kl_budget` says.
-      corrected: cut the traces of every group's advantage by the ratio of the agents updated before, as in A2PO.
+      at_position: `(hyperparameters, position) -> hyperparameters`: those of a group by its position in the order.
+      corrected_traces: cut the traces of every group's advantage by the ratio of the agents updated before, as in A2PO.
       actor, critic: flax modules used as torsos instead of the MLP, from `x` `[…, O]` (for a centralized critic the
         state `[…, S]`), padded with zeros, to features `[…, H]`. If `__call__` has a parameter `mask`, it also receives
         the entries that the agent has, bool `[O]`, or `None` if nothing is padded. With a memory, which follows the
@@ -100,8 +100,8 @@ def haml(
         learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
         learning_rate = actor_rate(state)
 
-        def improve(key: jax.Array, policy: GroupPolicy, learner: Learner, samples: OnPolicySamples, own: Any):
-            objective = MirrorObjective(policy, drift, diagnostics, settings, own, learning_rate)
+        def improve(key: jax.Array, policy: GroupPolicy, learner: Learner, samples: OnPolicySamples, current: Any):
+            objective = MirrorObjective(policy, drift, diagnostics, settings, current, learning_rate)
             return neighborhood.improve(key, objective, learner, samples)
 
         new_actors, actor_info = improve_in_sequence(
@@ -112,8 +112,8 @@ def haml(
             learners,
             samples,
             improve,
-            at_turn,
-            group_differences(actors, batch, estimates) if corrected else None,
+            at_position,
+            group_trace_terms(actors, batch, estimates) if corrected_traces else None,
         )
         state, critic_info = template.update_critics(critic_key, critics, settings, state, batch, estimates)
         return state._replace(actors=new_actors, updates=state.updates + 1), actor_info | critic_info

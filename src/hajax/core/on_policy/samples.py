@@ -11,7 +11,7 @@ from hajax.core.actors import TeamActors, policy_input
 from hajax.core.batches import OnPolicyBatch, critic_input
 from hajax.core.groups import Groups
 from hajax.core.inactive import blank
-from hajax.core.on_policy.advantages import Differences, generalized_advantages, standardize
+from hajax.core.on_policy.advantages import TraceTerms, generalized_advantages, standardize
 from hajax.core.on_policy.critics import ValueFunctions
 from hajax.nn.memory import NOTHING, MemoryInput
 
@@ -23,7 +23,7 @@ class Estimates(NamedTuple):
     advantage: jax.Array  # in reward units, not standardized
     target: jax.Array  # advantage + value, in reward units
     active: jax.Array  # bool: the critic's agent (for the team: any agent) was active
-    differences: Differences  # in reward units
+    terms: TraceTerms  # in reward units
 
 
 class OnPolicySamples(NamedTuple):
@@ -127,16 +127,16 @@ def group_samples(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates
     )
 
 
-def group_differences(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> Differences:
-    """The temporal differences of every group's members, as sequences `[G, K, E, T]`."""
+def group_trace_terms(actors: TeamActors, batch: OnPolicyBatch, estimates: Estimates) -> TraceTerms:
+    """The terms of the advantages of every group's members, as sequences `[G, K, E, T]`."""
 
     def grouped(x):
         return as_samples(actors.groups, jnp.broadcast_to(x, batch.log_prob.shape), sequences=True)
 
-    return Differences(*map(grouped, estimates.differences))
+    return TraceTerms(*map(grouped, estimates.terms))
 
 
-def corrected_advantages(differences: Differences, log_ratio: jax.Array, weight: jax.Array) -> jax.Array:
+def corrected_advantages(terms: TraceTerms, log_ratio: jax.Array, weight: jax.Array) -> jax.Array:
     """One group's standardized advantages with traces cut by R, the ratio of the agents updated before, as `weight`.
 
         A_t = δ_t + γ λ min(1, R_{t+1}) A_{t+1}
@@ -146,14 +146,14 @@ def corrected_advantages(differences: Differences, log_ratio: jax.Array, weight:
     https://arxiv.org/abs/2302.06205). With R = 1 it is the GAE.
 
     Args:
-      differences: `[K, E, T]`.
+      terms: `[K, E, T]`.
       log_ratio: log R, `[B]` with B = T · E; with a memory `[E, T]`.
       weight: of the group's samples `[K, B]`, or `[K, E, T]`.
     """
-    envs, steps = differences.delta.shape[1:]
+    envs, steps = terms.delta.shape[1:]
     sequences = weight.ndim == 3
     trace = jnp.exp(jnp.minimum(log_ratio.T if sequences else log_ratio.reshape(steps, envs), 0))
-    in_time = Differences(*(jnp.moveaxis(x, -1, 0) for x in differences))
+    in_time = TraceTerms(*(jnp.moveaxis(x, -1, 0) for x in terms))
     advantage = generalized_advantages(in_time, trace[:, None])  # [T, K, E]
     ordered = jnp.moveaxis(advantage, 0, -1) if sequences else advantage.swapaxes(0, 1).reshape(weight.shape)
     return blank(standardize(ordered, weight), weight)

@@ -44,7 +44,8 @@ class Hyperparameters(ClipHyperparameters, TeamHyperparameters):
     )
     value_decay: float | jax.Array = setting(
         0.9,
-        "β: the running statistics of values keep this share per update (HARL: 0.99999, an average over all updates)",
+        "β: the running statistics of values keep this share when they are updated (HARL: 0.99999, an average over all "
+        "updates)",
         low=0,
         high=1,
     )
@@ -59,8 +60,15 @@ class GradientHyperparameters(AscentHyperparameters, Hyperparameters):
 class A2POHyperparameters(GradientHyperparameters):
     """Hyperparameters of A2PO."""
 
-    first_clip: float | jax.Array = setting(
-        0.5, "c: the k-th of N agents has ε_k = ε (c + (1 − c) k/N), ε = `clip`", low=0, high=1, open_low=True
+    clip: float | jax.Array = setting(
+        0.2,
+        "ε: the joint ratio of all agents is clipped to 1 ± ε",
+        low=0,
+        high=1,
+        open_low=True,
+    )
+    clip_floor: float | jax.Array = setting(
+        0.5, "f: the k-th of N agents clips to 1 ± ε (f + (1 − f) k/N), ε = `clip`", low=0, high=1, open_low=True
     )
 
 
@@ -76,21 +84,21 @@ class TrustRegionHyperparameters(BallHyperparameters, Hyperparameters):
 class Settings(TeamSettings):
     """Static settings of every on-policy algorithm.
 
-    Defaults are HARL's, except for `action_scaling` and `clip_value`.
+    Defaults are HARL's, except for `action_scaling`, `clip_value`, `guard` and `value_statistics_per`.
     """
 
     order: str = setting(
         "random",
-        "the order of the groups' updates: `random` (a fresh permutation every update), `fixed`, `simultaneous`; "
-        "`greedy` (first who can gain most of the advantage by a small step), or `semi_greedy` (such a group and a "
-        "random one take turns)",
+        "the order of the groups' updates: `random` (a fresh permutation every update), `fixed`, `simultaneous`, "
+        "`greedy` (by the expected gain of a small step, the largest first), or `semi_greedy` (the group with the "
+        "largest gain that is left, then a random one, and so on)",
         choices=(*ORDERS, *ORDERS_BY_SCORE),
     )
     guard: str = setting(
-        "none",
-        "what weights the advantage: `none` (the compound ratio of the agents updated before, as in the papers), "
-        "`truncate` (at most `truncation`), `clip` (the product of ratios clipped to 1 ± `clip`), `interval` (clipped "
-        "to 1 ± `clip` / 2), or `normalize` (divided by its mean)",
+        "truncate",
+        "the weights of the advantage: the compound ratio of the agents updated before (`none`, as in the papers), at "
+        "most `truncation` (`truncate`), the product of ratios clipped to 1 ± `clip` (`clip`), clipped to 1 ± "
+        "`clip` / 2 (`interval`), or divided by its mean (`normalize`)",
         choices=tuple(GUARDS),
     )
     critic_epochs: int = setting(5, "the critic's passes over a rollout")
@@ -119,10 +127,10 @@ class Settings(TeamSettings):
     value_loss: str = setting("huber", "the critic's loss", choices=VALUE_LOSSES)
     clip_value: bool = setting(False, "clip the change of values in the critic's loss, as in PPO's code (HARL: true)")
     normalize_values: bool = setting(True, "normalize the critic's targets by running statistics")
-    value_statistics: str = setting(
+    value_statistics_per: str = setting(
         "update",
-        "when the running statistics take in the critic's targets: once per `update`, or before every `minibatch`, as "
-        "HARL's",
+        "what the running statistics are updated with: all of the critic's targets, once per `update`, or those of "
+        "every `minibatch`, as in HARL",
         choices=("update", "minibatch"),
     )
 

@@ -22,7 +22,7 @@ from hajax.core.normalization import (
     update_value_statistics,
 )
 from hajax.core.observation_moments import ObservationMoments, with_running_moments
-from hajax.core.on_policy.advantages import generalized_advantages, temporal_differences
+from hajax.core.on_policy.advantages import generalized_advantages, trace_terms
 from hajax.core.on_policy.critics import ValueFunctions
 from hajax.core.on_policy.samples import Estimates, critic_samples, in_chunks
 from hajax.core.on_policy.settings import Hyperparameters, Settings
@@ -172,7 +172,7 @@ def estimate(critics: ValueFunctions, state: OnPolicyState, batch: OnPolicyBatch
     value, final_value = critics.of_rollout(state.critics.params, batch)
     final_value = critics.fill_inactive(in_reward_units(final_value), batch.final_active)
     baseline = critics.fill_inactive(in_reward_units(value), batch.active)
-    differences = temporal_differences(
+    terms = trace_terms(
         reward=batch.reward[..., : value.shape[-1]],
         value=baseline,
         next_value=final_value,
@@ -181,8 +181,8 @@ def estimate(critics: ValueFunctions, state: OnPolicyState, batch: OnPolicyBatch
         discount=hyperparameters.discount,
         gae_lambda=critics.bootstrapped(hyperparameters.gae_lambda, batch.final_active),
     )
-    advantage = generalized_advantages(differences)
-    return Estimates(value, advantage, advantage + baseline, critics.active(batch.active), differences)
+    advantage = generalized_advantages(terms)
+    return Estimates(value, advantage, advantage + baseline, critics.active(batch.active), terms)
 
 
 def update_critics(
@@ -195,24 +195,24 @@ def update_critics(
 ) -> tuple[OnPolicyState, dict[str, jax.Array]]:
     """Regresses every critic on its targets, in normalized units if values are normalized.
 
-    The value statistics take in the targets before the critic does, once or, as in HARL, before every minibatch's step.
-    So it is trained in the units in which it is evaluated next.
+    The value statistics are updated first, so that the critic is trained in the units in which it is evaluated next;
+    or, as in HARL, before the step on every minibatch (`value_statistics_per`).
     """
-    hyperparameters, once = state.hyperparameters, settings.value_statistics == "update"
+    hyperparameters, once = state.hyperparameters, settings.value_statistics_per == "update"
     learning_rate = decayed(hyperparameters.critic_lr, state.updates, hyperparameters.decay_updates)
     samples = critic_samples(critics, batch, estimates)
 
     def update_critic(group):
         key, learner, statistics, mask, samples = group
 
-        def taken_in(statistics, samples):
+        def updated(statistics, samples):
             statistics = update_value_statistics(
                 statistics, samples.target, samples.weight, hyperparameters.value_decay
             )
             return statistics, samples._replace(target=normalize_value(statistics, samples.target))
 
         if statistics is not None and once:
-            statistics, samples = taken_in(statistics, samples)
+            statistics, samples = updated(statistics, samples)
         if critics.memory.remembers:
             _, memory = critics.group_value(learner.params, mask, samples.inputs, samples.memory_input)
             samples = in_chunks(samples, memory, critics.chunk_length)
@@ -228,7 +228,7 @@ def update_critics(
         def step(key, carry, minibatch):
             learner, statistics = carry
             if statistics is not None and not once:
-                statistics, minibatch = taken_in(statistics, minibatch)
+                statistics, minibatch = updated(statistics, minibatch)
             value_loss, gradient = jax.value_and_grad(loss)(learner.params, minibatch)
             learner, norm = adam_step(
                 learner, gradient, learning_rate, hyperparameters.max_grad_norm, hyperparameters.adam_eps
