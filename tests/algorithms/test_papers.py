@@ -100,9 +100,9 @@ def trained_return(name, num_agents, deterministic, **settings):
     return float(evaluate(jax.random.key(1), state)["episode_return"].mean())
 
 
-@pytest.mark.parametrize("num_agents", [2, 4, 6])
-def test_proposition_1_unshared_happo_learns_the_optimum(num_agents):
-    assert trained_return("happo", num_agents, deterministic=True) == 1
+@pytest.mark.parametrize(("name", "num_agents"), [("happo", 2), ("happo", 4), ("happo", 6), ("a2po", 4)])
+def test_proposition_1_unshared_policies_learn_the_optimum(name, num_agents):
+    assert trained_return(name, num_agents, deterministic=True) == 1
 
 
 def test_proposition_1_shared_mappo_fails_and_an_agent_id_solves_it():
