@@ -16,6 +16,12 @@ RESULTS = ROOT / "docs" / "results"
 KEPT = ("config.yaml", "metrics.csv", "timing.csv", "curve.png", "transfer.json", "summary.json")
 
 
+def unguarded(settings: list[str]) -> list[str]:
+    """The settings of a run from before guards: HAPPO, HATRPO and HAA2C had the compound ratio as it is."""
+    sequential = {"algo=happo", "algo=hatrpo", "algo=haa2c"}
+    return [*settings, "algo.guard=none"] if sequential & set(settings) else settings
+
+
 def make(name: str, settings: list[str], directory: Path, episodes: int) -> None:
     """Trains in `directory`, evaluates elsewhere if `episodes` > 0, and copies the kept files to docs/results."""
     train = [sys.executable, "-m", "hajax", "train", *settings, f"out_dir={directory}", "resume=auto"]

@@ -11,7 +11,7 @@ concurrently, one on each core.
 
 from __future__ import annotations
 
-from kept_runs import main
+from kept_runs import main, unguarded
 
 COMMON = ["num_seeds=2", "eval.episodes=10", "eval_interval=50_000", "checkpoint.interval=100_000", "checkpoint.keep=1"]
 # HARL's settings are for 10 million steps. For a tenth of them and less: many optimizer steps on small minibatches,
@@ -38,6 +38,7 @@ TRANSFER = {
     "half_cheetah_2x3/happo_in_c_more": [*HAPPO, *IN_C, "total_steps=2_000_000", "seed=2", "num_seeds=4"],
     "half_cheetah_2x3/hatd3": [*HATD3, *FAITHFUL, "total_steps=300_000"],
     "ant_4x2/happo": [*HAPPO, *FAITHFUL, "total_steps=800_000"],
+    "ant_4x2/happo_guarded": [*HAPPO, *IN_C, "total_steps=800_000"],
     "ant_4x2/hatd3": [*HATD3, *FAITHFUL, "total_steps=150_000"],
 }
 # What holds HATD3 back on HalfCheetah: the settings of the kept run in MuJoCo's C, and step by step those with which
@@ -97,6 +98,7 @@ VARIANTS = {
 }
 SHOWN = {"2x4": ("happo", "hatrpo", "mappo", "mappo_unshared"), "4x2": tuple(VARIANTS)}
 SHOWN["8x1"] = SHOWN["2x4"]
+GUARDED = ("happo", "hatrpo")  # made again, with the default guard of the compound ratio
 
 
 def runs() -> dict[str, list[str]]:
@@ -106,12 +108,15 @@ def runs() -> dict[str, list[str]]:
         task, name = run.split("/")
         algo = name.split("_")[0]
         preset = f"harl/{task}" if algo == "happo" else f"harl/{task}_{algo}"
-        listed[run] = [f"algo={algo}", f"env=mamujoco/{task}", f"preset={preset}", *COMMON, *changes]
+        settings = [f"algo={algo}", f"env=mamujoco/{task}", f"preset={preset}", *COMMON, *changes]
+        listed[run] = settings if run.endswith("_guarded") else unguarded(settings)
     for agents, names in SHOWN.items():
         for name in names:
             algo, preset, changes = VARIANTS[name]
             where = [f"algo={algo}", f"env=mamujoco/ant_{agents}", f"preset=harl/{preset}"]
-            listed[f"ant_{agents}_spring/{name}"] = [*where, *changes, *IN_TURN]
+            listed[f"ant_{agents}_spring/{name}"] = unguarded([*where, *changes, *IN_TURN])
+            if name in GUARDED and agents != "2x4":
+                listed[f"ant_{agents}_spring/{name}_guarded"] = [*where, *changes, *IN_TURN]
     return listed
 
 

@@ -11,7 +11,7 @@ core (`taskset -c 0 python benchmarks/mpe.py`): a run that another process has b
 
 from __future__ import annotations
 
-from kept_runs import main
+from kept_runs import main, unguarded
 
 COMMON = ["total_steps=300_000", "num_seeds=3", "eval.episodes=200", "checkpoint.interval=100_000", "checkpoint.keep=1"]
 # HARL's settings except the batch, for a CPU; a replay that holds the run; n_step from pilot runs (docs/results).
@@ -90,7 +90,7 @@ def runs() -> dict[str, list[str]]:
         for actions, names in ALGORITHMS.items():
             where = [f"env={env}", f"env.actions={actions}", *COMMON]
             for name in names:
-                listed[f"{task}_{actions}/{name}"] = [f"algo={name}", *SETTINGS[name], *where]
+                listed[f"{task}_{actions}/{name}"] = unguarded([f"algo={name}", *SETTINGS[name], *where])
     for task, variants in ABLATIONS.items():
         for name, (algo, changes) in variants.items():
             listed[f"{task}/{name}"] = [f"algo={algo}", *SETTINGS[algo], *changes, *ABLATED[task], *COMMON]

@@ -9,7 +9,7 @@ when it is finished.
 
 from __future__ import annotations
 
-from kept_runs import main
+from kept_runs import main, unguarded
 
 SETTINGS = [
     "env=sisl/pursuit",
@@ -28,7 +28,7 @@ SETTINGS = [
 
 def runs() -> dict[str, list[str]]:
     """The settings of every run, by `TASK/NAME`."""
-    return {f"pursuit/{algo}": [f"algo={algo}", *SETTINGS] for algo in ("happo", "mappo")}
+    return {f"pursuit/{algo}": unguarded([f"algo={algo}", *SETTINGS]) for algo in ("happo", "mappo")}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ docs/results/FOLDER/NAME when it is finished. Several of these processes may run
 
 from __future__ import annotations
 
-from kept_runs import main
+from kept_runs import main, unguarded
 from reports import with_last
 
 BUDGETS = {
@@ -28,6 +28,7 @@ VARIANTS = {
     "haa2c": ("haa2c", "haml/smac", []),
     "maa2c": ("maa2c", "haml/smac", []),
     "maa2c_unshared": ("maa2c", "haml/smac", UNSHARED),
+    "hatrpo_simultaneous": ("hatrpo", "hajax/smax_hatrpo", ["algo.order=simultaneous"]),
 }
 FOUR = ("happo", "hatrpo", "mappo", "mappo_unshared")
 # The previous preset.
@@ -39,12 +40,19 @@ LARGE_BATCH = ["num_envs=512", "rollout_length=16", "algo.minibatches=16"]
 MIRRORED = [*LARGE_BATCH, "env.mirrored=true", "eval.episodes=1000"]
 # The map of every folder, its variants, and their differences from the presets.
 SHOWN = {
-    "3m": ("3m", tuple(VARIANTS), []),
+    "3m": ("3m", tuple(VARIANTS)[:-1], []),
     "3m_narrow": ("3m", FOUR, NARROW),
     "3m_large_batch": ("3m", ("mappo",), LARGE_BATCH),
     "3m_mirrored": ("3m", ("mappo",), MIRRORED),
     "2s3z": ("2s3z", FOUR, []),
     "3s5z": ("3s5z", FOUR, []),
+}
+
+# Made again with the default guard of the compound ratio, beside the same policies updated at once; 3s5z for longer.
+GUARDED = {
+    "3m": ("happo", "hatrpo"),
+    "2s3z": ("happo", "hatrpo", "hatrpo_simultaneous"),
+    "3s5z": ("happo", "mappo_unshared", "hatrpo", "hatrpo_simultaneous", "mappo"),
 }
 
 # HASAC's target entropy, as on MPE: shares of the entropy of uniform choices.
@@ -61,9 +69,15 @@ def runs() -> dict[str, list[str]]:
         for name in names:
             algo, preset, changes = VARIANTS[name]
             settings = [f"algo={algo}", f"preset={preset}", f"env=smax/{scenario}", *BUDGETS[scenario]]
-            listed[f"{folder}/{name}"] = with_last(*settings, *changes, *otherwise)
+            listed[f"{folder}/{name}"] = unguarded(with_last(*settings, *changes, *otherwise))
     for name in set(FOUR) - {"hatrpo"}:  # it has no such rate
         listed[f"3m_narrow/{name}"] += ["algo.actor_lr=1e-3"]
+    for scenario, names in GUARDED.items():
+        longer = ["total_steps=1_000_000"] if scenario == "3s5z" else []
+        for name in names:
+            algo, preset, changes = VARIANTS[name]
+            settings = [f"algo={algo}", f"preset={preset}", f"env=smax/{scenario}", *BUDGETS[scenario]]
+            listed[f"{scenario}_guarded/{name}"] = with_last(*settings, *changes, *longer)
     for share in SHARES:
         listed[f"3m_hasac/share_{share}"] = [*HASAC, f"algo.target_entropy_share={share}"]
     return listed
