@@ -18,6 +18,13 @@ from hajax.envs import make_env as make_env
 from hajax.envs import register_env as register_env
 from hajax.envs.base import Environment as Environment
 from hajax.runs.loading import load_policy as load_policy
+from hajax.session import Training as Training
+from hajax.session import load as load
+from hajax.session import plot as plot
+from hajax.session import preset as preset
+from hajax.session import render as render
+from hajax.session import save as save
+from hajax.session import train as train
 from hajax.spaces import Box as Box
 from hajax.spaces import Discrete as Discrete
 from hajax.spaces import MultiDiscrete as MultiDiscrete
@@ -27,5 +34,6 @@ from hajax.spec import Timestep as Timestep
 from hajax.training import make_evaluate as make_evaluate
 from hajax.training import make_loop as make_loop
 from hajax.training import make_train as make_train
+from hajax.training.policy import Policy as Policy
 
 __version__: str

@@ -27,6 +27,7 @@ PAGES = [README, *sorted(DOCS.glob("*.md"))]
 # README trains for a million steps; its code is run as it stands but for these.
 SMALLER = {
     "total_steps=1_000_000": "total_steps=500",
+    "total_steps=2_000_000": "total_steps=5000",
     "num_envs=20": "num_envs=5",
     "rollout_length=200": "rollout_length=50",
 }

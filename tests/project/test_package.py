@@ -103,9 +103,10 @@ BELOW = {
     "settings": ("core", "validation"),
     "algorithms": ("core", "spec", "places", "validation"),
     "envs": ("spec", "spaces", "places", "validation", "colors"),
-    "training": ("core", "envs", "spec", "spaces", "validation"),
+    "training": ("core", "envs", "algorithms", "spec", "spaces", "validation"),
     "runs": ("training", "algorithms", "envs", "core", "spec", "places", "validation"),
     "viewing": ("runs", "training", "envs", "spec", "colors"),
+    "session": ("viewing", "runs", "training", "envs", "core", "spec", "validation"),
     "cli": ("runs", "viewing", "training", "validation"),
     "__main__": ("cli",),
 }

@@ -145,6 +145,32 @@ def play(policy: Policy, seeds: range) -> np.ndarray:
     return np.array(returns)
 
 
+def test_it_acts_for_several_environments_as_for_each_alone(policy):
+    algo = hajax.make_algorithm("happo", SPEC, hidden_sizes=(8,), memory="gru")
+    state = jax.jit(algo.init)(jax.random.key(1))
+    alone, together = Policy(algo, state), Policy(algo, state, num_envs=3)
+    rows = [{name: x for name, x in observations(k).items() if name != "arm"} for k in range(3)]
+    masks = [
+        {"scout": np.eye(4, dtype=bool)[k], "crane": ([True, True], [True, False, True], [True] * 5)} for k in range(3)
+    ]
+    memories, memory = [None] * 3, None
+    for _ in range(2):
+        given = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        parts = tuple(np.stack([mask["crane"][d] for mask in masks]) for d in range(3))
+        stacked = {"scout": np.stack([mask["scout"] for mask in masks]), "crane": parts}
+        actions, memory = together(given, memory, action_mask=stacked)
+        assert list(actions) == ["scout", "crane"]
+        assert (actions["scout"].tolist(), actions["crane"].shape) == ([0, 1, 2], (3, 3))
+        for k in range(3):
+            own, memories[k] = alone(rows[k], memories[k], action_mask=masks[k])
+            np.testing.assert_array_equal(actions["crane"][k], own["crane"])
+            jax.tree.map(lambda x, y, k=k: np.testing.assert_allclose(x[k], y, atol=1e-6), memory, memories[k])
+    with pytest.raises(ValueError, match=r"observation of scout has shape \(2, 3\); allowed: \(3, …\), for num_envs"):
+        together({"scout": rows[0]["scout"]})
+    with pytest.raises(ValueError, match="num_envs=0; allowed"):
+        Policy(algo, state, num_envs=0)
+
+
 def test_a_loaded_policy_scores_in_mpe2_what_it_scores_here(run, capsys):
     assert main(["evaluate", str(run), "--episodes", "200", "--seed", "4"]) == 0
     assert "200 episodes per seed, deterministic" in capsys.readouterr().out

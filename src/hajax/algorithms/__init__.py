@@ -67,6 +67,11 @@ class Entry(NamedTuple):
     settings: Any
     hyperparameters: Any
 
+    @property
+    def reward(self) -> str:
+        """The last kind of reward that the default settings allow: `individual` for independent learners."""
+        return getattr(self.settings, "rewards", ("team",))[-1]
+
 
 _registered: dict[str, Entry] = {}
 

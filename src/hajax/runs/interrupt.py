@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,12 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Sets the event at the first of `SIGNALS`; a second Ctrl-C or SIGTERM raises KeyboardInterrupt immediately.
+def stop_on_interrupt(
+    signals: Sequence[str] = SIGNALS,
+    message: str = "stopping as soon as what is compiling or running is done and saved; Ctrl-C again stops without "
+    "saving",
+) -> Iterator[threading.Event]:
+    """Sets the event at the first of `signals`; a second Ctrl-C or SIGTERM raises KeyboardInterrupt immediately.
 
     Nothing is raised at the first signal, so that no library can swallow it or be left half imported: the code inside
     checks the event between steps. SIGHUP stays ignored where it already is, as under `nohup`.
@@ -35,12 +39,9 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
                 raise KeyboardInterrupt
             return
         stop.set()
-        print(
-            "stopping as soon as what is compiling or running is done and saved; Ctrl-C again stops without saving",
-            file=sys.stderr,
-        )
+        print(message, file=sys.stderr)
 
-    numbers = {name: getattr(signal, name) for name in SIGNALS if hasattr(signal, name)}
+    numbers = {name: getattr(signal, name) for name in signals if hasattr(signal, name)}
     if "SIGHUP" in numbers and signal.getsignal(numbers["SIGHUP"]) is signal.SIG_IGN:
         del numbers["SIGHUP"]
     previous = {number: signal.signal(number, handler) for number in numbers.values()}

@@ -55,18 +55,13 @@ def algorithm_node(name: str) -> dict[str, Any]:
     """
     template = find_template(name)
     entry = find_algorithm(name)
-    usual = {"name": name, "reward": reward_of(entry)}
+    usual = {"name": name, "reward": entry.reward}
     if template is None:
         return usual | _settings(entry)
     names = parts_of(name)
     every = itertools.product(*(choices_of(name, part) for part in names))
     brought = [_settings(find_algorithm(name, **dict(zip(names, parts, strict=True)))) for parts in every]
     return usual | _values(template()) | {key: MISSING for own in brought for key in own}
-
-
-def reward_of(entry: Entry) -> str:
-    """The last kind of reward that the default settings allow: `individual` for independent learners."""
-    return getattr(entry.settings, "rewards", ("team",))[-1]
 
 
 def parts_of(name: str) -> list[str]:

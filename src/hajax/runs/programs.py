@@ -74,24 +74,47 @@ def decided(settings: TrainSettings) -> TrainSettings:
     return settings
 
 
-def build(settings: TrainSettings) -> Team:
-    """The environment, the algorithm and their functions; `Refusal` if they do not accept the settings."""
+def make_team_of(settings: TrainSettings) -> tuple[Environment | BatchedEnvironment, Algorithm]:
+    """The environment and the algorithm; `Refusal` if they do not accept the settings."""
     # `reward` in algo/*.yaml is the environments' default; it is not a setting of the algorithm.
     options = {name: value for name, value in settings.algo.items() if name not in ("name", "reward")}
     env_options = {name: value for name, value in settings.env.items() if name != "name"}
-    typed = typed_settings(settings)
     with refusing((ValueError, TypeError), {name: (f"env.{name}", value) for name, value in env_options.items()}):
         env = make_env(settings.env.get("name", ""), **env_options)
-    with refusing(typed=typed):
-        algo = make_algorithm(settings.algo.get("name", ""), env, **options)
+    with refusing(typed=typed_settings(settings)):
+        return env, make_algorithm(settings.algo.get("name", ""), env, **options)
+
+
+def build(settings: TrainSettings) -> Team:
+    """The environment, the algorithm and their functions; `Refusal` if they do not accept the settings."""
+    env, algo = make_team_of(settings)
+    with refusing(typed=typed_settings(settings)):
         loop = make_loop(env, algo, num_envs=settings.num_envs, rollout_length=settings.rollout_length)
         updates = loop.iterations(settings.total_steps) * loop.updates_per_iteration
         if settings.lr_decay:
             numbers = algo.hyperparameters.replace(decay_updates=updates)
             algo = algo._replace(hyperparameters=numbers)  # the programs take them as an argument
-        evaluators = {"eval_": _evaluator(env, algo, settings, deterministic=True)}
-        if settings.eval.stochastic:
-            evaluators["eval_stochastic_"] = _evaluator(env, algo, settings, deterministic=False)
+        evaluation = settings.eval
+        return make_team(
+            env, algo, loop, evaluation.episodes, max_steps=evaluation.max_steps, stochastic=evaluation.stochastic
+        )
+
+
+def make_team(
+    env: Environment | BatchedEnvironment,
+    algo: Algorithm,
+    loop: Loop,
+    episodes: int,
+    *,
+    max_steps: int | None = None,
+    stochastic: bool = False,
+) -> Team:
+    """The functions of a run, with evaluations of so many episodes; if `stochastic`, also with sampled actions."""
+    modes = {"eval_": True} | ({"eval_stochastic_": False} if stochastic else {})
+    evaluators = {
+        prefix: make_evaluate(env, algo, num_episodes=episodes, max_steps=max_steps, deterministic=deterministic)
+        for prefix, deterministic in modes.items()
+    }
     _, timestep = jax.eval_shape(batched(env).reset, jax.random.split(jax.random.key(0), 1))
     return Team(algo, loop, env, evaluators, ("episode_return", "episode_length", *timestep.metrics))
 
@@ -106,18 +129,6 @@ def typed_settings(settings: TrainSettings) -> dict[str, tuple[str, Any]]:
     if reward is not None and reward != settings.algo.get("reward"):
         typed["reward"] = ("env.reward", reward)
     return typed
-
-
-def _evaluator(
-    env: Environment | BatchedEnvironment, algo: Algorithm, settings: TrainSettings, deterministic: bool
-) -> Callable:
-    return make_evaluate(
-        env,
-        algo,
-        num_episodes=settings.eval.episodes,
-        max_steps=settings.eval.max_steps,
-        deterministic=deterministic,
-    )
 
 
 def seed_keys(seed: int, num_seeds: int) -> jax.Array:

@@ -1,9 +1,10 @@
-"""Progress while training: a bar on a terminal, a line per evaluation elsewhere, or nothing."""
+"""Progress while training: a bar on a terminal or in a notebook, a line per evaluation elsewhere, or nothing."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from importlib.util import find_spec
 from types import TracebackType
 
 from rich.console import Console
@@ -25,6 +26,8 @@ class TrainingProgress(AbstractContextManager):
         self.warmup_steps = warmup_steps  # which do not count as training in steps/s
         self.total_steps, self.num_seeds, self.show = total_steps, num_seeds, show
         self.console = console or make_console(stderr=True)
+        in_notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None  # which rich's bar needs there
+        self.animated = self.console.is_terminal or in_notebook
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -32,7 +35,7 @@ class TrainingProgress(AbstractContextManager):
             TextColumn("{task.fields[status]}", markup=False),
             TimeElapsedColumn(),
             console=self.console,
-            disable=not (show and self.console.is_terminal),
+            disable=not (show and self.animated),
         )
         self.task = self.bar.add_task("compiling", total=total_steps, status="")
         self.latest_return = float("nan")
@@ -48,6 +51,11 @@ class TrainingProgress(AbstractContextManager):
     ) -> None:
         self.bar.stop()
 
+    def compiling(self) -> None:
+        """Says so, where there is no bar."""
+        if self.show and not self.animated:
+            self.console.print("compiling", soft_wrap=True)
+
     def advance(self, steps: int, seconds: float) -> None:
         """Adds `steps` per seed, which took `seconds` of training."""
         self.steps, self.seconds = steps, seconds
@@ -57,7 +65,7 @@ class TrainingProgress(AbstractContextManager):
         """Sets the mean return over seeds of the latest evaluation."""
         self.latest_return = mean_return
         self.bar.update(self.task, status=self.status())
-        if self.show and not self.console.is_terminal:
+        if self.show and not self.animated:
             self.console.print(f"{self.steps:,} / {self.total_steps:,} steps  {self.status()}", soft_wrap=True)
 
     def status(self) -> str:

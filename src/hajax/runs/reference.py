@@ -75,7 +75,7 @@ def algorithm_rows(name: str, **parts: Any) -> list[Described]:
     """The settings of an algorithm; for a template, with those of these parts."""
     template = find_template(name)
     entry = find_algorithm(name, **parts)
-    rows = [Described("algo.reward", nodes.reward_of(entry), ", ".join(REWARD.choices), REWARD.meaning)]
+    rows = [Described("algo.reward", entry.reward, ", ".join(REWARD.choices), REWARD.meaning)]
     for owner in (*([] if template is None else [template(**parts)]), entry.settings, entry.hyperparameters):
         for field in dataclasses.fields(owner):
             said = about(type(owner), field.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,9 +88,9 @@ def run(
         run_state = None if checkpoint is None else restore(checkpoint, saved_part(checkpoint, traced.run_state))
     clock = Clock() if checkpoint is None else Clock.resumed(**checkpoint.facts["seconds"])
     directory = RunDirectory(path, checkpoint)
-    seeds = range(settings.seed, settings.seed + settings.num_seeds)
     with refusing():
-        loggers = make_loggers(settings.logger, path, as_dict(settings), seeds, checkpoint and checkpoint.step)
+        of_run = as_dict(settings), settings.seeds
+        loggers = make_loggers(settings.logger, path, *of_run, checkpoint and checkpoint.step)
     directory.open(settings)
     summary = None
     try:
@@ -171,7 +171,7 @@ def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, fail
     trained = step > this.schedule.warmup_steps
     training_means = means(run_state.totals, this.team.episode_metrics) if trained else {}
     this.samples.warn(training_means, step)
-    rows = evaluation_rows(this.settings, step, results, training_means)
+    rows = evaluation_rows(this.settings.seeds, step, results, training_means)
     healthy = [row for row in rows if row["seed"] not in {failure.seed for failure in failed}]
     this.directory.append(healthy, {"step": step, **this.clock.seconds()})
     for logger in this.loggers:
@@ -227,15 +227,15 @@ def saved_part(checkpoint: Checkpoint, run_state: RunState) -> RunState:
 
 
 def evaluation_rows(
-    settings: TrainSettings,
+    seeds: Sequence[int],
     step: int,
     results: dict[str, dict[str, np.ndarray]],
     training_means: dict[str, np.ndarray],
 ) -> list[dict[str, Any]]:
     """One row of `metrics.csv` per seed, from evaluation results `[num_seeds, num_episodes]` and training means."""
     rows = []
-    for k in range(settings.num_seeds):
-        row: dict[str, Any] = {"step": step, "seed": settings.seed + k}
+    for k, seed in enumerate(seeds):
+        row: dict[str, Any] = {"step": step, "seed": seed}
         for prefix, arrays in results.items():
             row[f"{prefix}return_mean"] = float(arrays["episode_return"][k].mean())
             row[f"{prefix}return_std"] = float(arrays["episode_return"][k].std())
@@ -261,7 +261,7 @@ def summarize(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]
         "status": status,
         "total_steps": steps,
         "num_seeds": settings.num_seeds,
-        "seeds": [settings.seed + k for k in range(settings.num_seeds)],
+        "seeds": list(settings.seeds),
         "eval_step": evaluated_at,
         "eval_episodes": settings.eval.episodes,
         "eval_return": summarize_returns(_returns(this, "eval_return_mean", evaluated_at)),

@@ -71,6 +71,11 @@ class TrainSettings:
     )
     progress: bool = setting(True, "show progress while training")
 
+    @property
+    def seeds(self) -> range:
+        """The run's seeds."""
+        return range(self.seed, self.seed + self.num_seeds)
+
 
 class Described(NamedTuple):
     """A setting as shown in help and docs."""

@@ -123,7 +123,7 @@ def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: boo
     Raises:
         CheckpointError: an array is damaged, or names, shapes or dtypes differ from those of the template.
     """
-    leaves = {under + name: leaf for name, leaf in _named_leaves(template).items()}
+    leaves = {under + name: leaf for name, leaf in named_leaves(template).items()}
     entries = {name: entry for name, entry in checkpoint.arrays.items() if name.startswith(under)}
     expected = {name: _description(leaf) for name, leaf in leaves.items()}
     found = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in entries.items()}
@@ -143,14 +143,15 @@ def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: boo
     )
 
 
-def _named_leaves(tree: Any) -> dict[str, Any]:
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their paths, as in a checkpoint: `train/key`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _named_arrays(tree: Any) -> dict[str, tuple[np.ndarray, str]]:
     """Each array in host memory (for a random key, its data), with the dtype of its leaf, by name."""
-    leaves = {name: jnp.asarray(leaf) for name, leaf in _named_leaves(tree).items()}
+    leaves = {name: jnp.asarray(leaf) for name, leaf in named_leaves(tree).items()}
     data = jax.device_get({name: jax.random.key_data(x) if _is_key(x) else x for name, x in leaves.items()})
     return {name: (np.asarray(data[name]), str(leaf.dtype)) for name, leaf in leaves.items()}
 

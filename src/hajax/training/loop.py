@@ -8,7 +8,9 @@ from typing import Any
 import jax
 from jax import lax
 
+from hajax.algorithms import find_algorithm, make_algorithm
 from hajax.core.algorithm import Algorithm
+from hajax.envs import env_options, make_env
 from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.training.iteration import Loop
 from hajax.training.off_policy import make_off_policy_loop
@@ -19,19 +21,32 @@ from hajax.validation import check_number
 ROLLOUT_LENGTHS = {"on_policy": 200, "off_policy": 50}
 
 
-def make_loop(
-    env: Environment | BatchedEnvironment, algo: Algorithm, *, num_envs: int, rollout_length: int | None = None
-) -> Loop:
+Env = str | Environment | BatchedEnvironment
+
+
+def make_pair(env: Env, algo: str | Algorithm) -> tuple[Environment | BatchedEnvironment, Algorithm]:
+    """The environment and the algorithm, made with their default settings if they are given by name.
+
+    As at the command line, an environment that is given by name has the kind of reward that the algorithm learns from.
+    """
+    if isinstance(env, str):
+        wanted = find_algorithm(algo).reward if isinstance(algo, str) else algo.spec.reward
+        env = make_env(env, **({"reward": wanted} if "reward" in env_options(env) else {}))
+    return env, make_algorithm(algo, env) if isinstance(algo, str) else algo
+
+
+def make_loop(env: Env, algo: str | Algorithm, *, num_envs: int, rollout_length: int | None = None) -> Loop:
     """The training loop of an algorithm, with `rollout_length` steps in each of `num_envs` environments per iteration.
 
     An on-policy algorithm makes one update on these steps. An off-policy algorithm stores them in its replay and makes
     `updates_per_step` critic steps per step of all environments. `rollout_length` is by default 200 on-policy and 50
-    off-policy.
+    off-policy. `env` and `algo` may be names.
 
     Raises:
       ValueError: sizes are not positive or do not suit each other, the algorithm was made for another team, or a metric
         of the environment has a name that hajax uses.
     """
+    env, algo = make_pair(env, algo)
     if rollout_length is None:
         rollout_length = ROLLOUT_LENGTHS[algo.kind]
     check_number("num_envs", num_envs, 1, whole=True)
@@ -41,8 +56,8 @@ def make_loop(
 
 
 def make_train(
-    env: Environment | BatchedEnvironment,
-    algo: Algorithm,
+    env: Env,
+    algo: str | Algorithm,
     *,
     total_steps: int,
     num_envs: int = 20,
@@ -55,8 +70,8 @@ def make_train(
     (for `algo.act` or `make_evaluate`); `metrics` are those of all iterations, stacked.
 
     Args:
-      env: the environment.
-      algo: the algorithm.
+      env: the environment, or its name.
+      algo: the algorithm, or its name.
       total_steps: environment steps, including a warm-up, rounded up to whole iterations of
         `num_envs · rollout_length` steps (see `make_loop`).
       num_envs: the number of environments.
@@ -67,6 +82,7 @@ def make_train(
       ValueError: as `make_loop`, or `total_steps` does not exceed the warm-up.
     """
     check_number("total_steps", total_steps, 1, whole=True)
+    env, algo = make_pair(env, algo)
     loop = make_loop(env, algo, num_envs=num_envs, rollout_length=rollout_length)
     iterations = loop.iterations(total_steps)
 

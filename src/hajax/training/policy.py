@@ -15,27 +15,39 @@ from hajax.core.algorithm import Algorithm
 from hajax.envs.base import timestep
 from hajax.spaces import Box, Discrete
 from hajax.spec import ActionLayout, AgentSpec, EnvSpec, Timestep
-from hajax.validation import check_known
+from hajax.validation import check_known, check_number
 
 
 class Policy:
-    """The actors of a learner state, for one environment at a time.
+    """The actors of a learner state, for one environment or for several at a time.
 
         actions, memory = policy(observations, memory)
 
     Dictionaries are keyed by the agents' names, as in PettingZoo's parallel API.
     """
 
-    def __init__(self, algorithm: Algorithm, state: Any, observe: Callable[[jax.Array], jax.Array] | None = None):
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        state: Any,
+        observe: Callable[[jax.Array], jax.Array] | None = None,
+        *,
+        num_envs: int | None = None,
+    ):
         """Makes a policy.
 
         Args:
             algorithm: the algorithm.
             state: the learner state, without a seed axis.
             observe: `Environment.observe` of the environment, if it has one.
+            num_envs: act for so many environments at once: observations, states, masks and actions then have this
+                leading axis. In all of them the same agents are active.
         """
+        if num_envs is not None:
+            check_number("num_envs", num_envs, 1, whole=True)
         self.algorithm = algorithm
         self.state = state
+        self.num_envs = num_envs
         self._observe = observe and jax.jit(observe)
         self._act = jax.jit(algorithm.act, static_argnums=4)
 
@@ -46,7 +58,7 @@ class Policy:
 
     def initial_memory(self) -> Any:
         """The actors' memory at the start of an episode; empty for feed-forward policies."""
-        return self.algorithm.initial_memory(())
+        return self.algorithm.initial_memory(() if self.num_envs is None else (self.num_envs,))
 
     def __call__(
         self,
@@ -57,6 +69,8 @@ class Policy:
         key: jax.Array | None = None,
     ) -> tuple[dict[str, Any], Any]:
         """Native actions of the agents that have an observation, and the memory for the next step.
+
+        With `num_envs` every array below has that leading axis, and so have the actions.
 
         Args:
             observations: each agent's observation, in its natural shape or flat. Agents without one are inactive and
@@ -78,16 +92,33 @@ class Policy:
                 observations.
         """
         spec = self.spec
-        if observations is None:
-            observations, state = self._seen(state), None
-        shown = self._timestep(observations, state, action_mask or {})
+        see = self._shown if self.num_envs is None else self._shown_to_all
+        names, shown = see(observations, state, action_mask or {})
         memory = self.initial_memory() if memory is None else memory
         deterministic = key is None
         action, _, memory = self._act(
             jax.random.key(0) if key is None else key, self.state, shown, memory, deterministic
         )
-        rows = zip(spec.agents, np.asarray(action), strict=True)
-        return {agent.name: _native(agent, row) for agent, row in rows if agent.name in observations}, memory
+        by_agent = zip(spec.agents, np.moveaxis(np.asarray(action), -2, 0), strict=True)  # [N, …, D]
+        return {agent.name: _native(agent, own) for agent, own in by_agent if agent.name in names}, memory
+
+    def _shown_to_all(self, *given: Any) -> tuple[tuple[str, ...], Timestep]:
+        """As `_shown`, of several environments."""
+        for path, array in jax.tree_util.tree_leaves_with_path(given):
+            if np.shape(array)[:1] != (self.num_envs,):
+                what, *agent = [str(getattr(key, "key", getattr(key, "idx", ""))) for key in path[:2]]
+                name = " of ".join([("observation", "state", "action_mask")[int(what)], *agent])
+                raise ValueError(f"{name} has shape {np.shape(array)}; allowed: ({self.num_envs}, …), for num_envs")
+        rows = [self._shown(*jax.tree.map(lambda x, k=k: np.asarray(x)[k], given)) for k in range(self.num_envs or 0)]
+        return rows[0][0], jax.tree.map(lambda *x: jnp.stack(x), *(timestep for _, timestep in rows))
+
+    def _shown(
+        self, observations: Mapping[str, ArrayLike] | None, state: ArrayLike | None, masks: Mapping[str, Any]
+    ) -> tuple[tuple[str, ...], Timestep]:
+        """The active agents' names, and what all see in one environment."""
+        if observations is None:
+            observations, state = self._seen(state), None
+        return tuple(observations), self._timestep(observations, state, masks)
 
     def _seen(self, state: ArrayLike | None) -> dict[str, np.ndarray]:
         """The agents' observations as functions of the whole state."""
@@ -145,11 +176,11 @@ def _check_size(what: str, array: np.ndarray, size: int) -> None:
 
 
 def _native(agent: AgentSpec, action: np.ndarray) -> Any:
-    """The action as an element of the agent's action space."""
+    """The action as an element of the agent's action space, or several with a leading axis."""
     space = agent.action_space
-    own = action[: space.num_components]
+    own = action[..., : space.num_components]
     if isinstance(space, Discrete):
-        return int(own[0])
+        return int(own[0]) if own.ndim == 1 else own[..., 0].astype(np.int64)
     if isinstance(space, Box):
         return np.clip(own, space.low, space.high).astype(np.float32)
     return own.astype(np.int64)

@@ -14,6 +14,7 @@ from hajax.viewing.groups import Group, Line, Panel, make_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
 # Distinguishable without color: dashes and markers repeat with other periods than colors.
@@ -30,10 +31,12 @@ def draw_curve(path: Path, run: RunCurve) -> None:
 
 
 def draw_panels(path: Path, panels: Sequence[Panel], metric: str = "return") -> None:
-    """Draws a row per panel, by steps and, if known, by wall time next to it, with one legend below all rows.
+    """Draws panels into a file, whose suffix selects the format. No display is needed."""
+    panels_figure(panels, metric).savefig(path, dpi=150)
 
-    The suffix of `path` selects the format. No display is needed.
-    """
+
+def panels_figure(panels: Sequence[Panel], metric: str = "return") -> Figure:
+    """A row per panel, by steps and, if known, by wall time next to it, with one legend below all rows."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
@@ -63,7 +66,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], metric: str = "return") -> 
     for text in legend.get_texts():
         text.set_parse_math(False)
     figure.legend(handles=_explanations(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def time_unit(times: Sequence[np.ndarray]) -> tuple[str, float]:

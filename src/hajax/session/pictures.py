@@ -1,0 +1,102 @@
+"""`hajax.plot` and `hajax.render`: learning curves and films in a Python session."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from hajax.core.algorithm import Algorithm
+from hajax.envs.base import BatchedEnvironment, Environment
+from hajax.runs.errors import simulating
+from hajax.training.recording import record_episode
+from hajax.validation import check_known, check_number
+from hajax.viewing.curve import panels_figure
+from hajax.viewing.film import encoder, render_film
+from hajax.viewing.groups import Panel, summarize_seeds
+from hajax.viewing.scenes import drawn, prefer_headless_rendering
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot(
+    metrics: Mapping[str, Mapping[str, np.ndarray]],
+    metric: str = "eval_return_mean",
+    *,
+    title: str = "",
+    path: str | os.PathLike[str] | None = None,
+) -> Figure:
+    """Learning curves of several trainings: interquartile means over seeds, with 95% bootstrap intervals.
+
+        hajax.plot({"happo": happo.metrics, "mappo": mappo.metrics})
+
+    Args:
+        metrics: the metrics of `hajax.train` by label: `step` `[K]` and others `[num_seeds, K]`.
+        metric: the name of the metric.
+        title: the title.
+        path: also write the figure there, in the format of its suffix.
+
+    Raises:
+        ValueError: there is nothing to plot, or a training has no such metric.
+    """
+    if not metrics:
+        raise ValueError("metrics={}; allowed: the metrics of one training or more, by label")
+    lines = []
+    for label, own in metrics.items():
+        check_known(f"metric of {label}", metric, [name for name in own if name != "step"])
+        steps, values = np.asarray(own["step"]), np.asarray(own[metric], float)
+        lines.append(summarize_seeds(label, [(steps, seed) for seed in values], steps, values.T))
+    if "IPython" in sys.modules:
+        import matplotlib.pyplot  # noqa: F401  which lets a notebook show figures
+    named = {"eval_return_mean": "return"}.get(metric, metric.removeprefix("eval_"))
+    figure = panels_figure([Panel(title, lines, [])], named)
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def render(
+    env: Environment | BatchedEnvironment,
+    algo: Algorithm,
+    state: Any,
+    path: str | os.PathLike[str] = "episode.gif",
+    *,
+    seed: int = 0,
+    episodes: int = 1,
+    deterministic: bool = True,
+    max_steps: int | None = None,
+    renderer: str = "auto",
+) -> Path:
+    """Writes episodes of a policy as an animation, and returns its path.
+
+    Args:
+        env: the environment.
+        algo: the algorithm.
+        state: its learner state, without a seed axis.
+        path: a `.gif` or an `.mp4`.
+        seed: of the episodes.
+        episodes: their number, one after the other.
+        deterministic: take the most likely actions instead of samples.
+        max_steps: the largest number of steps, by default the environment's limit.
+        renderer: `drawing`; `mujoco`, in three dimensions, for MuJoCo's robots; or `auto`, `mujoco` where it works.
+
+    Raises:
+        ValueError: the environment has no drawing or no step limit, or the format cannot be written here.
+    """
+    check_number("episodes", episodes, 1, whole=True)
+    path = Path(path)
+    encoder(path)
+    prefer_headless_rendering()
+    shown = drawn(env, renderer)
+    record = record_episode(shown, algo, deterministic=deterministic, max_steps=max_steps)
+    keys = jax.random.split(jax.random.key(seed), episodes)
+    with simulating(shown):
+        recorded = jax.block_until_ready(jax.jit(jax.vmap(record, in_axes=(0, None)))(keys, state))
+    render_film(path, shown, recorded, title=f"{algo.name} on {env.spec.name}")
+    return path
