@@ -15,7 +15,7 @@ from tiny import TINY, TINY_OFF_POLICY
 
 import hajax
 from hajax.cli import main, sweep
-from hajax.runs import directory
+from hajax.runs import config, directory
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -346,7 +346,7 @@ REFUSALS = {
     "seed=-1": ("seed=-1", "a whole number >= 0"),
     "seed=2147483647": ("seed=2147483647", "at most 2147483646"),
     "eval=3": ("eval=3", "a group of settings"),
-    "algo=hapo": ("algo=hapo", "did you mean happo or hatrpo or mappo?"),
+    "algo=hapo": ("algo=hapo", "did you mean happo or hatrpo or a2po?"),
     "algo=null": ("algo=null", "happo"),
     "env=spread": ("env=spread", "did you mean mpe/simple_spread?"),
     "env=mpe/simple_sprad": ("env=mpe/simple_sprad", "did you mean mpe/simple_spread"),
@@ -492,6 +492,51 @@ def test_list_shows_everything_that_can_be_trained(capsys, monkeypatch):
     out = capsys.readouterr().out
     for name in (*hajax.list_algorithms(), *hajax.list_envs(), "harl/mpe", "jumanji/NAME", "module:function"):
         assert name in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "others"),
+    [
+        (["algorithms"], ["happo", "hasac"], ["mpe/simple_spread", "harl/mpe"]),
+        (["environments", "SPREAD"], ["mpe/simple_spread"], ["mpe/simple_reference", "happo"]),
+        (["presets", "harl/mpe*"], ["harl/mpe_hatrpo"], ["harl/smac", "hajax/smax"]),
+        (["dueling"], ["had3qn", "id3qn"], ["haddpg", "harl/mpe"]),
+    ],
+)
+def test_list_shows_what_is_asked_for(arguments, names, others, capsys):
+    assert main(["list", *arguments]) == 0
+    shown = {line.split(" ")[0] for line in capsys.readouterr().out.splitlines()}
+    assert set(names) <= shown
+    assert not set(others) & shown
+
+
+def test_list_cuts_no_sentence_at_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    words = " ".join(out.split())
+    for group in ("algo", "env", "preset"):
+        for option in config.options(group):
+            text = config.description(group, option)
+            assert text
+            assert f"{option} " in words
+            # Wrapped lines of the second column are indented.
+            assert " ".join(text.split()) in words, option
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["zzz"], "hajax list: zzz is in no name or description; allowed: a text or a pattern that is, of algor"),
+        (["algorithms", "spread"], "spread is in no name or description; allowed: a text or a pattern that is, of alg"),
+        (["algo", "happo"], "hajax list: group=algo is unknown"),
+        (["presets", "mpe", "harl"], "hajax list: harl is one pattern too many for `hajax list`; allowed: one"),
+    ],
+)
+def test_what_list_refuses(arguments, message, capsys):
+    assert main(["list", *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_print_config_shows_the_composed_settings(capsys, working_directory):

@@ -158,6 +158,9 @@ total_steps, num_seeds = 8_000, 2
 sweep_steps, sweep_seeds = 4_000, 2
 num_updates = 25
 """,
+    "session": """
+total_steps, more_steps, num_seeds = 8_000, 12_000, 2
+""",
     "theory": """
 num_games, num_iterations = 6, 20
 """,
@@ -180,6 +183,21 @@ def run_notebook(notebook):
 @pytest.fixture(scope="module")
 def notebook_namespace():
     return run_notebook("quickstart")
+
+
+def test_the_session_s_notebook_trains_continues_and_acts(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = run_notebook("session")
+    happo, mappo, longer = (namespace[name] for name in ("happo", "mappo", "longer"))
+    assert happo.metrics["step"].tolist() == mappo.metrics["step"].tolist() == [0, 4_000, 8_000]
+    assert not np.array_equal(happo.metrics["eval_return_mean"], mappo.metrics["eval_return_mean"])
+    assert longer.metrics["step"].tolist() == [12_000]
+    assert (namespace["states"].updates == 2).all()
+    assert namespace["film"].stat().st_size > 10_000
+    assert {name: action.shape for name, action in namespace["actions"].items()} == dict.fromkeys(
+        ("agent_0", "agent_1", "agent_2"), (3,)
+    )
+    assert "a seed of HAPPO is better than one of MAPPO with probability" in capsys.readouterr().out
 
 
 def test_the_theory_s_notebook_shows_what_it_says(capsys):

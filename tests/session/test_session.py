@@ -137,6 +137,10 @@ def test_curves_and_films(trained, tmp_path):
     drawn = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
     np.testing.assert_allclose(drawn["happo"], trained.metrics["eval_return_mean"].mean(0))
     assert Image.open(tmp_path / "c.png").size[0] > 500
+    assert figure._repr_png_().startswith(b"\x89PNG")  # as a notebook shows it
+    assert len(figure.legends) == 2
+    alone = {name: x if name == "step" else x[:1] for name, x in trained.metrics.items()}
+    assert len(hajax.plot({"happo": alone}).legends) == 1  # nothing to explain
     entropy = hajax.plot({"happo": trained.metrics}, "train_entropy")
     assert entropy.axes[0].get_ylabel() == "training entropy"
     with pytest.raises(ValueError, match=r"metrics=\{\}; allowed: the metrics of one training or more"):

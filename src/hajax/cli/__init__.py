@@ -32,7 +32,7 @@ commands:
   render   an episode as an animation              hajax render DIR
   plot     learning curves of one or more runs     hajax plot DIR [DIR ...]
   export   runs as one file for marl-eval          hajax export DIR [DIR ...] --output FILE.json
-  list     show algorithms, environments, presets  hajax list
+  list     show algorithms, environments, presets  hajax list environments ant
 
 options:
   -h, --help       this text; `hajax COMMAND --help` for one command

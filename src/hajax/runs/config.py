@@ -5,6 +5,7 @@ Presets are files in conf/; the settings that they change are the nodes of `node
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,13 +57,12 @@ def environments_elsewhere() -> dict[str, str]:
 
 
 def description(group: str, option: str) -> str:
-    """The first line of a docstring, or the first comment of a preset."""
+    """The first line of a docstring, or the comment with which a preset begins."""
     if group != "preset":
         return describe_algorithm(option) if group == "algo" else describe_env(option)
-    for line in (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines():
-        if line.startswith("# ") and not line.startswith("# @package"):
-            return line[2:].strip()
-    return ""
+    lines = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("# "), lines)
+    return " ".join(line[2:].strip() for line in comment if not line.startswith("# @package"))
 
 
 def quoted(override: str) -> str:

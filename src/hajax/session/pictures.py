@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,8 @@ def plot(
 
         hajax.plot({"happo": happo.metrics, "mappo": mappo.metrics})
 
+    A notebook shows the figure if it is the last value of a cell.
+
     Args:
         metrics: the metrics of `hajax.train` by label: `step` `[K]` and others `[num_seeds, K]`.
         metric: the name of the metric.
@@ -52,8 +53,6 @@ def plot(
         check_known(f"metric of {label}", metric, [name for name in own if name != "step"])
         steps, values = np.asarray(own["step"]), np.asarray(own[metric], float)
         lines.append(summarize_seeds(label, [(steps, seed) for seed in values], steps, values.T))
-    if "IPython" in sys.modules:
-        import matplotlib.pyplot  # noqa: F401  which lets a notebook show figures
     named = {"eval_return_mean": "return"}.get(metric, metric.removeprefix("eval_"))
     figure = panels_figure([Panel(title, lines, [])], named)
     if path is not None:

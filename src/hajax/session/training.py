@@ -131,7 +131,7 @@ def train(
     done = 0 if given is None else int(given.health.iterations[0])
     if done > schedule.iterations:
         raise ValueError(f"total_steps={total_steps}, but state has {schedule.step(done)}; allowed: as many or more")
-    bar = TrainingProgress(schedule.total_steps, num_seeds, progress, warmup_steps=schedule.warmup_steps)
+    bar = TrainingProgress(schedule.total_steps, num_seeds, progress, warmup_steps=schedule.step(done))
     rows: list[dict[str, Any]] = []
     with stop_on_interrupt(("SIGINT",), STOPPING) as stop, bar, simulating(env):
         bar.compiling()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,16 @@ def panels_figure(panels: Sequence[Panel], metric: str = "return") -> Figure:
     legend_columns = max(1, min(4, LEGEND_WIDTH[columns] // (longest + 8)))
     legend_height = 0.25 * (-(-len(labels) // legend_columns) + 2)
     size = (11.5 if columns == 2 else 7.2, 3.6 * len(panels) + legend_height)
-    figure = Figure(figsize=size, layout="constrained")
+
+    class Shown(Figure):
+        """A figure that a notebook shows without pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            picture = io.BytesIO()
+            self.savefig(picture, format="png", dpi=100)
+            return picture.getvalue()
+
+    figure = Shown(figsize=size, layout="constrained")
     grid = figure.subplots(len(panels), columns, squeeze=False, sharey="row")
     for panel, (left, *right) in zip(panels, grid, strict=True):
         _draw_lines(left, panel.by_steps, labels)
@@ -65,7 +75,8 @@ def panels_figure(panels: Sequence[Panel], metric: str = "return") -> Figure:
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
-    figure.legend(handles=_explanations(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    if any(len(line.seeds) > 1 for line in lines):  # a single seed is its mean, without an interval
+        figure.legend(handles=_explanations(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
