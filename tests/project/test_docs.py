@@ -151,6 +151,8 @@ CODE = {
     name: {cell["id"]: cell for cell in notebook["cells"] if cell["cell_type"] == "code"}
     for name, notebook in NOTEBOOKS.items()
 }
+# The lines of `hajax.train`.
+PROGRESS = re.compile(r"compiling\n|[\d,]+ / [\d,]+ steps  .*return -?[\d.]+.*\n")
 # What the notebooks' first code cells set, and the same smaller.
 SIZES = {
     "quickstart": """
@@ -258,8 +260,14 @@ def test_the_notebook_is_committed_with_its_outputs(notebook):
         assert len(source.splitlines()) <= 20, name
         printed = [output for output in cell["outputs"] if output.get("name") == "stdout"]
         pictures = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
+        last = source.splitlines()[-1]
+        values = [x for x in cell["outputs"] if x["output_type"] == "execute_result" and x not in pictures]
+        progress = [x for x in cell["outputs"] if x.get("name") == "stderr" and all(map(PROGRESS.fullmatch, x["text"]))]
         assert len(printed) == ("print(" in source), name
-        assert len(pictures) == ("plt.show()" in source), name
-        assert len(cell["outputs"]) == len(printed) + len(pictures), f"{name} shows something else, such as a warning"
+        assert len(pictures) == ("plt.show()" in source or last == "figure"), name
+        assert len(values) == (last == "actions" or last.startswith("Image(")), name
+        assert len(progress) == ("hajax.train(" in source), name
+        known = len(printed) + len(pictures) + len(values) + len(progress)
+        assert len(cell["outputs"]) == known, f"{name} shows something else, such as a warning"
         for picture in pictures:
             assert len(base64.b64decode(picture["data"]["image/png"])) < 150_000, name
