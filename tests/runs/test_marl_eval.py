@@ -105,6 +105,8 @@ def test_export_merges_seeds_algorithms_and_tasks(tmp_path, capsys):
     }
     assert document["mpe"]["simple_spread"]["happo"]["seed_3"]["step_1"]["return"] == [3.0]
     assert f"{output}: 5 runs" in capsys.readouterr().out
+    assert export([str(tmp_path), "--output", str(output)]) == 0  # a folder of them
+    assert json.loads(output.read_text()) == document
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "all.json", "b", "c", "d", "e"]
 
 
@@ -132,7 +134,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, second, message):
         (["--output", "x.json"], "0 directories given to `hajax export`; allowed: one or more"),
         (["a", "--output", "x.txt"], "--output=x.txt; allowed: a file whose name ends in .json"),
         (["a", "--output", "no/x.json"], "there is no directory no; allowed: a file in one that exists"),
-        (["nothing", "--output", "x.json"], "nothing holds no config.yaml; allowed: the directory of a run"),
+        (["nothing", "--output", "x.json"], "nothing is not a directory; allowed: "),
         (["begun", "--output", "x.json"], "begun has no complete evaluation; allowed: a run with at least one"),
     ],
 )

@@ -287,6 +287,23 @@ class TestPicture:
             assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
             assert not any(axes.get_tightbbox(renderer).overlaps(box) for axes in figure.axes)
 
+    def test_labels_title_sides_and_seeds_are_chosen(self, tmp_path, figures):
+        for name in ("happo", "mappo"):
+            write_run(tmp_path / name, algo={"name": name})
+        chosen = ["--labels", "in turn,at once", "--title=three agents", "--x", "steps", "--no-seeds"]
+        assert plot([str(tmp_path), *chosen]) == 0
+        assert plot([str(tmp_path), "--x=time", "--output", str(tmp_path / "time.png")]) == 0
+        (axes,), (by_time,) = (figure.axes for figure in figures)
+        lower, upper = (legend.get_texts() for legend in figures[0].legends)
+        assert [text.get_text() for text in lower] == ["in turn, 2 seeds", "at once, 2 seeds"]
+        assert "one seed" not in [text.get_text() for text in upper]
+        assert axes.get_title("left") == "three agents"
+        assert [line.get_linewidth() for line in axes.lines] == [2, 2]
+        assert "steps" in axes.get_xlabel()
+        assert "wall time" in by_time.get_xlabel()
+        assert by_time.get_ylabel() == "evaluation return"
+        assert {row["label"] for row in read_numbers(tmp_path / "plot.csv")} == {"in turn", "at once"}
+
     def test_untrained_policies_may_leave_the_picture(self, tmp_path, figures):
         write_run(tmp_path / "run", returns=np.array([[-500.0, -300.0], [-20.0, -18.0], [-12.0, -10.0], [-10.0, -9.0]]))
         assert plot([str(tmp_path / "run")]) == 0
@@ -360,13 +377,15 @@ class TestRefusals:
         run = write_run(tmp_path / "run")
         before = sorted(tmp_path.rglob("*"))
         assert "0 directories given to `hajax plot`; allowed: one or more directories" in self.refused()
+        assert "--x=left; allowed: steps, time, both" in self.refused(run, "--x=left")
+        assert "--labels=a,b; allowed: 1 different names, for happo" in self.refused(run, "--labels=a,b")
         assert f"{tmp_path / 'nothing'} is not a directory" in self.refused(run, tmp_path / "nothing")
         (tmp_path / "empty").mkdir()
         assert f"{tmp_path / 'empty'} holds no run; allowed" in self.refused(tmp_path / "empty")
         (tmp_path / "empty").rmdir()
         unknown = self.refused(run, "--outptu", "x.png")
         assert "--outptu is not a flag of `hajax plot`; did you mean --output?" in unknown
-        assert "-x is not a flag of `hajax plot`; allowed: --output, --metric" in self.refused("-x", run)
+        assert "-x is not a flag of `hajax plot`; did you mean --x? allowed: --output, --metric" in self.refused("-x", run)
         assert "--output has no value; allowed: --output VALUE" in self.refused(run, "--output")
         assert "output=a.gif ends in .gif; allowed: .png, .pdf, .svg" in self.refused(run, "--output", "a.gif")
         assert "ends in nothing" in self.refused(run, "--output=picture")
@@ -418,4 +437,4 @@ class TestRefusals:
 
     def test_help(self, capsys):
         assert plot(["--help"]) == 0
-        assert "usage: hajax plot DIR [DIR ...] [--metric NAME] [--output FILE]" in capsys.readouterr().out
+        assert "usage: hajax plot DIR [DIR ...] [--metric NAME] [--labels NAME,NAME...]" in capsys.readouterr().out

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from hajax.cli.arguments import Option, parse_arguments, writable
 from hajax.runs.errors import Refusal, user_path
+from hajax.runs.files import find_runs
 from hajax.runs.marl_eval import FILE, marl_eval_json, read_run
 from hajax.runs.tables import write_json
 
 USAGE = """\
 usage: hajax export DIR [DIR ...] [--output FILE.json]
 
-Writes the evaluations of one or more runs, finished or not, as one file that marl-eval reads.
+Writes the evaluations of one or more runs, finished or not, as one file that marl-eval reads. A DIR is a run directory
+or a folder of them, such as a sweep.
 
   --output FILE    the file to write (marl_eval.json)
 """
@@ -28,7 +30,7 @@ def export(arguments: Sequence[str]) -> int:
     output = writable(given.values["--output"], Path(FILE))
     if output.suffix != ".json":
         raise Refusal(f"--output={output}; allowed: a file whose name ends in .json")
-    paths = [user_path(name) for name in given.directories]
+    paths = find_runs([user_path(name) for name in given.directories])
     write_json(output, marl_eval_json(read_run(path) for path in paths))
     print(f"{output}: {len(paths)} run{'s' if len(paths) > 1 else ''} in marl-eval's format")
     return 0

@@ -31,24 +31,33 @@ def draw_curve(path: Path, run: RunCurve) -> None:
     draw_panels(path, make_panels([Group(title, "this run", [run])]))
 
 
-def draw_panels(path: Path, panels: Sequence[Panel], metric: str = "return") -> None:
+def draw_panels(
+    path: Path, panels: Sequence[Panel], metric: str = "return", x: str = "both", seeds: bool = True
+) -> None:
     """Draws panels into a file, whose suffix selects the format. No display is needed."""
-    panels_figure(panels, metric).savefig(path, dpi=150)
+    panels_figure(panels, metric, x, seeds).savefig(path, dpi=150)
 
 
-def panels_figure(panels: Sequence[Panel], metric: str = "return") -> Figure:
-    """A row per panel, by steps and, if known, by wall time next to it, with one legend below all rows."""
+def panels_figure(panels: Sequence[Panel], metric: str = "return", x: str = "both", seeds: bool = True) -> Figure:
+    """A row per panel with one legend below all rows.
+
+    Args:
+        panels: the panels.
+        metric: what is drawn.
+        x: `steps`, `time` (wall time), or `both` next to each other, if wall times are known.
+        seeds: draw every seed as a thin line.
+    """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
 
-    columns = 1 + any(x.size for panel in panels for line in panel.by_seconds for x, _ in line.seeds)
+    timed = any(times.size for panel in panels for line in panel.by_seconds for times, _ in line.seeds)
+    sides = {"steps": ["steps"], "time": ["time"], "both": ["steps", "time"] if timed else ["steps"]}[x]
     lines = [line for panel in panels for line in panel.by_steps]
     labels = list(dict.fromkeys(line.label for line in lines))
     handles = [_handle(i, label, [len(x.seeds) for x in lines if x.label == label]) for i, label in enumerate(labels)]
     longest = max(len(str(handle.get_label())) for handle in handles)
-    legend_columns = max(1, min(4, LEGEND_WIDTH[columns] // (longest + 8)))
+    legend_columns = max(1, min(4, LEGEND_WIDTH[len(sides)] // (longest + 8)))
     legend_height = 0.25 * (-(-len(labels) // legend_columns) + 2)
-    size = (11.5 if columns == 2 else 7.2, 3.6 * len(panels) + legend_height)
+    size = (11.5 if len(sides) == 2 else 7.2, 3.6 * len(panels) + legend_height)
 
     class Shown(Figure):
         """A figure that a notebook shows without pyplot."""
@@ -59,25 +68,38 @@ def panels_figure(panels: Sequence[Panel], metric: str = "return") -> Figure:
             return picture.getvalue()
 
     figure = Shown(figsize=size, layout="constrained")
-    grid = figure.subplots(len(panels), columns, squeeze=False, sharey="row")
-    for panel, (left, *right) in zip(panels, grid, strict=True):
-        _draw_lines(left, panel.by_steps, labels)
-        left.xaxis.set_major_formatter(EngFormatter(sep=""))
-        left.set_xlabel("environment steps per seed")
+    grid = figure.subplots(len(panels), len(sides), squeeze=False, sharey="row")
+    for panel, row in zip(panels, grid, strict=True):
+        for side, axes in zip(sides, row, strict=True):
+            _draw_by[side](axes, panel, labels, seeds)
         label = metric.replace("train_", "training ", 1) if metric.startswith("train_") else f"evaluation {metric}"
-        left.set_ylabel(label, parse_math=False)  # names may hold a $
-        left.set_title(panel.title, loc="left", size=11, parse_math=False)
-        _leave_out_the_start(left, panel.by_steps)
-        for axes in right:
-            unit, seconds = time_unit([x for line in panel.by_seconds for x, _ in line.seeds])
-            _draw_lines(axes, panel.by_seconds, labels, 1 / seconds)
-            axes.set_xlabel(f"wall time after compilation, all seeds of a run together ({unit})")
+        row[0].set_ylabel(label, parse_math=False)  # names may hold a $
+        row[0].set_title(panel.title, loc="left", size=11, parse_math=False)
+        _leave_out_the_start(row[0], panel.by_steps)
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
     if any(len(line.seeds) > 1 for line in lines):  # a single seed is its mean, without an interval
-        figure.legend(handles=_explanations(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+        explanations = _explanations()[: 3 if seeds else 2]
+        figure.legend(handles=explanations, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return figure
+
+
+def _draw_by_steps(axes: Axes, panel: Panel, labels: Sequence[str], seeds: bool) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    _draw_lines(axes, panel.by_steps, labels, seeds)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel("environment steps per seed")
+
+
+def _draw_by_time(axes: Axes, panel: Panel, labels: Sequence[str], seeds: bool) -> None:
+    unit, seconds = time_unit([x for line in panel.by_seconds for x, _ in line.seeds])
+    _draw_lines(axes, panel.by_seconds, labels, seeds, 1 / seconds)
+    axes.set_xlabel(f"wall time after compilation, all seeds of a run together ({unit})")
+
+
+_draw_by = {"steps": _draw_by_steps, "time": _draw_by_time}
 
 
 def time_unit(times: Sequence[np.ndarray]) -> tuple[str, float]:
@@ -100,11 +122,11 @@ def style(index: int) -> dict[str, Any]:
     }
 
 
-def _draw_lines(axes: Axes, lines: Sequence[Line], labels: Sequence[str], scale: float = 1.0) -> None:
+def _draw_lines(axes: Axes, lines: Sequence[Line], labels: Sequence[str], seeds: bool, scale: float = 1.0) -> None:
     for line in lines:
         look = style(labels.index(line.label))
         if len(line.seeds) > 1:
-            for x, y in line.seeds:
+            for x, y in line.seeds if seeds else ():
                 axes.plot(x * scale, y, color=look["color"], linewidth=0.7, alpha=0.45, zorder=2)
             axes.fill_between(
                 line.x * scale, line.low, line.high, color=look["color"], alpha=0.18, linewidth=0, zorder=1
