@@ -385,7 +385,9 @@ class TestRefusals:
         (tmp_path / "empty").rmdir()
         unknown = self.refused(run, "--outptu", "x.png")
         assert "--outptu is not a flag of `hajax plot`; did you mean --output?" in unknown
-        assert "-x is not a flag of `hajax plot`; did you mean --x? allowed: --output, --metric" in self.refused("-x", run)
+        assert "-x is not a flag of `hajax plot`; did you mean --x? allowed: --output, --metric" in self.refused(
+            "-x", run
+        )
         assert "--output has no value; allowed: --output VALUE" in self.refused(run, "--output")
         assert "output=a.gif ends in .gif; allowed: .png, .pdf, .svg" in self.refused(run, "--output", "a.gif")
         assert "ends in nothing" in self.refused(run, "--output=picture")
