@@ -528,8 +528,8 @@ def test_list_cuts_no_sentence_at_80_columns(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["zzz"], "hajax list: zzz is in no name or description; allowed: a text or a pattern that is, of algor"),
-        (["algorithms", "spread"], "spread is in no name or description; allowed: a text or a pattern that is, of alg"),
+        (["zzz"], "hajax list: no name or description holds zzz; allowed: a text or a pattern of algorithms, env"),
+        (["algorithms", "spread"], "no name or description holds spread; allowed: a text or a pattern of algorithms"),
         (["algo", "happo"], "hajax list: group=algo is unknown"),
         (["presets", "mpe", "harl"], "hajax list: harl is one pattern too many for `hajax list`; allowed: one"),
     ],

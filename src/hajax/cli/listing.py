@@ -53,7 +53,7 @@ def list_everything(arguments: Sequence[str]) -> int:
         found = True
     if not found:
         among = kind or "algorithms, environments and presets"
-        raise Refusal(f"{pattern} is in no name or description; allowed: a text or a pattern that is, of {among}")
+        raise Refusal(f"no name or description holds {pattern}; allowed: a text or a pattern of {among}")
     return 0
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from rich.console import Console
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A console for results (standard output) or for everything else; `[word]` and `:word:` are not markup."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+def console(*, stderr: bool = False, plain: bool = False) -> Console:
+    """A console for results (standard output) or for everything else; `[word]` and `:word:` are not markup.
+
+    A `plain` one writes text in a notebook too.
+    """
+    jupyter = False if plain else None
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, force_jupyter=jupyter)

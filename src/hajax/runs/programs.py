@@ -74,7 +74,7 @@ def decided(settings: TrainSettings) -> TrainSettings:
     return settings
 
 
-def make_team_of(settings: TrainSettings) -> tuple[Environment | BatchedEnvironment, Algorithm]:
+def make_members(settings: TrainSettings) -> tuple[Environment | BatchedEnvironment, Algorithm]:
     """The environment and the algorithm; `Refusal` if they do not accept the settings."""
     # `reward` in algo/*.yaml is the environments' default; it is not a setting of the algorithm.
     options = {name: value for name, value in settings.algo.items() if name not in ("name", "reward")}
@@ -87,7 +87,7 @@ def make_team_of(settings: TrainSettings) -> tuple[Environment | BatchedEnvironm
 
 def build(settings: TrainSettings) -> Team:
     """The environment, the algorithm and their functions; `Refusal` if they do not accept the settings."""
-    env, algo = make_team_of(settings)
+    env, algo = make_members(settings)
     with refusing(typed=typed_settings(settings)):
         loop = make_loop(env, algo, num_envs=settings.num_envs, rollout_length=settings.rollout_length)
         updates = loop.iterations(settings.total_steps) * loop.updates_per_iteration

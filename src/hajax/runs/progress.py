@@ -27,6 +27,8 @@ class TrainingProgress(AbstractContextManager):
         self.total_steps, self.num_seeds, self.show = total_steps, num_seeds, show
         self.console = console or make_console(stderr=True)
         in_notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None  # which rich's bar needs there
+        if self.console.is_jupyter and not in_notebook:
+            self.console = make_console(stderr=True, plain=True)
         self.animated = self.console.is_terminal or in_notebook
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -52,7 +54,7 @@ class TrainingProgress(AbstractContextManager):
         self.bar.stop()
 
     def compiling(self) -> None:
-        """Says so, where there is no bar."""
+        """Prints that the programs compile, where there is no bar."""
         if self.show and not self.animated:
             self.console.print("compiling", soft_wrap=True)
 
@@ -71,7 +73,7 @@ class TrainingProgress(AbstractContextManager):
     def status(self) -> str:
         """`steps/s`, return and remaining time, in words."""
         parts = [f"return {self.latest_return:.2f}"]
-        if self.seconds > 0:
+        if self.seconds > 0 and self.steps > self.warmup_steps:
             rate = (self.steps - self.warmup_steps) / self.seconds
             left = (self.total_steps - self.steps) / rate
             parts = [f"{rate * self.num_seeds:,.0f} steps/s", *parts, f"ETA {timedelta(seconds=round(left))}"]

@@ -13,32 +13,36 @@ import numpy as np
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.runs.errors import simulating
+from hajax.session.training import Training
 from hajax.training.recording import record_episode
-from hajax.validation import check_known, check_number
+from hajax.validation import check_choice, check_known, check_number
 from hajax.viewing.curve import panels_figure
 from hajax.viewing.film import encoder, render_film
 from hajax.viewing.groups import Panel, summarize_seeds
 from hajax.viewing.scenes import drawn, prefer_headless_rendering
+
+RENDERERS = ("auto", "drawing", "mujoco")
+GIF_FRAMES = 200
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def plot(
-    metrics: Mapping[str, Mapping[str, np.ndarray]],
+    trainings: Mapping[str, Training | Mapping[str, np.ndarray]],
     metric: str = "eval_return_mean",
     *,
     title: str = "",
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
-    """Learning curves of several trainings: interquartile means over seeds, with 95% bootstrap intervals.
+    """Learning curves: interquartile means over seeds, with 95% bootstrap intervals.
 
-        hajax.plot({"happo": happo.metrics, "mappo": mappo.metrics})
+        hajax.plot({"HAPPO": happo, "MAPPO": mappo})
 
     A notebook shows the figure if it is the last value of a cell.
 
     Args:
-        metrics: the metrics of `hajax.train` by label: `step` `[K]` and others `[num_seeds, K]`.
+        trainings: by label, what `hajax.train` returned, or its metrics: `step` `[K]` and others `[num_seeds, K]`.
         metric: the name of the metric.
         title: the title.
         path: also write the figure there, in the format of its suffix.
@@ -46,15 +50,16 @@ def plot(
     Raises:
         ValueError: there is nothing to plot, or a training has no such metric.
     """
-    if not metrics:
-        raise ValueError("metrics={}; allowed: the metrics of one training or more, by label")
+    if not isinstance(trainings, Mapping) or "step" in trainings or not trainings:
+        raise ValueError("trainings is no mapping by label; allowed: one or more, as {'HAPPO': trained}")
     lines = []
-    for label, own in metrics.items():
-        check_known(f"metric of {label}", metric, [name for name in own if name != "step"])
-        steps, values = np.asarray(own["step"]), np.asarray(own[metric], float)
+    for label, training in trainings.items():
+        metrics = training.metrics if isinstance(training, Training) else training
+        check_known(f"metric of {label}", metric, [name for name in metrics if name != "step"])
+        steps, values = np.asarray(metrics["step"]), np.asarray(metrics[metric], float)
         lines.append(summarize_seeds(label, [(steps, seed) for seed in values], steps, values.T))
-    named = {"eval_return_mean": "return"}.get(metric, metric.removeprefix("eval_"))
-    figure = panels_figure([Panel(title, lines, [])], named)
+    shown = {"eval_return_mean": "return"}.get(metric, metric.removeprefix("eval_"))
+    figure = panels_figure([Panel(title, lines, [])], shown)
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
@@ -82,20 +87,25 @@ def render(
         seed: of the episodes.
         episodes: their number, one after the other.
         deterministic: take the most likely actions instead of samples.
-        max_steps: the largest number of steps, by default the environment's limit.
+        max_steps: the largest number of steps, by default the environment's limit; without it a GIF ends after 200
+            frames.
         renderer: `drawing`; `mujoco`, in three dimensions, for MuJoCo's robots; or `auto`, `mujoco` where it works.
 
     Raises:
         ValueError: the environment has no drawing or no step limit, or the format cannot be written here.
     """
     check_number("episodes", episodes, 1, whole=True)
+    check_choice("renderer", renderer, RENDERERS)
     path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"path={path}: there is no directory {path.parent}; allowed: a file in one that exists")
     encoder(path)
     prefer_headless_rendering()
     shown = drawn(env, renderer)
     record = record_episode(shown, algo, deterministic=deterministic, max_steps=max_steps)
     keys = jax.random.split(jax.random.key(seed), episodes)
-    with simulating(shown):
+    with simulating(shown, last=True):
         recorded = jax.block_until_ready(jax.jit(jax.vmap(record, in_axes=(0, None)))(keys, state))
-    render_film(path, shown, recorded, title=f"{algo.name} on {env.spec.name}")
+    longest = GIF_FRAMES if path.suffix == ".gif" and max_steps is None else None
+    render_film(path, shown, recorded, title=f"{algo.name} on {env.spec.name}", max_frames=longest)
     return path

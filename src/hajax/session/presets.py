@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from hajax.runs.config import compose
-from hajax.runs.programs import make_team_of
+from hajax.runs.programs import make_members
 from hajax.runs.settings import validate
+
+SCHEDULE = ("num_envs", "rollout_length", "lr_decay")
 
 
 def preset(name: str, *overrides: str) -> dict[str, Any]:
@@ -25,7 +27,10 @@ def preset(name: str, *overrides: str) -> dict[str, Any]:
     Raises:
         ValueError: the preset or a setting is unknown, or the preset is for another algorithm or environment.
     """
+    for override in overrides:
+        if override.partition("=")[0].partition(".")[0] not in ("algo", "env", *SCHEDULE):
+            allowed = f"settings of algo and env, {', '.join(SCHEDULE)}; others are arguments of hajax.train"
+            raise ValueError(f"override={override}; allowed: {allowed}")
     settings = validate(compose([f"preset={name}", *overrides]))
-    env, algo = make_team_of(settings)
-    schedule = {name: getattr(settings, name) for name in ("num_envs", "rollout_length", "lr_decay")}
-    return {"env": env, "algo": algo, **schedule}
+    env, algo = make_members(settings)
+    return {"env": env, "algo": algo, **{name: getattr(settings, name) for name in SCHEDULE}}

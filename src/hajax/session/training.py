@@ -6,8 +6,6 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.core.algorithm import Algorithm
+from hajax.core.settings import as_arrays
 from hajax.envs.base import BatchedEnvironment, Environment
-from hajax.runs.errors import simulating
+from hajax.runs.errors import SimulatorFailure, simulating
 from hajax.runs.health import failures
 from hajax.runs.interrupt import stop_on_interrupt
 from hajax.runs.machine import use_compilation_cache
@@ -32,26 +31,24 @@ from hajax.runs.programs import (
     with_simulators,
 )
 from hajax.runs.progress import TrainingProgress
-from hajax.runs.runner import SLICE_SECONDS, evaluation_rows
-from hajax.runs.sample_watch import SampleWatch
-from hajax.runs.schedule import make_schedule
-from hajax.runs.totals import means, no_totals
-from hajax.training.checkpoints import read_checkpoint, restore
+from hajax.runs.runner import SLICE_SECONDS
+from hajax.runs.schedule import Schedule, make_schedule
+from hajax.session.evaluations import Evaluations
+from hajax.session.saving import Saved, read_training
 from hajax.training.loop import make_loop, make_pair
 from hajax.validation import check_number
 
-STOPPING = "stopping as soon as what is compiling or running is done; Ctrl-C again stops at once, without a result"
+STOPPING = "stopping as soon as what is compiling or running is done; Ctrl-C again stops without a result"
 
 
 class Training(NamedTuple):
-    """What `hajax.train` returns: the team, its state, and how well it did."""
+    """What `hajax.train` returns."""
 
     env: Environment | BatchedEnvironment
     algo: Algorithm
     seeds: tuple[int, ...]
-    run_state: RunState  # all that the next iteration depends on, for `hajax.train(..., state=...)`
-    # `step` int [K], the environment steps per seed at K evaluations; the columns of metrics.csv, [num_seeds, K].
-    metrics: dict[str, np.ndarray]
+    metrics: dict[str, np.ndarray]  # `step` int [K], of K evaluations; the columns of metrics.csv, [num_seeds, K]
+    run_state: RunState  # the state of everything, from which it continues; off-policy with the replay
 
     @property
     def states(self) -> Any:
@@ -75,138 +72,169 @@ def train(
     algo: str | Algorithm,
     *,
     total_steps: int,
-    seed: int = 0,
-    num_seeds: int = 1,
+    seed: int | None = None,
+    num_seeds: int | None = None,
     num_envs: int = 20,
     rollout_length: int | None = None,
     lr_decay: bool = False,
     eval_episodes: int = 100,
     eval_interval: int | None = None,
+    eval_max_steps: int | None = None,
     progress: bool = True,
-    state: RunState | str | os.PathLike[str] | None = None,
-    compilation_cache: bool | str = False,
+    state: Training | str | os.PathLike[str] | None = None,
+    compilation_cache: bool | str | os.PathLike[str] = False,
 ) -> Training:
     """Trains all seeds in one program, with progress and evaluations on the way.
 
         trained = hajax.train("mpe/simple_spread", "happo", total_steps=300_000, num_seeds=4)
-        longer = hajax.train(trained.env, trained.algo, total_steps=600_000, num_seeds=4, state=trained.run_state)
+        longer = hajax.train("mpe/simple_spread", "happo", total_steps=600_000, state=trained)
 
     It is `hajax train` with the same settings and seeds, number for number, without a run directory. Ctrl-C (in a
-    notebook: interrupt) ends it early, and what has been trained is returned. A seed whose losses or parameters become
-    non-finite ends it too, with a warning.
+    notebook: interrupt) ends it early, and what has been trained is returned. So does a seed whose losses or parameters
+    become non-finite, or a simulator that fails, with a warning.
 
     Args:
         env, algo: the environment and the algorithm, or their names.
         total_steps: environment steps per seed, including those of `state`, rounded up to whole iterations.
-        seed: the first seed.
-        num_seeds: the number of seeds.
+        seed: the first seed, by default 0.
+        num_seeds: the number of seeds, by default 1.
         num_envs, rollout_length, lr_decay: as in `make_train`.
         eval_episodes: episodes per evaluation and seed.
         eval_interval: environment steps between evaluations; about 20 in all if `None`.
+        eval_max_steps: steps after which an episode of an evaluation is cut; the environment's limit if `None`.
         progress: a bar on a terminal, and in a notebook with ipywidgets; elsewhere a line per evaluation.
-        state: continue from there: the `run_state` of a training with the same team and sizes, or the path where
-            `hajax.save` put it. Evaluations up to there are not repeated.
-        compilation_cache: keep compiled programs on disk: `True` in the user's cache, or a directory.
+        state: continue from there: what an earlier call returned, or the path where `hajax.save` put it. It has the
+            seeds, and the metrics so far; `algo` has the hyperparameters from now on.
+        compilation_cache: keep compiled programs on disk, for the whole process: `True` in the user's cache, or a
+            directory.
 
     Raises:
-        ValueError: a setting is not allowed, `state` is of another training, or it is beyond `total_steps`.
+        ValueError: a setting is not allowed, or `state` is of another training, diverged, or beyond `total_steps`.
+        RunError: an episode of an evaluation outlasts the environment's own limit.
     """
     env, algo = make_pair(env, algo)
-    for name, value in {"num_seeds": num_seeds, "eval_episodes": eval_episodes, "total_steps": total_steps}.items():
-        check_number(name, value, 1, whole=True)
-    check_number("seed", seed, 0, 2**31 - num_seeds, whole=True)
+    loop = make_loop(env, algo, num_envs=num_envs, rollout_length=rollout_length)
+    check_number("total_steps", total_steps, 1, whole=True)
+    updates = loop.iterations(total_steps) * loop.updates_per_iteration
+    decayed = algo.hyperparameters.replace(decay_updates=updates) if lr_decay else algo.hyperparameters
+    check_number("eval_episodes", eval_episodes, 1, whole=True)
     if eval_interval is not None:
         check_number("eval_interval", eval_interval, 1, whole=True)
+    earlier = None if state is None else _earlier(state, algo)
+    seeds = _seeds(seed, num_seeds, earlier)
+    keys = seed_keys(seeds[0], len(seeds))
     if compilation_cache is not False:
-        use_compilation_cache(compilation_cache)
-    loop = make_loop(env, algo, num_envs=num_envs, rollout_length=rollout_length)
-    if lr_decay:
-        updates = loop.iterations(total_steps) * loop.updates_per_iteration
-        algo = algo._replace(hyperparameters=algo.hyperparameters.replace(decay_updates=updates))
-    team = make_team(env, algo, loop, episodes=eval_episodes)
+        use_compilation_cache(compilation_cache if compilation_cache is True else os.fspath(compilation_cache))
+    learner = algo._replace(hyperparameters=decayed)
+    team = make_team(env, learner, loop, eval_episodes, max_steps=eval_max_steps)
     schedule = make_schedule(total_steps, loop.steps_per_iteration, eval_interval, warmup_steps=loop.warmup_steps)
-    seeds, keys = tuple(range(seed, seed + num_seeds)), seed_keys(seed, num_seeds)
     traced = trace(team, keys)
-    given = None if state is None else _continued(state, traced.run_state)
+    given = None if earlier is None else _continued(earlier, traced.run_state, decayed, copy=env.host is None)
     done = 0 if given is None else int(given.health.iterations[0])
     if done > schedule.iterations:
         raise ValueError(f"total_steps={total_steps}, but state has {schedule.step(done)}; allowed: as many or more")
-    bar = TrainingProgress(schedule.total_steps, num_seeds, progress, warmup_steps=schedule.step(done))
-    rows: list[dict[str, Any]] = []
-    with stop_on_interrupt(("SIGINT",), STOPPING) as stop, bar, simulating(env):
+    bar = TrainingProgress(schedule.total_steps, len(seeds), progress, warmup_steps=schedule.step(done))
+    log = Evaluations(
+        team, seeds, schedule, bar, dict(earlier.metrics) if earlier is not None else {}, eval_max_steps is None
+    )
+    with stop_on_interrupt(("SIGINT",), STOPPING) as stop, bar, simulating(env, last=True):
         bar.compiling()
         programs = compile_programs(team, keys, traced)
         if given is None:
             run_state = programs.init(keys, hyperparameters(team))
         else:
             run_state = given if env.host is None else with_simulators(team, keys, given, repeat=True)
-        watch, seconds = SampleWatch(), 0.0
-        for target in (i for i in schedule.evaluate_after if i > done or (i == done and given is None)):
-            run_state, done, seconds = _advance(programs, run_state, done, target, stop, bar, schedule.step, seconds)
-            failed = failures(run_state.health, programs.quantities, seed)
-            if stop.is_set():
+        for target in (i for i in schedule.evaluate_after if i >= done):
+            try:
+                with simulating(env):
+                    run_state = _advance(programs, run_state, target, stop, bar, schedule)
+                    done = int(run_state.health.iterations[0])
+                    failed = failures(run_state.health, programs.quantities, seeds[0])
+                    if failed or (done == target and not log.has(done)):
+                        results = programs.evaluate(
+                            evaluation_keys(keys, schedule.step(done)), run_state.train.algorithm
+                        )
+                        run_state = log.evaluated(done, jax.device_get(results), run_state, {x.seed for x in failed})
+            except SimulatorFailure as failure:  # the state before it is still there
+                warnings.warn(f"{failure}; the training has ended", stacklevel=2)
                 break
-            step = schedule.step(done)
-            results = jax.device_get(programs.evaluate(evaluation_keys(keys, step), run_state.train.algorithm))
-            for arrays in results.values():
-                arrays.pop("finished")
-            trained = means(run_state.totals, team.episode_metrics) if done else {}
-            watch.warn(trained, step)
-            rows += (new := evaluation_rows(seeds, step, results, trained))
-            bar.evaluated(float(np.mean([row["eval_return_mean"] for row in new])))
-            run_state = run_state._replace(totals=no_totals(tuple(run_state.totals.metrics), keys.shape))
             if failed:
                 first = failed[0]
                 at = f"{schedule.step(first.iteration):,} steps; the training has ended"
                 warnings.warn(f"seed {first.seed}: {first.quantity} is non-finite after {at}", stacklevel=2)
+            if failed or stop.is_set():
                 break
-    return Training(env, algo, seeds, run_state, _columns(rows, seeds))
+    return Training(env, algo, seeds, log.metrics(), run_state)
 
 
 def _advance(
     programs: Programs,
     run_state: RunState,
-    done: int,
     target: int,
     stop: threading.Event,
     bar: TrainingProgress,
-    step: Any,
-    seconds: float,
-) -> tuple[RunState, int, float]:
-    """Trains up to `target` iterations, a failure or `stop`; returns the state, its iterations and the seconds."""
-    iterations = 1
+    schedule: Schedule,
+) -> RunState:
+    """The state after `target` iterations, a failure or `stop`."""
+    done, iterations = int(run_state.health.iterations[0]), 1
     while done < target and not stop.is_set():
         iterations = min(iterations, target - done)
         began = time.perf_counter()
         run_state = jax.block_until_ready(programs.advance(run_state, jnp.asarray(iterations), jnp.asarray(True)))
         took, before = time.perf_counter() - began, done
-        seconds, done = seconds + took, int(run_state.health.iterations[0])
-        bar.advance(step(done), seconds)
+        done = int(run_state.health.iterations[0])
+        bar.advance(schedule.step(done), bar.seconds + took)
         if done < before + iterations:
             break
         iterations = max(1, int(SLICE_SECONDS * iterations / took))
-    return run_state, done, seconds
+    return run_state
 
 
-def _continued(state: Any, wanted: RunState) -> RunState:
-    """A copy of the given state, since the program reuses its memory; from disk if it is a path."""
-    if isinstance(state, str | os.PathLike):
-        return restore(read_checkpoint(Path(state)), wanted)
-    shapes = [jax.tree.map(lambda x: (jnp.shape(x), x.dtype), tree) for tree in (state, wanted)]
-    if not isinstance(state, RunState) or shapes[0] != shapes[1]:
-        raise ValueError(
-            "state is not that of a training with the same team and sizes; allowed: the run_state of hajax.train with "
-            "the same environment, algorithm, num_envs and num_seeds, or the path where hajax.save put it"
-        )
-    return jax.tree.map(lambda x: x.copy(), state)
+def _seeds(seed: int | None, num_seeds: int | None, earlier: Saved | None) -> tuple[int, ...]:
+    """The seeds: those of the earlier training, which others must equal."""
+    if earlier is None:
+        check_number("num_seeds", num_seeds := 1 if num_seeds is None else num_seeds, 1, whole=True)
+        check_number("seed", seed := 0 if seed is None else seed, 0, 2**31 - num_seeds, whole=True)
+        return tuple(range(seed, seed + num_seeds))
+    for name, value, its in (("seed", seed, earlier.seeds[0]), ("num_seeds", num_seeds, len(earlier.seeds))):
+        if value not in (None, its):
+            raise ValueError(f"{name}={value}, but state has {its}; allowed: {its}, or None")
+    return earlier.seeds
 
 
-def _columns(rows: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """`step` `[K]`, and every other column as `[num_seeds, K]`, NaN where it has no value."""
-    steps = sorted({row["step"] for row in rows})
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in ("step", "seed")))
-    found = {(row["step"], row["seed"]): row for row in rows}
-    columns = {
-        name: np.array([[found[step, seed].get(name, np.nan) for step in steps] for seed in seeds]) for name in names
-    }
-    return {"step": np.array(steps, int)} | columns
+def _earlier(state: Any, algo: Algorithm) -> Saved:
+    """An earlier training, from memory or from disk."""
+    if isinstance(state, Training):
+        earlier = Saved(state.algo.name, state.algo.spec.name, state.seeds, state.metrics, state.run_state)
+    elif isinstance(state, str | os.PathLike):
+        earlier = read_training(state)
+    else:
+        kind = type(state).__name__
+        raise ValueError(f"state is a {kind}; allowed: what hajax.train returned, or the path where hajax.save put it")
+    made = (earlier.algorithm, earlier.team)
+    if made != (algo.name, algo.spec.name):
+        raise ValueError(f"state is of {made[0]} on {made[1]}; allowed: one of {algo.name} on {algo.spec.name}")
+    return earlier
+
+
+def _continued(earlier: Saved, wanted: RunState, numbers: Any, copy: bool) -> RunState:
+    """The state from which an earlier training continues with these hyperparameters.
+
+    A copy of it if the program reuses its memory, and if it is not from disk.
+    """
+    given = earlier.run_state
+    if callable(given):
+        given, copy = given(wanted), False
+    else:
+        given_shapes, shapes = ([(x.shape, x.dtype) for x in jax.tree.leaves(tree)] for tree in (given, wanted))
+        structures: list[Any] = [jax.tree.structure(tree) for tree in (given, wanted)]
+        if structures[0] != structures[1] or given_shapes != shapes:
+            raise ValueError("state has other sizes; allowed: one with the same networks, num_envs and rollout_length")
+    if (given.health.failed_at > 0).any():
+        raise ValueError("state is of a training in which a seed diverged; allowed: one that is finite")
+    if copy:
+        given = jax.tree.map(lambda x: x.copy(), given)
+    old = given.train.algorithm.hyperparameters
+    new = jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape).astype(y.dtype), as_arrays(numbers), old)
+    learners = given.train.algorithm._replace(hyperparameters=new)
+    return given._replace(train=given.train._replace(algorithm=learners))

@@ -21,7 +21,7 @@ from hajax.validation import check_number
 ROLLOUT_LENGTHS = {"on_policy": 200, "off_policy": 50}
 
 
-Env = str | Environment | BatchedEnvironment
+Env = str | Environment | BatchedEnvironment  # or its name
 
 
 def make_pair(env: Env, algo: str | Algorithm) -> tuple[Environment | BatchedEnvironment, Algorithm]:
