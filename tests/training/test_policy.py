@@ -167,6 +167,10 @@ def test_it_acts_for_several_environments_as_for_each_alone(policy):
             jax.tree.map(lambda x, y, k=k: np.testing.assert_allclose(x[k], y, atol=1e-6), memory, memories[k])
     with pytest.raises(ValueError, match=r"observation of scout has shape \(2, 3\); allowed: \(3, …\), for num_envs"):
         together({"scout": rows[0]["scout"]})
+    seen, states = lambda state: jax.numpy.tile(state[:3], (3, 3)), np.arange(12.0).reshape(3, 4)
+    whole = [Policy(algo, state, seen)(state=row)[0] for row in states]
+    for name, every in Policy(algo, state, seen, num_envs=3)(state=states)[0].items():
+        np.testing.assert_allclose(every, [actions[name] for actions in whole], rtol=1e-5)
     with pytest.raises(ValueError, match="num_envs=0; allowed"):
         Policy(algo, state, num_envs=0)
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import timestep
 from hajax.spaces import Box, Discrete
-from hajax.spec import ActionLayout, AgentSpec, EnvSpec, Timestep
+from hajax.spec import AgentSpec, EnvSpec, Timestep
 from hajax.validation import check_known, check_number
 
 
@@ -48,7 +48,7 @@ class Policy:
         self.algorithm = algorithm
         self.state = state
         self.num_envs = num_envs
-        self._observe = observe and jax.jit(observe)
+        self._observe = observe and jax.jit(observe if num_envs is None else jax.vmap(observe))
         self._act = jax.jit(algorithm.act, static_argnums=4)
 
     @property
@@ -92,87 +92,80 @@ class Policy:
                 observations.
         """
         spec = self.spec
-        see = self._shown if self.num_envs is None else self._shown_to_all
-        names, shown = see(observations, state, action_mask or {})
+        if observations is None:
+            observations, state = self._seen(state), None
+        shown = self._timestep(observations, state, action_mask or {})
         memory = self.initial_memory() if memory is None else memory
         deterministic = key is None
         action, _, memory = self._act(
             jax.random.key(0) if key is None else key, self.state, shown, memory, deterministic
         )
         by_agent = zip(spec.agents, np.moveaxis(np.asarray(action), -2, 0), strict=True)  # [N, …, D]
-        return {agent.name: _native(agent, own) for agent, own in by_agent if agent.name in names}, memory
-
-    def _shown_to_all(self, *given: Any) -> tuple[tuple[str, ...], Timestep]:
-        """As `_shown`, of several environments."""
-        for path, array in jax.tree_util.tree_leaves_with_path(given):
-            if np.shape(array)[:1] != (self.num_envs,):
-                what, *agent = [str(getattr(key, "key", getattr(key, "idx", ""))) for key in path[:2]]
-                name = " of ".join([("observation", "state", "action_mask")[int(what)], *agent])
-                raise ValueError(f"{name} has shape {np.shape(array)}; allowed: ({self.num_envs}, …), for num_envs")
-        rows = [self._shown(*jax.tree.map(lambda x, k=k: np.asarray(x)[k], given)) for k in range(self.num_envs or 0)]
-        return rows[0][0], jax.tree.map(lambda *x: jnp.stack(x), *(timestep for _, timestep in rows))
-
-    def _shown(
-        self, observations: Mapping[str, ArrayLike] | None, state: ArrayLike | None, masks: Mapping[str, Any]
-    ) -> tuple[tuple[str, ...], Timestep]:
-        """The active agents' names, and what all see in one environment."""
-        if observations is None:
-            observations, state = self._seen(state), None
-        return tuple(observations), self._timestep(observations, state, masks)
+        return {agent.name: _native(agent, own) for agent, own in by_agent if agent.name in observations}, memory
 
     def _seen(self, state: ArrayLike | None) -> dict[str, np.ndarray]:
         """The agents' observations as functions of the whole state."""
         if self._observe is None or state is None:
             given = "no state" if state is None else f"a state; {self.spec.name} does not say what agents observe of it"
             raise ValueError(f"observations=None, and {given}; allowed: each agent's observation by its name")
-        rows = zip(self.spec.agents, np.asarray(self._observe(jnp.ravel(jnp.asarray(state, float)))), strict=True)
-        return {agent.name: row[: agent.observation_size] for agent, row in rows}
+        every = np.asarray(self._observe(jnp.asarray(self._flat("state", state))))
+        return {agent.name: every[..., i, : agent.observation_size] for i, agent in enumerate(self.spec.agents)}
 
     def _timestep(
         self, observations: Mapping[str, ArrayLike], state: ArrayLike | None, masks: Mapping[str, Any]
     ) -> Timestep:
-        spec = self.spec
+        spec, lead = self.spec, self._lead
         names = [agent.name for agent in spec.agents]
         for name in [*observations, *masks]:
             check_known("agent", name, names)
-        observation = np.zeros((spec.num_agents, spec.observation_size), np.result_type(float))
-        available = np.array(spec.action_layout.choices)
+        observation = np.zeros((*lead, spec.num_agents, spec.observation_size), np.result_type(float))
+        layout = spec.action_layout.choices
+        available = np.array(np.broadcast_to(layout, (*lead, *layout.shape)))
         for i, agent in enumerate(spec.agents):
             if agent.name in observations:
-                own = np.ravel(np.asarray(observations[agent.name], float))
-                _check_size(f"observation of {agent.name}", own, agent.observation_size)
-                observation[i, : own.size] = own
+                size = agent.observation_size
+                own = self._flat(f"observation of {agent.name}", observations[agent.name], size)
+                observation[..., i, :size] = own
             if agent.name in masks:
-                available[i] = _available(agent, masks[agent.name], spec.action_layout, i)
-        critic_state = np.zeros(spec.state_shape) if state is None else np.asarray(state, float)
-        _check_size("state", critic_state, math.prod(spec.state_shape))
+                self._mask(available[..., i, :, :], agent, masks[agent.name])
+        shape = (*lead, *spec.state_shape)
+        critic_state = np.zeros(shape) if state is None else self._flat("state", state, math.prod(spec.state_shape))
         return timestep(
             spec,
             jnp.asarray(observation),
-            jnp.asarray(critic_state.reshape(spec.state_shape)),
+            jnp.asarray(critic_state.reshape(shape)),
             action_mask=jnp.asarray(available),
-            active=jnp.array([name in observations for name in names]),
+            active=jnp.broadcast_to(jnp.array([name in observations for name in names]), (*lead, len(names))),
         )
 
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        """The axes of arrays before those of one environment."""
+        return () if self.num_envs is None else (self.num_envs,)
 
-def _available(agent: AgentSpec, mask: Any, layout: ActionLayout, index: int) -> np.ndarray:
-    """The choices of an agent that its mask allows, bool `[D, C]`."""
-    exists = np.array(layout.choices[index])
-    choices = agent.action_space.choices
-    flat = np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple | list) else np.ravel(mask)
-    _check_size(f"action_mask of {agent.name}", flat, sum(choices))
-    ends = np.cumsum(choices)
-    for d, (end, n) in enumerate(zip(ends, choices, strict=True)):
-        part = flat[end - n : end].astype(bool)
-        if not part.any():
-            raise ValueError(f"action_mask of {agent.name} leaves no choice; allowed: at least one that is available")
-        exists[d, :n] = part
-    return exists
+    def _flat(self, what: str, given: ArrayLike, size: int | None = None) -> np.ndarray:
+        """The numbers of every environment in one row. Raises ValueError for another number of them."""
+        array, lead = np.asarray(given), self._lead
+        if array.shape[: len(lead)] != lead:
+            raise ValueError(f"{what} has shape {array.shape}; allowed: ({self.num_envs}, …), for num_envs")
+        flat = array.reshape(*lead, -1).astype(float)
+        if size is not None and flat.shape[-1] != size:
+            raise ValueError(f"{what} has {flat.shape[-1]} entries; allowed: {size}")
+        return flat
 
-
-def _check_size(what: str, array: np.ndarray, size: int) -> None:
-    if array.size != size:
-        raise ValueError(f"{what} has {array.size} entries; allowed: {size}")
+    def _mask(self, available: np.ndarray, agent: AgentSpec, mask: Any) -> None:
+        """Leaves in an agent's choices, bool `[…, D, C]`, those that its mask allows."""
+        what, choices = f"action_mask of {agent.name}", agent.action_space.choices
+        parts = [self._flat(what, part) for part in (mask if isinstance(mask, tuple | list) else [mask])]
+        flat = np.concatenate(parts, axis=-1).astype(bool)
+        if flat.shape[-1] != sum(choices):
+            raise ValueError(f"{what} has {flat.shape[-1]} entries; allowed: {sum(choices)}")
+        ends = np.cumsum(choices)
+        for d, (end, n) in enumerate(zip(ends, choices, strict=True)):
+            part = flat[..., end - n : end]
+            if not part.any(-1).all():
+                raise ValueError(f"{what} leaves no choice; allowed: at least one that is available")
+            available[..., d, :n] = part
 
 
 def _native(agent: AgentSpec, action: np.ndarray) -> Any:
