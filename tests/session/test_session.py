@@ -18,6 +18,27 @@ SIZES = {"num_envs": 4, "rollout_length": 25}
 TRAINED = {"num_seeds": 2, "seed": 3, "eval_episodes": 8, "eval_interval": 300, "progress": False, **SIZES}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs():
+    """Trainings of the same team and sizes share their compiled programs: hyperparameters are arguments of them."""
+    made: dict = {}
+
+    def shared(make):
+        def shared_make(team, keys, *rest):
+            settings = repr(team.algorithm.settings), team.algorithm.name
+            key = make.__name__, id(team.env), *settings, team.loop.steps_per_iteration, keys.shape
+            if key not in made:
+                made[key] = team.env, make(team, keys, *rest)  # with the environment, so that its id is not reused
+            return made[key][1]
+
+        return shared_make
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("trace", "compile_programs"):
+            patch.setattr(training, name, shared(getattr(training, name)))
+        yield
+
+
 @pytest.fixture(scope="module")
 def trained():
     return hajax.train("mpe/simple_spread", "happo", total_steps=600, **TRAINED)
