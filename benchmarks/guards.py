@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept_runs import RESULTS
 from mamujoco_runs import CLIPPED
-from reports import ROOT, fill, with_last
+from reports import list_or_fill, with_last
 
 GUARDS = ("none", "truncate", "clip", "normalize")
 SHORT = ["total_steps=150_000", "num_seeds=3", "eval.episodes=200", "eval_interval=30_000"]
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="show the trainings with their settings")
     parser.add_argument("--table", action="store_true", help="print the table of docs/results/guards.md")
     parser.add_argument("--only", choices=list(TRAININGS), action="append")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "guards.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "guards.json")
     arguments = parser.parse_args()
     chosen = {
         name: settings
@@ -87,11 +88,8 @@ def main() -> None:
     if arguments.table:
         made = json.loads(arguments.output.read_text(encoding="utf-8"))["trainings"]
         print("\n".join([HEADER, *(row(name, made[name]) for name in chosen if name in made)]))
-    elif arguments.list:
-        for name, settings in chosen.items():
-            print(f"{name}: {' '.join(settings)}")
     else:
-        fill(arguments.output, chosen)
+        list_or_fill(arguments, chosen)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,15 @@ def unguarded(settings: list[str]) -> list[str]:
     return [*settings, "algo.guard=none"] if sequential & set(settings) else settings
 
 
+def train(settings: list[str], directory: Path) -> None:
+    """Trains in `directory`, or resumes."""
+    command = [sys.executable, "-m", "hajax", "train", *settings, f"out_dir={directory}", "resume=auto"]
+    subprocess.run(command, check=True)
+
+
 def make(name: str, settings: list[str], directory: Path, episodes: int) -> None:
     """Trains in `directory`, evaluates elsewhere if `episodes` > 0, and copies the kept files to docs/results."""
-    train = [sys.executable, "-m", "hajax", "train", *settings, f"out_dir={directory}", "resume=auto"]
-    subprocess.run(train, check=True)
+    train(settings, directory)
     if episodes:
         transfer = [sys.executable, ROOT / "benchmarks" / "transfer.py", directory, "--episodes", str(episodes)]
         subprocess.run([*transfer, "--output", directory / "transfer.json"], check=True)

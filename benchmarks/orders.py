@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reports import ROOT, fill, with_last
+from kept_runs import RESULTS
+from reports import list_or_fill, with_last
 from scipy.stats import mannwhitneyu
 
 from hajax.training.statistics import (
@@ -27,7 +28,7 @@ from hajax.training.statistics import (
     probability_of_improvement,
 )
 
-OUTPUT = ROOT / "docs" / "results" / "orders.json"
+OUTPUT = RESULTS / "orders.json"
 ORDERS = ("random", "semi_greedy", "simultaneous")
 BUDGET = ["total_steps=300_000", "eval.episodes=200", "eval_interval=60_000", "algo.guard=truncate"]
 ALGORITHMS = {
@@ -121,11 +122,8 @@ def main() -> None:
         arguments.output.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
     elif arguments.tables:
         print(tables(json.loads(arguments.output.read_text(encoding="utf-8"))))
-    elif arguments.list:
-        for name, settings in chosen.items():
-            print(f"{name}: {' '.join(settings)}")
     else:
-        fill(arguments.output, chosen)
+        list_or_fill(arguments, chosen)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[1]
+from kept_runs import ROOT, train
 
 
 def with_last(*settings: str) -> list[str]:
@@ -67,8 +65,16 @@ def fill(output: Path, commands: Mapping[str, list[str]]) -> None:
                 raise SystemExit(f"{name} of {output} was made by another command; remove it there to make it again")
             continue
         directory = ROOT / "runs" / output.stem / name.replace(" ", "_")
-        train = [sys.executable, "-m", "hajax", "train", *settings, f"out_dir={directory}", "resume=auto"]
-        subprocess.run(train, check=True)
+        train(settings, directory)
         report["trainings"][name] = {"command": settings} | measured(directory)
         print(f"{name}: {report['trainings'][name]['last']}", flush=True)
         output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def list_or_fill(arguments: argparse.Namespace, commands: Mapping[str, list[str]]) -> None:
+    """With `--list` shows the trainings, otherwise makes those that are missing in `--output`."""
+    if not arguments.list:
+        fill(arguments.output, commands)
+        return
+    for name, settings in commands.items():
+        print(f"{name}: {' '.join(settings)}")

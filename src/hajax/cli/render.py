@@ -10,6 +10,7 @@ from hajax.cli.arguments import Option, parse_arguments, typed_options, writable
 from hajax.runs.console import console
 from hajax.runs.errors import Refusal, refusing, simulating
 from hajax.runs.files import run_directory
+from hajax.viewing import GIF_FRAMES, RENDERERS
 
 USAGE = """\
 usage: hajax render DIR [--seed K] [--episodes N] [--stochastic] [--checkpoint STEP] [--max-steps N]
@@ -29,8 +30,6 @@ Runs episodes with a policy of the run in DIR and writes them as an animation, D
                      mamujoco/… an .html with brax's viewer (needs brax, and the network to view it)
 """
 KINDS = (".gif", ".mp4", ".html")
-GIF_FRAMES = 200
-RENDERERS = ("auto", "drawing", "mujoco")
 OPTIONS = {
     "--seed": Option("int?", None, low=0),
     "--episodes": Option("int?", None, low=1),

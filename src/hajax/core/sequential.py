@@ -20,8 +20,9 @@ ORDERS_BY_SCORE: tuple[str, ...] = ("greedy", "semi_greedy")
 def draw_permutation(key: jax.Array, num_groups: int, order: str, scores: jax.Array | None = None) -> jax.Array | None:
     """The update order, int `[G]`: a fresh permutation (`random`) or 0 … G−1 (`fixed`); `None` if `simultaneous`.
 
-    `greedy` is by descending `scores` `[G]`. With `semi_greedy` the best group that is left and a random one take turns
-    (Wang et al., 2023, *Order Matters*, Section 4.3: https://arxiv.org/abs/2302.06205). Ties are broken at random.
+    `greedy` is by descending `scores` `[G]`. With `semi_greedy` the positions 0, 2, … have the best group that is left,
+    and the others a random one (Wang et al., 2023, *Order Matters*: https://arxiv.org/abs/2302.06205). Ties are broken
+    at random.
     """
     if order == "simultaneous":
         return None

@@ -16,13 +16,11 @@ from hajax.runs.errors import simulating
 from hajax.session.training import Training
 from hajax.training.recording import record_episode
 from hajax.validation import check_choice, check_known, check_number
+from hajax.viewing import GIF_FRAMES, RENDERERS
 from hajax.viewing.curve import panels_figure
 from hajax.viewing.film import encoder, render_film
 from hajax.viewing.groups import Panel, summarize_seeds
 from hajax.viewing.scenes import drawn, prefer_headless_rendering
-
-RENDERERS = ("auto", "drawing", "mujoco")
-GIF_FRAMES = 200
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
