@@ -19,7 +19,7 @@ STAMP := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
 STAMP_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train bench test test-evidence lint format settings clean install install-dev
+.PHONY: help train bench test test-evidence lint format settings docs clean install install-dev
 
 help:
 	@echo "make train    install into $(VENV) and train HAPPO on MPE simple_spread (ARGS=\"num_seeds=2 ...\" overrides)"
@@ -29,6 +29,7 @@ help:
 	@echo "make lint     ruff and mypy only"
 	@echo "make format   reformat and apply ruff's fixes"
 	@echo "make settings write docs/settings.md, the table of all settings"
+	@echo "make docs     make the documentation site, build/site/index.html; a dead link is an error"
 	@echo "make clean    remove the environment and all caches (never runs/)"
 
 train: $(STAMP)
@@ -55,6 +56,9 @@ format: $(STAMP_DEV)
 
 settings: $(STAMP_DEV)
 	$(BIN)/python -m hajax.runs.reference > docs/settings.md
+
+docs: $(STAMP_DEV)
+	$(BIN)/python docs/site/make_site.py build
 
 install: $(STAMP)
 install-dev: $(STAMP_DEV)

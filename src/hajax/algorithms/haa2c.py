@@ -32,7 +32,8 @@ def haa2c(
 
     where M is the advantage times the compound ratio of the agents updated before (Eq. 6), truncated (`guard`). The
     drift is D = 0, so only the number of mini-epochs and the learning rate keep r near 1. The paper uses plain
-    gradient steps in its pseudocode and Adam in its experiments (Table 1), as here.
+    gradient steps in its pseudocode and Adam in its experiments (Table 1), as here. It differs from HARL's code as
+    HAPPO does (`happo`).
 
     For arguments and errors see `hajax.haml`.
     """

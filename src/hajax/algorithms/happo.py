@@ -33,9 +33,14 @@ def happo(
         E[min(r · M, clip(r, 1 ± ε) · M)] + c · H,   r = π_new(aᵐ|oᵐ) / π_old(aᵐ|oᵐ),
 
     where M is the advantage times the compound ratio of the agents updated before. After all its epochs the ratio is
-    recomputed on the full batch for the agents updated later. The ratio of an inactive agent is 1 (HARL multiplies it
-    in). The compound ratio is truncated at `truncation`, which rarely changes a weight here, and is needed where steps
-    are long or agents are many (`docs/results/guards.md`). The paper has `guard="none"`: M ← r · M.
+    recomputed on the full batch for the agents updated later. The ratio of an inactive agent is 1. The compound ratio
+    is truncated at `truncation`, which rarely changes a weight here, and is needed where steps are long or agents are
+    many (`docs/results/guards.md`). The paper has `guard="none"`: M ← r · M.
+
+    Differences from HARL's code: it multiplies the ratios of inactive agents in, and truncates nothing. Its advantage
+    of the last step of a truncated episode is 0; here the value of the final observation follows. With k components of
+    choices its ratio is raised to the power k. It adds the critic's targets to their statistics before every minibatch
+    (`value_statistics_per="minibatch"`), and clips values (`clip_value`).
 
     It is mirror learning with the drift `ppo_clip`, since min(r · M, clip(r) · M) = r · M − ReLU([r − clip(r)] · M).
     For arguments and errors see `hajax.haml`.

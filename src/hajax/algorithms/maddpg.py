@@ -26,7 +26,8 @@ def maddpg(
 
     Every agent ascends E[Q(s, μ^i(oⁱ), μ^{−i}(o^{−i}))] at the *current* policies of the others (Kuba et al., 2022b,
     Eq. 3). Lowe et al. take the others' actions from the replay, `others="replay"`, and have one critic per agent,
-    `per_agent_critics=True`, which learns from the individual reward (`reward="individual"`).
+    `per_agent_critics=True`, which learns from the individual reward (`reward="individual"`). HARL's code takes them
+    from the replay too, with one critic.
     """
     settings.require("maddpg", order="simultaneous")
     return haddpg(spec, settings, hyperparameters, actor=actor, critic=critic, name="maddpg")

@@ -25,7 +25,8 @@ def mappo(
     """MAPPO for the team that `spec` describes; arguments and errors as in `happo`.
 
     Every agent maximizes E[min(r · Â, clip(r, 1 ± ε) · Â)] given the *old* policies of all others: M = Â. Agents with
-    equal spaces share a policy by default; `sharing="none"` gives each agent its own.
+    equal spaces share a policy by default; `sharing="none"` gives each agent its own. HARL's code shares one policy
+    among all agents (`sharing="all"`).
     """
     settings.require("mappo", order="simultaneous", centralized=True)
     return happo(spec, settings, hyperparameters, actor=actor, critic=critic, name="mappo")

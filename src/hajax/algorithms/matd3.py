@@ -25,7 +25,8 @@ def matd3(
     """MATD3 for the team that `spec` describes; arguments and errors as in `hatd3`.
 
     Every agent ascends the first critic at the *current* policies of the others. Ackermann et al. take the others'
-    actions from the replay, `others="replay"`, and have critics per agent, `per_agent_critics=True`.
+    actions from the replay, `others="replay"`, and have critics per agent, `per_agent_critics=True`. HARL's code takes
+    them from the replay too, with one pair of critics.
     """
     settings.require("matd3", order="simultaneous")
     return hatd3(spec, settings, hyperparameters, actor=actor, critic=critic, name="matd3")

@@ -101,15 +101,15 @@ def page() -> str:
     environments: dict[str, list[str]] = {}
     for name in list_envs():
         if nodes.is_ours("env", name):
-            environments.setdefault(_table(_of_one(environment_rows(name))), []).append(name)
+            environments.setdefault(table(of_one(environment_rows(name))), []).append(name)
     return PAGE.format(
-        run=_table(_of_one(describe())),
-        algorithms=_table(_of_many({name: algorithm_rows(name) for name in ours})),
-        templates=_table(row for name in list_templates() for row in _template_rows(name)),
-        jaxmarl=_table(_of_one(environment_rows("jaxmarl/overcooked"))),
-        jumanji=_table(_of_one(environment_rows("jumanji/Cleaner-v0"))),
-        simulators=_table(_of_one(environment_rows("gymnasium/ID"))),
-        environments="\n\n".join(f"{_code(names)}:\n\n{table}" for table, names in environments.items()),
+        run=table(of_one(describe())),
+        algorithms=table(_of_many({name: algorithm_rows(name) for name in ours})),
+        templates=table(row for name in list_templates() for row in _template_rows(name)),
+        jaxmarl=table(of_one(environment_rows("jaxmarl/overcooked"))),
+        jumanji=table(of_one(environment_rows("jumanji/Cleaner-v0"))),
+        simulators=table(of_one(environment_rows("gymnasium/ID"))),
+        environments="\n\n".join(f"{_code(names)}:\n\n{text}" for text, names in environments.items()),
     )
 
 
@@ -129,7 +129,8 @@ def _template_rows(name: str) -> list[tuple[str, ...]]:
     ]
 
 
-def _of_one(rows: Iterable[Described]) -> list[tuple[str, ...]]:
+def of_one(rows: Iterable[Described]) -> list[tuple[str, ...]]:
+    """The rows of settings that have one default each."""
     return [_cells(row, f"`{shown(row.default)}`") for row in rows]
 
 
@@ -156,10 +157,11 @@ def _of_many(rows: Mapping[str, list[Described]]) -> list[tuple[str, ...]]:
 
 
 def _cells(row: Described, default: str) -> tuple[str, ...]:
-    return f"`{row.name}`", default, row.allowed, row.text
+    return f"`{row.name}`", default, row.allowed, row.text.replace("<", "&lt;")
 
 
-def _table(rows: Iterable[tuple[str, ...]]) -> str:
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Rows of cells as a table in Markdown."""
     lines = [("setting", "default", "allowed", "meaning"), ("---",) * 4, *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
