@@ -24,7 +24,7 @@ import hajax
 from hajax.cli import main
 from hajax.envs.base import Environment, timestep
 from hajax.envs.regulator import dynamics
-from hajax.runs import runner
+from hajax.runs import runner, stages
 from hajax.runs.directory import lock
 from hajax.runs.interrupt import stop_on_interrupt
 from hajax.runs.loading import load_run
@@ -329,12 +329,12 @@ def test_an_evaluation_that_came_after_its_checkpoint_is_done_again(working_dire
     started = [*TINY, "total_steps=320", "eval_interval=128", "out_dir=run"]
     stop, advance = threading.Event(), runner.advance
 
-    def interrupted(this, programs, run_state, done, target, event):
+    def interrupted(this, programs, run_state, target, event):
         if target == 4:
             target = 3
-            run_state, done = advance(this, programs, run_state, done, target, threading.Event())
+            run_state = advance(this, programs, run_state, target, threading.Event())
             stop.set()
-        return advance(this, programs, run_state, done, target, event)
+        return advance(this, programs, run_state, target, event)
 
     monkeypatch.setattr(runner, "advance", interrupted)
     monkeypatch.setattr("hajax.cli.train.stop_on_interrupt", lambda: contextlib.nullcontext(stop))
@@ -585,7 +585,7 @@ class TestNonFinite:
         once = [*self.SETTINGS, "eval_interval=160", "env.after=40", "total_steps=1600"]
         metrics = []
         for name, seconds in (("long", 1e9), ("short", 0.0)):
-            monkeypatch.setattr("hajax.runs.runner.SLICE_SECONDS", seconds)
+            monkeypatch.setattr("hajax.runs.stages.SLICE_SECONDS", seconds)
             assert main(["train", *arguments, *once, f"out_dir={name}"]) == 1
             summary = json.loads((working_directory / name / "summary.json").read_text())
             assert {failure["step"] for failure in summary["non_finite"]} == {summary["total_steps"]}
@@ -597,10 +597,10 @@ class TestNonFinite:
         stop = threading.Event()
         advance = runner.advance
 
-        def interrupted_late(this, programs, run_state, done, target, event):
-            if done >= 20:
+        def interrupted_late(this, programs, run_state, target, event):
+            if stages.iterations_of(run_state) >= 20:
                 stop.set()
-            return advance(this, programs, run_state, done, target, stop)
+            return advance(this, programs, run_state, target, stop)
 
         monkeypatch.setattr(runner, "advance", interrupted_late)
         monkeypatch.setattr("hajax.cli.train.stop_on_interrupt", lambda: contextlib.nullcontext(stop))

@@ -10,9 +10,10 @@ from PIL import Image
 
 import hajax
 from hajax.cli import main
+from hajax.runs import stages
 from hajax.runs.files import read_run
 from hajax.runs.tables import read_rows
-from hajax.session import evaluations, training
+from hajax.session import training
 
 SIZES = {"num_envs": 4, "rollout_length": 25}
 TRAINED = {"num_seeds": 2, "seed": 3, "eval_episodes": 8, "eval_interval": 300, "progress": False, **SIZES}
@@ -182,8 +183,8 @@ def test_ctrl_c_keeps_what_there_is(when, trained, monkeypatch, capsys):
         reached = lambda state: hasattr(state, "health") and int(state.health.iterations[0]) == 3  # noqa: E731
         monkeypatch.setattr(jax, "block_until_ready", interrupting(jax.block_until_ready, reached))
     else:
-        rows = interrupting(evaluations.evaluation_rows, lambda seeds, step, *_: step == 300)
-        monkeypatch.setattr(evaluations, "evaluation_rows", rows)
+        rows = interrupting(stages.evaluation_rows, lambda seeds, step, *_: step == 300)
+        monkeypatch.setattr(stages, "evaluation_rows", rows)
     stopped = hajax.train(trained.env, trained.algo, total_steps=600, **TRAINED)
     monkeypatch.undo()
     done = {"while compiling": 0, "in training": 3, "in an evaluation": 3}[when]
@@ -266,3 +267,22 @@ def test_names_stand_for_default_environments_and_algorithms():
     assert same(*(jax.jit(train)(jax.random.key(0))[0] for train in (by_name, made)))
     with pytest.raises(ValueError, match="unknown algorithm 'hapo'; did you mean happo"):
         hajax.make_loop("mpe/simple_spread", "hapo", num_envs=1)
+
+
+def test_a_training_with_simulators_continues_and_ends_at_a_fault(tmp_path):
+    """Continued from memory and from disk it is the uninterrupted one; at a fault it keeps the state before."""
+    sizes = {"num_envs": 2, "rollout_length": 5, "eval_episodes": 2, "eval_interval": 20, "progress": False}
+    env = hajax.make_env("harbor:harbor", num_workers=0)
+    algo = hajax.make_algorithm("happo", env, hidden_sizes=(8,), epochs=1, critic_epochs=1)
+    whole = hajax.train(env, algo, total_steps=60, **sizes)
+    begun = hajax.train(env, algo, total_steps=40, **sizes)
+    path = hajax.save(tmp_path / "begun", algo, begun)
+    for state in (begun, path):
+        longer = hajax.train(env, algo, total_steps=60, state=state, **sizes)
+        assert same(longer.states, whole.states)
+        np.testing.assert_array_equal(longer.metrics["eval_return_mean"], whole.metrics["eval_return_mean"])
+    stuck = hajax.make_env("harbor:harbor", num_workers=0, fault="raises", after=6)
+    with pytest.warns(UserWarning, match=r"copy \d raised RuntimeError .* the crane is stuck; the training has ended"):
+        ended = hajax.train(stuck, algo, total_steps=600, **sizes)
+    assert int(ended.run_state.health.iterations[0]) == 4
+    assert ended.metrics["step"].tolist() == [0, 20]  # the evaluation at 40 steps failed

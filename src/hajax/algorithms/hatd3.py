@@ -30,8 +30,8 @@ def hatd3(
 
         y = r + γ min_j Q′_j(s′, clip(μ′(o′) + clip(ε, ±c))),   ε ~ N(0, σ²);
 
-    and there are `policy_delay` critic steps per step of actors and targets. Actors ascend the first critic. As in HADDPG
-    the actions of the agents updated later are the replay's (HARL: of their current policies, `others="policy"`).
+    and there are `policy_delay` critic steps per step of actors and targets. Actors ascend the first critic. As in
+    HADDPG the actions of the agents updated later are the replay's (HARL: their current policies', `others="policy"`).
 
     For arguments and errors see `hajax.core.off_policy.deterministic.deterministic_policy_gradient`.
     """

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hajax.runs.clock import Clock
@@ -25,9 +24,7 @@ from hajax.runs.programs import (
     RunState,
     Team,
     Traced,
-    check_finished,
     compile_programs,
-    evaluation_keys,
     hyperparameters,
     seed_keys,
     trace,
@@ -37,12 +34,9 @@ from hajax.runs.progress import TrainingProgress
 from hajax.runs.sample_watch import SampleWatch
 from hajax.runs.schedule import Schedule
 from hajax.runs.settings import TrainSettings, as_dict
+from hajax.runs.stages import Evaluator, iterations_of, mean_return, slices
 from hajax.runs.tables import write_json
-from hajax.runs.totals import means, no_totals
 from hajax.training.checkpoints import Checkpoint, CheckpointError, list_checkpoints, restore, save_checkpoint
-
-# Seconds of device work between two checks of Ctrl-C and updates of the progress bar.
-SLICE_SECONDS = 1.0
 
 
 class Run(NamedTuple):
@@ -56,7 +50,6 @@ class Run(NamedTuple):
     keys: jax.Array  # [num_seeds]
     bar: TrainingProgress
     loggers: list[Logger]
-    samples: SampleWatch
 
 
 class Outcome(NamedTuple):
@@ -98,7 +91,7 @@ def run(
             schedule.total_steps, settings.num_seeds, settings.progress, warmup_steps=schedule.warmup_steps
         )
         with simulating(team.env, last=True), bar:
-            this = Run(settings, team, schedule, directory, clock, keys, bar, loggers, SampleWatch())
+            this = Run(settings, team, schedule, directory, clock, keys, bar, loggers)
             programs, outcome = train(this, traced, run_state, stop)
         summary = summarize(this, programs, outcome)
         write_json(path / "summary.json", summary)  # first, because it is the most important file
@@ -111,27 +104,29 @@ def run(
 
 def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading.Event) -> tuple[Programs, Outcome]:
     """Trains, evaluates and saves as scheduled until the end, until `stop` is set, or until a seed diverges."""
-    schedule, directory = this.schedule, this.directory
+    settings, schedule, directory = this.settings, this.schedule, this.directory
     programs = compile_programs(this.team, this.keys, traced)
     if run_state is not None and this.team.env.host is not None and run_state.train.replay is not None:
         # After a fault its episodes would lead to it again.
-        fault = directory.past_fault(schedule.step(int(run_state.health.iterations[0])))
+        fault = directory.past_fault(schedule.step(iterations_of(run_state)))
         run_state = with_simulators(this.team, this.keys, run_state, repeat=not fault)
     if run_state is None or run_state.train.replay is None:
         # A new replay has other random steps than the first one.
-        done = 0 if run_state is None else int(run_state.health.iterations[0])
+        done = 0 if run_state is None else iterations_of(run_state)
         keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, done) if done else this.keys
         fresh = programs.init(keys, hyperparameters(this.team))
         run_state = fresh if run_state is None else with_episodes(run_state, fresh)
-    done, failed, diverged = int(run_state.health.iterations[0]), [], False
+    whole_episodes = settings.eval.max_steps is None
+    evaluator = Evaluator(this.team, programs, schedule, this.keys, settings.seeds, whole_episodes, SampleWatch())
+    done, failed, diverged = iterations_of(run_state), [], False
     for target in schedule.pauses(done):
-        run_state, done = advance(this, programs, run_state, done, target, stop)
-        failed = failures(run_state.health, programs.quantities, this.settings.seed)
-        diverged = bool(failed) and this.settings.on_non_finite == "stop"
+        run_state = advance(this, programs, run_state, target, stop)
+        done = iterations_of(run_state)
+        failed = failures(run_state.health, programs.quantities, settings.seed)
+        diverged = bool(failed) and settings.on_non_finite == "stop"
         step = schedule.step(done)
         if (diverged or done in schedule.evaluate_after) and not directory.evaluated(step):
-            with saving_at_fault(this, run_state, done):
-                run_state = evaluate(this, programs, run_state, step, failed)
+            run_state = evaluate(this, evaluator, run_state, {failure.seed for failure in failed})
         if not diverged and (stop.is_set() or done in schedule.save_after):
             save(this, run_state, step)
         if diverged or stop.is_set():
@@ -139,56 +134,40 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
     return programs, Outcome(done, failed, diverged)
 
 
-def advance(
-    this: Run, programs: Programs, run_state: RunState, done: int, target: int, stop: threading.Event
-) -> tuple[RunState, int]:
-    """Trains up to `target` iterations or a failure that ends the run; checks `stop` between slices."""
-    iterations, stop_at_failure = 1, jnp.asarray(this.settings.on_non_finite == "stop")
-    while done < target and not stop.is_set():
-        iterations = min(iterations, target - done)
-        began = time.perf_counter()
-        with saving_at_fault(this, run_state, done):
-            run_state = jax.block_until_ready(programs.advance(run_state, jnp.asarray(iterations), stop_at_failure))
-        seconds = time.perf_counter() - began
-        before, done = done, int(run_state.health.iterations[0])
-        this.clock.training += seconds
-        this.bar.advance(this.schedule.step(done), this.clock.training)
-        if done < before + iterations:
-            break
-        iterations = max(1, int(SLICE_SECONDS * iterations / seconds))
-    return run_state, done
+def advance(this: Run, programs: Programs, run_state: RunState, target: int, stop: threading.Event) -> RunState:
+    """Trains up to `target` iterations, `stop`, or a failure that ends the run."""
+    stop_at_failure = this.settings.on_non_finite == "stop"
+    with saving_at_fault(this, lambda: run_state):
+        for after, seconds in slices(programs, run_state, target, stop, stop_at_failure):
+            run_state = after
+            this.clock.training += seconds
+            this.bar.advance(this.schedule.step(iterations_of(run_state)), this.clock.training)
+    return run_state
 
 
-def evaluate(this: Run, programs: Programs, run_state: RunState, step: int, failed: list[Failure]) -> RunState:
-    """Evaluates after `step` steps, writes a row per seed that has not failed, and resets the training metrics."""
-    began = time.perf_counter()
-    results = jax.device_get(programs.evaluate(evaluation_keys(this.keys, step), run_state.train.algorithm))
-    for arrays in results.values():
-        finished = arrays.pop("finished")
-        if this.settings.eval.max_steps is None and not failed:
-            check_finished(this.team.env.spec, finished)
+def evaluate(this: Run, evaluator: Evaluator, run_state: RunState, failed: set[int]) -> RunState:
+    """Evaluates, writes a row per seed that has not failed, and resets the training metrics."""
+    began, step = time.perf_counter(), this.schedule.step(iterations_of(run_state))
+    with saving_at_fault(this, lambda: run_state):
+        rows, run_state = evaluator.evaluate(run_state, failed)
     this.clock.evaluation += time.perf_counter() - began
-    trained = step > this.schedule.warmup_steps
-    training_means = means(run_state.totals, this.team.episode_metrics) if trained else {}
-    this.samples.warn(training_means, step)
-    rows = evaluation_rows(this.settings.seeds, step, results, training_means)
-    healthy = [row for row in rows if row["seed"] not in {failure.seed for failure in failed}]
-    this.directory.append(healthy, {"step": step, **this.clock.seconds()})
+    this.directory.append(rows, {"step": step, **this.clock.seconds()})
     for logger in this.loggers:
-        logger.log(healthy)
-    if healthy:
-        this.bar.evaluated(float(np.mean([row["eval_return_mean"] for row in healthy])))
-    return run_state._replace(totals=no_totals(tuple(run_state.totals.metrics), this.keys.shape))
+        logger.log(rows)
+    if rows:
+        this.bar.evaluated(mean_return(rows))
+    return run_state
 
 
 @contextmanager
-def saving_at_fault(this: Run, run_state: RunState, done: int) -> Iterator[None]:
-    """Saves the state if a simulator fails meanwhile, and raises a `RunError` that says how to go on."""
+def saving_at_fault(this: Run, before: Callable[[], RunState]) -> Iterator[None]:
+    """Saves the state before it if a simulator fails meanwhile, and raises a `RunError` that says how to go on."""
     try:
         with simulating(this.team.env):
             yield
     except SimulatorFailure as failure:
-        step, details = this.schedule.step(done), this.directory.path / FAULT
+        run_state, details = before(), this.directory.path / FAULT
+        step = this.schedule.step(iterations_of(run_state))
         if step not in list_checkpoints(this.directory.checkpoints):
             save(this, run_state, step)
         details.write_text(failure.details, encoding="utf-8")
@@ -224,27 +203,6 @@ def with_episodes(run_state: RunState, fresh: RunState) -> RunState:
 def saved_part(checkpoint: Checkpoint, run_state: RunState) -> RunState:
     """The part of a run's state that the checkpoint holds."""
     return run_state if checkpoint.facts.get("replay", True) else with_replay(run_state, None)
-
-
-def evaluation_rows(
-    seeds: Sequence[int],
-    step: int,
-    results: dict[str, dict[str, np.ndarray]],
-    training_means: dict[str, np.ndarray],
-) -> list[dict[str, Any]]:
-    """One row of `metrics.csv` per seed, from evaluation results `[num_seeds, num_episodes]` and training means."""
-    rows = []
-    for k, seed in enumerate(seeds):
-        row: dict[str, Any] = {"step": step, "seed": seed}
-        for prefix, arrays in results.items():
-            row[f"{prefix}return_mean"] = float(arrays["episode_return"][k].mean())
-            row[f"{prefix}return_std"] = float(arrays["episode_return"][k].std())
-            row[f"{prefix}length"] = float(arrays["episode_length"][k].mean())
-            others = [name for name in arrays if name not in ("episode_return", "episode_length")]
-            row |= {f"{prefix}{name}": float(arrays[name][k].mean()) for name in others}
-        row |= {f"train_{name}": float(value[k]) for name, value in training_means.items()}
-        rows.append(row)
-    return rows
 
 
 def summarize(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]:

@@ -7,52 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from hajax.runs.programs import RunState, Team, check_finished
-from hajax.runs.progress import TrainingProgress
-from hajax.runs.runner import evaluation_rows
-from hajax.runs.sample_watch import SampleWatch
-from hajax.runs.schedule import Schedule
-from hajax.runs.totals import means, no_totals
-
 ALWAYS = ("eval_return_mean", "eval_return_std", "eval_length")  # columns, even before the first evaluation
 
 
 class Evaluations:
-    """The evaluations of a training."""
+    """The evaluations of a training, after those of the training that it continues."""
 
-    def __init__(
-        self,
-        team: Team,
-        seeds: Sequence[int],
-        schedule: Schedule,
-        bar: TrainingProgress,
-        before: Mapping[str, np.ndarray],
-        to_the_end: bool,
-    ):
-        self.team, self.seeds, self.schedule, self.bar = team, seeds, schedule, bar
-        self.before, self.to_the_end = before, to_the_end
+    def __init__(self, seeds: Sequence[int], before: Mapping[str, np.ndarray]):
+        self.seeds, self.before = seeds, before
         self.rows: list[dict[str, Any]] = []
-        self.watch = SampleWatch()
 
-    def has(self, iterations: int) -> bool:
-        """Whether there is an evaluation after so many iterations."""
-        steps = [*self.before.get("step", ()), *(row["step"] for row in self.rows)]
-        return self.schedule.step(iterations) in steps
-
-    def evaluated(self, iterations: int, results: dict[str, Any], run_state: RunState, failed: set[int]) -> RunState:
-        """Takes the results of an evaluation; returns the state with new sums of training metrics."""
-        for arrays in results.values():
-            finished = arrays.pop("finished")
-            if self.to_the_end and not failed:
-                check_finished(self.team.env.spec, finished)
-        step = self.schedule.step(iterations)
-        trained = means(run_state.totals, self.team.episode_metrics) if iterations else {}
-        self.watch.warn(trained, step)
-        rows = evaluation_rows(self.seeds, step, results, trained)
-        self.rows += (healthy := [row for row in rows if row["seed"] not in failed])
-        if healthy:
-            self.bar.evaluated(float(np.mean([row["eval_return_mean"] for row in healthy])))
-        return run_state._replace(totals=no_totals(tuple(run_state.totals.metrics), (len(self.seeds),)))
+    def has(self, step: int) -> bool:
+        """Whether there is an evaluation at that step."""
+        return step in [*self.before.get("step", ()), *(row["step"] for row in self.rows)]
 
     def metrics(self) -> dict[str, np.ndarray]:
         """`step` `[K]`, and every other column as `[num_seeds, K]`, NaN where it has no value."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 import warnings
 from typing import Any, NamedTuple
 
@@ -20,10 +18,8 @@ from hajax.runs.health import failures
 from hajax.runs.interrupt import stop_on_interrupt
 from hajax.runs.machine import use_compilation_cache
 from hajax.runs.programs import (
-    Programs,
     RunState,
     compile_programs,
-    evaluation_keys,
     hyperparameters,
     make_team,
     seed_keys,
@@ -31,8 +27,9 @@ from hajax.runs.programs import (
     with_simulators,
 )
 from hajax.runs.progress import TrainingProgress
-from hajax.runs.runner import SLICE_SECONDS
-from hajax.runs.schedule import Schedule, make_schedule
+from hajax.runs.sample_watch import SampleWatch
+from hajax.runs.schedule import make_schedule
+from hajax.runs.stages import Evaluator, iterations_of, mean_return, slices
 from hajax.session.evaluations import Evaluations
 from hajax.session.saving import Saved, read_training
 from hajax.training.loop import make_loop, make_pair
@@ -130,13 +127,11 @@ def train(
     schedule = make_schedule(total_steps, loop.steps_per_iteration, eval_interval, warmup_steps=loop.warmup_steps)
     traced = trace(team, keys)
     given = None if earlier is None else _continued(earlier, traced.run_state, decayed, copy=env.host is None)
-    done = 0 if given is None else int(given.health.iterations[0])
+    done = 0 if given is None else iterations_of(given)
     if done > schedule.iterations:
         raise ValueError(f"total_steps={total_steps}, but state has {schedule.step(done)}; allowed: as many or more")
     bar = TrainingProgress(schedule.total_steps, len(seeds), progress, warmup_steps=schedule.step(done))
-    log = Evaluations(
-        team, seeds, schedule, bar, dict(earlier.metrics) if earlier is not None else {}, eval_max_steps is None
-    )
+    log = Evaluations(seeds, {} if earlier is None else earlier.metrics)
     with stop_on_interrupt(("SIGINT",), STOPPING) as stop, bar, simulating(env, last=True):
         bar.compiling()
         programs = compile_programs(team, keys, traced)
@@ -144,17 +139,20 @@ def train(
             run_state = programs.init(keys, hyperparameters(team))
         else:
             run_state = given if env.host is None else with_simulators(team, keys, given, repeat=True)
+        evaluator = Evaluator(team, programs, schedule, keys, seeds, eval_max_steps is None, SampleWatch())
         for target in (i for i in schedule.evaluate_after if i >= done):
             try:
                 with simulating(env):
-                    run_state = _advance(programs, run_state, target, stop, bar, schedule)
-                    done = int(run_state.health.iterations[0])
+                    for after, seconds in slices(programs, run_state, target, stop):
+                        run_state = after
+                        bar.advance(schedule.step(iterations_of(run_state)), bar.seconds + seconds)
+                    done = iterations_of(run_state)
                     failed = failures(run_state.health, programs.quantities, seeds[0])
-                    if failed or (done == target and not log.has(done)):
-                        results = programs.evaluate(
-                            evaluation_keys(keys, schedule.step(done)), run_state.train.algorithm
-                        )
-                        run_state = log.evaluated(done, jax.device_get(results), run_state, {x.seed for x in failed})
+                    if failed or (done == target and not log.has(schedule.step(done))):
+                        rows, run_state = evaluator.evaluate(run_state, {x.seed for x in failed})
+                        log.rows += rows
+                        if rows:
+                            bar.evaluated(mean_return(rows))
             except SimulatorFailure as failure:  # the state before it is still there
                 warnings.warn(f"{failure}; the training has ended", stacklevel=2)
                 break
@@ -165,29 +163,6 @@ def train(
             if failed or stop.is_set():
                 break
     return Training(env, algo, seeds, log.metrics(), run_state)
-
-
-def _advance(
-    programs: Programs,
-    run_state: RunState,
-    target: int,
-    stop: threading.Event,
-    bar: TrainingProgress,
-    schedule: Schedule,
-) -> RunState:
-    """The state after `target` iterations, a failure or `stop`."""
-    done, iterations = int(run_state.health.iterations[0]), 1
-    while done < target and not stop.is_set():
-        iterations = min(iterations, target - done)
-        began = time.perf_counter()
-        run_state = jax.block_until_ready(programs.advance(run_state, jnp.asarray(iterations), jnp.asarray(True)))
-        took, before = time.perf_counter() - began, done
-        done = int(run_state.health.iterations[0])
-        bar.advance(schedule.step(done), bar.seconds + took)
-        if done < before + iterations:
-            break
-        iterations = max(1, int(SLICE_SECONDS * iterations / took))
-    return run_state
 
 
 def _seeds(seed: int | None, num_seeds: int | None, earlier: Saved | None) -> tuple[int, ...]:
