@@ -10,6 +10,7 @@ import time
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from tensorboardX.record_writer import masked_crc32c
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -73,6 +74,8 @@ def shown(directory):
             if event.session_log.status == SessionLog.START:
                 points = {tag: [point for point in p if point[0] < event.step] for tag, p in points.items()}
             for value in event.summary.value:
+                if value.tag.startswith("_hparams_/"):  # the configuration, which has a test of its own
+                    continue
                 points.setdefault(value.tag, []).append((event.step, value.simple_value))
     return points
 
@@ -91,6 +94,33 @@ def test_tensorboard_shows_the_rows_of_each_seed(tmp_path):
     assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == ["seed_3", "seed_4"]
     for seed in SEEDS:
         assert shown(tmp_path / "tensorboard" / f"seed_{seed}") == single(expected(rows(0, 100, 200), seed))
+
+
+def test_tensorboard_has_the_configuration_as_hyperparameters(tmp_path):
+    config = CONFIG | {"algo": {"name": "happo", "clip": 0.2, "decay_updates": math.inf, "hidden_sizes": [64, 64]}}
+    for resume_step in (None, 100):  # once, also if the run goes on
+        (logger,) = make_loggers(
+            ["tensorboard"], tmp_path, config | {"resume": True, "preset": None}, SEEDS, resume_step
+        )
+        logger.close(None)
+    found = []
+    for file in (tmp_path / "tensorboard" / "seed_4").iterdir():
+        values = [value for event in events(file) for value in event.summary.value]
+        found += [(value.tag, value.metadata.plugin_data) for value in values]
+    assert [tag for tag, _ in found] == ["_hparams_/experiment", "_hparams_/session_start_info"]
+    assert {data.plugin_name for _, data in found} == {"hparams"}
+    experiment, start = (HParamsPluginData.FromString(data.content) for _, data in found)
+    shown = {name: getattr(x, x.WhichOneof("kind")) for name, x in start.session_start_info.hparams.items()}
+    assert shown == {
+        "algo.name": "happo",
+        "algo.clip": 0.2,
+        "algo.decay_updates": "Infinity",
+        "algo.hidden_sizes": "[64, 64]",
+        "seed": 4.0,
+        "resume": True,
+        "preset": "null",
+    }
+    assert [metric.name.tag for metric in experiment.experiment.metric_infos] == ["eval/return_mean"]
 
 
 def test_tensorboard_has_the_rows_of_a_run_that_was_killed(tmp_path):

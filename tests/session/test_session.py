@@ -12,6 +12,7 @@ import hajax
 from hajax.cli import main
 from hajax.runs import stages
 from hajax.runs.files import read_run
+from hajax.runs.programs import group_names
 from hajax.runs.tables import read_rows
 from hajax.session import training
 
@@ -62,6 +63,17 @@ def test_it_is_hajax_train_number_for_number(trained, tmp_path):
     np.testing.assert_array_equal(read_run(tmp_path / "run").returns.T, trained.metrics["eval_return_mean"])
     loaded = hajax.load_policy(tmp_path / "run", seed=4)
     assert same(loaded.state, trained.state(4))
+
+
+def test_diagnostics_have_a_column_per_agent_beside_their_mean(trained):
+    for name in ("entropy", "approx_kl", "actor_grad_norm"):
+        of_agents = [trained.metrics[f"train_{name}_of_agent_{i}"] for i in range(3)]
+        np.testing.assert_allclose(np.mean(of_agents, axis=0), trained.metrics[f"train_{name}"], rtol=1e-5)
+        assert len({float(x[0, -1]) for x in of_agents}) == 3
+    assert "train_policy_loss_of_agent_0" not in trained.metrics
+    assert "eval_return_of_agent_0" not in trained.metrics  # one reward for all
+    assert group_names(hajax.make_algorithm("happo", trained.env, sharing=[0, 1, 1])) == ("agent_0", "group_1")
+    assert group_names(hajax.make_algorithm("mappo", trained.env)) == ("group_0",)
 
 
 def test_a_training_continues_from_memory_and_from_disk_as_if_it_had_not_ended(trained, tmp_path):

@@ -74,24 +74,27 @@ def test_evaluation_counts_first_episodes_only():
 
 
 def test_evaluation_counts_nothing_after_an_episode_while_others_go_on():
-    """Every step is rewarded with 1, so that an episode's return is its length, which the reset has drawn."""
-    spec = EnvSpec("own/lengths", (AgentSpec("one", (1,), Discrete(2)),), state_size=1, max_steps=6)
+    """Every step is rewarded with 1 and 2, so that returns are multiples of the length, which the reset has drawn."""
+    agents = tuple(AgentSpec(name, (1,), Discrete(2)) for name in ("one", "two"))
+    spec = EnvSpec("own/lengths", agents, state_size=1, max_steps=6, reward="individual")
 
     def show(state, **fields):
-        return state, timestep(spec, jnp.zeros((1, 1)), jnp.zeros(1), **fields)
+        return state, timestep(spec, jnp.zeros((2, 1)), jnp.zeros(1), **fields)
 
     def reset(key):
         return show((jax.random.randint(key, (), 1, 7), jnp.zeros((), int)), first=True)
 
     def step(key, state, action):
         length, t = state
-        return show((length, t + 1), reward=jnp.ones(1), terminated=t + 1 >= length)
+        return show((length, t + 1), reward=jnp.array([1.0, 2.0]), terminated=t + 1 >= length)
 
     env = Environment(spec, reset, step)
-    algo = hajax.make_algorithm("happo", env, **SMALL)
+    algo = hajax.make_algorithm("ippo", env, **SMALL)
     results = hajax.make_evaluate(env, algo, num_episodes=20)(jax.random.key(0), algo.init(jax.random.key(1)))
     assert len(set(results["episode_length"].tolist())) > 3
-    np.testing.assert_array_equal(results["episode_return"], results["episode_length"])
+    np.testing.assert_array_equal(results["episode_return"], 3 * results["episode_length"])
+    np.testing.assert_array_equal(results["return_of_one"], results["episode_length"])
+    np.testing.assert_array_equal(results["return_of_two"], 2 * results["episode_length"])
 
 
 def test_learning_rates_fall_to_zero_over_the_run():

@@ -72,6 +72,7 @@ def make_loggers(
 class TensorBoardLogger:
     """One TensorBoard run per seed, in `tensorboard/seed_<k>`; a tag's step is in environment steps.
 
+    The configuration is in the tab of hyperparameters, beside the return.
     Events are written immediately: tensorboardX's SummaryWriter leaves them to a thread, and a killed run loses the
     last ones.
     """
@@ -79,6 +80,7 @@ class TensorBoardLogger:
     def __init__(self, path: Path, config: Mapping[str, Any], seeds: Sequence[int], resume_step: int | None):
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2, summary_pb2
+        from tensorboardX.summary import hparams
 
         self._event, self._log, self._summary = event_pb2.Event, event_pb2.SessionLog, summary_pb2.Summary
         # Files are named by the second: the suffix keeps a resumed run from replacing its earlier file.
@@ -88,10 +90,14 @@ class TensorBoardLogger:
             directory = path / "tensorboard" / f"seed_{seed}"
             directory.mkdir(parents=True, exist_ok=True)
             self._writers[seed] = EventsWriter(str(directory / "events"), suffix)
-            if resume_step is not None:
+            if resume_step is None:
+                experiment, start, _ = hparams(as_hyperparameters({**config, "seed": seed}), {"eval/return_mean": None})
+                for summary in (experiment, start):
+                    self._write(seed, summary=summary)
+            else:
                 # TensorBoard hides the events of earlier files from this step on.
-                start = self._log(status=self._log.START)
-                self._write(seed, step=resume_step + 1, session_log=start)
+                begun = self._log(status=self._log.START)
+                self._write(seed, step=resume_step + 1, session_log=begun)
 
     def log(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -158,6 +164,19 @@ def series(row: Row) -> Iterator[tuple[str, float]]:
             continue
         section, _, rest = name.partition("_")
         yield (f"{section}/{rest}" if section in ("eval", "train") else name), float(value)
+
+
+def as_hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | bool]:
+    """A configuration as `{"algo.clip": 0.2, …}`; what is no finite number and not true or false is text."""
+    found: dict[str, str | float | bool] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            found |= as_hyperparameters(value, f"{prefix}{name}.")
+        elif isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+            found[prefix + name] = value
+        else:
+            found[prefix + name] = json.dumps(value)
+    return found
 
 
 def _is_installed(package: str) -> bool:

@@ -15,6 +15,8 @@ from hajax.spec import EnvSpec
 from hajax.training.rollout import playable, team_reward
 from hajax.validation import check_number
 
+RETURN_OF = "return_of_"  # before an agent's name: its own return
+
 
 def step_limit(spec: EnvSpec, max_steps: int | None) -> int:
     """`max_steps`, or the environment's limit if that is `None`. Raises ValueError if there is neither or it is < 1."""
@@ -36,8 +38,8 @@ def make_evaluate(
     """A function `evaluate(key, state) -> results` over `num_episodes` episodes, one per freshly reset environment.
 
     `results` is a dictionary of arrays `[num_episodes]`: `episode_return` (the undiscounted team return),
-    `episode_length`, `finished`, and the environment's metrics at the end of the episode. The evaluation ends when all
-    episodes have ended.
+    `episode_length`, `finished`, and the environment's metrics at the end of the episode; with individual rewards also
+    the undiscounted return of every agent, as `return_of_AGENT`. The evaluation ends when all episodes have ended.
 
     Args:
       env: the environment.
@@ -54,11 +56,14 @@ def make_evaluate(
     envs = playable(env, algo, evaluation=True)
     limit = step_limit(envs.spec, max_steps)
     check_number("num_episodes", num_episodes, 1, whole=True)
+    individual = envs.spec.reward == "individual" and envs.spec.num_agents > 1
+    of_agents = {f"{RETURN_OF}{agent.name}": i for i, agent in enumerate(envs.spec.agents) if individual}
 
     def evaluate(key: jax.Array, state: Any) -> dict[str, jax.Array]:
         reset_key, step_key = jax.random.split(key)
         env_state, timestep = envs.reset(jax.random.split(reset_key, num_episodes))
-        results = {name: jnp.zeros(num_episodes) for name in ("episode_return", "episode_length", *timestep.metrics)}
+        names = ("episode_return", "episode_length", *of_agents, *timestep.metrics)
+        results = {name: jnp.zeros(num_episodes) for name in names}
 
         def running_on(carry):
             t, running, *_ = carry
@@ -74,6 +79,7 @@ def make_evaluate(
                 **{name: jnp.where(running, value, results[name]) for name, value in timestep.metrics.items()},
                 "episode_return": results["episode_return"] + jnp.where(running, reward, 0),
                 "episode_length": results["episode_length"] + running,
+                **{name: results[name] + jnp.where(running, timestep.reward[:, i], 0) for name, i in of_agents.items()},
             }
             running = running & ~(timestep.terminated | timestep.truncated)
             return t + 1, running, env_state, timestep, memory, results

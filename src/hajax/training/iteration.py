@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 
 from hajax.envs.base import BatchedEnvironment
+from hajax.training.evaluation import RETURN_OF
 from hajax.training.rollout import Actors
 
 # The names of episode statistics that hajax reports in training or evaluation. Environments may not use them.
@@ -82,5 +83,5 @@ def check_metrics(env: BatchedEnvironment) -> None:
     """Raises ValueError if a metric of the environment has a name that hajax uses."""
     _, opening = jax.eval_shape(env.reset, jax.random.split(jax.random.key(0), 1))
     for name in opening.metrics:
-        if name in RESERVED_METRICS or name.startswith("stochastic_"):
+        if name in RESERVED_METRICS or name.startswith(("stochastic_", RETURN_OF)):
             raise ValueError(f"metrics={name!r} of {env.spec.name} is a name that hajax uses; allowed: any other")
