@@ -100,7 +100,7 @@ def test_python_blocks_run(page, monkeypatch, tmp_path):
 def test_guides_notebooks_and_examples_live_on_public_names():
     """Nothing from `hajax.core`, and of environments only what `hajax.envs` offers."""
     root = README.parent
-    texts = [*PAGES, *(root / "notebooks").glob("*.ipynb"), root / "examples" / "vmapped_seeds.py"]
+    texts = [*PAGES, *(root / "notebooks").glob("*.ipynb"), *(root / "examples").glob("*.py")]
     texts += (root / "tests" / "extensions").glob("*.py")
     for path in texts:
         found = re.findall(
