@@ -157,8 +157,26 @@ class TestDrawings:
 
     def test_agents_that_left_are_still_seen(self):
         env, state = opened("mpe/simple_spread")
-        state = state.replace(p_pos=state.p_pos.at[1].set(jnp.array([-2.4, 0.0])))
-        assert drawn(env, state, [[0.0], [0.0], [0.0]]).get_xlim() == (-3, 3)
+        for x, half, shown in ((1.3, 1.5, 1.3), (1.6, 2.0, 1.6), (2.4, 2.0, 1.85), (40.0, 2.0, 1.85)):
+            far = state.replace(p_pos=state.p_pos.at[1].set(jnp.array([-x, 0.0])))
+            axes = drawn(env, far, [[0.0], [0.0], [0.0]])
+            assert axes.get_xlim() == axes.get_ylim() == (-half, half)
+            disc = circles(axes)["agent_1"]
+            np.testing.assert_allclose(disc.center, [-shown, 0], rtol=1e-6)
+            assert disc.get_fill() == (x == shown)
+            assert (f"{x:.1f}" in {text.get_text() for text in axes.texts}) == (x != shown)
+
+    def test_landmarks_under_agents_are_lit(self):
+        env, state = opened("mpe/simple_spread")
+        places = jnp.array([[0.5, 0.0], [0.5, 0.14], [-0.5, -0.5], [0.5, 0.0], [-0.5, -0.34], [0.9, 0.9]])
+        axes = drawn(env, state.replace(p_pos=places), [[0.0], [0.0], [0.0]])
+        lit = [patch.center for patch in axes.patches if patch.get_label() == "lit"]
+        np.testing.assert_allclose(lit, [[0.5, 0.0]], rtol=1e-6)  # and not that at a distance of 0.16
+        env, state = opened("mpe/simple_reference")
+        places = jnp.array([[0.5, 0.0], [-0.5, 0.0], [0.5, 0.0], [-0.5, 0.0], [0.0, 0.9]])
+        for goal, reached in (([0, 1], 2), ([1, 0], 0), ([0, 2], 1)):  # only its own agent reaches a goal
+            axes = drawn(env, state.replace(p_pos=places, goal=jnp.array(goal)), [[0.0], [0.0]])
+            assert [patch.get_label() for patch in axes.patches].count("lit") == reached
 
     def test_goals_are_ringed_in_the_color_of_the_agent_that_should_go_there(self):
         env, state = opened("mpe/simple_reference")
@@ -271,7 +289,7 @@ class TestFilms:
 
         noting = env._replace(viewer=Viewer(draw_and_note))
         render_film(tmp_path / "film.gif", noting, episode._replace(state=state), title="a film", dpi=50)
-        assert set(limits) == {(-3, 3)}
+        assert set(limits) == {(-2, 2)}
 
     def test_an_mp4_has_the_same_frames_and_the_last_one_stays(self, tmp_path):
         env, episode = recorded("mpe/simple_spread", max_steps=4)

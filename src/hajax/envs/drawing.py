@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from hajax.colors import BLUE, CYCLE, VERMILION
+from hajax.colors import BLUE, CYCLE, VERMILION, YELLOW
 from hajax.envs.base import clip_action
 from hajax.spaces import Box
 from hajax.spec import EnvSpec, Timestep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 Draw = Callable[["Axes", Any, Any, Timestep], None]
 
-# Half the width of the view: the first value into which everything fits, so that the scale rarely changes.
+# Half the width of the view of particles, which start within 1: the first if it has all agents, else the second, at
+# whose border agents that are further out are shown.
+NEAR, FAR = 1.5, 2.0
+# Half the width of other views: the first value into which everything fits, so that the scale rarely changes.
 WINDOWS = (1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+# How far the light of a landmark reaches beyond it.
+GLOW = 0.15
 # The length of the arrow of a unit force, in world units.
 ARROW = 0.3
 # The legend names up to this many agents; numbers on the agents always do.
@@ -40,15 +46,17 @@ def window(reach: float) -> float:
 def particle_drawing(world: Any, spec: EnvSpec) -> Draw:
     """A particle task: agents as discs with an arrow for the movement, landmarks in gray, goals as rings.
 
-    A ring has the color of the agent whose goal is that landmark. The messages of this step are printed under the
-    picture: the index, or for a continuous message the largest component and its value.
+    A ring has the color of the agent whose goal is that landmark. A landmark is lit if an agent is on it; where agents
+    have goals, that agent. An agent out of view is a circle at the border with its distance from the center. The
+    messages of this step are printed under the picture: the index, or for a continuous message the largest component
+    and its value.
 
     Args:
         world: the jaxmarl task, which decodes actions and has the radii and the speaking agents.
         spec: the environment's specification.
     """
-    radius, speaks = np.asarray(world.rad), np.asarray(world.silent) == 0
-    colors = [CYCLE[i % len(CYCLE)] for i in range(spec.num_agents)]
+    n, radius, speaks = spec.num_agents, np.asarray(world.rad), np.asarray(world.silent) == 0
+    colors = [CYCLE[i % len(CYCLE)] for i in range(n)]
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
         from matplotlib.patches import Circle
@@ -56,25 +64,35 @@ def particle_drawing(world: Any, spec: EnvSpec) -> Draw:
         position = np.asarray(state.p_pos)
         force, message = world.set_actions(clip_action(spec, jnp.asarray(action)))
         direction = np.asarray(force) / np.asarray(world.accel)[:, None]
-        for center, size in zip(position[spec.num_agents :], radius[spec.num_agents :], strict=True):
+        reach, goal_of = float((np.abs(position[:n]).max(1) + radius[:n]).max()), goals(state, spec)
+        half = NEAR if reach <= NEAR else FAR
+        for k, (center, size) in enumerate(zip(position[n:], radius[n:], strict=True)):
+            visitors = [i for i in range(n) if goal_of.get(i) == k] if goal_of else range(n)
+            if any(np.linalg.norm(position[i] - center) < radius[i] for i in visitors):
+                axes.add_patch(Circle(center, size + GLOW, color=YELLOW, linewidth=0, label="lit", zorder=1))
             axes.add_patch(Circle(center, size, color="0.75", label="landmark", zorder=1))
-        for goal_of, landmark in goals(state, spec).items():
+        for i, k in goal_of.items():
             # Wider for later agents, so that two rings at one landmark are both visible.
-            size = radius[spec.num_agents + landmark] + 0.05 + 0.05 * goal_of
-            look = {"fill": False, "color": colors[goal_of], "linewidth": 2, "zorder": 2}
-            label = f"goal of {spec.agents[goal_of].name}"
-            axes.add_patch(Circle(position[spec.num_agents + landmark], size, label=label, **look))
+            look = {"fill": False, "color": colors[i], "linewidth": 2, "zorder": 2}
+            size = radius[n + k] + 0.05 + 0.05 * i
+            axes.add_patch(Circle(position[n + k], size, label=f"goal of {spec.agents[i].name}", **look))
         for i, agent in enumerate(spec.agents):
-            x, y = position[i]
-            axes.add_patch(Circle((x, y), radius[i], color=colors[i], alpha=0.85, label=agent.name, zorder=3))
-            _arrow(axes, position[i], radius[i], direction[i])
-            axes.text(x, y, str(i), color="white", size=8, weight="bold", ha="center", va="center", zorder=5)
+            edge = half - radius[i]
+            x, y = shown = np.clip(position[i], -edge, edge)
+            inside = np.array_equal(shown, position[i])
+            look = {"fill": inside, "linestyle": "-" if inside else ":", "linewidth": 1 if inside else 2, "zorder": 3}
+            axes.add_patch(Circle((x, y), radius[i], color=colors[i], alpha=0.85, label=agent.name, **look))
+            _arrow(axes, shown, radius[i], direction[i])
+            number: dict[str, Any] = {"size": 8, "weight": "bold", "ha": "center", "va": "center", "zorder": 5}
+            axes.text(x, y, str(i), color="white" if inside else colors[i], **number)
+            if not inside:
+                inward = 1 - 2 * radius[i] / max(abs(x), abs(y))
+                axes.text(x * inward, y * inward, f"{np.linalg.norm(position[i]):.1f}", color=colors[i], **number)
         axes.set_xlabel(said(spec, speaks, np.asarray(message)), loc="left")
-        half = window(float(np.abs(position[: spec.num_agents]).max()) + float(radius.max()))
         axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
         axes.tick_params(labelsize=8, color="0.6", labelcolor="0.4")
         axes.spines[:].set_color("0.6")
-        _particle_legend(axes, spec, goals(state, spec), colors)
+        _particle_legend(axes, spec, goal_of, colors)
 
     return draw
 
@@ -118,10 +136,16 @@ def _particle_legend(axes: Axes, spec: EnvSpec, goal_of: dict[int, int], colors:
         handles = [entry(f"{i}: {agent.name}", colors[i]) for i, agent in enumerate(spec.agents)]
     else:
         handles = [entry("agents, by number", colors[0])]
-    handles.append(entry("landmark", "0.75", size=6))
+    handles += [entry("landmark", "0.75", size=6), _lit("goal reached" if goal_of else "landmark covered")]
     handles += [entry(f"goal of {spec.agents[agent].name}", colors[agent], filled=False) for agent in goal_of]
     legend = axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=9)
     legend.set_frame_on(False)
+
+
+def _lit(label: str) -> Line2D:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], linestyle="", marker="o", markersize=9, mec=YELLOW, mfc="0.75", mew=3, label=label)
 
 
 def table_drawing(table: np.ndarray) -> Draw:
