@@ -5,7 +5,7 @@ Matplotlib is imported when something is drawn, not with the environments.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -126,26 +126,31 @@ def _arrow(axes: Axes, center: np.ndarray, radius: float, direction: np.ndarray)
 
 
 def _particle_legend(axes: Axes, spec: EnvSpec, goal_of: dict[int, int], colors: list[str]) -> None:
-    from matplotlib.lines import Line2D
+    handles = [*agent_entries(spec), _disc("landmark", "0.75", size=6)]
+    handles.append(_disc("goal reached" if goal_of else "landmark covered", "0.75", YELLOW))
+    handles += [_disc(f"goal of {spec.agents[agent].name}", "none", colors[agent]) for agent in goal_of]
+    legend_below(axes, handles)
 
-    def entry(label: str, color: str, filled: bool = True, size: float = 9) -> Line2D:
-        face = color if filled else "none"
-        return Line2D([], [], linestyle="", marker="o", markersize=size, mec=color, mfc=face, mew=2, label=label)
 
-    if spec.num_agents <= MOST_NAMED:
-        handles = [entry(f"{i}: {agent.name}", colors[i]) for i, agent in enumerate(spec.agents)]
-    else:
-        handles = [entry("agents, by number", colors[0])]
-    handles += [entry("landmark", "0.75", size=6), _lit("goal reached" if goal_of else "landmark covered")]
-    handles += [entry(f"goal of {spec.agents[agent].name}", colors[agent], filled=False) for agent in goal_of]
-    legend = axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=9)
+def agent_entries(spec: EnvSpec, many: str = "agents, by number") -> list[Line2D]:
+    """Entries of a legend: every agent with its color, or one that says `many`."""
+    if spec.num_agents > MOST_NAMED:
+        return [_disc(many, CYCLE[0])]
+    return [_disc(f"{i}: {agent.name}", CYCLE[i % len(CYCLE)]) for i, agent in enumerate(spec.agents)]
+
+
+def legend_below(axes: Axes, handles: Sequence[Line2D]) -> None:
+    """A legend below the axes of a film, in as many columns as fit."""
+    ncols = 2 if max(len(str(handle.get_label())) for handle in handles) > 18 else 3
+    legend = axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=ncols, fontsize=9)
     legend.set_frame_on(False)
 
 
-def _lit(label: str) -> Line2D:
+def _disc(label: str, face: str, edge: str | None = None, size: float = 9) -> Line2D:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], linestyle="", marker="o", markersize=9, mec=YELLOW, mfc="0.75", mew=3, label=label)
+    edge = face if edge is None else edge
+    return Line2D([], [], linestyle="", marker="o", markersize=size, mfc=face, mec=edge, mew=2, label=label)
 
 
 def table_drawing(table: np.ndarray) -> Draw:

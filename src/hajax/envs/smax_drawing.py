@@ -14,8 +14,8 @@ from hajax.spec import EnvSpec, Timestep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Half the width of the view around the map's center: the first value into which every living unit fits.
-WINDOWS = (6.0, 9.0, 12.0, 16.5)
+# The view is the smallest square around the living units with this margin, of at least this width.
+MARGIN, LEAST = 1.5, 9.0
 # Units are small on a wide map.
 ENLARGED = 1.5
 LETTERS = ("m", "M", "s", "z", "zg", "h")
@@ -26,7 +26,6 @@ def units_drawing(world: World, spec: EnvSpec) -> Draw:
 
     A line leads to the attacked opponent, an arrow shows the movement, and a cross marks a dead unit.
     """
-    center = world.size / 2
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
         position, kind = np.asarray(state.position), np.asarray(state.kind)
@@ -48,16 +47,22 @@ def units_drawing(world: World, spec: EnvSpec) -> Draw:
             f"{counts[0]} of {world.num_agents} agents and {counts[1]} of {world.num_opponents} opponents live",
             loc="left",
         )
-        axes.plot([0, 0, 2 * center, 2 * center, 0], [0, 2 * center, 2 * center, 0, 0], color="0.4", linewidth=1)
-        reach = float(np.abs(position[alive] - center).max(initial=0)) + 1
-        half = next((half for half in WINDOWS if half >= reach), WINDOWS[-1])
-        limits, ticks = (center - half, center + half), [x for x in range(0, 33, 4) if abs(x - center) <= half]
-        axes.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks, aspect="equal")
-        axes.tick_params(labelsize=8, color="0.6", labelcolor="0.4")
+        edge = np.array([0, 0, 1, 1, 0, 0]) * world.size
+        axes.plot(edge[:5], edge[1:], color="0.4", linewidth=1)
+        axes.set(**_view(position[alive], world.size), xticks=[], yticks=[], aspect="equal")
         axes.spines[:].set_color("0.6")
         _legend(axes)
 
     return draw
+
+
+def _view(living: np.ndarray, size: float) -> dict[str, tuple[float, float]]:
+    """The limits of both axes, within the map and a little around it."""
+    low, high = (living.min(0), living.max(0)) if len(living) else (np.zeros(2), np.full(2, size))
+    width = min(max(float((high - low).max()) + 2 * MARGIN, LEAST), size + 1)
+    start = np.clip((low + high - width) / 2, -0.5, size + 0.5 - width)
+    (x, y), (right, top) = start, start + width
+    return {"xlim": (float(x), float(right)), "ylim": (float(y), float(top))}
 
 
 def _unit(axes: Axes, center: np.ndarray, radius: float, health: float, is_agent: bool) -> None:

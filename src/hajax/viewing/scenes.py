@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hajax.envs.base import BatchedEnvironment, Environment, Scene, Viewer
+from hajax.envs.drawing import agent_entries, legend_below
 from hajax.spec import Timestep
 from hajax.training.recording import Episode
 from hajax.viewing.film import check_drawing
@@ -19,9 +20,9 @@ from hajax.viewing.film import check_drawing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, HEIGHT = 560, 540  # pixels; a film's axes have this shape
+WIDTH, HEIGHT = 842, 810  # pixels: twice those of a film's axes, for smooth edges
 # The position of the camera relative to the robot's first body: degrees, and distances in sizes of the robot.
-AZIMUTH, ELEVATION, FROM_ABOVE, DISTANCE = 90.0, -20.0, -70.0, 2.0
+AZIMUTH, ELEVATION, FROM_ABOVE, DISTANCE = 90.0, -20.0, -70.0, 1.7
 # The shapes that brax's viewer draws without vertices.
 SHAPES = ("plane", "sphere", "capsule", "cylinder", "box")
 
@@ -94,6 +95,7 @@ def rendered(env: Environment | BatchedEnvironment) -> Environment | BatchedEnvi
         renderer.update_scene(data, camera)
         axes.imshow(renderer.render())
         axes.set_axis_off()
+        legend_below(axes, agent_entries(env.spec, "every agent has a color"))
 
     return env._replace(viewer=Viewer(draw, scene))
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from hajax.colors import CYCLE
 from hajax.envs.base import Scene
-from hajax.envs.drawing import Draw
+from hajax.envs.drawing import Draw, agent_entries, legend_below
 from hajax.envs.mamujoco.contacts import meeting, moving
 from hajax.envs.mamujoco.simulation import Simulation
-from hajax.spec import Timestep
+from hajax.spec import EnvSpec, Timestep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,8 +48,8 @@ def robot_scene(simulation: Simulation, colors: Sequence[str]) -> Scene:
     )
 
 
-def robot_drawing(simulation: Simulation, colors: Sequence[str]) -> Draw:
-    """The robot from the side, or from above if it moves in a plane; the view follows it.
+def robot_drawing(simulation: Simulation, colors: Sequence[str], spec: EnvSpec) -> Draw:
+    """The robot from the side, or from above if it moves in a plane; the view follows it. A legend has the agents.
 
     From the side, lines show the ground with a mark every meter.
     """
@@ -58,7 +58,7 @@ def robot_drawing(simulation: Simulation, colors: Sequence[str]) -> Draw:
     flat = _flat(model)
     across, up = (0, 1) if flat else (0, 2)
     solid = _solid(model)
-    reach = _reach(model, solid)
+    reach, height = _reach(model, solid), _height(model, solid)
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:
         data.qpos[:] = np.asarray(simulation.qpos(state.body))
@@ -66,7 +66,7 @@ def robot_drawing(simulation: Simulation, colors: Sequence[str]) -> Draw:
         # Drawn around its center, so that all frames have the same limits.
         middle = (data.geom_xpos[solid].max(0) + data.geom_xpos[solid].min(0)) / 2 if solid else np.zeros(3)
         if not flat:
-            middle[2] = 0.6 * reach
+            middle[2] = height  # the ground does not move
         depth = data.geom_xpos[solid, 3 - across - up]
         nearest_last = depth if flat else -depth  # seen from above, or from where y is small
         for _, geom in sorted(zip(nearest_last, solid, strict=True)):
@@ -81,7 +81,7 @@ def robot_drawing(simulation: Simulation, colors: Sequence[str]) -> Draw:
         meters = np.arange(np.ceil(middle[across] - half), middle[across] + half)
         axes.set_xticks(meters - middle[across], [f"{x:.0f}" for x in meters])
         axes.set_yticks([])
-        axes.set_xlabel(f"reward {float(np.asarray(timestep.reward)[0]):+.2f}", loc="left")
+        legend_below(axes, agent_entries(spec, "every agent has a color"))
         axes.tick_params(labelsize=8, color=GRAY, labelcolor="0.4")
         axes.spines[:].set_color(GRAY)
 
@@ -111,13 +111,25 @@ def _solid(model: Any) -> list[int]:
 
 def _reach(model: Any, solid: Sequence[int]) -> float:
     """The greatest extent at rest; 1 if nothing is drawn."""
+    low, high = _extent(model, solid)
+    return float(np.max(high - low))
+
+
+def _height(model: Any, solid: Sequence[int]) -> float:
+    """The height of the middle at rest."""
+    low, high = _extent(model, solid)
+    return float(low[2] + high[2]) / 2
+
+
+def _extent(model: Any, solid: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of the box around the robot at rest; a box of size 1 if nothing is drawn."""
     if not solid:
-        return 1.0
+        return np.zeros(3), np.ones(3)
     data = mujoco.MjData(model)
     data.qpos[:] = model.qpos0
     mujoco.mj_kinematics(model, data)
     middles, radii = data.geom_xpos[solid], model.geom_rbound[solid][:, None]
-    return float(np.max((middles + radii).max(0) - (middles - radii).min(0)))
+    return (middles - radii).min(0), (middles + radii).max(0)
 
 
 def _capsule(axes: Axes, ends: np.ndarray, radius: float, color: str) -> None:

@@ -111,7 +111,7 @@ def shared_robot(
         reset,
         step,
         observe=all_of if obs == "full" else None,
-        viewer=Viewer(robot_drawing(simulation, colors), robot_scene(simulation, colors)),
+        viewer=Viewer(robot_drawing(simulation, colors, spec), robot_scene(simulation, colors)),
     )
     reopen = simulation.reopen
     return env if reopen is None else auto_reset(env, lambda state: begun(*reopen(state.body)))
