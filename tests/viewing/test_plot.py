@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import trim_mean
+from written_runs import STEPS, write_run
 
 from hajax.cli.plot import plot
 from hajax.runs.errors import Refusal
@@ -18,37 +18,7 @@ from hajax.training.statistics import bootstrap_interval, stratified_bootstrap_i
 from hajax.viewing.curve import draw_curve, time_unit
 from hajax.viewing.groups import group_runs, make_panels, seconds_line, steps_line
 
-STEPS = (0, 100, 200, 300)
 NUMBER_COLUMNS = ("x", "iqm", "ci95_low", "ci95_high")
-
-
-def write_run(path, *, algo=None, env=None, seeds=(0, 1), steps=STEPS, seconds=None, returns=None, **settings):
-    """A run directory as `hajax train` leaves it; returns `[K, S]` are the path's own random ones unless given."""
-    path.mkdir(parents=True)
-    config = {
-        "algo": {"name": "happo", "reward": "team", "clip": 0.2, "hidden_sizes": [64, 64]} | (algo or {}),
-        "env": {"name": "mpe/simple_spread", "num_agents": 3, "reward": "team", "state": "observations"} | (env or {}),
-        "eval": {"episodes": 100, "stochastic": False},
-        "preset": None,
-        "seed": seeds[0],
-        "num_seeds": len(seeds),
-        "total_steps": steps[-1],
-        "num_envs": 20,
-        "out_dir": str(path),
-    }
-    (path / "config.yaml").write_text(yaml.safe_dump(config | settings), encoding="utf-8")
-    if returns is None:
-        returns = np.random.default_rng(len(path.name)).normal(size=(len(steps), len(seeds)))
-    lines = [
-        f"{step},{seed},{'' if math.isnan(value) else repr(float(value))},1.0"
-        for step, row in zip(steps, returns, strict=True)
-        for seed, value in zip(seeds, row, strict=True)
-    ]
-    (path / "metrics.csv").write_text("\n".join(["step,seed,eval_return_mean,eval_length", *lines, ""]))
-    seconds = [10.0 + step for step in steps] if seconds is None else seconds
-    lines = [f"{step},{wall},0.0,0.0" for step, wall in zip(steps, seconds, strict=True)]
-    (path / "timing.csv").write_text("\n".join(["step,wall_seconds,train_seconds,eval_seconds", *lines, ""]))
-    return path
 
 
 def read_groups(*directories):
@@ -385,7 +355,7 @@ class TestRefusals:
         (tmp_path / "empty").rmdir()
         unknown = self.refused(run, "--outptu", "x.png")
         assert "--outptu is not a flag of `hajax plot`; did you mean --output?" in unknown
-        assert "-x is not a flag of `hajax plot`; did you mean --x? allowed: --output, --metric" in self.refused(
+        assert "-x is not a flag of `hajax plot`; did you mean --x? allowed: --kind, --output" in self.refused(
             "-x", run
         )
         assert "--output has no value; allowed: --output VALUE" in self.refused(run, "--output")
@@ -439,4 +409,6 @@ class TestRefusals:
 
     def test_help(self, capsys):
         assert plot(["--help"]) == 0
-        assert "usage: hajax plot DIR [DIR ...] [--metric NAME] [--labels NAME,NAME...]" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert "usage: hajax plot DIR [DIR ...] [--kind KIND] [--metric NAME]" in text
+        assert max(map(len, text.splitlines())) <= 80

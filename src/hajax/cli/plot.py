@@ -1,63 +1,85 @@
-"""`hajax plot`: learning curves of one or more runs, as a picture and as numbers."""
+"""`hajax plot`: learning curves and comparisons of runs, as a picture and as numbers."""
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hajax.cli.arguments import Option, parse_arguments
-from hajax.runs.errors import Refusal, user_path
+from hajax.runs.errors import Refusal, one_of, user_path
 from hajax.runs.files import find_runs, read_run
+from hajax.runs.tables import write_table
 
 if TYPE_CHECKING:
-    from hajax.viewing.groups import Group, Panel
+    from hajax.viewing.groups import Group
 
 SUFFIXES = (".png", ".pdf", ".svg")
 SIDES = ("steps", "time", "both")
+KINDS = ("curves", "profiles", "improvement", "efficiency")
+WITH_SEEDS = ("curves", "efficiency")
 OPTIONS = {
+    "--kind": Option("str", "curves"),
     "--output": Option("str?", None),
     "--metric": Option("str?", None),
     "--labels": Option("str?", None),
     "--title": Option("str?", None),
-    "--x": Option("str", "both"),
+    "--x": Option("str?", None),
     "--no-seeds": Option("flag", False),
 }
-COLUMNS = ("env", "label", "num_seeds", "by", "x", "iqm", "ci95_low", "ci95_high")
-
 USAGE = """\
-usage: hajax plot DIR [DIR ...] [--metric NAME] [--labels NAME,NAME...]
-                  [--title TEXT] [--x steps|time|both] [--no-seeds]
-                  [--output FILE]
+usage: hajax plot DIR [DIR ...] [--kind KIND] [--metric NAME]
+                  [--labels NAME,NAME...] [--title TEXT]
+                  [--x steps|time|both] [--no-seeds] [--output FILE]
 
   hajax plot runs/spread             (writes runs/spread/plot.png and plot.csv)
   hajax plot runs/happo runs/mappo --output compare.pdf
   hajax plot runs/3m --metric win    (plot_win.png and plot_win.csv)
+  hajax plot runs/3m runs/2s3z --kind profiles     (plot_profiles.png and .csv)
 
 A DIR is a run directory or a folder of them, such as a sweep. Runs that differ
-only in their seeds are pooled. A curve is the interquartile mean over seeds
-with its 95% stratified bootstrap interval, at the evaluations that all its
-seeds have. Wall time counts from the first evaluation, after compilation. By
-wall time, seeds are interpolated between their evaluations, up to the shortest
-run.
+only in their seeds are pooled.
+
+kinds:
+  curves           a panel per environment. A curve is the interquartile mean
+                   over seeds with its 95% stratified bootstrap interval, at the
+                   evaluations that all its seeds have. Wall time counts from
+                   the first evaluation, after compilation. By wall time, seeds
+                   are interpolated between their evaluations, up to the
+                   shortest run.
+  profiles         for every score τ, the share of an algorithm's seeds, over
+                   all environments, whose final score is above τ
+  improvement      for every pair of algorithms, the probability that a seed of
+                   the one has a higher final score than one of the other (of
+                   equal scores half), averaged over environments
+  efficiency       the interquartile mean over the seeds of all environments
+                   against environment steps, as far as all of them go; seeds
+                   are interpolated between their evaluations
+
+The last three compare algorithms that have runs on every environment, with 95%
+bootstrap intervals whose strata are the environments. A final score is that of
+the evaluation where the shortest run on the environment ends; a seed that
+diverged before is below all others. Higher is better. Of several environments,
+scores in profiles and efficiency are scaled per environment: 0 and 1 are the
+lowest and the highest final score (efficiency: evaluation) among the runs.
 
 options:
+  --kind KIND      curves (the default), profiles, improvement or efficiency
   --metric NAME    what to plot instead of the return: length, a metric of the
                    environment, such as win, or a column of training in
                    metrics.csv, such as train_effective_samples_3
-  --labels NAMES   names of the curves, separated by commas, in the order of the
-                   legend
-  --title TEXT     the title instead of the environment's name, of runs on one
-                   environment
-  --x SIDE         against environment steps, against wall time, or both next to
-                   each other (both)
-  --no-seeds       without the thin lines of single seeds
+  --labels NAMES   names of the algorithms, separated by commas, in the order of
+                   the legend
+  --title TEXT     the title instead of the environment's name; of curves, with
+                   runs on one environment
+  --x SIDE         of curves: against environment steps, against wall time, or
+                   both next to each other (both)
+  --no-seeds       of curves and efficiency: without the thin lines of single
+                   seeds
   --output FILE    the picture: .png, .pdf or .svg; the numbers are written next
                    to it, with the suffix .csv. Default: plot.png
-                   (plot_NAME.png) in DIR, or in the working directory if there
-                   are several
+                   (plot_KIND.png, plot_NAME.png, plot_KIND_NAME.png) in DIR, or
+                   in the working directory if there are several
   -h, --help       this text
 """
 
@@ -68,31 +90,51 @@ def plot(arguments: Sequence[str]) -> int:
     if given is None:
         return 0
     directories = [user_path(name) for name in given.directories]
-    metric, x = given.values["--metric"] or "return", given.values["--x"]
-    if x not in SIDES:
-        raise Refusal(f"--x={x}; allowed: {', '.join(SIDES)}")
-    name = "plot.png" if metric == "return" else f"plot_{metric}.png"
-    default = directories[0] / name if len(directories) == 1 else Path(name)
+    kind, metric, x = checked_kind(given.values)
+    parts = ["plot", *([] if kind == "curves" else [kind]), *([] if metric == "return" else [metric])]
+    default = Path(f"{'_'.join(parts)}.png")
+    default = directories[0] / default if len(directories) == 1 else default
     output = default if given.values["--output"] is None else checked_output(given.values["--output"])
     runs = [read_run(path, metric) for path in find_runs(directories)]
     # These import JAX, which is not needed for errors in the arguments.
-    from hajax.viewing.curve import draw_panels
-    from hajax.viewing.groups import group_runs, make_panels
+    from hajax.viewing.comparisons import Picture, compare
+    from hajax.viewing.curve import panels_figure
+    from hajax.viewing.groups import LINE_COLUMNS, group_runs, line_rows, make_panels
 
-    panels = make_panels(labeled(group_runs(runs), given.values["--labels"], given.values["--title"]))
-    if x == "time" and not any(len(line.x) for panel in panels for line in panel.by_seconds):
-        raise Refusal("--x=time, but these runs have no common wall time; allowed: steps, both")
+    labels, title, seeds = given.values["--labels"], given.values["--title"], not given.values["--no-seeds"]
+    groups = group_runs(runs)
+    if kind == "curves":
+        panels = make_panels(labeled(groups, labels, title))
+        if x == "time" and not any(len(line.x) for panel in panels for line in panel.by_seconds):
+            raise Refusal("--x=time, but these runs have no common wall time; allowed: steps, both")
+        picture = Picture(panels_figure(panels, metric, x, seeds), LINE_COLUMNS, line_rows(panels), [])
+    else:
+        picture = compare(kind, labeled(groups, labels, None), metric, title, seeds)
     numbers = output.with_suffix(".csv")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_numbers(numbers, panels)
-        draw_panels(output, panels, metric, x, seeds=not given.values["--no-seeds"])
+        write_table(numbers, picture.columns, picture.rows)
+        picture.figure.savefig(output, dpi=150)
     except OSError as error:
         raise Refusal(
             f"{output} can't be written ({error.strerror}); allowed: --output=FILE in a directory of yours"
         ) from error
-    print(f"curves: {output}\nnumbers: {numbers}")
+    print("\n".join([f"{kind}: {output}", f"numbers: {numbers}", *picture.notes]))
     return 0
+
+
+def checked_kind(values: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The kind, the metric and the side; `Refusal` of options that the kind doesn't have."""
+    kind, metric, x = values["--kind"], values["--metric"] or "return", values["--x"] or "both"
+    if kind not in KINDS:
+        raise Refusal(one_of("--kind", kind, KINDS))
+    if x not in SIDES:
+        raise Refusal(f"--x={x}; allowed: {', '.join(SIDES)}")
+    if values["--x"] is not None and kind != "curves":
+        raise Refusal(f"--x={x} with --kind={kind}; allowed: with --kind=curves")
+    if values["--no-seeds"] and kind not in WITH_SEEDS:
+        raise Refusal(f"--no-seeds with --kind={kind}, which draws no seeds; allowed: with {' or '.join(WITH_SEEDS)}")
+    return kind, metric, x
 
 
 def labeled(groups: Sequence[Group], labels: str | None, title: str | None) -> list[Group]:
@@ -120,18 +162,3 @@ def checked_output(output: str) -> Path:
             f"--output={output} would write its numbers to {path.stem}.csv, a file of runs; allowed: any other name"
         )
     return path
-
-
-def write_numbers(path: Path, panels: Sequence[Panel]) -> None:
-    """Writes a row per point of a mean; the thin lines of the seeds are in the runs' `metrics.csv`."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for panel in panels:
-            for by, lines in (("step", panel.by_steps), ("wall_seconds", panel.by_seconds)):
-                for line in lines:
-                    for row in zip(
-                        line.x.tolist(), line.iqm.tolist(), line.low.tolist(), line.high.tolist(), strict=True
-                    ):
-                        cells = ["" if math.isnan(value) else value for value in row]
-                        writer.writerow([panel.title, line.label, len(line.seeds), by, *cells])

@@ -56,6 +56,13 @@ class Table:
         return csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
 
 
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a whole CSV file; a NaN is an empty cell."""
+    table = Table(path)
+    table.columns, table.rows = list(columns), [dict(row) for row in rows]
+    table.write()
+
+
 def read_rows(path: Path, needed: Sequence[str]) -> tuple[list[str], list[Row]]:
     """The columns of a CSV file and its rows as numbers. An empty cell is NaN; an incomplete last row is left out.
 

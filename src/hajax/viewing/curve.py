@@ -23,6 +23,9 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS = "os^Dv"
 # The characters of a line of the legend that fit under the picture.
 LEGEND_WIDTH = {1: 70, 2: 120}
+# How scores of several environments are on one axis.
+SCALED = ", scaled\nper environment: 0 and 1 are the\nlowest and highest evaluation shown"
+EXPLAINING: dict[str, Any] = {"ncols": 3, "frameon": False, "fontsize": 8}
 
 
 def draw_curve(path: Path, run: RunCurve) -> None:
@@ -38,7 +41,9 @@ def draw_panels(
     panels_figure(panels, metric, x, seeds).savefig(path, dpi=150)
 
 
-def panels_figure(panels: Sequence[Panel], metric: str = "return", x: str = "both", seeds: bool = True) -> Figure:
+def panels_figure(
+    panels: Sequence[Panel], metric: str = "return", x: str = "both", seeds: bool = True, environments: int = 1
+) -> Figure:
     """A row per panel with one legend below all rows.
 
     Args:
@@ -46,18 +51,32 @@ def panels_figure(panels: Sequence[Panel], metric: str = "return", x: str = "bot
         metric: what is drawn.
         x: `steps`, `time` (wall time), or `both` next to each other, if wall times are known.
         seeds: draw every seed as a thin line.
+        environments: the number of environments whose seeds are pooled in a panel.
     """
-    from matplotlib.figure import Figure
-
     timed = any(times.size for panel in panels for line in panel.by_seconds for times, _ in line.seeds)
     sides = {"steps": ["steps"], "time": ["time"], "both": ["steps", "time"] if timed else ["steps"]}[x]
     lines = [line for panel in panels for line in panel.by_steps]
     labels = list(dict.fromkeys(line.label for line in lines))
-    handles = [_handle(i, label, [len(x.seeds) for x in lines if x.label == label]) for i, label in enumerate(labels)]
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    legend_columns = max(1, min(4, LEGEND_WIDTH[len(sides)] // (longest + 8)))
-    legend_height = 0.25 * (-(-len(labels) // legend_columns) + 2)
-    size = (11.5 if len(sides) == 2 else 7.2, 3.6 * len(panels) + legend_height)
+    handles = [handle(i, label, [len(x.seeds) for x in lines if x.label == label]) for i, label in enumerate(labels)]
+    figure = figure_with_legend(11.5 if len(sides) == 2 else 7.2, 3.6 * len(panels), handles, LEGEND_WIDTH[len(sides)])
+    grid = figure.subplots(len(panels), len(sides), squeeze=False, sharey="row")
+    for panel, row in zip(panels, grid, strict=True):
+        for side, axes in zip(sides, row, strict=True):
+            _draw_by[side](axes, panel, labels, seeds)
+        label = metric_label(metric) + (SCALED if environments > 1 else "")
+        row[0].set_ylabel(label, parse_math=False)  # names may hold a $
+        row[0].set_title(panel.title, loc="left", size=11, parse_math=False)
+        _leave_out_the_start(row[0], panel.by_steps)
+    if any(len(line.seeds) > 1 for line in lines):  # a single seed is its mean, without an interval
+        figure.legend(
+            handles=_explanations(environments)[: 3 if seeds else 2], loc="outside upper center", **EXPLAINING
+        )
+    return figure
+
+
+def figure_with_legend(width: float, height: float, handles: Sequence[Line2D], legend_width: int) -> Figure:
+    """An empty figure, in inches, with a legend below it whose lines have up to `legend_width` characters."""
+    from matplotlib.figure import Figure
 
     class Shown(Figure):
         """A figure that a notebook shows without pyplot."""
@@ -67,22 +86,19 @@ def panels_figure(panels: Sequence[Panel], metric: str = "return", x: str = "bot
             self.savefig(picture, format="png", dpi=100)
             return picture.getvalue()
 
-    figure = Shown(figsize=size, layout="constrained")
-    grid = figure.subplots(len(panels), len(sides), squeeze=False, sharey="row")
-    for panel, row in zip(panels, grid, strict=True):
-        for side, axes in zip(sides, row, strict=True):
-            _draw_by[side](axes, panel, labels, seeds)
-        label = metric.replace("train_", "training ", 1) if metric.startswith("train_") else f"evaluation {metric}"
-        row[0].set_ylabel(label, parse_math=False)  # names may hold a $
-        row[0].set_title(panel.title, loc="left", size=11, parse_math=False)
-        _leave_out_the_start(row[0], panel.by_steps)
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    if any(len(line.seeds) > 1 for line in lines):  # a single seed is its mean, without an interval
-        explanations = _explanations()[: 3 if seeds else 2]
-        figure.legend(handles=explanations, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    longest = max((len(str(entry.get_label())) for entry in handles), default=0)
+    columns = max(1, min(4, legend_width // (longest + 8)))
+    figure = Shown(figsize=(width, height + 0.25 * (-(-len(handles) // columns) + 2)), layout="constrained")
+    if handles:
+        legend = figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return figure
+
+
+def metric_label(metric: str) -> str:
+    """The metric as on an axis."""
+    return metric.replace("train_", "training ", 1) if metric.startswith("train_") else f"evaluation {metric}"
 
 
 def _draw_by_steps(axes: Axes, panel: Panel, labels: Sequence[str], seeds: bool) -> None:
@@ -149,7 +165,7 @@ def _leave_out_the_start(axes: Axes, lines: Sequence[Line]) -> None:
         axes.set_title("untrained policies are beyond the axis", loc="right", size=8, color="0.4")
 
 
-def _handle(index: int, label: str, num_seeds: Sequence[int]) -> Line2D:
+def handle(index: int, label: str, num_seeds: Sequence[int]) -> Line2D:
     """The entry of a line in the legend, with the number of its seeds."""
     from matplotlib.lines import Line2D
 
@@ -157,13 +173,20 @@ def _handle(index: int, label: str, num_seeds: Sequence[int]) -> Line2D:
     return Line2D([], [], **style(index), label=f"{label}, {counts} {'seed' if counts == '1' else 'seeds'}")
 
 
-def _explanations() -> list[Any]:
+def _explanations(environments: int) -> list[Any]:
     """Legend entries, in gray, for the kinds of lines."""
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
+    pooled = "" if environments == 1 else " of all environments"
     return [
-        Line2D([], [], color="0.4", linewidth=2, label="interquartile mean over seeds"),
-        Patch(color="0.4", alpha=0.25, linewidth=0, label="95% stratified bootstrap interval"),
+        Line2D([], [], color="0.4", linewidth=2, label=f"interquartile mean over seeds{pooled}"),
+        interval_entry(),
         Line2D([], [], color="0.4", linewidth=0.7, label="one seed"),
     ]
+
+
+def interval_entry() -> Any:
+    """The legend entry for intervals, in gray."""
+    from matplotlib.patches import Patch
+
+    return Patch(color="0.4", alpha=0.25, linewidth=0, label="95% stratified bootstrap interval")

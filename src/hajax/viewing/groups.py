@@ -21,7 +21,9 @@ NOT_THE_TASK = ("name", "reward", "state")
 # A label names up to this many settings; beyond that, enough of them to distinguish the groups.
 MOST_IN_LABEL = 3
 
-Track = tuple[np.ndarray, np.ndarray]  # x [K], returns [K]
+LINE_COLUMNS = ("env", "label", "num_seeds", "by", "x", "iqm", "ci95_low", "ci95_high")
+
+Track = tuple[np.ndarray, np.ndarray]  # x [K], returns [K]; or [K, S], those of S seeds
 
 
 class Line(NamedTuple):
@@ -152,33 +154,55 @@ def steps_line(group: Group) -> Line:
 def seconds_line(group: Group) -> Line:
     """The group against wall time, up to the shortest run.
 
-    Runs are evaluated at different times. Between two evaluations of a run its seeds' returns are interpolated
-    linearly, at the times at which any run of the group was evaluated. The seeds of one run are trained together and
-    have the same times.
+    Runs are evaluated at different times, so they are interpolated. The seeds of one run are trained together and have
+    the same times.
     """
     tracks = []
     for run in group.runs:
         timed = np.isfinite(run.seconds)
         tracks.append((run.seconds[timed], run.returns[timed]))
     seeds = [(seconds, column) for seconds, returns in tracks for column in returns.T]
-    if any(not len(seconds) for seconds, _ in tracks):
-        times = np.zeros(0)
+    return summarize_seeds(group.label, seeds, *interpolated(tracks))
+
+
+def interpolated(tracks: Sequence[Track]) -> Track:
+    """Returns `[K_i, S_i]` of several runs at the points at which any was evaluated and that all reach, side by side.
+
+    Between two evaluations of a run its returns are interpolated linearly.
+    """
+    if any(not len(x) for x, _ in tracks):
+        points = np.zeros(0)
     else:
-        start, end = max(seconds[0] for seconds, _ in tracks), min(seconds[-1] for seconds, _ in tracks)
-        times = np.unique(np.concatenate([seconds for seconds, _ in tracks]))
-        times = times[(times >= start) & (times <= end)]
-    columns = [np.interp(times, x, y) if len(x) else times for x, y in seeds]
-    return summarize_seeds(group.label, seeds, times, np.array(columns).T.reshape(len(times), len(seeds)))
+        start, end = max(x[0] for x, _ in tracks), min(x[-1] for x, _ in tracks)
+        points = np.unique(np.concatenate([x for x, _ in tracks]))
+        points = points[(points >= start) & (points <= end)]
+    columns = [np.interp(points, x, y) if len(x) else points for x, returns in tracks for y in returns.T]
+    return points, np.array(columns).T.reshape(len(points), len(columns))
 
 
-def summarize_seeds(label: str, seeds: list[Track], x: np.ndarray, returns: np.ndarray) -> Line:
+def summarize_seeds(
+    label: str, seeds: list[Track], x: np.ndarray, returns: np.ndarray, first_of_tasks: Sequence[int] = ()
+) -> Line:
     """The interquartile mean over seeds of `returns` `[K, S]`, with the 95% stratified bootstrap interval.
 
-    All seeds are of one task, which is a single stratum. Where a seed has no return (it diverged), there is no mean.
+    `first_of_tasks` are the seeds with which the second and later tasks begin; by default all are of one task. Where a
+    seed has no return (it diverged), there is no mean.
     """
-    intervals = [stratified_bootstrap_interval([row]) or (np.nan, np.nan) for row in returns]
+    intervals = [stratified_bootstrap_interval(np.split(row, first_of_tasks)) or (np.nan, np.nan) for row in returns]
     low, high = np.array(intervals).reshape(-1, 2).T
     return Line(label, seeds, x, interquartile_mean(returns), low, high)
+
+
+def line_rows(panels: Sequence[Panel]) -> list[dict[str, Any]]:
+    """A row per point of a mean; the thin lines of the seeds are in the runs' `metrics.csv`."""
+    return [
+        {"env": panel.title, "label": line.label, "num_seeds": len(line.seeds), "by": by}
+        | dict(zip(("x", "iqm", "ci95_low", "ci95_high"), row, strict=True))
+        for panel in panels
+        for by, lines in (("step", panel.by_steps), ("wall_seconds", panel.by_seconds))
+        for line in lines
+        for row in zip(line.x.tolist(), line.iqm.tolist(), line.low.tolist(), line.high.tolist(), strict=True)
+    ]
 
 
 def _identity(run: RunCurve) -> Hashable:
