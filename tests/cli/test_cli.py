@@ -16,6 +16,7 @@ from tiny import TINY, TINY_OFF_POLICY
 import hajax
 from hajax.cli import main, sweep
 from hajax.runs import config, directory
+from hajax.training.statistics import interquartile_mean
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -127,30 +128,46 @@ def test_default_directory(working_directory, capsys):
     assert str(path.relative_to(working_directory)) in capsys.readouterr().out
 
 
+def read_summary(directory) -> dict[str, dict[str, str]]:
+    """The rows of a sweep's `summary.csv` by label."""
+    with open(directory / "summary.csv", newline="") as file:
+        return {row["label"]: row for row in csv.DictReader(file)}
+
+
 def test_sweep_stays_in_its_directory(working_directory, capsys):
-    assert train("-m", "algo.clip=0.1,0.3", "seed=0,1", "total_steps=32", "out_dir=sweep") == 0
-    names = [f"clip={clip},seed={seed}" for clip in (0.1, 0.3) for seed in (0, 1)]
-    assert sorted(path.name for path in (working_directory / "sweep").iterdir()) == sorted(["multirun.yaml", *names])
+    assert train("-m", "algo.clip=0.1,0.3", "seed=0,2", "total_steps=32", "out_dir=sweep") == 0
+    names = [f"clip={clip},seed={seed}" for clip in (0.1, 0.3) for seed in (0, 2)]
+    written = ["plot.csv", "plot.png", "summary.csv"]
+    found = sorted(path.name for path in (working_directory / "sweep").iterdir())
+    assert found == sorted(["multirun.yaml", *written, *names])
     assert [path.name for path in working_directory.iterdir()] == ["sweep"]
-    table = capsys.readouterr().out.split("runs in sweep")[1]
+    table = capsys.readouterr().out.split("runs in sweep, seeds pooled:")[1]
+    assert all(f"sweep/{name}\n" in table for name in written)
+    pooled = read_summary(working_directory / "sweep")
+    assert list(pooled) == ["happo clip=0.1", "happo clip=0.3"]
     for name in names:
         settings = yaml.safe_load((working_directory / "sweep" / name / "config.yaml").read_text())
         assert f"clip={settings['algo']['clip']},seed={settings['seed']}" == name
         assert settings["out_dir"] == f"sweep/{name}"
-        assert name in table
+        assert name in pooled[f"happo clip={settings['algo']['clip']}"]["runs"]
 
 
 def test_sweep_over_algorithms(working_directory, capsys):
-    assert train("-m", "algo=happo,mappo,ippo", "seed=0,1", "total_steps=32", "out_dir=sweep") == 0
+    assert train("-m", "algo=happo,mappo,ippo", "seed=0,2", "total_steps=32", "out_dir=sweep") == 0
     runs = sorted((working_directory / "sweep").glob("*/summary.json"))
     names = [path.parent.name for path in runs]
-    assert names == [f"algo={algo},seed={seed}" for algo in ("happo", "ippo", "mappo") for seed in (0, 1)]
-    for path, name in zip(runs, names, strict=True):
-        summary = json.loads(path.read_text())
+    assert names == [f"algo={algo},seed={seed}" for algo in ("happo", "ippo", "mappo") for seed in (0, 2)]
+    summaries = [json.loads(path.read_text()) for path in runs]
+    for summary, name in zip(summaries, names, strict=True):
         assert f"algo={summary['algo']},seed={summary['seeds'][0]}" == name
         assert (summary["status"], summary["total_steps"]) == ("finished", 32)
-    table = capsys.readouterr().out.split("runs in sweep")[1]
-    assert all(name in table for name in names)
+    table = capsys.readouterr().out.split("runs in sweep, seeds pooled:")[1]
+    assert "games/hasac_matrix" in table
+    for algo, row in read_summary(working_directory / "sweep").items():
+        returns = [x for summary in summaries if summary["algo"] == algo for x in summary["eval_return"]["per_seed"]]
+        assert float(row["iqm"]) == pytest.approx(interquartile_mean(returns))
+        assert (row["num_seeds"], row["step"]) == ("4", "32")
+        assert f"│ {algo} " in table
 
 
 def test_failed_job_of_a_sweep_is_reported_at_the_end_and_does_not_stop_the_others(working_directory, capsys):
@@ -160,7 +177,8 @@ def test_failed_job_of_a_sweep_is_reported_at_the_end_and_does_not_stop_the_othe
     out, err = capsys.readouterr()
     assert err.count("minibatches=3: algo.minibatches=3 does not divide") == 1
     table, report = out.split("1 of 2 runs failed:")
-    assert "minibatches=1" in table
+    assert "│ happo " in table
+    assert read_summary(finished.parent)["happo"]["runs"] == "minibatches=1"
     assert "minibatches=3: algo.minibatches=3 does not divide" in report
     assert files(failed) == ["error.txt"]
     assert "allowed: a divisor of 32" in (failed / "error.txt").read_text()
@@ -212,7 +230,8 @@ def test_home_is_home_in_a_sweep_too(working_directory, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(working_directory / "home"))
     assert train("-m", "seed=0", "total_steps=32", "out_dir=~/sweep") == 0
     assert [path.name for path in working_directory.iterdir()] == ["home"]
-    assert "job=0" in capsys.readouterr().out.split("runs in")[1]
+    assert read_summary(working_directory / "home" / "sweep")["happo"]["runs"] == "job=0"
+    assert f"table: {working_directory / 'home' / 'sweep' / 'summary.csv'}\n" in capsys.readouterr().out
 
 
 def test_sweep_repeated_with_resume_auto_trains_what_is_missing(working_directory, capsys):
@@ -257,15 +276,16 @@ def test_runs_of_a_sweep_over_anything_are_whole(working_directory, capsys, monk
     monkeypatch.setenv("COLUMNS", "200")
     own = ["env=town:meeting", "total_steps=32", "out_dir=all of [them]", "num_seeds=1", f"env.title='{LONG} [b]'"]
     assert train("-m", *own, "algo.hidden_sizes=[8],[8,4]", "env.table={a:[1]}") == 0
-    table = capsys.readouterr().out.split("runs in all of [them]")[1]
+    assert "runs in all of [them], seeds pooled:" in capsys.readouterr().out
     runs = sorted(path for path in (working_directory / "all of [them]").iterdir() if path.is_dir())
     assert [run.name for run in runs] == ["hidden_sizes=8", "hidden_sizes=8-4"]
     for run, sizes in zip(runs, ([8], [8, 4]), strict=True):
         settings = yaml.safe_load((run / "config.yaml").read_text())
         assert settings["algo"]["hidden_sizes"] == sizes
         assert (settings["env"]["title"], settings["env"]["table"]) == (f"{LONG} [b]", {"a": [1]})
+    pooled = read_summary(working_directory / "all of [them]")
+    assert {row["runs"] for row in pooled.values()} == {run.name for run in runs}
     for run in runs:
-        assert run.name in table
         assert hajax.load_policy(run).spec.num_agents == 2
     assert main(["evaluate", str(runs[1]), "--episodes", "2"]) == 0
     assert main(["train", f"out_dir={runs[1].parent.name}/{runs[1].name}", "resume=true", "total_steps=64"]) == 0

@@ -1,7 +1,6 @@
 """The parts of a run that need no training: schedule, keys, decay, summary."""
 
 import itertools
-import json
 
 import jax
 import numpy as np
@@ -11,7 +10,6 @@ from rich.console import Console
 
 from hajax.cli import report
 from hajax.cli.evaluate import results_table
-from hajax.cli.report import print_sweep
 from hajax.runs import config
 from hajax.runs.directory import summarize_returns
 from hajax.runs.programs import build, evaluation_keys, rarely_run, seed_keys
@@ -79,18 +77,6 @@ def test_an_environment_s_own_metrics_are_in_the_table_of_a_run(capsys):
     summary |= {"steps_per_second": None, "compile_seconds": 1.0, "wall_seconds": 2.0}
     Console(width=100).print(report.results_table(summary))
     assert ["win,", "mean", "0.38"] in [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
-
-
-def test_a_diverged_run_of_a_sweep_comes_last(tmp_path, capsys):
-    for name, score, status in (("a", None, "diverged"), ("b", -3.0, "finished"), ("c", 4.0, "finished")):
-        (tmp_path / name).mkdir()
-        summary = {"status": status, "eval_return": {"iqm": score, "ci95": [score, score]}, "steps_per_second": 10.0}
-        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
-    assert print_sweep(tmp_path, {"d": "no space left"}) == ["a", "d"]
-    out = capsys.readouterr().out
-    assert out.index("4.00") < out.index("-3.00") < out.index("diverged │")
-    assert "2 of 4 runs failed:" in out
-    assert "d: no space left" in out
 
 
 def test_programs_that_run_rarely_compile_fast_unless_a_level_was_chosen(monkeypatch):

@@ -30,7 +30,7 @@ commands:
   train    train an algorithm on an environment    hajax train algo=happo env=mpe/simple_spread num_seeds=4
   evaluate returns of a trained run over episodes  hajax evaluate DIR --episodes 100
   render   an episode as an animation              hajax render DIR
-  plot     learning curves of one or more runs     hajax plot DIR [DIR ...]
+  plot     learning curves, comparisons of runs    hajax plot DIR [DIR ...]
   export   runs as one file for marl-eval          hajax export DIR [DIR ...] --output FILE.json
   list     show algorithms, environments, presets  hajax list environments ant
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,15 +121,15 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     table.add_column(justify="left")
     table.add_column(justify="right")
     for seed, value in zip(summary["seeds"], returns["per_seed"], strict=True):
-        table.add_row(f"return, seed {seed}", _shown(value))
+        table.add_row(f"return, seed {seed}", shown_return(value))
     table.add_section()
-    table.add_row("mean", _shown(returns["mean"]))
+    table.add_row("mean", shown_return(returns["mean"]))
     if returns["ci95"] is not None:
         low, high = returns["ci95"]
-        table.add_row("interquartile mean", _shown(returns["iqm"]))
-        table.add_row("95% interval of it", _interval(low, high))
+        table.add_row("interquartile mean", shown_return(returns["iqm"]))
+        table.add_row("95% interval of it", shown_interval(low, high))
     for name, values in summary["eval_metrics"].items():
-        table.add_row(f"{name}, mean", _shown(values["mean"]))
+        table.add_row(f"{name}, mean", shown_return(values["mean"]))
     table.add_section()
     if summary["steps_per_second"] is not None:
         table.add_row("environment steps/s, all seeds", f"{summary['steps_per_second']:,.0f}")
@@ -139,53 +138,9 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def print_sweep(path: Path, failed: Mapping[str, str], names: Collection[str] | None = None) -> list[str]:
-    """One line per run of a sweep, best return first, and then those that failed; returns their names.
-
-    `failed` has the errors of runs in this process; those of other processes are in their `error.txt`. `names` are the
-    runs of the sweep, `None` for all in the directory. Results in the directory of a failed run are not shown, because
-    they may be of an earlier run.
-    """
-
-    def own(pattern: str) -> list[tuple[str, Path]]:
-        found = [(file.parent.name, file) for file in path.glob(pattern)]
-        return [(name, file) for name, file in found if names is None or name in names]
-
-    summaries = [
-        (name, json.loads(file.read_text("utf-8"))) for name, file in own("*/summary.json") if name not in failed
-    ]
-    errors = {name: file.read_text("utf-8").split("\n", 1)[0] for name, file in own("*/error.txt")}
-    diverged = {name: "diverged" for name, summary in summaries if summary["status"] == "diverged"}
-    reasons = dict(sorted((errors | diverged | dict(failed)).items()))
-    table = Table(title=f"runs in {path}", title_justify="left")
-    for column in ("run", "interquartile mean", "95% interval", "steps/s"):
-        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
-    for name, summary in sorted(summaries, key=lambda item: _score(item[1]), reverse=True):
-        low, high = summary["eval_return"]["ci95"] or (None, None)
-        table.add_row(
-            name,
-            _shown(summary["eval_return"]["iqm"]),
-            _interval(low, high),
-            f"{summary['steps_per_second'] or 0:,.0f}",
-        )
-    screen = console()
-    screen.print(table)
-    if reasons:
-        screen.print(f"{len(reasons)} of {len({name for name, _ in summaries} | set(reasons))} runs failed:")
-        for name, reason in reasons.items():
-            screen.print(f"  {name}: {reason}", soft_wrap=True)
-    return list(reasons)
-
-
-def _interval(low: float | None, high: float | None) -> str:
+def shown_interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None or math.isnan(low) else f"{low:.2f} to {high:.2f}"
 
 
-def _shown(value: float | None) -> str:
+def shown_return(value: float | None) -> str:
     return "diverged" if value is None or math.isnan(value) else f"{value:.2f}"
-
-
-def _score(summary: Mapping[str, Any]) -> float:
-    """The sort key: the interquartile mean. A run that diverged has `null` there and comes last."""
-    score = summary["eval_return"]["iqm"]
-    return -math.inf if score is None else score

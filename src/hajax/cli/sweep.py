@@ -34,7 +34,7 @@ def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[
     """Runs every combination of the swept values through Hydra's sweeper and launcher; returns 1 if a run failed."""
     import hydra
 
-    from hajax.cli.report import print_sweep
+    from hajax.cli.sweep_report import report_sweep
     from hajax.runs.directory import new_directory
 
     first = check_combinations(overrides)
@@ -51,7 +51,7 @@ def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[
     run_sweep = hydra.main(str(config.conf_dir()), config.CONFIG_NAME, config.VERSION_BASE)(job)
     with as_command_line(["hajax train", "--multirun", *overrides, *added]), config.refusing_errors(overrides):
         run_sweep()
-    return 1 if print_sweep(out_dir, failed, expected_names(overrides, swept)) else 0
+    return 1 if report_sweep(out_dir, failed, expected_names(overrides, swept)) else 0
 
 
 def check_combinations(overrides: Sequence[str]) -> TrainSettings:

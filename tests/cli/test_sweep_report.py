@@ -1,0 +1,146 @@
+"""What a sweep ends with, of runs written by hand."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from written_runs import write_run
+
+from hajax.cli import sweep_report
+from hajax.cli.plot import plot
+from hajax.cli.sweep_report import report_sweep, shown_seconds
+from hajax.training.statistics import bootstrap_interval
+
+STEPS = (0, 100)
+
+
+def write_finished(
+    path, algo, final, *, env="mpe/simple_spread", seed=0, status="finished", wall_seconds=60.0, **algos
+):
+    """A run with these returns at its last evaluation."""
+    seeds = range(seed, seed + len(final))
+    returns = np.array([np.zeros(len(final)), final])
+    write_run(path, algo={"name": algo} | algos, env={"name": env}, seeds=seeds, steps=STEPS, returns=returns)
+    summary = {"status": status, "eval_step": 100, "wall_seconds": wall_seconds}
+    summary["eval_return"] = {"per_seed": [None if math.isnan(value) else value for value in final]}
+    (path / "summary.json").write_text(json.dumps(summary))
+
+
+def read_table(path):
+    with open(path / "summary.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def lines_of(table):
+    return [line.strip("│ ").split() for line in table.splitlines() if line.startswith("│")]
+
+
+def test_seeds_are_pooled_per_environment_and_algorithm(tmp_path, capsys):
+    write_finished(tmp_path / "a", "happo", [1.0, 5.0], wall_seconds=60.0)
+    write_finished(tmp_path / "b", "happo", [3.0, 9.0], seed=2, wall_seconds=90.0)
+    write_finished(tmp_path / "c", "mappo", [6.0, 7.0], wall_seconds=30.5)
+    write_finished(tmp_path / "d", "happo", [2.0, 4.0], env="mpe/simple_reference", wall_seconds=7201.0)
+    assert report_sweep(tmp_path, {}) == []
+    out = capsys.readouterr().out
+    spread, reference = out.index("mpe/simple_spread"), out.index("mpe/simple_reference")
+    assert spread < reference
+    rows = [line for line in lines_of(out[spread:reference]) if line[0] in ("happo", "mappo")]
+    assert [row[0] for row in rows] == ["mappo", "happo"]  # the best first
+    assert [cell for cell in rows[1] if cell != "│"] == ["happo", "4", "4.00", "1.00", "to", "9.00", "2.5", "min"]
+    assert "30.5 s" in out
+    assert "2.0 h" in out[reference:]
+    happo, mappo, other = read_table(tmp_path)
+    assert (happo["env"], happo["label"], happo["num_seeds"], happo["step"]) == (
+        "mpe/simple_spread",
+        "happo",
+        "4",
+        "100",
+    )
+    assert float(happo["iqm"]) == 4.0
+    interval = bootstrap_interval([1.0, 5.0, 3.0, 9.0])
+    assert (float(happo["ci95_low"]), float(happo["ci95_high"])) == pytest.approx(interval)
+    assert (float(happo["wall_seconds"]), happo["runs"]) == (150.0, "a; b")
+    assert (mappo["runs"], float(mappo["iqm"])) == ("c", 6.5)
+    assert (other["env"], float(other["iqm"])) == ("mpe/simple_reference", 3.0)
+
+
+def test_the_curves_are_those_of_hajax_plot(tmp_path, capsys):
+    write_finished(tmp_path / "sweep" / "a", "happo", [1.0, 5.0])
+    write_finished(tmp_path / "sweep" / "b", "mappo", [6.0, 7.0])
+    assert report_sweep(tmp_path / "sweep", {}) == []
+    out = capsys.readouterr().out
+    for what, name in (("table", "summary.csv"), ("curves", "plot.png"), ("numbers", "plot.csv")):
+        assert f"{what}: {tmp_path / 'sweep' / name}\n" in out
+    assert plot([str(tmp_path / "sweep"), "--output", str(tmp_path / "again.png")]) == 0
+    for suffix in (".png", ".csv"):
+        assert (tmp_path / f"again{suffix}").read_bytes() == (tmp_path / "sweep" / f"plot{suffix}").read_bytes()
+
+
+def test_runs_that_failed_are_listed_and_a_diverged_one_comes_last(tmp_path, capsys):
+    write_finished(tmp_path / "a", "happo", [1.0, math.nan], status="diverged")
+    write_finished(tmp_path / "b", "mappo", [-3.0, -3.0])
+    write_finished(tmp_path / "c", "ippo", [4.0, 4.0])
+    write_finished(tmp_path / "d", "haa2c", [9.0, 9.0])  # its results are of an earlier sweep
+    write_finished(tmp_path / "e", "maa2c", [9.0, 9.0])
+    (tmp_path / "e" / "metrics.csv").write_text("broken")
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "error.txt").write_text("RuntimeError: lost\n\nTraceback")
+    assert report_sweep(tmp_path, {"d": "no space left"}) == ["a", "d", "e", "f"]
+    out = capsys.readouterr().out
+    assert out.index("4.00") < out.index("-3.00") < out.index("diverged │")
+    assert "haa2c" not in out
+    assert "4 of 6 runs failed:\n  a: diverged\n  d: no space left\n  e: " in out
+    assert "  f: RuntimeError: lost\n" in out
+    assert [row["iqm"] for row in read_table(tmp_path)] == ["", "-3.0", "4.0"]
+
+
+def test_other_runs_in_the_directory_are_left_out(tmp_path, capsys):
+    write_finished(tmp_path / "a", "happo", [1.0, 5.0])
+    write_finished(tmp_path / "b", "mappo", [6.0, 7.0])
+    assert report_sweep(tmp_path, {}, {"a"}) == []
+    assert "mappo" not in capsys.readouterr().out
+    assert [row["label"] for row in read_table(tmp_path)] == ["happo"]
+
+
+def test_nothing_is_written_without_results(tmp_path, capsys):
+    assert report_sweep(tmp_path, {"a": "no space left"}) == ["a"]
+    assert capsys.readouterr().out == "1 of 1 runs failed:\n  a: no space left\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_cut_at_80_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    sizes = {"hidden_sizes": [256, 256, 256], "activation": "tanh"}
+    env = "jumanji/a_long_name_of_an_environment_with_many_options"
+    write_finished(tmp_path / "a", "happo", [-123456.25, -54321.5], env=env, wall_seconds=360000.0, **sizes)
+    write_finished(tmp_path / "b", "happo", [-123456.25, -54321.5], env=env, activation="relu")
+    report_sweep(tmp_path, {})
+    out = capsys.readouterr().out
+    table = out[: out.index("table: ")].split("seeds pooled:\n")[1]
+    assert max(map(len, table.splitlines())) <= 80
+    assert "…" not in table
+    assert env in table
+    assert "-123456.25 to -54321.50" in table
+    assert "100.0 h" in table
+    first = "".join(line.split("│")[1].replace(" ", "") for line in table.splitlines() if line.startswith("│"))
+    for label in ("happoactivation=tanhhidden_sizes=[256,256,256]", "happoactivation=reluhidden_sizes=[64,64]"):
+        assert label in first
+
+
+def test_too_many_curves_are_not_drawn(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sweep_report, "MOST_CURVES", 1)
+    write_finished(tmp_path / "a", "happo", [1.0, 5.0])
+    write_finished(tmp_path / "b", "mappo", [6.0, 7.0])
+    assert report_sweep(tmp_path, {}) == []
+    out = capsys.readouterr().out
+    assert "curves: not drawn, because there would be 2; allowed: up to 1, as `hajax plot DIR ...` draws" in out
+    assert not (tmp_path / "plot.png").exists()
+    assert len(read_table(tmp_path)) == 2
+
+
+def test_durations_have_a_suitable_unit():
+    assert [shown_seconds(x) for x in (1.25, 119.0, 120.0, 7199.0, 7200.0)] == [
+        "1.2 s", "119.0 s", "2.0 min", "120.0 min", "2.0 h"
+    ]  # fmt: skip
