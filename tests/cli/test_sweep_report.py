@@ -104,6 +104,12 @@ def test_other_runs_in_the_directory_are_left_out(tmp_path, capsys):
     assert [row["label"] for row in read_table(tmp_path)] == ["happo"]
 
 
+def test_a_run_whose_process_was_killed_is_listed(tmp_path, capsys):
+    write_finished(tmp_path / "a", "happo", [1.0, 5.0])
+    assert report_sweep(tmp_path, {}, {"a", "b"}) == ["b"]
+    assert "1 of 2 runs failed:\n  b: no results, and no error: its process was killed\n" in capsys.readouterr().out
+
+
 def test_nothing_is_written_without_results(tmp_path, capsys):
     assert report_sweep(tmp_path, {"a": "no space left"}) == ["a"]
     assert capsys.readouterr().out == "1 of 1 runs failed:\n  a: no space left\n"

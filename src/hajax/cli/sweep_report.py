@@ -57,6 +57,8 @@ def report_sweep(path: Path, failed: Mapping[str, str], names: Collection[str] |
         if summary["status"] == "diverged":
             reasons[file.parent.name] = "diverged"
     reasons |= failed
+    found = {run.name for run in summaries} | set(reasons)
+    reasons |= dict.fromkeys(set(names or ()) - found, "no results, and no error: its process was killed")
     groups = group_runs(curves)
     rows = [_row(group, [summaries[run.path] for run in group.runs]) for group in groups]
     _print_tables(path, rows)
