@@ -14,7 +14,7 @@ import yaml
 from tiny import TINY, TINY_OFF_POLICY
 
 import hajax
-from hajax.cli import main, sweep
+from hajax.cli import COMMANDS, main, sweep
 from hajax.runs import config, directory
 from hajax.training.statistics import interquartile_mean
 
@@ -496,6 +496,16 @@ def test_output_directory_that_is_a_file_is_refused(working_directory, capsys):
 def test_unknown_command(capsys):
     assert main(["trian"]) == 2
     assert "did you mean train?" in capsys.readouterr().err
+
+
+def test_every_help_fits_into_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    several = [["--help"], *([name, "--help"] for name in COMMANDS), ["train", "algo=hasac", "env=smax/3m", "--help"]]
+    for arguments in [*several, ["train", "preset=harl/ant_4x2_hatrpo", "--help"], ["list"]]:
+        assert main(arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) > 5
+        assert not [line for line in lines if len(line.rstrip()) > 80], arguments
 
 
 def test_help_and_version(capsys):

@@ -27,18 +27,23 @@ hajax: heterogeneous-agent reinforcement learning in JAX
 usage: hajax COMMAND [ARGUMENTS]
 
 commands:
-  train    train an algorithm on an environment    hajax train algo=happo env=mpe/simple_spread num_seeds=4
-  evaluate returns of a trained run over episodes  hajax evaluate DIR --episodes 100
-  render   an episode as an animation              hajax render DIR
-  plot     learning curves, comparisons of runs    hajax plot DIR [DIR ...]
-  export   runs as one file for marl-eval          hajax export DIR [DIR ...] --output FILE.json
-  list     show algorithms, environments, presets  hajax list environments ant
+  train      train an algorithm on an environment
+  evaluate   returns of a trained run over episodes
+  render     an episode as an animation
+  plot       learning curves, comparisons of runs
+  export     runs as one file for marl-eval
+  list       show algorithms, environments, presets
+
+  hajax train algo=happo env=mpe/simple_spread num_seeds=4 out_dir=runs/spread
+  hajax evaluate runs/spread
+  hajax plot runs/spread runs/other
 
 options:
   -h, --help       this text; `hajax COMMAND --help` for one command
   --version        the version
 
-exit codes: 0 done, 1 a run failed, 2 refused (nothing was written), 130 interrupted"""
+exit codes: 0 done, 1 a run failed, 2 refused (nothing was written),
+130 interrupted"""
 
 
 COMMANDS = {

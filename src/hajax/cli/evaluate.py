@@ -14,15 +14,18 @@ from hajax.runs.errors import refusing, simulating
 from hajax.runs.files import run_directory
 
 USAGE = """\
-usage: hajax evaluate DIR [--episodes 100] [--seed K] [--stochastic] [--checkpoint STEP] [--max-steps N] [--output FILE]
+usage: hajax evaluate DIR [--episodes 100] [--seed K] [--stochastic]
+                          [--checkpoint STEP] [--max-steps N] [--output FILE]
 
-Runs whole episodes with the policies of the run in DIR, prints their returns, and writes DIR/evaluation.json.
+Runs whole episodes with the policies of the run in DIR, prints their returns,
+and writes DIR/evaluation.json.
 
   --episodes N       episodes per seed (100)
   --seed K           one of the run's seeds instead of all of them
   --stochastic       sample actions instead of taking the most probable ones
   --checkpoint STEP  the checkpoint of that step (last)
-  --max-steps N      steps after which an episode is cut (the environment's own limit)
+  --max-steps N      steps after which an episode is cut (the environment's own
+                     limit)
   --output FILE      write the results there instead of DIR/evaluation.json
 """
 OPTIONS = {

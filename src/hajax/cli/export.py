@@ -14,8 +14,8 @@ from hajax.runs.tables import write_json
 USAGE = """\
 usage: hajax export DIR [DIR ...] [--output FILE.json]
 
-Writes the evaluations of one or more runs, finished or not, as one file that marl-eval reads. A DIR is a run directory
-or a folder of them, such as a sweep.
+Writes the evaluations of one or more runs, finished or not, as one file that
+marl-eval reads. A DIR is a run directory or a folder of them, such as a sweep.
 
   --output FILE    the file to write (marl_eval.json)
 """

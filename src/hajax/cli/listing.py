@@ -15,13 +15,15 @@ TITLES = {"algo": "algorithms", "env": "environments", "preset": "presets"}
 USAGE = """\
 usage: hajax list [algorithms | environments | presets] [PATTERN]
 
-Shows what `hajax train` takes as algo=NAME, env=NAME and preset=NAME, and what each is.
+Shows what `hajax train` takes as algo=NAME, env=NAME and preset=NAME, and what
+each is.
 
   hajax list algorithms
   hajax list environments ant      names or descriptions that hold a text
   hajax list presets 'harl/mpe*'   names of a pattern with * or ?
 
-`hajax train --help algo=NAME` shows every setting of it, and likewise for env=NAME and preset=NAME.
+`hajax train --help algo=NAME` shows every setting of it, and likewise for
+env=NAME and preset=NAME.
 """
 
 

@@ -13,21 +13,27 @@ from hajax.runs.files import run_directory
 from hajax.viewing import GIF_FRAMES, RENDERERS
 
 USAGE = """\
-usage: hajax render DIR [--seed K] [--episodes N] [--stochastic] [--checkpoint STEP] [--max-steps N]
-                        [--renderer NAME] [--output FILE]
+usage: hajax render DIR [--seed K] [--episodes N] [--stochastic]
+                        [--checkpoint STEP] [--max-steps N] [--renderer NAME]
+                        [--output FILE]
 
-Runs episodes with a policy of the run in DIR and writes them as an animation, DIR/episode.gif.
+Runs episodes with a policy of the run in DIR and writes them as an animation,
+DIR/episode.gif.
 
   --seed K           one of the run's seeds (its first)
-  --episodes N       episodes, one after the other (1; 8 for --stochastic episodes of a single step)
+  --episodes N       episodes, one after the other (1; 8 for --stochastic
+                     episodes of a single step)
   --stochastic       sample actions instead of taking the most probable ones
   --checkpoint STEP  the checkpoint of that step (last)
-  --max-steps N      steps after which an episode is cut (the environment's own limit); without it a GIF ends after
-                     200 frames, which take 9 MB with MuJoCo's renderer
-  --renderer NAME    drawing; or for mamujoco/… mujoco, MuJoCo's three-dimensional renderer, which needs OpenGL
-                     (mujoco where it works, otherwise drawing)
-  --output FILE      write there instead of DIR/episode.gif: a .gif, an .mp4 (needs imageio-ffmpeg), or for
-                     mamujoco/… an .html with brax's viewer (needs brax, and the network to view it)
+  --max-steps N      steps after which an episode is cut (the environment's own
+                     limit); without it a GIF ends after 200 frames, which take
+                     9 MB with MuJoCo's renderer
+  --renderer NAME    drawing; or for mamujoco/… mujoco, MuJoCo's
+                     three-dimensional renderer, which needs OpenGL (mujoco
+                     where it works, otherwise drawing)
+  --output FILE      write there instead of DIR/episode.gif: a .gif, an .mp4
+                     (needs imageio-ffmpeg), or for mamujoco/… an .html with
+                     brax's viewer (needs brax, and the network to view it)
 """
 KINDS = (".gif", ".mp4", ".html")
 OPTIONS = {

@@ -23,13 +23,18 @@ usage: hajax train [-m] [NAME=VALUE ...]
 
   hajax train algo=happo env=mpe/simple_spread num_seeds=8 out_dir=DIR
   hajax train preset=harl/mpe algo.clip=0.1 env.num_agents=5
-  hajax train out_dir=DIR resume=true                          (resume an interrupted run, bit for bit)
-  hajax train -m algo=happo,mappo,ippo seed=0,4 out_dir=DIR    (a sweep: one run after another, each in its own
-                                                               directory under DIR; then a table and curves)
+  hajax train out_dir=DIR resume=true
+      resumes an interrupted run, bit for bit
+  hajax train -m algo=happo,mappo,ippo seed=0,4 out_dir=DIR
+      a sweep: one run after another, each in its own directory under DIR; then
+      a table and curves
+
 options:
-  -m, --multirun    sweep over comma-separated values; Hydra's launchers and sweepers apply
+  -m, --multirun    sweep over comma-separated values; Hydra's launchers and
+                    sweepers apply
   --print-config    print the composed settings and stop
-  -h, --help        this text; with algo=NAME, env=NAME or preset=NAME every setting of theirs\
+  -h, --help        this text; with algo=NAME, env=NAME or preset=NAME every
+                    setting of theirs\
 """
 
 
