@@ -14,8 +14,10 @@ import yaml
 from tiny import TINY, TINY_OFF_POLICY
 
 import hajax
-from hajax.cli import COMMANDS, main, sweep
+from hajax.cli import COMMANDS, main, report, sweep
 from hajax.runs import config, directory
+from hajax.runs.schedule import make_schedule
+from hajax.runs.settings import validate
 from hajax.training.statistics import interquartile_mean
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -575,3 +577,14 @@ def test_print_config_shows_the_composed_settings(capsys, working_directory):
     assert settings["num_seeds"] == 7
     assert settings["preset"] == "harl/mpe"
     assert files(working_directory) == []
+
+
+@pytest.mark.parametrize(("physics", "said"), [("faithful", True), ("mujoco", False)])
+def test_physics_that_compile_for_minutes_are_announced(physics, said, capsys, tmp_path):
+    overrides = ["env=mamujoco/ant_4x2", f"env.physics={physics}", "total_steps=8000"]
+    settings = validate(config.compose(overrides))
+    team = types.SimpleNamespace(loop=types.SimpleNamespace(replay_bytes=0))
+    report.print_start(settings, make_schedule(8000, 4000, None), tmp_path, None, team)
+    shown = capsys.readouterr().err
+    assert "happo on mamujoco/ant_4x2" in shown
+    assert (f"env.physics={physics} is compiled with the program" in shown) == said

@@ -62,6 +62,13 @@ def print_start(
             f"{', and in every checkpoint' if settings.checkpoint.replay else ''}; "
             f"{schedule.warmup_steps:,} steps with random actions come first"
         )
+    physics = settings.env.get("physics")
+    if settings.env["name"].startswith("mamujoco/") and physics != "mujoco":
+        screen.print(
+            f"env.physics={physics} is compiled with the program, which takes minutes on a CPU unless it is cached; "
+            "env.physics=mujoco is not",
+            soft_wrap=True,
+        )
     if checkpoint is not None:
         screen.print(f"resuming from the checkpoint at {checkpoint.step:,} steps")
     if schedule.total_steps != settings.total_steps:
