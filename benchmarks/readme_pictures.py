@@ -11,11 +11,13 @@ import argparse
 
 from kept_runs import RESULTS, ROOT, train
 from mpe import runs
+from reports import with_last
 
 from hajax.cli import main as hajax
 
 PICTURES = ROOT / "docs" / "pictures"
-FILMED = "spread_continuous/hatd3"
+# The run of this name for longer, so that there is something to see.
+FILMED, LONGER = "spread_continuous/hatd3", ["num_seeds=1", "total_steps=1_000_000", "algo.buffer_size=1_000_000"]
 
 
 def main() -> None:
@@ -23,7 +25,7 @@ def main() -> None:
     parser.parse_args()
     PICTURES.mkdir(exist_ok=True)
     directory = ROOT / "runs" / "readme"
-    train([setting for setting in runs()[FILMED] if not setting.startswith("num_seeds")] + ["num_seeds=1"], directory)
+    train(with_last(*runs()[FILMED], *LONGER), directory)
     commands = [["render", directory, "--episodes", "4", "--output", PICTURES / "spread.gif"]]
     spread = [RESULTS / "spread_continuous" / name for name in ("hasac", "hatd3", "happo")]
     title = "simple_spread, continuous actions"

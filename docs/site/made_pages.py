@@ -24,6 +24,7 @@ from hajax.validation import about
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+AT_ROOT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 # Where the results of an environment are described.
 RESULTS = {"mpe": "mpe.md", "smax": "smax.md", "mamujoco": "mamujoco.md", "sisl": "pursuit.md"}
 TABLES = "algorithms-environments-presets"
@@ -54,7 +55,8 @@ def themes() -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def generated() -> Iterator[tuple[str, str]]:
     """Every made page, by where it is in the site."""
-    yield "index.md", (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, uri in AT_ROOT.items():
+        yield uri, (ROOT / name).read_text(encoding="utf-8")
     for path in notebooks():
         yield f"notebooks/{path.stem}.md", notebook_page(path)
     yield "algorithms/index.md", algorithms_page()

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
-from made_pages import DOCS, ROOT, TABLES, generated, notebooks, ours, themes
+from made_pages import AT_ROOT, DOCS, ROOT, TABLES, generated, notebooks, ours, themes
 
 LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")
 NAMED = re.compile(r"(?<!\">)<code>(?:hajax\.(\w+)|docs/([\w/-]+)\.md)</code>")
@@ -91,16 +91,17 @@ def with_site_links(uri: str, text: str) -> str:
 
 def repository_path(uri: str) -> str:
     """Where the text of a page is in the repository."""
-    if uri == "index.md":
-        return "README.md"
+    at_root = {page: name for name, page in AT_ROOT.items()}
+    if uri in at_root:
+        return at_root[uri]
     return f"{uri[:-3]}.ipynb" if uri.startswith("notebooks/") else f"docs/{uri}"
 
 
 def site_uri(path: str) -> str:
     """The page or file of the site for a file of the repository."""
     folder, _, name = path.partition("/")
-    if path == "README.md":
-        return "index.md"
+    if path in AT_ROOT:
+        return AT_ROOT[path]
     if folder == "docs":
         return name
     return f"{path[:-6]}.md" if folder == "notebooks" else f"source/{path}.md"
@@ -116,7 +117,7 @@ def links(uri: str, text: str) -> Iterator[str]:
 def source_page(path: str) -> str:
     """A file of the repository as a page."""
     text = (ROOT / path).read_text(encoding="utf-8")
-    return text if path.endswith(".md") else f"# {path}\n\n````{LANGUAGES.get(Path(path).suffix, 'text')}\n{text}````\n"
+    return f"# {path}\n\n````{LANGUAGES.get(Path(path).suffix, 'text')}\n{text}````\n"
 
 
 def link_names(site: Path) -> None:

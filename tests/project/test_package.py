@@ -2,16 +2,19 @@
 
 import ast
 import itertools
+import os
 import re
 import statistics
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 import hajax
@@ -86,6 +89,23 @@ def test_wheel_carries_the_configurations(tmp_path):
     assert {"hajax/__init__.pyi", "hajax/py.typed"} <= names
     assert f"hajax-{hajax.__version__}.dist-info/licenses/LICENSE" in names
     assert all(name.startswith(("hajax/", f"hajax-{hajax.__version__}.dist-info/")) for name in names)
+
+
+def test_wheel_and_source_are_fit_for_an_index(tmp_path):
+    """Their metadata and the README's rendering, and what the source needs to be tested and installed."""
+    built = [next(builder(str(ROOT)).build(directory=str(tmp_path))) for builder in (WheelBuilder, SdistBuilder)]
+    check = [sys.executable, "-m", "twine", "check", "--strict", *built]
+    run = subprocess.run(check, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"})
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("PASSED") == 2
+    with tarfile.open(built[1]) as source:
+        names = {name.partition("/")[2] for name in source.getnames()}
+    assert {"README.md", "LICENSE", "CHANGELOG.md", "constraints.txt", "conf/train.yaml", "pyproject.toml"} <= names
+
+
+def test_changes_of_this_version_are_listed():
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert hajax.__version__ in headings[:2]  # after changes that are not released, if there are any
 
 
 # What each part of the package may import; `hajax` itself only names what is imported on first use.
