@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 from made_pages import AT_ROOT, DOCS, ROOT, TABLES, generated, notebooks, ours, themes
 
-LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")
+LINK = re.compile(r"(\]\(|<img src=\")([^)#\s:\"]+)((?:#[^)\s]*)?[)\"])")
 NAMED = re.compile(r"(?<!\">)<code>(?:hajax\.(\w+)|docs/([\w/-]+)\.md)</code>")
 FENCE = re.compile(r"^(```.*?^```[^\S\n]*$)", re.DOTALL | re.MULTILINE)
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".cff": "yaml", ".toml": "toml"}
