@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 import zlib
 from types import SimpleNamespace
 
@@ -111,9 +114,13 @@ def test_without_opengl_one_line_says_so_and_auto_draws(reacher, monkeypatch):
         raise RuntimeError("no display\nat all")
 
     monkeypatch.setattr(mujoco, "Renderer", broken)
-    with pytest.raises(ValueError, match=r"MuJoCo cannot render here \(no display\); allowed: drawing, or a "):
-        scenes.drawn(reacher, "mujoco")
-    assert scenes.drawn(reacher, "auto").viewer is reacher.viewer
+    scenes.rendering_fault.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=r"MuJoCo cannot render here \(no display\); allowed: drawing, or a "):
+            scenes.drawn(reacher, "mujoco")
+        assert scenes.drawn(reacher, "auto").viewer is reacher.viewer
+    finally:
+        scenes.rendering_fault.cache_clear()
 
 
 def test_drawings_of_a_robot_far_away_are_no_wider():
@@ -164,3 +171,20 @@ def test_fast_physics_keeps_what_stands_still(sledge):
     mujoco.mj_forward(model, data)
     touching = {tuple(sorted(pair)) for pair in data.contact.geom.tolist()}
     assert (model.geom("ramp").id, model.geom("sledge").id) in touching
+
+
+@pytest.mark.parametrize("chosen", ["", "glfw"], ids=["egl if it is there", "glfw, which needs a display"])
+def test_mujoco_s_rendering_is_tried_once(chosen):
+    """Also after MuJoCo was imported; a second failure would end the process."""
+    code = """if True:
+        import mujoco
+        from hajax.viewing import scenes
+        faults = {scenes.rendering_fault() for _ in range(2)}
+        print(faults == {None})
+    """
+    left_out = {"DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"}
+    variables = {name: value for name, value in os.environ.items() if name not in left_out}
+    variables |= {"MUJOCO_GL": chosen} if chosen else {}
+    run = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() in ({"False"} if chosen else {"True", "False"})  # EGL's library may find no driver

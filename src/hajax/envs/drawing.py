@@ -230,7 +230,7 @@ def bars_drawing(axes: Axes, state: Any, action: Any, timestep: Timestep) -> Non
     axes.axhline(0, color="0.4", linewidth=0.8)
     shown = _ticks(len(position))
     axes.set_xticks(shown, [f"agent_{i}" for i in shown])
-    axes.set(ylim=(-half, half), title=f"reward {float(np.asarray(timestep.reward)[0]):.3g}")
+    axes.set(ylim=(-half, half))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=2, fontsize=9, frameon=False)
 
 

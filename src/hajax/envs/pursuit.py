@@ -219,7 +219,6 @@ def _drawing(building: np.ndarray) -> Any:
         axes.scatter(pursuers[:, 0], pursuers[:, 1], s=90, color=BLUE, label="pursuers", zorder=3)
         for i, (x, y) in enumerate(pursuers):
             axes.text(x, y, str(i), color="white", size=7, weight="bold", ha="center", va="center", zorder=4)
-        axes.set_title(f"step {int(state.step)}", size=11)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("0.6")
 

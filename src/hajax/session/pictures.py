@@ -20,7 +20,7 @@ from hajax.viewing import GIF_FRAMES, RENDERERS
 from hajax.viewing.curve import panels_figure
 from hajax.viewing.film import encoder, render_film
 from hajax.viewing.groups import Panel, summarize_seeds
-from hajax.viewing.scenes import drawn, prefer_headless_rendering
+from hajax.viewing.scenes import drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +98,6 @@ def render(
     if not path.parent.is_dir():
         raise ValueError(f"path={path}: there is no directory {path.parent}; allowed: a file in one that exists")
     encoder(path)
-    prefer_headless_rendering()
     shown = drawn(env, renderer)
     record = record_episode(shown, algo, deterministic=deterministic, max_steps=max_steps)
     keys = jax.random.split(jax.random.key(seed), episodes)

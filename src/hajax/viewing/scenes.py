@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes.util
+import functools
+import importlib
 import json
 import os
 import sys
+import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +31,28 @@ SHAPES = ("plane", "sphere", "capsule", "cylinder", "box")
 
 
 def prefer_headless_rendering() -> None:
-    """Makes MuJoCo render without a display where there is none, unless `MUJOCO_GL` is set.
-
-    MuJoCo reads that variable when it is imported, so this must be called before.
-    """
+    """Makes MuJoCo render without a display where there is none, unless `MUJOCO_GL` is set."""
     displayed = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform == "linux" and not displayed and "MUJOCO_GL" not in os.environ and ctypes.util.find_library("EGL"):
         os.environ["MUJOCO_GL"] = "egl"
+        chosen = sys.modules.get("mujoco.rendering.classic.gl_context")
+        if chosen is not None:  # MuJoCo was imported before, with the environment, and has read the variable then
+            importlib.reload(chosen)
+
+
+@functools.cache
+def rendering_fault() -> str | None:
+    """Why MuJoCo cannot render here; `None` if it can. It is tried once, because a second failure ends the process."""
+    import mujoco
+
+    prefer_headless_rendering()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # GLFW's, which say the same
+            mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16).close()
+    except Exception as error:  # the type depends on the driver
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
 
 
 def drawn(env: Environment | BatchedEnvironment, renderer: str) -> Environment | BatchedEnvironment:
@@ -74,15 +92,12 @@ def rendered(env: Environment | BatchedEnvironment) -> Environment | BatchedEnvi
     model = scene.model
     model.vis.global_.offwidth, model.vis.global_.offheight = WIDTH, HEIGHT
     without_end(model)
-    data = mujoco.MjData(model)
-    try:
-        renderer = mujoco.Renderer(model, HEIGHT, WIDTH)
-    except Exception as error:  # the type depends on the driver
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if (fault := rendering_fault()) is not None:
         raise ValueError(
-            f"--renderer=mujoco: MuJoCo cannot render here ({reason}); allowed: drawing, or a machine with OpenGL, "
+            f"--renderer=mujoco: MuJoCo cannot render here ({fault}); allowed: drawing, or a machine with OpenGL, "
             "such as with MUJOCO_GL=egl or MUJOCO_GL=osmesa"
-        ) from error
+        )
+    data, renderer = mujoco.MjData(model), mujoco.Renderer(model, HEIGHT, WIDTH)
     camera = mujoco.MjvCamera()
     camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
     elevation = FROM_ABOVE if scene.flat else ELEVATION
