@@ -47,17 +47,20 @@ def __getattr__(name: str) -> Any:
 
 
 _BUILT_IN: dict[str, str] = {
-    "mpe/simple_spread": "hajax.envs.mpe:simple_spread",
-    "mpe/simple_reference": "hajax.envs.mpe:simple_reference",
-    "mpe/simple_speaker_listener": "hajax.envs.mpe:simple_speaker_listener",
-    "games/matrix": "hajax.envs.games:matrix",
-    "games/trap_of_homogeneity": "hajax.envs.games:trap_of_homogeneity",
-    "games/trap_of_heterogeneity": "hajax.envs.games:trap_of_heterogeneity",
-    "games/hasac_matrix": "hajax.envs.games:hasac_matrix",
-    "games/gaussian": "hajax.envs.games:gaussian",
-    "games/memory": "hajax.envs.memory:memory",
-    "games/linear_quadratic": "hajax.envs.regulator:linear_quadratic",
-    "sisl/pursuit": "hajax.envs.pursuit:pursuit",
+    f"{family}/{name}": f"hajax.envs.{module}:{name}"
+    for family, module, names in (
+        ("mpe", "mpe", ("simple_spread", "simple_reference", "simple_speaker_listener")),
+        ("mpe", "spread_3", ("spread_3_sep", "spread_3_mix", "spread_3_ful")),
+        ("mpe", "rover_tower", ("rover_tower",)),
+        ("games", "games", ("matrix", "trap_of_homogeneity", "trap_of_heterogeneity", "hasac_matrix", "gaussian")),
+        ("games", "iterated_games", ("iterated_prisoners_dilemma", "matching_pennies")),
+        ("games", "memory", ("memory",)),
+        ("games", "regulator", ("linear_quadratic",)),
+        ("sisl", "pursuit", ("pursuit",)),
+    )
+    for name in names
+}
+_BUILT_IN |= {
     **{f"mamujoco/{name}": f"hajax.envs.mamujoco:{name}" for name in SHARED_ROBOTS},
     **{f"smax/{scenario}": f"hajax.envs.smax:{scenario}" for scenario in SCENARIOS},
 }

@@ -16,6 +16,7 @@ observation.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -30,7 +31,7 @@ from hajax.spec import AgentSpec, EnvSpec, RewardKind
 from hajax.validation import check_choice, check_number
 
 # The unit force of each movement: stay, left, right, down, up.
-_DIRECTIONS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+DIRECTIONS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 
 ActionKind = Literal["discrete", "continuous"]
 StateKind = Literal["observations", "environment"]
@@ -68,7 +69,7 @@ def simple_spread(
     check_number("num_agents", num_agents, 1, whole=True)
     check_number("local_ratio", local_ratio, 0, 1)
     options = {"num_agents": num_agents, "num_landmarks": num_agents, "local_ratio": local_ratio}
-    return _environment("mpe/simple_spread", "SimpleSpreadMPE", options, actions, reward, state, max_steps)
+    return particle_environment("mpe/simple_spread", "SimpleSpreadMPE", options, actions, reward, state, max_steps)
 
 
 def simple_reference(
@@ -101,7 +102,9 @@ def simple_reference(
     """
     check_number("local_ratio", local_ratio, 0, 1)
     options = {"local_ratio": local_ratio}
-    return _environment("mpe/simple_reference", "SimpleReferenceMPE", options, actions, reward, state, max_steps)
+    return particle_environment(
+        "mpe/simple_reference", "SimpleReferenceMPE", options, actions, reward, state, max_steps
+    )
 
 
 def simple_speaker_listener(
@@ -128,7 +131,7 @@ def simple_speaker_listener(
         ValueError: an option has a value that is not allowed.
     """
     name, task = "mpe/simple_speaker_listener", "SimpleSpeakerListenerMPE"
-    return _environment(name, task, {}, actions, reward, state, max_steps)
+    return particle_environment(name, task, {}, actions, reward, state, max_steps)
 
 
 @functools.cache
@@ -146,18 +149,19 @@ def _lean(task: Any) -> Any:
             self.moves = np.asarray(self.moveable)[: self.num_agents]
             self.speaks = np.asarray(self.silent) == 0
             self.agents_collide = np.asarray(self.collide).any()  # landmarks never collide
+            self.touching: np.ndarray | None = None  # bool [N, N], the pairs that collide; `None` for all
 
         def set_actions(self, actions):
             actions = actions.astype(jnp.result_type(float))
             moves, speaks = self.moves[:, None], self.speaks[:, None]
             if self.discrete:
                 index = actions[:, 0].astype(int)
-                direction = jnp.array(_DIRECTIONS, actions.dtype)[index % len(_DIRECTIONS)]
-                word = jnp.where(self.moves, index // len(_DIRECTIONS), index)
+                direction = jnp.array(DIRECTIONS, actions.dtype)[index % len(DIRECTIONS)]
+                word = jnp.where(self.moves, index // len(DIRECTIONS), index)
                 message = jax.nn.one_hot(word, self.dim_c, dtype=actions.dtype)
             else:
-                padded = jnp.pad(actions, ((0, 0), (0, len(_DIRECTIONS) + self.dim_c)))
-                movement, after_it = padded[:, : len(_DIRECTIONS)], padded[:, len(_DIRECTIONS) :]
+                padded = jnp.pad(actions, ((0, 0), (0, len(DIRECTIONS) + self.dim_c)))
+                movement, after_it = padded[:, : len(DIRECTIONS)], padded[:, len(DIRECTIONS) :]
                 # Differences instead of a matrix product, which accelerators compute at low precision.
                 direction = jnp.stack([movement[:, 2] - movement[:, 1], movement[:, 4] - movement[:, 3]], axis=-1)
                 message = jnp.where(moves, after_it[:, : self.dim_c], padded[:, : self.dim_c])
@@ -190,16 +194,32 @@ def _lean(task: Any) -> Any:
             distance = jnp.sqrt(jnp.sum(offset**2, axis=-1) + np.eye(self.num_agents))
             overlap = (radius[:, None] + radius[None] - distance) / self.contact_margin
             penetration = jnp.logaddexp(0.0, overlap) * self.contact_margin
-            force = jnp.sum((self.contact_force * penetration / distance)[..., None] * offset, axis=1)
+            pressure = self.contact_force * penetration / distance
+            if self.touching is not None:
+                pressure = jnp.where(self.touching, pressure, 0)
+            force = jnp.sum(pressure[..., None] * offset, axis=1)
             return p_force_all + jnp.pad(force, ((0, self.num_landmarks), (0, 0)))
 
     return LeanTask
 
 
-def _environment(
-    name: str, task: str, options: dict, actions: ActionKind, reward: RewardKind, state: StateKind, max_steps: int
+def particle_environment(
+    name: str,
+    task: str,
+    options: dict,
+    actions: ActionKind,
+    reward: RewardKind,
+    state: StateKind,
+    max_steps: int,
+    *,
+    touching: np.ndarray | None = None,
+    own_reward: Callable[[Any], jax.Array] | None = None,
 ) -> Environment:
-    """The contract's `reset` and `step` around jaxmarl's task of that class name, without automatic reset."""
+    """The contract's `reset` and `step` around jaxmarl's task of that class name, without automatic reset.
+
+    Instead of the task's, collisions may be those of the pairs `touching`, bool `[N, N]`, and individual rewards
+    `own_reward(state)`, `[N]`.
+    """
     check_choice("actions", actions, ("discrete", "continuous"))
     check_choice("reward", reward, ("team", "individual"))
     check_choice("state", state, ("observations", "environment"))
@@ -207,6 +227,7 @@ def _environment(
     task_class = _lean(getattr(import_quietly("jaxmarl.environments.mpe"), task))
     with jax.ensure_compile_time_eval():  # constants are concrete arrays even if the caller is being traced
         world = task_class(action_type=actions.capitalize(), **options)
+    world.touching = touching
     agents = tuple(
         AgentSpec(agent, world.observation_spaces[agent].shape, _action_space(world.action_spaces[agent]))
         for agent in world.agents
@@ -232,6 +253,8 @@ def _environment(
     def step(key, inner, action):
         observations, inner, rewards, _, _ = world.step_env(key, inner, clip_action(spec, action))
         own_rewards = jnp.stack([rewards[agent] for agent in world.agents])
+        if own_reward is not None:
+            own_rewards = own_reward(inner)
         return show(inner, observations, reward=own_rewards, truncated=inner.step >= max_steps)
 
     env = Environment(spec, reset, step, viewer=Viewer(particle_drawing(world, spec)))
