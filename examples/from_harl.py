@@ -81,7 +81,7 @@ class Translation:
         """Says why a key is not carried over as it is."""
         self.notes.append(f"{self.read(name)}={shown(self.get(name))}: {why}")
 
-    def obey(self, rule: Mapping[str, Any]) -> None:
+    def apply(self, rule: Mapping[str, Any]) -> None:
         """One of the rules of the tables, which applies."""
         for setting, value in rule.get("set", {}).items():
             self.put(setting, value)
@@ -156,12 +156,12 @@ def computed(found: Translation, env: str, actions: str) -> None:
         found.put("algo.updates_per_step", updates / interval, "update_per_train")
     if found.algo == "had3qn" and found.has("dueling_a_hidden_sizes"):
         widths = found.get("dueling_v_hidden_sizes")
-        found.obey({"only": {"dueling_a_hidden_sizes": [widths, f"both streams have {shown(widths)}"]}})
+        found.apply({"only": {"dueling_a_hidden_sizes": [widths, f"both streams have {shown(widths)}"]}})
     minibatches = [name for name in ("actor_num_mini_batch", "critic_num_mini_batch") if found.has(name)]
     for name in minibatches[: found.on_policy]:
         found.put("algo.minibatches", found.get(name), name)
     for name in minibatches[1:] if found.on_policy else []:
-        found.obey({"only": {name: [found.settings["algo.minibatches"], "the critic has the actors' number"]}})
+        found.apply({"only": {name: [found.settings["algo.minibatches"], "the critic has the actors' number"]}})
     if found.algo == "hatrpo" and found.has("kl_threshold") and actions == "discrete":
         kl_radius(found, env)
 
@@ -191,7 +191,7 @@ def translate(algo: str, kind: str, keys: Mapping[str, Any]) -> tuple[list[str],
     actions = "continuous" if real else "discrete"
     for rule in TABLES["rules"]:
         if found.applies(rule, env, actions):
-            found.obey(rule)
+            found.apply(rule)
     computed(found, env, actions)
     start = [f"algo={algo}", f"env={env}"]
     defaults = dict(config.flat(config.compose(start)))

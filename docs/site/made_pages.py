@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import inspect
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,9 @@ def algorithm_page(name: str, runs: list[dict[str, Any]]) -> str:
 
 ## Committed runs
 
-The interquartile mean over seeds with its 95% bootstrap interval. A run's link is its configuration.
+The interquartile mean over seeds with its 95% bootstrap interval. A run's link is its configuration. Runs of one
+environment differ in their settings, and some are ablations: the page of the environment's results says what they show.
+Those whose configuration has no `guard` used the compound ratio as it is.
 
 {results}
 """
@@ -169,9 +172,9 @@ def public_page(name: str) -> str:
         lines += [inspect.getdoc(value) or "", ""]
         for member in value.__all__:
             fields = name == "settings" and dataclasses.is_dataclass(getattr(value, member))
-            lines += _fields_of(getattr(value, member)) if fields else _documented(f"hajax.{name}.{member}")
+            lines += _fields_of(getattr(value, member)) if fields else _documented(getattr(value, member), member)
     else:
-        lines += _documented(f"{value.__module__}.{value.__qualname__}")
+        lines += _documented(value, name)
     return "\n".join(lines)
 
 
@@ -184,8 +187,25 @@ def _fields_of(owner: type) -> list[str]:
     return [f"## {owner.__name__}", "", inspect.getdoc(owner) or "", "", *(rows if rows[2:] else []), ""]
 
 
-def _documented(path: str) -> list[str]:
-    return [f"::: {path}", ""]
+def _documented(value: Any, name: str) -> list[str]:
+    """A name by its docstring, and of a class of data its fields, with the comments beside them."""
+    home = inspect.getmodule(value)
+    if home is None or not hasattr(value, "__qualname__"):  # a constant, such as a dictionary or a neighborhood
+        home = next(module for module in (hajax.drifts, hajax.neighborhoods) if name in module.__all__)
+        return [f"::: {home.__name__}.{name}", ""]
+    lines = [f"::: {value.__module__}.{value.__qualname__}", ""]
+    if not inspect.isclass(value) or not (hasattr(value, "_fields") or dataclasses.is_dataclass(value)):
+        return lines
+    source = textwrap.dedent(inspect.getsource(value))
+    rows, functions = [], []
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("ClassVar"):
+            kind, comment = ast.unparse(node.annotation), source.splitlines()[node.end_lineno - 1].partition("# ")[2]
+            rows.append(f"| `{ast.unparse(node.target)}` | `{kind.replace('|', chr(92) + '|')}` | {comment} |")
+            if getattr(getattr(home, kind, None), "_is_protocol", False):
+                functions += [f"::: {value.__module__}.{kind}.__call__", "    options:"]
+                functions += [f"      heading: {ast.unparse(node.target)}", "      heading_level: 3", ""]
+    return [*lines, "| field | type | |", "|---|---|---|", *rows, "", *functions] if rows else lines
 
 
 def tables_page() -> str:

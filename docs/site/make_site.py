@@ -25,7 +25,7 @@ import yaml
 from made_pages import AT_ROOT, DOCS, ROOT, TABLES, generated, notebooks, ours, themes
 
 LINK = re.compile(r"(\]\(|<img src=\")([^)#\s:\"]+)((?:#[^)\s]*)?[)\"])")
-NAMED = re.compile(r"(?<!\">)<code>(?:hajax\.(\w+)|docs/([\w/-]+)\.md)</code>")
+NAMED = re.compile(r"(?P<link><a\b.*?</a>)|<code>(?:hajax\.(\w+)|docs/([\w/-]+)\.md)</code>", re.DOTALL)
 FENCE = re.compile(r"^(```.*?^```[^\S\n]*$)", re.DOTALL | re.MULTILINE)
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".cff": "yaml", ".toml": "toml"}
 
@@ -125,12 +125,16 @@ def link_names(site: Path) -> None:
     for path in site.glob("**/*.html"):
 
         def linked(match: re.Match[str], here: Path = path) -> str:
-            page = site / (f"reference/{match[1]}.html" if match[1] else f"{match[2]}.html")
+            if match["link"]:  # it is one already
+                return match[0]
+            page = site / (f"reference/{match[2]}.html" if match[2] else f"{match[3]}.html")
             if not page.exists() or page == here:
                 return match[0]
             return f'<a href="{posixpath.relpath(page.as_posix(), here.parent.as_posix())}">{match[0]}</a>'
 
-        path.write_text(NAMED.sub(linked, path.read_text(encoding="utf-8")), encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        start, article, end = text.partition("<article")
+        path.write_text(start + article + NAMED.sub(linked, end), encoding="utf-8")
 
 
 class Anchors(HTMLParser):

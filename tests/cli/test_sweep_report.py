@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from written_runs import write_run
 
-from hajax.cli import sweep_report
+from hajax.cli import main, sweep, sweep_report
 from hajax.cli.plot import plot
 from hajax.cli.sweep_report import report_sweep, shown_seconds
 from hajax.training.statistics import bootstrap_interval
@@ -107,7 +107,10 @@ def test_other_runs_in_the_directory_are_left_out(tmp_path, capsys):
 def test_a_run_whose_process_was_killed_is_listed(tmp_path, capsys):
     write_finished(tmp_path / "a", "happo", [1.0, 5.0])
     assert report_sweep(tmp_path, {}, {"a", "b"}) == ["b"]
-    assert "1 of 2 runs failed:\n  b: no results, and no error: its process was killed\n" in capsys.readouterr().out
+    assert (
+        "1 of 2 runs failed:\n  b: no results, and no error: its process ended, or it did not start\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_nothing_is_written_without_results(tmp_path, capsys):
@@ -150,3 +153,27 @@ def test_durations_have_a_suitable_unit():
     assert [shown_seconds(x) for x in (1.25, 119.0, 120.0, 7199.0, 7200.0)] == [
         "1.2 s", "119.0 s", "2.0 min", "120.0 min", "2.0 h"
     ]  # fmt: skip
+
+
+def test_a_launcher_that_fails_ends_with_the_table_and_one_line(tmp_path, capsys, monkeypatch):
+    """As joblib's, whose process of a run was killed."""
+
+    def killed(*arguments):
+        raise RuntimeError("A worker process was terminated.\nThis could be caused by")
+
+    monkeypatch.setattr(sweep, "run_job", killed)
+    write_finished(tmp_path / "algo=happo", "happo", [1.0, 2.0])
+    assert main(["train", "-m", "algo=happo,mappo", f"out_dir={tmp_path}"]) == 1
+    out, err = capsys.readouterr()
+    assert "1 of 2 runs failed:\n  algo=mappo: no results, and no error" in out
+    assert (tmp_path / "summary.csv").exists()
+    assert err.strip().splitlines()[-1] == (
+        "hajax train: the launcher ended the sweep (RuntimeError: A worker process was terminated.)"
+    )
+
+
+def test_only_hydra_s_own_sweeper_makes_every_combination():
+    overrides = ["algo=happo,mappo", "seed=0,1"]
+    swept = sweep.swept_settings(overrides)
+    assert len(sweep.expected_names(overrides, swept)) == 4
+    assert sweep.expected_names([*overrides, "hydra/sweeper=optuna"], swept) is None

@@ -12,7 +12,6 @@ import hajax
 from hajax.cli import main
 from hajax.runs import stages
 from hajax.runs.files import read_run
-from hajax.runs.programs import group_names
 from hajax.runs.tables import read_rows
 from hajax.session import training
 
@@ -72,8 +71,6 @@ def test_diagnostics_have_a_column_per_agent_beside_their_mean(trained):
         assert len({float(x[0, -1]) for x in of_agents}) == 3
     assert "train_policy_loss_of_agent_0" not in trained.metrics
     assert "eval_return_of_agent_0" not in trained.metrics  # one reward for all
-    assert group_names(hajax.make_algorithm("happo", trained.env, sharing=[0, 1, 1])) == ("agent_0", "group_1")
-    assert group_names(hajax.make_algorithm("mappo", trained.env)) == ("group_0",)
 
 
 def test_a_training_continues_from_memory_and_from_disk_as_if_it_had_not_ended(trained, tmp_path):

@@ -289,3 +289,18 @@ def test_another_precision_is_converted_where_that_is_wanted(tmp_path):
     assert_identical(back, narrow)
     with pytest.raises(CheckpointError, match=r"int64\[3\]; allowed: float32\[3\]"):
         restore(read_checkpoint(tmp_path), narrow | {"count": jnp.zeros(3)}, cast=True)
+
+
+def test_sums_of_another_version_are_zero_and_the_rest_is_what_was_saved(tmp_path):
+    """Diagnostics come and go between versions, and do not keep a run from going on."""
+    old = {"train": {"x": jnp.arange(3.0)}, "totals": {"metrics": {"loss": jnp.ones(2), "gone": jnp.ones(2)}}}
+    save_checkpoint(tmp_path, 1, old, {}, keep=1)
+    new = {"train": {"x": jnp.zeros(3)}, "totals": {"metrics": {"loss": jnp.ones(2), "new": jnp.ones(2)}}}
+    with pytest.raises(CheckpointError, match="holds totals/metrics/new as nothing"):
+        restore(read_checkpoint(tmp_path), new)
+    restored = restore(read_checkpoint(tmp_path), new, sums="totals/")
+    np.testing.assert_array_equal(restored["train"]["x"], [0, 1, 2])
+    assert {name: x.tolist() for name, x in restored["totals"]["metrics"].items()} == {"loss": [0, 0], "new": [0, 0]}
+    assert restore(read_checkpoint(tmp_path), old, sums="totals/")["totals"]["metrics"]["gone"].tolist() == [1, 1]
+    with pytest.raises(CheckpointError, match="holds train/x as"):
+        restore(read_checkpoint(tmp_path), new | {"train": {"x": jnp.zeros(4)}}, sums="totals/")

@@ -100,13 +100,14 @@ def test_probability_of_improvement_is_resampled_within_every_task():
 def test_performance_profile_by_hand():
     scores = [[0.0, 1.0], [0.5, 0.5, 1.0, 0.2]]
     shares, (low, high) = performance_profile(scores, [-1.0, 0.0, 0.2, 0.5, 0.75, 1.0])
-    np.testing.assert_allclose(shares, np.array([6, 5, 4, 2, 2, 0]) / 6)  # above, and not at, the threshold
+    # Above, and not at, the threshold; every task counts as much.
+    np.testing.assert_allclose(shares, (np.array([2, 1, 1, 1, 1, 0]) / 2 + np.array([4, 4, 3, 1, 1, 0]) / 4) / 2)
     assert (low[[0, -1]].tolist(), high[[0, -1]].tolist()) == ([1, 0], [1, 0])
     assert np.all(low <= shares)
     assert np.all(shares <= high)
     assert np.all(np.diff(low) <= 0)
     # Of the first task's two runs 0, 1 or 2 are above 0 in a resample; all of the second's are.
-    assert (low[1], high[1]) == pytest.approx((4 / 6, 1))
+    assert (low[1], high[1]) == pytest.approx((1 / 2, 1))
     assert performance_profile([[1.0, 2.0], [3.0]], [2.0])[1] is None
     assert np.isnan(performance_profile([[1.0, np.nan]], [0.0])[0]).all()
     with pytest.raises(ValueError, match=r"scores=\[\]; allowed: the scores of one task or more"):

@@ -118,7 +118,7 @@ class TestFinalScores:
         assert scores_of(tmp_path)[0]["happo"] == [[3.0, -math.inf]]
         assert plot([str(tmp_path), "--kind=improvement"]) == 0
         assert numbers(tmp_path / "plot_improvement.csv", "env", "first", "second")[0]["probability"] == 0.5
-        assert "1 without a score, since training diverged, as below all others" in capsys.readouterr().out
+        assert "1 without a score there, as if it were below all others" in capsys.readouterr().out
         assert plot([str(tmp_path), "--kind=profiles"]) == 0
         rows = numbers(tmp_path / "plot_profiles.csv", "env", "label")
         shares = [row["share"] for row in rows if row["label"] == "happo"]
@@ -148,23 +148,23 @@ class TestProfiles:
     def test_of_several_are_over_all_seeds_of_scores_scaled_per_environment(self, tmp_path, capsys):
         write_all(tmp_path)
         assert plot([str(tmp_path), "--kind", "profiles"]) == 0
-        happo = [[1, 1 / 3, 2 / 3], [0, 1]]  # spread is from 0 to 3, reference from -100 to -50
-        mappo = [[1 / 3, 0], [0.5, 0.8]]
+        happo = [[1, 1 / 3, 2 / 3], [0, 0.5]]  # evaluations are from 0 to 3 on spread, from -100 to 0 on reference
+        mappo = [[1 / 3, 0], [0.25, 0.4]]
         rows = numbers(tmp_path / "plot_profiles.csv", "env", "label")
         for label, tasks in (("happo", happo), ("mappo", mappo)):
             own = [row for row in rows if row["label"] == label]
             taus = [row["tau"] for row in own]
-            assert taus == pytest.approx([-0.05, 0, 1 / 3, 0.5, 2 / 3, 0.8, 1, 1.05])
-            pooled = np.concatenate(tasks)
-            assert [row["share"] for row in own] == pytest.approx([np.mean(pooled > tau + 1e-9) for tau in taus])
+            assert taus == pytest.approx([-0.05, 0, 0.25, 1 / 3, 0.4, 0.5, 2 / 3, 1, 1.05])
+            shares = [np.mean([np.mean(np.array(task) > tau + 1e-9) for task in tasks]) for tau in taus]
+            assert [row["share"] for row in own] == pytest.approx(shares)
             _, (low, high) = performance_profile(tasks, np.array(taus) + 1e-9)
             np.testing.assert_allclose([row["ci95_low"] for row in own], low, atol=1e-12)
             np.testing.assert_allclose([row["ci95_high"] for row in own], high, atol=1e-12)
             assert {row["env"] for row in own} == {"mpe/simple_spread; mpe/simple_reference"}
-            assert {row["num_seeds"] for row in own} == {len(pooled)}
+            assert {row["num_seeds"] for row in own} == {sum(map(len, tasks))}
         out = capsys.readouterr().out
         assert "mpe/simple_spread: final scores at 100 steps; scaled, 0 is 0 and 1 is 3" in out
-        assert "mpe/simple_reference: final scores at 100 steps; scaled, 0 is -100 and 1 is -50" in out
+        assert "mpe/simple_reference: final scores at 100 steps; scaled, 0 is -100 and 1 is 0" in out
 
     def test_a_single_seed_has_no_interval(self, tmp_path):
         write_pair(tmp_path / "a", "happo", "mpe/simple_spread", [3.0])
@@ -175,7 +175,14 @@ class TestProfiles:
 
     def test_equal_scores_are_0_of_several_environments(self, tmp_path):
         for env in ("mpe/simple_spread", "mpe/simple_reference"):
-            write_pair(tmp_path / env[-6:], "happo", env, [7.0, 7.0])
+            write_run(
+                tmp_path / env[-6:],
+                algo={"name": "happo"},
+                env={"name": env},
+                seeds=(0, 1),
+                returns=np.full((2, 2), 7.0),
+                steps=(0, 100),
+            )
         assert plot([str(tmp_path), "--kind=profiles"]) == 0
         rows = numbers(tmp_path / "plot_profiles.csv", "env", "label")
         assert [(row["tau"], row["share"]) for row in rows] == [(-0.05, 1), (0, 0), (0.05, 0)]
@@ -274,7 +281,7 @@ class TestPicture:
         for kind in KINDS:
             assert plot([str(tmp_path), "--kind", kind]) == 0
         profiles, improvement, efficiency = (figure.axes[0] for figure in figures)
-        assert "0 and 1 are the lowest and highest score shown" in profiles.get_xlabel()
+        assert "0 and 1 are the lowest and the highest evaluation of these runs" in profiles.get_xlabel()
         assert "averaged over 2 environments" in improvement.get_xlabel()
         assert "0 and 1 are the\nlowest and highest evaluation shown" in efficiency.get_ylabel()
         titles = {axes.get_title("left").replace("\n", " ") for axes in (profiles, improvement, efficiency)}
@@ -283,6 +290,15 @@ class TestPicture:
         assert explained[0] == "interquartile mean over seeds of all environments"
         labels = [text.get_text() for text in figures[0].legends[0].get_texts()]
         assert labels == ["happo, 5 seeds", "mappo, 4 seeds"]
+
+    def test_win_rates_are_not_scaled(self, tmp_path, figures, capsys):
+        for env, final in (("smax/3m", [0.9, 0.8]), ("smax/2s3z", [0.2, 1.0])):
+            write_pair(tmp_path / env[5:], "happo", env, final)
+        for kind in ("profiles", "efficiency"):
+            assert plot([str(tmp_path), "--kind", kind]) == 0
+        assert {row["tau"] for row in numbers(tmp_path / "plot_profiles.csv", "env", "label")} >= {0.2, 0.8, 0.9, 1.0}
+        assert "scaled, 0 is" not in capsys.readouterr().out
+        assert "scaled" not in figures[0].axes[0].get_xlabel() + figures[1].axes[0].get_ylabel()
 
     def test_of_one_environment_says_nothing_of_a_scale(self, tmp_path, figures):
         for algo in ("happo", "mappo"):

@@ -291,6 +291,20 @@ class TestFilms:
         render_film(tmp_path / "film.gif", noting, episode._replace(state=state), title="a film", dpi=50)
         assert set(limits) == {(-2, 2)}
 
+    def test_every_episode_has_its_own_scale(self, tmp_path):
+        env, episodes = recorded("mpe/simple_spread", 2, max_steps=2)
+        far = episodes.state.p_pos.at[1, 0, 0].set(jnp.array([2.4, 0.0])).at[0].set(0.5)
+        limits = []
+
+        def draw_and_note(axes, *step):
+            env.viewer.draw(axes, *step)
+            axes.figure.canvas.mpl_connect("draw_event", lambda _: limits.append(axes.get_xlim()))
+
+        noting = env._replace(viewer=Viewer(draw_and_note))
+        episodes = episodes._replace(state=episodes.state.replace(p_pos=far))
+        render_film(tmp_path / "film.gif", noting, episodes, title="a film", dpi=50)
+        assert limits == [(-1.5, 1.5)] * 2 + [(-2, 2)] * 2
+
     def test_an_mp4_has_the_same_frames_and_the_last_one_stays(self, tmp_path):
         env, episode = recorded("mpe/simple_spread", max_steps=4)
         render_film(tmp_path / "film.mp4", env, episode, title="a film", dpi=50, fps=10)

@@ -36,8 +36,8 @@ def hatrpo(
     KL divergence is within δ (Eq. 8). If no candidate satisfies both, the agent's parameters are unchanged.
 
     Differences from HARL's code: the KL divergence is the true one for every kind of action, and over active steps
-    only; the damping affects the direction but not the length of the step; and the step is accepted by Algorithm 2's
-    condition and the KL divergence. Differences from the paper: the compound ratio is truncated (`guard`).
+    only; the damping affects the direction but not the length of the step; and those of `happo`. Differences from the
+    paper: the compound ratio is truncated (`guard`), and a step is accepted by its KL divergence too, as in HARL.
 
     It is mirror learning without drift in the neighborhood `kl_ball`. For arguments and errors see `hajax.haml`. The
     info contains per agent `kl`, `expected_improvement` (of the longest step), `improvement`, whether a step was

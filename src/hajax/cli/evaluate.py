@@ -107,16 +107,19 @@ def play(path: Path, options: dict[str, Any]) -> tuple[int, tuple[int, ...], dic
 
 def results_table(report: dict[str, Any], returns: Any) -> Table:
     """Mean, standard deviation and standard error of the return of every seed, and the means of other metrics."""
+    from hajax.training.evaluation import RETURN_OF
+
     how = "deterministic" if report["deterministic"] else "stochastic"
+    metrics = {name: x for name, x in report["metrics"].items() if not name.startswith(RETURN_OF)}
     table = Table(
         title=f"{report['run']} after {report['step']:,} steps per seed",
         caption=f"{report['episodes']} episodes per seed, {how}",
     )
-    for column in ("seed", "mean return", "standard deviation", "standard error", "length", *report["metrics"]):
+    for column in ("seed", "mean return", "standard deviation", "standard error", "length", *metrics):
         table.add_column(column, justify="right")
     for k, (seed, own) in enumerate(zip(report["seeds"], returns, strict=True)):
         error = own.std() / own.size**0.5
-        others = [f"{values[k]:.3f}" for values in report["metrics"].values()]
+        others = [f"{values[k]:.3f}" for values in metrics.values()]
         length = f"{report['episode_length'][k]:.1f}"
         table.add_row(str(seed), f"{own.mean():.2f}", f"{own.std():.2f}", f"{error:.2f}", length, *others)
     if len(report["seeds"]) > 1:

@@ -58,10 +58,12 @@ kinds:
 
 The last three compare algorithms that have runs on every environment, with 95%
 bootstrap intervals whose strata are the environments. A final score is that of
-the evaluation where the shortest run on the environment ends; a seed that
-diverged before is below all others. Higher is better. Of several environments,
-scores in profiles and efficiency are scaled per environment: 0 and 1 are the
-lowest and the highest final score (efficiency: evaluation) among the runs.
+the evaluation where the shortest run on the environment ends; a seed without
+one, which diverged before, is below all others, and ends the curve of its
+algorithm in efficiency. Higher is better. Of several environments, scores in
+profiles and efficiency are scaled per environment: 0 and 1 are the lowest and
+the highest evaluation of the runs. Scores that are all between 0 and 1, such as
+win rates, are left as they are.
 
 options:
   --kind KIND      curves (the default), profiles, improvement or efficiency
@@ -157,7 +159,7 @@ def checked_output(output: str) -> Path:
     path = user_path(output)
     if path.suffix.lower() not in SUFFIXES:
         raise Refusal(f"--output={output} ends in {path.suffix or 'nothing'}; allowed: {', '.join(SUFFIXES)}")
-    if path.stem in ("metrics", "timing"):
+    if path.stem in ("metrics", "timing", "summary"):
         raise Refusal(
             f"--output={output} would write its numbers to {path.stem}.csv, a file of runs; allowed: any other name"
         )

@@ -33,6 +33,8 @@ class Swept(NamedTuple):
 def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[str]], Mapping[str, Any]]) -> int:
     """Runs every combination of the swept values through Hydra's sweeper and launcher; returns 1 if a run failed."""
     import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     from hajax.cli.sweep_report import report_sweep
     from hajax.runs.directory import new_directory
@@ -49,9 +51,18 @@ def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[
             failed[name] = reason
 
     run_sweep = hydra.main(str(config.conf_dir()), config.CONFIG_NAME, config.VERSION_BASE)(job)
+    ended = None
     with as_command_line(["hajax train", "--multirun", *overrides, *added]), config.refusing_errors(overrides):
-        run_sweep()
-    return 1 if report_sweep(out_dir, failed, expected_names(overrides, swept)) else 0
+        try:
+            run_sweep()
+        except (Refusal, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as failure:  # a launcher's: `run_job` catches those of runs
+            ended = f"{type(failure).__name__}: {str(failure).strip().splitlines()[0] if str(failure).strip() else ''}"
+    unsuccessful = report_sweep(out_dir, failed, expected_names(overrides, swept))
+    if ended is not None:
+        print(f"hajax train: the launcher ended the sweep ({ended})", file=sys.stderr)
+    return 1 if unsuccessful or ended else 0
 
 
 def check_combinations(overrides: Sequence[str]) -> TrainSettings:
@@ -106,8 +117,10 @@ def run_name(task: Sequence[str], swept: Mapping[str, Swept]) -> str:
 
 
 def expected_names(overrides: Sequence[str], swept: Mapping[str, Swept]) -> set[str] | None:
-    """The names of all runs, if all values are listed; `None` if the sweeper draws some."""
+    """The names of all runs, if all values are listed; `None` if a sweeper draws some, or is another than Hydra's."""
     parsed = config.parse(overrides)
+    if any(override.get_key_element().startswith(("hydra/sweeper", "hydra.sweeper")) for override in parsed):
+        return None
     if not swept or not all(override.is_discrete_sweep() for override in parsed if override.is_sweep_override()):
         return None
     tasks = itertools.product(*([f"{key}={text}" for text in setting.names] for key, setting in swept.items()))

@@ -58,7 +58,9 @@ def report_sweep(path: Path, failed: Mapping[str, str], names: Collection[str] |
             reasons[file.parent.name] = "diverged"
     reasons |= failed
     found = {run.name for run in summaries} | set(reasons)
-    reasons |= dict.fromkeys(set(names or ()) - found, "no results, and no error: its process was killed")
+    reasons |= dict.fromkeys(
+        set(names or ()) - found, "no results, and no error: its process ended, or it did not start"
+    )
     groups = group_runs(curves)
     rows = [_row(group, [summaries[run.path] for run in group.runs]) for group in groups]
     _print_tables(path, rows)

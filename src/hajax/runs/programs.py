@@ -17,6 +17,7 @@ from jax import lax
 from hajax.algorithms import make_algorithm
 from hajax.core.algorithm import Algorithm
 from hajax.core.groups import make_groups
+from hajax.core.settings import TeamSettings
 from hajax.envs import make_env
 from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.envs.batching import batched
@@ -40,7 +41,7 @@ class Team(NamedTuple):
     env: Environment | BatchedEnvironment
     evaluators: dict[str, Callable]  # column prefix -> evaluate(key, algorithm_state)
     episode_metrics: tuple[str, ...]  # names of training metrics that are means over the episodes that ended
-    groups: tuple[str, ...] = ()  # names of the groups of agents that share parameters
+    axes: tuple[tuple[str, ...], ...] = ()  # the names of the agents, and of the groups that share parameters
 
 
 class RunState(NamedTuple):
@@ -119,18 +120,23 @@ def make_team(
     }
     _, timestep = jax.eval_shape(batched(env).reset, jax.random.split(jax.random.key(0), 1))
     episode_metrics = ("episode_return", "episode_length", *timestep.metrics)
-    return Team(algo, loop, env, evaluators, episode_metrics, group_names(algo))
+    return Team(algo, loop, env, evaluators, episode_metrics, axis_names(algo))
 
 
-def group_names(algo: Algorithm) -> tuple[str, ...]:
-    """The names of the groups that share parameters: the agent's of a group of one, otherwise `group_K`."""
-    if not hasattr(algo.settings, "sharing"):  # an algorithm of another kind
-        return ()
-    groups = make_groups(algo.spec, algo.settings.sharing)
-    agents = zip(groups.first_member, groups.member_mask.sum(1), strict=True)
-    return tuple(
-        algo.spec.agents[first].name if members == 1 else f"group_{k}" for k, (first, members) in enumerate(agents)
-    )
+def axis_names(algo: Algorithm) -> tuple[tuple[str, ...], ...]:
+    """The names of the agents, and of the groups: the agent's of a group of one, otherwise `group_K`.
+
+    There are none if every agent is a group but in another order: an array does not say which of the two it follows.
+    """
+    agents = tuple(agent.name for agent in algo.spec.agents)
+    if not isinstance(algo.settings, TeamSettings):  # an algorithm of another kind
+        return (agents,)
+    made = make_groups(algo.spec, algo.settings.sharing)
+    sizes = made.member_mask.sum(1)
+    groups = tuple(agents[first] if sizes[k] == 1 else f"group_{k}" for k, first in enumerate(made.first_member))
+    if len(groups) == len(agents):
+        return (agents,) if groups == agents else ()
+    return agents, groups
 
 
 def typed_settings(settings: TrainSettings) -> dict[str, tuple[str, Any]]:
@@ -199,7 +205,7 @@ def trace(team: Team, keys: jax.Array) -> Traced:
     numbers = hyperparameters(team)
     iterate = jax.jit(team.loop.iterate)  # traced once, used twice
     shapes = jax.eval_shape(team.loop.init, keys[0], numbers)
-    metrics = jax.eval_shape(lambda state: scalars(iterate(state)[1], team.groups), shapes)
+    metrics = jax.eval_shape(lambda state: scalars(iterate(state)[1], team.axes), shapes)
 
     def init(key: jax.Array, numbers: Any) -> RunState:
         return RunState(team.loop.init(key, numbers), no_totals(tuple(metrics)), healthy())
@@ -222,7 +228,7 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
         train_state, metrics = traced.iterate(state.train)
         found = quantities(train_state.algorithm, metrics, team.episode_metrics)
         names[:] = found
-        totals = add(state.totals, scalars(metrics, team.groups), team.episode_metrics)
+        totals = add(state.totals, scalars(metrics, team.axes), team.episode_metrics)
         return RunState(train_state, totals, watch(state.health, found))
 
     def advance(run_state: RunState, iterations: jax.Array, stop_at_failure: jax.Array) -> RunState:

@@ -157,7 +157,7 @@ def _of_many(rows: Mapping[str, list[Described]]) -> list[tuple[str, ...]]:
 
 
 def _cells(row: Described, default: str) -> tuple[str, ...]:
-    return f"`{row.name}`", default, row.allowed, row.text.replace("<", "&lt;")
+    return f"`{row.name}`", default, row.allowed, row.text
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> str:

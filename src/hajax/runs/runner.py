@@ -37,6 +37,7 @@ from hajax.runs.settings import TrainSettings, as_dict
 from hajax.runs.stages import Evaluator, iterations_of, mean_return, slices
 from hajax.runs.tables import write_json
 from hajax.training.checkpoints import Checkpoint, CheckpointError, list_checkpoints, restore, save_checkpoint
+from hajax.training.evaluation import RETURN_OF
 
 
 class Run(NamedTuple):
@@ -78,7 +79,11 @@ def run(
     keys = seed_keys(settings.seed, settings.num_seeds)
     traced = trace(team, keys)
     with refusing():
-        run_state = None if checkpoint is None else restore(checkpoint, saved_part(checkpoint, traced.run_state))
+        run_state = (
+            None
+            if checkpoint is None
+            else restore(checkpoint, saved_part(checkpoint, traced.run_state), sums="totals/")
+        )
     clock = Clock() if checkpoint is None else Clock.resumed(**checkpoint.facts["seconds"])
     directory = RunDirectory(path, checkpoint)
     with refusing():
@@ -227,7 +232,7 @@ def summarize(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]
     summary["eval_metrics"] = {
         name: summarize_returns(_returns(this, column, evaluated_at))
         for name, column in evaluated_metrics(this.directory.metrics.columns).items()
-        if name != "return"
+        if name != "return" and not name.startswith(RETURN_OF)  # those are in metrics.csv
     }
     if settings.eval.stochastic:
         summary["eval_stochastic_return"] = summarize_returns(

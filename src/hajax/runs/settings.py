@@ -55,7 +55,7 @@ class TrainSettings:
     )
     eval_interval: int | None = setting(None, "environment steps between evaluations; null: about 20 in all", low=1)
     lr_decay: bool = setting(False, "decay learning rates linearly to 0 over the run")
-    out_dir: str | None = setting(None, "the run directory; null: runs/<env>_<algo>_<time>")
+    out_dir: str | None = setting(None, "the run directory; null: `runs/<env>_<algo>_<time>`")
     resume: bool | str = setting(
         False, "true: resume the run in out_dir from its last checkpoint; auto: if there is one", kind="bool|auto"
     )

@@ -11,8 +11,8 @@ import numpy as np
 
 from hajax.core.on_policy.compound_ratio import BY_POSITION
 
-# Diagnostics per group of agents that are also reported one by one.
-BY_GROUP = ("entropy", "kl", "approx_kl", "actor_grad_norm", "temperature")
+# Diagnostics per agent, or per group of agents that share parameters, that are also reported one by one.
+ONE_BY_ONE = ("entropy", "kl", "approx_kl", "actor_grad_norm", "temperature")
 
 
 class Totals(NamedTuple):
@@ -28,11 +28,11 @@ def no_totals(names: tuple[str, ...], shape: tuple[int, ...] = ()) -> Totals:
     return Totals({name: jnp.zeros(shape) for name in names}, jnp.zeros(shape), jnp.zeros(shape))
 
 
-def scalars(metrics: dict[str, jax.Array], groups: Sequence[str] = ()) -> dict[str, jax.Array]:
+def scalars(metrics: dict[str, jax.Array], axes: Sequence[Sequence[str]] = ()) -> dict[str, jax.Array]:
     """The metrics as scalars: those by position in the order of updates as `name_1` … `name_G`, means of other arrays.
 
-    Those of `BY_GROUP` are also reported for each of `groups`, as `name_of_GROUP`. Whole numbers `[G]`, such as the
-    order itself, name groups and have no mean.
+    Those of `ONE_BY_ONE` are also reported for each agent or group, as `name_of_AGENT`: `axes` has the names of the
+    agents and of the groups. Whole numbers `[G]`, such as the order itself, name groups and have no mean.
     """
     found: dict[str, jax.Array] = {}
     for name, value in metrics.items():
@@ -40,8 +40,9 @@ def scalars(metrics: dict[str, jax.Array], groups: Sequence[str] = ()) -> dict[s
             found |= {f"{name}_{k + 1}": value[k] for k in range(value.shape[0])}
         elif value.ndim == 0 or jnp.issubdtype(value.dtype, jnp.inexact):
             found[name] = value.mean()
-        if name in BY_GROUP and value.shape == (len(groups),) != (1,):
-            found |= {f"{name}_of_{group}": value[k] for k, group in enumerate(groups)}
+        if name in ONE_BY_ONE and value.ndim == 1 and value.shape != (1,):
+            owners = next((names for names in axes if len(names) == len(value)), ())
+            found |= {f"{name}_of_{owner}": value[k] for k, owner in enumerate(owners)}
     return found
 
 

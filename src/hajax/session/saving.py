@@ -97,7 +97,7 @@ def read_training(path: str | os.PathLike[str]) -> Saved:
 
     def read(template: Any) -> Any:
         try:
-            return restore(checkpoint, template)
+            return restore(checkpoint, template, sums="totals/")
         except CheckpointError as error:
             raise ValueError(str(error)) from error
 

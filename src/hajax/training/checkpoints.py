@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,9 @@ def check_format(directory: Path) -> None:
             pass  # raised by `read_checkpoint`
 
 
-def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: bool = False) -> Any:
+def restore(
+    checkpoint: Checkpoint, template: Any, under: str = "", *, cast: bool = False, sums: str | None = None
+) -> Any:
     """The saved tree, with the structure of `template`.
 
     Args:
@@ -119,6 +121,8 @@ def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: boo
         template: a tree of arrays, or of the shapes and dtypes that `jax.eval_shape` returns.
         under: the path of a subtree, such as `"train/algorithm/"`, which alone is restored.
         cast: convert numbers that were saved in another precision than that of the template.
+        sums: the path of a subtree that is all zeros if other versions of hajax saved others there, such as
+            `"totals/"`, the sums of diagnostics since the last evaluation.
 
     Raises:
         CheckpointError: an array is damaged, or names, shapes or dtypes differ from those of the template.
@@ -127,6 +131,12 @@ def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: boo
     entries = {name: entry for name, entry in checkpoint.arrays.items() if name.startswith(under)}
     expected = {name: _description(leaf) for name, leaf in leaves.items()}
     found = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in entries.items()}
+    fresh: set[str] = set()
+    if sums is not None and _starting(expected, sums) != _starting(found, sums):
+        fresh = _starting(expected, sums)
+        entries = {name: entry for name, entry in entries.items() if not name.startswith(sums)}
+        expected = {name: x for name, x in expected.items() if name not in fresh}
+        found = {name: x for name, x in found.items() if name in entries}
     for name in [*expected, *found]:
         one, other = expected.get(name), found.get(name)
         precision = one is not None and other is not None and one[0] == other[0] and _same_kind(one[1], other[1])
@@ -138,9 +148,15 @@ def restore(checkpoint: Checkpoint, template: Any, under: str = "", *, cast: boo
                 f"{checkpoint.path} holds {name} as {_shown(other)}; allowed: {_shown(one)}, which {why}"
             )
     arrays = _read_arrays(checkpoint, entries)  # released one by one below, because a replay may fill the memory
-    return jax.tree.unflatten(
-        jax.tree.structure(template), [_as_leaf(arrays.pop(name), leaf) for name, leaf in leaves.items()]
-    )
+    restored = [
+        jnp.zeros(leaf.shape, leaf.dtype) if name in fresh else _as_leaf(arrays.pop(name), leaf)
+        for name, leaf in leaves.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(template), restored)
+
+
+def _starting(names: Iterable[str], prefix: str) -> set[str]:
+    return {name for name in names if name.startswith(prefix)}
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def stratified_bootstrap_interval(
 def performance_profile(
     scores: Sequence[ArrayLike], thresholds: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The share of all runs whose score is above τ, for every threshold τ, with its percentile bootstrap interval.
+    """The share of runs with a score above τ, averaged over tasks, for every τ, with its percentile bootstrap interval.
 
     It is the run-score distribution of Agarwal et al. (2021, Section 4.2). The resampling is that of
     `stratified_bootstrap_interval`, with the same resamples at every threshold. The scores of different tasks must be
@@ -89,11 +89,12 @@ def performance_profile(
     tasks = _checked(scores)
     pooled = np.concatenate(tasks)[:, None]
     above = np.where(np.isnan(pooled), np.nan, pooled > np.asarray(thresholds, float))
+    weights = np.concatenate([np.full(task.size, 1 / (len(tasks) * task.size)) for task in tasks])
     if any(task.size < 2 for task in tasks):
-        return above.mean(0), None
+        return weights @ above, None
     generator = np.random.default_rng(0)
     counts = np.concatenate([_counts(generator, task.size, resamples) for task in tasks], axis=1)
-    return above.mean(0), _interval(counts @ above / len(above), confidence)
+    return weights @ above, _interval((counts * weights) @ above, confidence)
 
 
 def probability_of_improvement(

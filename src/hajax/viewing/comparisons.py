@@ -22,6 +22,7 @@ from hajax.viewing.curve import (
 from hajax.viewing.groups import LINE_COLUMNS, Group, line_rows
 from hajax.viewing.scores import (
     NEAR,
+    UNSCALED,
     Ending,
     Improvement,
     Methods,
@@ -77,7 +78,7 @@ def compare(
 
 def _profiles(methods: Methods, tasks: Sequence[str], metric: str, title: str, seeds: bool) -> Picture:
     scores, endings = final_scores("profiles", methods)
-    scales = task_scales(scores.values())
+    scales = task_scales(methods)
     found = profiles(scores, scales)
     rows = [
         {"env": "; ".join(tasks), "label": profile.label, "num_seeds": profile.num_seeds}
@@ -85,10 +86,12 @@ def _profiles(methods: Methods, tasks: Sequence[str], metric: str, title: str, s
         for profile in found
         for row in zip(*(x.tolist() for x in profile[2:]), strict=True)
     ]
-    return Picture(profiles_figure(found, metric, title, len(tasks)), tuple(rows[0]), rows, _notes(endings, scales))
+    return Picture(
+        profiles_figure(found, metric, title, set(scales) != {UNSCALED}), tuple(rows[0]), rows, _notes(endings, scales)
+    )
 
 
-def profiles_figure(found: Sequence[Profile], metric: str, title: str, environments: int) -> Figure:
+def profiles_figure(found: Sequence[Profile], metric: str, title: str, scaled: bool) -> Figure:
     """A line per algorithm: the share of its seeds whose final score is above τ."""
     handles = [handle(i, profile.label, [profile.num_seeds]) for i, profile in enumerate(found)]
     for entry in handles:
@@ -104,8 +107,8 @@ def profiles_figure(found: Sequence[Profile], metric: str, title: str, environme
     axes.set_ylim(-0.02, 1.02)
     axes.margins(x=0)
     axes.set_ylabel("share of seeds with a score above τ")
-    scaled = "\n(scaled per environment: 0 and 1 are the lowest and highest score shown)" if environments > 1 else ""
-    axes.set_xlabel(f"τ, {_final(metric)}{scaled}", parse_math=False)
+    how = "\n(scaled per environment: 0 and 1 are the lowest and the highest evaluation of these runs)"
+    axes.set_xlabel(f"τ, {_final(metric)}{how if scaled else ''}", parse_math=False)
     _decorate(axes, title)
     if any(np.isfinite(profile.low).any() for profile in found):
         figure.legend(handles=[interval_entry()], loc="outside upper center", **EXPLAINING)
@@ -162,10 +165,11 @@ def improvement_figure(
 
 def _efficiency(methods: Methods, tasks: Sequence[str], metric: str, title: str, seeds: bool) -> Picture:
     panel, scales = efficiency(methods, title)
-    figure = panels_figure([panel], metric, "steps", seeds, environments=len(tasks))
+    changed = set(scales) != {UNSCALED}
+    figure = panels_figure([panel], metric, "steps", seeds, environments=len(tasks), scaled=changed)
     rows = line_rows([panel._replace(title="; ".join(tasks))])
     scaled = [f"{task}: {_scaled(scale)}" for task, scale in zip(tasks, scales, strict=True)]
-    return Picture(figure, LINE_COLUMNS, rows, scaled if len(tasks) > 1 else [])
+    return Picture(figure, LINE_COLUMNS, rows, scaled if changed else [])
 
 
 KINDS: dict[str, Callable[[Methods, Sequence[str], str, str, bool], Picture]] = {
@@ -195,10 +199,10 @@ def _notes(endings: Sequence[Ending], scales: Sequence[Scale] | None) -> list[st
         if ending.longest > (1 + NEAR) * ending.steps:
             note += f", where {ending.shortest} ends; the longest run has {ending.longest:,}"
         if ending.without:
-            note += f"; {ending.without} without a score, since training diverged, as below all others"
-        notes.append(note if scales is None or len(scales) == 1 else f"{note}; {_scaled(scales[i])}")
+            note += f"; {ending.without} without a score there, as if it were below all others"
+        notes.append(note if scales is None or set(scales) == {UNSCALED} else f"{note}; {_scaled(scales[i])}")
     return notes
 
 
 def _scaled(scale: Scale) -> str:
-    return f"scaled, 0 is {scale.low:.6g} and 1 is {scale.high:.6g}"
+    return f"scaled, 0 is {scale.low + 0.0:.6g} and 1 is {scale.high + 0.0:.6g}"  # + 0.0 makes -0.0 0

@@ -42,7 +42,12 @@ def draw_panels(
 
 
 def panels_figure(
-    panels: Sequence[Panel], metric: str = "return", x: str = "both", seeds: bool = True, environments: int = 1
+    panels: Sequence[Panel],
+    metric: str = "return",
+    x: str = "both",
+    seeds: bool = True,
+    environments: int = 1,
+    scaled: bool = False,
 ) -> Figure:
     """A row per panel with one legend below all rows.
 
@@ -52,6 +57,7 @@ def panels_figure(
         x: `steps`, `time` (wall time), or `both` next to each other, if wall times are known.
         seeds: draw every seed as a thin line.
         environments: the number of environments whose seeds are pooled in a panel.
+        scaled: their scores are scaled, which the axis says.
     """
     timed = any(times.size for panel in panels for line in panel.by_seconds for times, _ in line.seeds)
     sides = {"steps": ["steps"], "time": ["time"], "both": ["steps", "time"] if timed else ["steps"]}[x]
@@ -63,7 +69,7 @@ def panels_figure(
     for panel, row in zip(panels, grid, strict=True):
         for side, axes in zip(sides, row, strict=True):
             _draw_by[side](axes, panel, labels, seeds)
-        label = metric_label(metric) + (SCALED if environments > 1 else "")
+        label = metric_label(metric) + (SCALED if scaled else "")
         row[0].set_ylabel(label, parse_math=False)  # names may hold a $
         row[0].set_title(panel.title, loc="left", size=11, parse_math=False)
         _leave_out_the_start(row[0], panel.by_steps)

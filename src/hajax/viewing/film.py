@@ -80,13 +80,15 @@ def render_film(
     frames = every[:max_frames]
     if fps is None:
         fps = 1 if all(frame.last for frame in frames) else 5
-    # A scene is drawn around its center, at one scale.
-    limits = None if scene else widest([frame_figure(env, frame, title, dpi)[1] for frame in frames])
+    limits: list[Limits | None] = [None] * len(frames)
+    if scene is None:  # which is drawn around its center, at one scale
+        limits = _of_episodes(frames, [frame_figure(env, frame, title, dpi)[1] for frame in frames])
     seconds = [1 / fps] * len(frames)
     for i, frame in enumerate(frames):
         if frame.last and (i == len(frames) - 1 or not frames[i + 1].last):
             seconds[i] = max(seconds[i], HOLD)
-    encode(path, (_image(frame_figure(env, frame, title, dpi, limits)[0]) for frame in frames), seconds)
+    figures = (frame_figure(env, frame, title, dpi, own)[0] for frame, own in zip(frames, limits, strict=True))
+    encode(path, map(_image, figures), seconds)
     return len(every) - len(frames)
 
 
@@ -157,8 +159,18 @@ def each_frame(episode: Episode, stride: int = 1) -> Iterator[Frame]:
             yield Frame(state, action, timestep, "   ".join(parts), t == length - 1)
 
 
+def _of_episodes(frames: Sequence[Frame], limits: Sequence[Limits]) -> list[Limits | None]:
+    """The limits of every frame: those that contain its whole episode, which then has one scale."""
+    found: list[Limits | None] = []
+    for i, frame in enumerate(frames):
+        if frame.last or i == len(frames) - 1:
+            own = limits[len(found) : i + 1]
+            found += [widest(own)] * len(own)
+    return found
+
+
 def widest(limits: Sequence[Limits]) -> Limits:
-    """Axis limits that contain all of these, in the direction of the first: one scale for the whole film."""
+    """Axis limits that contain all of these, in the direction of the first."""
 
     def union(pairs: list[tuple[float, float]]) -> tuple[float, float]:
         low, high = min(min(pair) for pair in pairs), max(max(pair) for pair in pairs)

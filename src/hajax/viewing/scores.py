@@ -7,7 +7,7 @@ The pictures are those of Agarwal et al., *Deep Reinforcement Learning at the Ed
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +48,9 @@ class Scale(NamedTuple):
         return (scores - self.low) / ((self.high - self.low) or 1.0)  # 0 if all are equal
 
 
+UNSCALED = Scale(0.0, 1.0)
+
+
 class Profile(NamedTuple):
     """The share of an algorithm's seeds whose score is above a threshold, from each threshold to the next."""
 
@@ -86,7 +89,7 @@ def complete(kind: str, groups: Sequence[Group]) -> Methods:
 
 
 def final_scores(kind: str, methods: Methods) -> tuple[Scores, list[Ending]]:
-    """The scores of all seeds at the end of the shortest run of their task; a seed that diverged has the score -inf.
+    """The scores of all seeds at the end of the shortest run of their task; a seed without a score there has -inf.
 
     Raises:
         Refusal: a run has no evaluation near those steps, or no seed has a score there.
@@ -122,16 +125,19 @@ def score_at(kind: str, run: RunCurve, ending: Ending) -> np.ndarray:
     return run.returns[nearest]
 
 
-def task_scales(scores: Iterable[Sequence[np.ndarray]]) -> list[Scale]:
-    """The lowest and the highest finite score of every task; with one task, whose scores are left as they are, 0 and 1.
+def task_scales(methods: Methods) -> list[Scale]:
+    """The lowest and the highest evaluation of every task; 0 and 1, which change nothing, if scores are comparable.
 
-    `scores` are those of every algorithm, by task.
+    They are if there is one task, or if all of them are between 0 and 1 already, as win rates are.
     """
-    tasks = [np.concatenate(task, axis=None) for task in zip(*scores, strict=True)]
-    if len(tasks) == 1:
-        return [Scale(0.0, 1.0)]
+    tasks = [
+        np.concatenate([_evaluations(group) for group in groups]) for groups in zip(*methods.values(), strict=True)
+    ]
     finite = [task[np.isfinite(task)] for task in tasks]
-    return [Scale(float(task.min()), float(task.max())) if task.size else Scale(0.0, 1.0) for task in finite]
+    every = np.concatenate(finite)
+    if len(tasks) == 1 or not every.size or (every.min() >= 0 and every.max() <= 1):
+        return [UNSCALED] * len(tasks)
+    return [Scale(float(task.min()), float(task.max())) if task.size else UNSCALED for task in finite]
 
 
 def profiles(scores: Mapping[str, Sequence[np.ndarray]], scales: Sequence[Scale]) -> list[Profile]:
@@ -167,7 +173,7 @@ def efficiency(methods: Methods, title: str) -> tuple[Panel, list[Scale]]:
     The mean is at the steps at which any run of the algorithm was evaluated and that all of them reach; seeds are
     interpolated between their evaluations.
     """
-    scales = task_scales([[_returns(group) for group in groups] for groups in methods.values()])
+    scales = task_scales(methods)
     lines = []
     for label, groups in methods.items():
         tracks = [
@@ -180,6 +186,6 @@ def efficiency(methods: Methods, title: str) -> tuple[Panel, list[Scale]]:
     return Panel(title, lines, []), scales
 
 
-def _returns(group: Group) -> np.ndarray:
+def _evaluations(group: Group) -> np.ndarray:
     """Every evaluation of every seed of the group."""
     return np.concatenate([run.returns.ravel() for run in group.runs])
