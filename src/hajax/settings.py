@@ -1,6 +1,8 @@
 """Settings and hyperparameters of algorithms, to be used or derived from."""
 
 from hajax.core.off_policy.settings import (
+    AttentionHyperparameters,
+    AttentionSettings,
     DeterministicHyperparameters,
     DeterministicSettings,
     DoubleQHyperparameters,
@@ -43,6 +45,8 @@ __all__ = [
     "AdaptiveHyperparameters",
     "AscentHyperparameters",
     "AscentSettings",
+    "AttentionHyperparameters",
+    "AttentionSettings",
     "BallHyperparameters",
     "BallSettings",
     "BaseHyperparameters",

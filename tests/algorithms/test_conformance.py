@@ -18,8 +18,8 @@ from hajax.spaces import Box, Discrete, MultiDiscrete
 
 ALGORITHMS = hajax.list_algorithms()
 DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")
-DOUBLE_Q = ("had3qn", "mad3qn", "id3qn")  # for discrete actions
-OFF_POLICY = (*DETERMINISTIC, *DOUBLE_Q, "hasac", "masac")
+DISCRETE = ("had3qn", "mad3qn", "id3qn", "maac")  # for discrete actions
+OFF_POLICY = (*DETERMINISTIC, *DISCRETE, "hasac", "masac")
 # Settings for a team of different agents. The default sharing of each algorithm is tested on a team of equal agents.
 CASES = [
     (name, kind)
@@ -34,13 +34,13 @@ RUN |= {(name, "team with memory") for name in ("happo", "ippo")}
 STARTED_ALIKE = ("mappo", "maa2c", "maddpg", "matd3", "mad3qn", "masac")
 BOXES = (Box((-1.0, 0.0), (2.0, 5.0)), Box((-np.inf,), (np.inf,)), Box((-1.0,), (4.0,)))
 CHOICES = (Discrete(3), MultiDiscrete((2, 4)), Discrete(2))
-MIXTURES = dict.fromkeys(DETERMINISTIC, BOXES) | dict.fromkeys(DOUBLE_Q, CHOICES)
+MIXTURES = dict.fromkeys(DETERMINISTIC, BOXES) | dict.fromkeys(DISCRETE, CHOICES)
 
 
 def build(name: str, kind: str) -> Algorithm:
     if name in OFF_POLICY:
         mixed = problems.make_spec(MIXTURES.get(name, problems.MIXED))
-        equals = problems.make_spec([Discrete(4) if name in DOUBLE_Q else Box((-2.0,), (3.0,))] * 3)
+        equals = problems.make_spec([Discrete(4) if name in DISCRETE else Box((-2.0,), (3.0,))] * 3)
         return off_policy_problems.make_algorithm(name, mixed if kind == "mixed team" else equals)
     if kind == "mixed team":
         return problems.make_algorithm(name, problems.make_spec(problems.MIXED, problems.MIXED_SIZES), sharing="none")
@@ -193,6 +193,8 @@ def test_every_form_of_sharing(name, sharing):
         ("mad3qn", {"order": "random"}, r"order='random' of mad3qn; allowed: simultaneous"),
         ("id3qn", {"order": "fixed"}, r"order='fixed' of id3qn; allowed: simultaneous"),
         ("masac", {"order": "random"}, r"order='random' of masac; allowed: simultaneous"),
+        ("maac", {"reward_scale": 0.0}, r"reward_scale=0\.0; allowed: a number > 0"),
+        ("maac", {}, r"maac has a value for every choice of an agent, but agent_2 has a Box; allowed: discrete"),
         ("hasac", {"gumbel_temperature": 0.0}, r"gumbel_temperature=0\.0; allowed: a number > 0"),
         ("hasac", {"expectation": "exact"}, r"expectation='exact' of hasac, but agent_2 has a Box; allowed: sampled"),
         ("maddpg", {"order": "random"}, r"order='random' of maddpg; allowed: simultaneous"),

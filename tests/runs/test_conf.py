@@ -195,6 +195,7 @@ def test_smac_presets(preset, hidden, clip, discount, name):
             ("harl/mpe_hasac", name, (20, 50), {"batch_size": 1000, "n_step": 20, "hidden_sizes": [256, 256]})
             for name in ("hasac", "masac")
         ),
+        ("maac/mpe", "maac", (12, 25), {"batch_size": 1024, "updates_per_step": 0.48, "reward_scale": 100.0}),
         ("hajax/smax_hatrpo", "hatrpo", (64, 64), {"minibatches": 8, "kl_radius": 0.02, "gae_lambda": 0.9}),
     ],
 )
@@ -313,7 +314,7 @@ def test_every_preset_is_tested():
         "harl/smac_corridor",
     }
     tested |= {"harl/smac_gru", *(f"harl/smac_hatrpo_{where}" for where, *_ in SMAC_HATRPO)}
-    tested |= {"harl/mpe_haddpg", "harl/mpe_hasac", "harl/mpe_had3qn"}
+    tested |= {"harl/mpe_haddpg", "harl/mpe_hasac", "harl/mpe_had3qn", "maac/mpe"}
     tested |= {"harl/mpe_hatrpo_reference", "harl/mpe_hatrpo_continuous"}
     tested |= {preset for preset, *_ in mamujoco_presets()}
     tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac", "hajax/smax")}

@@ -18,6 +18,7 @@
 | `id3qn` | independent dueling double Q-learning | https://arxiv.org/abs/1511.08779 |
 | `hasac` | heterogeneous-agent soft actor-critic | https://arxiv.org/abs/2306.10715 |
 | `masac` | multi-agent soft actor-critic | https://arxiv.org/abs/1812.05905 |
+| `maac` | multi-actor-attention-critic | https://arxiv.org/abs/1810.02912 |
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ _BUILT_IN: dict[str, str] = {
     "id3qn": "hajax.algorithms.id3qn:id3qn",
     "hasac": "hajax.algorithms.hasac:hasac",
     "masac": "hajax.algorithms.masac:masac",
+    "maac": "hajax.algorithms.maac:maac",
 }
 # Templates: algorithms whose parts are chosen by name.
 _TEMPLATES: dict[str, str] = {

@@ -43,13 +43,16 @@ def adam_step(
     learning_rate: float | jax.Array,
     max_grad_norm: float | jax.Array,
     adam_eps: float | jax.Array,
+    l2: float | jax.Array = 0.0,
 ) -> tuple[Learner, jax.Array]:
     """One Adam step on a gradient clipped to global norm `max_grad_norm`; also returns the norm before clipping.
 
-    The learning rate, the maximal norm and ε may be traced: changing them does not recompile, and they may differ
-    between vmapped runs.
+    With `l2`, that multiple of the parameters is added to the clipped gradient. The learning rate, the maximal norm and
+    ε may be traced: changing them does not recompile, and they may differ between vmapped runs.
     """
     gradient, norm = clip_to_norm(gradient, max_grad_norm)
+    if isinstance(l2, jax.Array) or l2:
+        gradient = jax.tree.map(lambda g, p: g + l2 * p, gradient, learner.params)
     direction, optimizer = optax.scale_by_adam(eps=adam_eps).update(gradient, learner.optimizer)
     params = jax.tree.map(lambda p, d: p - (learning_rate * d).astype(p.dtype), learner.params, direction)
     return learner._replace(params=params, optimizer=optimizer), norm

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.spaces import Box
-from hajax.spec import EnvSpec
+from hajax.spec import ActionLayout, EnvSpec
 
 # The largest numbers of choices of one agent, and of joint choices of a team, for which values are enumerated.
 MOST_CHOICES = 256
@@ -34,6 +34,18 @@ class Choices(NamedTuple):
         """
         components = jnp.arange(self.index.shape[-1])
         return action_mask[..., components, self.index].all(-1) & self.exists
+
+
+def log_probs(choices: Choices, logits: jax.Array, layout: ActionLayout) -> tuple[jax.Array, jax.Array]:
+    """log π of all choices of one group's agents, `[…, M]`, 0 where π is 0, and whether π is positive.
+
+    `logits` `[…, D, C]` are −inf where a choice is unavailable.
+    """
+    index, exists = jnp.asarray(choices.index), jnp.asarray(choices.exists)
+    scores = jax.nn.log_softmax(logits)[..., jnp.arange(index.shape[-1]), index]  # [..., M, D]
+    scores = jnp.where(layout.discrete, scores, 0).sum(-1)
+    possible = exists & jnp.isfinite(scores)
+    return jnp.where(possible, scores, 0), possible
 
 
 def unlisted(spec: EnvSpec, agents: Sequence[int]) -> str:

@@ -46,7 +46,7 @@ class ChoiceValues(Critics, Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class JointValues:
+class JointValues(ChoiceValues):
     """Static description of the default critic: a dueling network from the state to the values of all joint choices."""
 
     spec: EnvSpec
@@ -72,7 +72,7 @@ class JointValues:
 
 
 @dataclasses.dataclass(frozen=True)
-class TeamCriticValues:
+class TeamCriticValues(ChoiceValues):
     """Static description of a `TeamCritic` as the critic, evaluated at the features of the chosen actions."""
 
     choices: TeamChoices

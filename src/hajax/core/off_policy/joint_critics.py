@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -19,8 +20,30 @@ from hajax.nn.networks import JointCritic, TeamCritic, init_params
 from hajax.spec import EnvSpec
 
 
+class Critics(Protocol):
+    """Critics of the joint action, and how they are regressed; `value` evaluates one of their networks."""
+
+    def value(self, params: Any, inputs: CriticInput, joint: jax.Array) -> jax.Array:
+        """One network's values `[B]` of joint actions `[B, N, F]`."""
+
+    def of_networks(self, target: jax.Array) -> jax.Array:
+        """The targets of each network, from those of all critics `[V, B]`."""
+        return target
+
+    def loss(
+        self, params: Any, inputs: CriticInput, joint: jax.Array, target: jax.Array, hyperparameters: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """One network's loss for its targets y, mean (y − Q(s, a))², and its mean value."""
+        value = self.value(params, inputs, joint)
+        return jnp.mean(jnp.square(target - value)), value.mean()
+
+    def limits(self, hyperparameters: Any) -> tuple[jax.Array, jax.Array | float]:
+        """The largest norm of a network's gradient, and its L2 coefficient."""
+        return hyperparameters.max_grad_norm, 0.0
+
+
 @dataclasses.dataclass(frozen=True)
-class ActionValues:
+class ActionValues(Critics):
     """Static description of V critics with `copies` networks each. V = 1 for the team reward, or N for individual ones.
 
     Parameters are stacked `[V, copies, …]`. Every network may read the actions of all agents.
@@ -83,13 +106,6 @@ def action_values(
     return ActionValues(spec, actions, module, per_agent, copies)
 
 
-class Critics(Protocol):
-    """Critics of the joint action; `value` evaluates one of their networks."""
-
-    def value(self, params: Any, inputs: CriticInput, joint: jax.Array) -> jax.Array:
-        """One network's values `[B]` of joint actions `[B, N, F]`."""
-
-
 def check_minibatches(policy_delay: int, batch: OffPolicyBatch) -> None:
     """Raises ValueError unless the batch has `policy_delay` minibatches, one per critic step of an update."""
     found = batch.observation.shape[0]
@@ -108,20 +124,17 @@ def regress(
     learning_rate: jax.Array,
     hyperparameters: Any,
 ) -> tuple[Learner, dict[str, jax.Array]]:
-    """One Adam step of every network on mean (y − Q(s, a))², with joint actions `[B, N, F]` and targets y `[V, B]`."""
+    """One Adam step of every network on its loss, with joint actions `[B, N, F]` and targets y `[V, B]`."""
+    max_grad_norm, l2 = critics.limits(hyperparameters)
 
     def step(learner, target):
-        def loss(params):
-            value = critics.value(params, inputs, joint)
-            return jnp.mean(jnp.square(target - value)), value.mean()
-
+        of_network = functools.partial(critics.loss, inputs=inputs, joint=joint, target=target)
+        loss = functools.partial(of_network, hyperparameters=hyperparameters)
         (value_loss, value), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
-        learner, norm = adam_step(
-            learner, gradient, learning_rate, hyperparameters.max_grad_norm, hyperparameters.adam_eps
-        )
+        learner, norm = adam_step(learner, gradient, learning_rate, max_grad_norm, hyperparameters.adam_eps, l2)
         return learner, {"value_loss": value_loss, "value": value, "critic_grad_norm": norm}
 
-    return jax.vmap(jax.vmap(step, in_axes=(0, None)))(learners, target)
+    return jax.vmap(jax.vmap(step, in_axes=(0, None)))(learners, critics.of_networks(target))
 
 
 def fit_critics(

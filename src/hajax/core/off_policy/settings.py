@@ -190,3 +190,42 @@ class DuelingSettings(OffPolicySettings):
 @dataclasses.dataclass(frozen=True)
 class DoubleQSettings(DuelingSettings, JointSettings):
     """Static settings of double Q-learning with a joint critic."""
+
+
+class AttentionHyperparameters(AscentHyperparameters, CriticHyperparameters):
+    """Hyperparameters of MAAC. Defaults are its public code's."""
+
+    actor_lr: float | jax.Array = 1e-3
+    critic_lr: float | jax.Array = 1e-3
+    target_rate: float | jax.Array = 1e-3
+    max_grad_norm: float | jax.Array = 0.5
+    reward_scale: float | jax.Array = setting(
+        100.0, "ρ: rewards weigh ρ times as much as entropies, whose weight is 1/ρ", low=0, open_low=True
+    )
+    critic_max_grad_norm: float | jax.Array = setting(
+        10.0,
+        "the critics' gradient is scaled down to this norm times the number of agents",
+        low=0,
+        open_low=True,
+        finite=False,
+    )
+    critic_l2: float | jax.Array = setting(1e-3, "the coefficient of the critics' parameters in their gradient", low=0)
+    attention_penalty: float | jax.Array = setting(1e-3, "the weight of the attention's mean squared logits", low=0)
+    logit_penalty: float | jax.Array = setting(1e-3, "the weight of the policies' mean squared logits", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionSettings(JointSettings):
+    """Static settings of MAAC. Defaults are its public code's."""
+
+    order: str = "simultaneous"
+    others: str = "policy"
+    normalize_observations: bool = True
+    batch_size: int = 1024
+    attention_width: int = setting(128, "the width of the critics' layers")
+    attention_heads: int = setting(4, "the number of attention heads, a divisor of `attention_width`")
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The kinds of reward, the usual one last."""
+        return ("team", "individual")

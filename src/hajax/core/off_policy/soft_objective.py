@@ -13,7 +13,7 @@ from hajax.core.drifts import Drift, PolicyChange, no_drift
 from hajax.core.groups import Groups
 from hajax.core.inactive import blank
 from hajax.core.losses import weighted_mean
-from hajax.core.off_policy.choices import MOST_CHOICES, Choices, choices_of, unlisted
+from hajax.core.off_policy.choices import MOST_CHOICES, Choices, choices_of, log_probs, unlisted
 from hajax.core.off_policy.joint_actions import JointActions
 from hajax.core.off_policy.joint_critics import ActionValues
 from hajax.core.off_policy.joint_sequence import GroupActor, GroupObjective, Info, OffPolicySamples, replaced
@@ -105,11 +105,8 @@ class SoftObjective(GroupObjective):
     def expected(self, parameters: ActionParameters, features: jax.Array, samples: OffPolicySamples) -> jax.Array:
         """Σ_a π(a|o) (min_j Q_j(s, a) − α log π(a|o)) per member, `[K, B]`, with the other members' sampled actions."""
         assert parameters.logits is not None
-        index, exists = (jnp.asarray(x) for x in samples.objective_data)
-        scores = jax.nn.log_softmax(parameters.logits)[..., jnp.arange(index.shape[-1]), index]  # [K, B, M, D]
-        scores = jnp.where(self.layout.discrete, scores, 0).sum(-1)
-        possible = exists & jnp.isfinite(scores)
-        log_prob = jnp.where(possible, scores, 0)
+        index = jnp.asarray(samples.objective_data.index)
+        log_prob, possible = log_probs(samples.objective_data, parameters.logits, self.layout)  # [K, B, M]
         prob = jnp.where(possible, jnp.exp(log_prob), 0)
         one_hot = jax.nn.one_hot(index, self.actions.spec.num_choices, dtype=prob.dtype)
         own = self.actions.join(self.layout, one_hot, jnp.zeros(index.shape, prob.dtype))  # [M, F]

@@ -1,0 +1,72 @@
+"""MAAC: multi-actor-attention-critic.
+
+Iqbal & Sha, *Actor-Attention-Critic for Multi-Agent Reinforcement Learning* (ICML 2019):
+https://arxiv.org/abs/1810.02912.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from hajax.core.actors import TeamActors, policy_torso
+from hajax.core.algorithm import Algorithm
+from hajax.core.groups import make_groups
+from hajax.core.off_policy import template
+from hajax.core.off_policy.attention_values import AttentionValues
+from hajax.core.off_policy.counterfactual import CounterfactualParts
+from hajax.core.off_policy.double_q import team_choices
+from hajax.core.off_policy.settings import AttentionHyperparameters, AttentionSettings
+from hajax.spec import EnvSpec
+
+
+def maac(
+    spec: EnvSpec,
+    settings: AttentionSettings = AttentionSettings(),
+    hyperparameters: AttentionHyperparameters = AttentionHyperparameters(),
+    *,
+    actor: nn.Module | None = None,
+    critic: nn.Module | None = None,
+) -> Algorithm:
+    """MAAC for the team that `spec` describes, all of whose actions are discrete.
+
+    Every agent has values of its own choices, Qᵢ(o, ·, a⁻ⁱ), from a network that attends to the observations and
+    actions of the other agents (`hajax.nn.attention.AttentionCritic`). Simultaneously they ascend
+
+        E[log πⁱ(aⁱ|oⁱ) · (Qᵢ(o, a) − Σ_b πⁱ(b|oⁱ) Qᵢ(o, b, a⁻ⁱ) − log πⁱ(aⁱ|oⁱ) / ρ)],   a ~ π,
+
+    whose second factor is constant in the gradient, less a small multiple of the squared logits. The sum over one's own
+    choices is a counterfactual baseline. The critics regress on
+
+        yⁱ = Σ_{j<k} γʲ rⁱʲ + γᵏ (1 − terminated) (Q′ᵢ(o′, a′) − log π′ⁱ(a′ⁱ|o′ⁱ) / ρ),   a′ ~ π′,
+
+    with target critics and target policies, φ′ ← τ φ + (1 − τ) φ′, and are penalized for large logits of the attention.
+    1/ρ is the weight of entropy (`reward_scale`). Rewards may be individual or the team's.
+
+    With another `order` agents are updated one after another, each at actions of the new policies of those before; this
+    is not in the paper.
+
+    Differences from the public code: it subtracts log π′/ρ outside the discount, and so after a termination too; it
+    normalizes inputs by the statistics of every batch, here they are running ones (`normalize_observations`); its
+    layers are initialized as PyTorch does.
+
+    Args:
+      actor: a flax module used as torso (see `hajax.haml`). There is no choice of a critic.
+
+    Raises:
+      ValueError: a hyperparameter is out of range, an agent has a Box or too many choices, `attention_heads` does not
+        divide `attention_width`, agents cannot share parameters, the environment has a state per agent, or a `critic`
+        is given.
+    """
+    if critic is not None:
+        raise ValueError("critic of maac; allowed: None, because its critics attend to the agents")
+    template.check_spec("maac", spec, per_agent_critics=True)
+    if settings.attention_width % settings.attention_heads:
+        raise ValueError(
+            f"attention_heads={settings.attention_heads}; allowed: a divisor of attention_width="
+            f"{settings.attention_width}"
+        )
+    choices, groups = team_choices("maac", spec), make_groups(spec, settings.sharing)
+    torso = policy_torso(spec, settings, actor)
+    actors = TeamActors(spec, groups, torso, settings.agent_id, True, settings.output_gain)
+    critics = AttentionValues(spec, choices, settings.attention_width, settings.attention_heads)
+    return template.make_algorithm("maac", CounterfactualParts(actors, critics, settings), hyperparameters)

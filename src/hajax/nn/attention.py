@@ -1,0 +1,95 @@
+"""A critic that attends: values of every agent's choices, from its own observation and what the others see and do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hajax.nn.initializers import orthogonal
+
+SLOPE = 0.01  # of LeakyReLU
+GAIN = math.sqrt(2 / (1 + SLOPE**2))
+# The parts whose gradients every agent's loss adds to: of N agents they are divided by N.
+SHARED = ("encoder", "encoder_bias", "keys", "queries", "values", "values_bias")
+
+
+class AttentionCritic(nn.Module):
+    """The critics of all agents of *Actor-Attention-Critic* (Iqbal & Sha, 2019, Section 3.2), evaluated together.
+
+    With an encoding of agent i's observation, e_i = σ(S_i oⁱ), and one of every agent's observation and action,
+    c_j = σ(C_j (oʲ, aʲ)), head h gives agent i
+
+        x_i^h = Σ_{j≠i} w_ij σ(V_h c_j),   w_ij = softmax over j of (Q_h e_i)ᵀ K_h c_j / √d,
+
+    and its values are Q_i(o, ·, a⁻ⁱ) = B_i σ(A_i (e_i, x_i^1, …, x_i^H)), one per choice of its own; σ is LeakyReLU.
+    K, Q and V are shared, the rest is each agent's own. An agent attends to the other active agents; if there is none,
+    x_i is zero. Padded inputs are zeros.
+    """
+
+    num_choices: int
+    width: int = 128
+    heads: int = 4
+
+    @nn.compact
+    def __call__(self, observation: jax.Array, action: jax.Array, active: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Values `[…, N, M]`, and the attention's logits `[…, H, N, N]` before their scale, 0 where none attends.
+
+        Args:
+          observation: `[…, N, O]`.
+          action: the features of the joint action, `[…, N, F]`; an agent's own does not change its values.
+          active: bool `[…, N]`.
+        """
+        agents, kind, size = observation.shape[-2], observation.dtype, self.width // self.heads
+        taken = jnp.concatenate([observation, action], -1)
+
+        def own(name: str, x: jax.Array, width: int, gain: float = GAIN) -> jax.Array:
+            """A layer of every agent's own, `[…, N, I] -> […, N, width]`."""
+            kernel = self.param(name, _stacked(orthogonal(gain)), (agents, x.shape[-1], width), kind)
+            bias = self.param(f"{name}_bias", nn.initializers.zeros, (agents, width), kind)
+            return jnp.einsum("...ni,niw->...nw", x, kernel) + bias
+
+        def shared(name: str, x: jax.Array) -> jax.Array:
+            """A layer of every head, `[…, N, W] -> […, H, N, d]`."""
+            kernel = self.param(name, _stacked(orthogonal(GAIN)), (self.heads, self.width, size), kind)
+            return jnp.einsum("...ni,hid->...hnd", x, kernel)
+
+        seen = nn.leaky_relu(own("observer", observation, self.width), SLOPE)
+        encoded = nn.leaky_relu(own("encoder", taken, self.width), SLOPE)
+        bias = self.param("values_bias", nn.initializers.zeros, (self.heads, size), kind)
+        values = nn.leaky_relu(shared("values", encoded) + bias[:, None], SLOPE)
+        logits = jnp.einsum("...hid,...hjd->...hij", shared("queries", seen), shared("keys", encoded))
+        others = active[..., None, None, :] & ~jnp.eye(agents, dtype=bool)
+        weights = attention_weights(logits / math.sqrt(size), others)
+        attended = jnp.einsum("...hij,...hjd->...ihd", weights, values)
+        joined = jnp.concatenate([seen, attended.reshape(*attended.shape[:-2], -1)], -1)
+        hidden = nn.leaky_relu(own("hidden", joined, self.width), SLOPE)
+        return own("output", hidden, self.num_choices, gain=1.0), jnp.where(others, logits, 0)
+
+
+def attention_weights(logits: jax.Array, others: jax.Array) -> jax.Array:
+    """The softmax over those of `others`, `[…, N]`; zeros if there is none."""
+    largest = jnp.max(logits, -1, keepdims=True, where=others, initial=-jnp.inf)
+    shifted = jnp.where(others, logits - jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0)), 0)
+    weight = jnp.where(others, jnp.exp(shifted), 0)
+    total = weight.sum(-1, keepdims=True)
+    return weight / jnp.where(total > 0, total, 1)
+
+
+def with_shared_gradients_of_the_mean(params: dict[str, Any], agents: int) -> dict[str, Any]:
+    """The parameters, of which the `SHARED` ones have 1/N of their gradient."""
+    return {
+        name: x / agents + jax.lax.stop_gradient(x - x / agents) if name in SHARED else x for name, x in params.items()
+    }
+
+
+def _stacked(init: Any) -> Any:
+    """An initializer with a separate key for every matrix of a stack `[K, …]`."""
+
+    def of_stack(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        return jax.vmap(lambda key: init(key, shape[1:], dtype))(jax.random.split(key, shape[0]))
+
+    return of_stack

@@ -1,0 +1,244 @@
+"""MAAC: its whole update in float64 against loops, and what follows from its definition."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference_attention import looped
+
+import hajax
+from hajax.core.actors import TeamActors, policy_torso
+from hajax.core.groups import make_groups
+from hajax.nn import distributions
+from hajax.nn.attention import SHARED
+
+AGENTS = (
+    hajax.AgentSpec("a", (3,), hajax.Discrete(4)),
+    hajax.AgentSpec("b", (5,), hajax.MultiDiscrete((2, 3))),
+    hajax.AgentSpec("c", (2,), hajax.Discrete(2)),
+)
+NUMBERS = {
+    "actor_lr": 1e-2, "critic_lr": 2e-2, "discount": 0.9, "target_rate": 0.3, "max_grad_norm": 0.05, "adam_eps": 1e-3,
+    "reward_scale": 3.0, "critic_max_grad_norm": 0.2, "critic_l2": 0.1, "attention_penalty": 0.3, "logit_penalty": 0.4,
+}  # fmt: skip
+SIZES = {"hidden_sizes": (6,), "attention_width": 8, "attention_heads": 2, "normalize_observations": False}
+B = 5
+
+
+def made(spec, **settings):
+    return hajax.make_algorithm("maac", spec, **(SIZES | NUMBERS | settings))
+
+
+def team(*agents):
+    return hajax.EnvSpec("team", agents, 4, 10, reward="individual")
+
+
+def actors_of(algo):
+    spec, settings = algo.spec, algo.settings
+    torso = policy_torso(spec, settings, None)
+    return TeamActors(spec, make_groups(spec, settings.sharing), torso, False, True, settings.output_gain)
+
+
+def random_state(algo, key):
+    """A learner state with random numbers in place of zeros and orthogonal matrices."""
+    state = algo.init(key)
+
+    def noisy(tree, key):
+        leaves, structure = jax.tree.flatten(tree)
+        keys = jax.random.split(key, len(leaves))
+        return jax.tree.unflatten(
+            structure, [0.5 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+        )
+
+    keys = jax.random.split(key, 4)
+    return state._replace(
+        actors=state.actors._replace(params=noisy(state.actors.params, keys[0])),
+        critics=state.critics._replace(params=noisy(state.critics.params, keys[1])),
+        target_actors=noisy(state.target_actors, keys[2]),
+        target_critics=noisy(state.target_critics, keys[3]),
+    )
+
+
+def random_batch(spec, key, n=2):
+    keys = iter(jax.random.split(key, 12))
+    rows = (1, B)
+    choices = spec.action_layout.choices
+    mask = jax.random.bernoulli(next(keys), 0.7, (2, *rows, *choices.shape)) | (jnp.arange(choices.shape[-1]) == 0)
+    final_mask, mask = mask
+    available = jnp.where(mask & choices, 0.0, -jnp.inf)
+    action = jnp.where(spec.action_layout.discrete, jax.random.categorical(next(keys), available), 0).astype(float)
+    shown = jax.random.normal(next(keys), (2, *rows, spec.num_agents, spec.observation_size)) * spec.observation_mask
+    return hajax.off_policy_batch(
+        spec,
+        observation=shown[0],
+        state=jnp.zeros((*rows, 4)),
+        action=action,
+        reward=jax.random.normal(next(keys), (*rows, n, spec.num_agents)),
+        final_observation=shown[1],
+        final_state=jnp.zeros((*rows, 4)),
+        steps=jnp.array([[2, 1, 2, 2, 1]]),
+        terminated=jnp.array([[False, True, False, False, True]]),
+        action_mask=mask,
+        active=jnp.ones((*rows, spec.num_agents), bool).at[0, 0, 1:2].set(False).at[0, 3, 2:].set(False),
+        final_action_mask=final_mask,
+        final_active=jnp.ones((*rows, spec.num_agents), bool).at[0, 0, 1:2].set(False).at[0, 2, 0].set(False),
+    )
+
+
+def listed(agent):
+    """The joint choices of an agent in order, as tuples of components."""
+    return list(itertools.product(*(range(n) for n in agent.action_space.choices)))
+
+
+def features(spec, action, active):
+    """One-hot components `[B, N, D · C]` of actions `[B, N, D]`, zeros for inactive agents and missing components."""
+    out = np.zeros((B, spec.num_agents, spec.num_components * spec.num_choices))
+    for b, i in itertools.product(range(B), range(spec.num_agents)):
+        for d in range(len(spec.agents[i].action_space.choices)) if active[b, i] else ():
+            out[b, i, spec.num_choices * d + int(action[b, i, d])] = 1
+    return jnp.asarray(out)
+
+
+def chances(logits, agent):
+    """π of all joint choices of one agent `[M]`, from its logits `[D, C]`."""
+    parts = [jax.nn.softmax(logits[d, :n]) for d, n in enumerate(agent.action_space.choices)]
+    return jnp.array([jnp.prod(jnp.array([parts[d][c] for d, c in enumerate(choice)])) for choice in listed(agent)])
+
+
+def adam_once(params, gradient, rate, most, l2=0.0):
+    """The first step of Adam, on a gradient clipped to norm `most`, plus L2."""
+    norm = np.sqrt(sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(gradient)))
+    gradient = jax.tree.map(lambda g, p: g * min(1, most / norm) + l2 * p, gradient, params)
+    return jax.tree.map(lambda p, g: p - rate * g / (jnp.abs(g) + NUMBERS["adam_eps"]), params, gradient), norm
+
+
+@pytest.mark.parametrize("agents", [AGENTS, AGENTS[:1]], ids=["a team", "one agent, soft actor-critic"])
+@jax.enable_x64(True)
+def test_update_is_that_of_the_loops(agents):
+    spec, n = team(*agents), len(agents)
+    algo = made(spec)
+    state, batch, key = random_state(algo, jax.random.key(1)), random_batch(spec, jax.random.key(2)), jax.random.key(3)
+    new, info = jax.jit(algo.update)(key, state, batch)
+    row = jax.tree.map(lambda x: x[0], batch)
+    actors, layout = actors_of(algo), spec.action_layout
+    _, others_key, critic_key = jax.random.split(key, 3)
+
+    def drawn(key, params, observation, mask):
+        parameters = actors.team_distribution(params, observation, mask)[0]
+        return np.asarray(distributions.sample(key, parameters, layout)), parameters.logits
+
+    def index_of(action, i):
+        return [
+            listed(agents[i]).index(tuple(int(x) for x in a[: len(agents[i].action_space.choices)])) for a in action
+        ]
+
+    # Targets.
+    seen, there = np.asarray(row.active), np.asarray(row.final_active)
+    blank = np.where(there[..., None], row.final_observation, 0)
+    final_mask = row.final_action_mask | ~there[..., None, None]
+    action, logits = drawn(critic_key, state.target_actors, blank, final_mask)
+    target_params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
+    table, _ = looped(target_params, blank, features(spec, action, there), there, 2, 8)
+    targets = np.zeros((n, B))
+    for b, i in itertools.product(range(B), range(n)):
+        (k,) = index_of(action[b : b + 1, i], i)
+        value = table[b, i, k] - np.log(chances(logits[b, i], agents[i])[k]) / NUMBERS["reward_scale"]
+        value = value if there[b, i] and not row.terminated[b] else 0.0
+        steps = int(row.steps[b])
+        targets[i, b] = row.reward[b, 0, i] + 0.9 * row.reward[b, 1, i] + 0.9**steps * value
+
+    # Critics.
+    params = jax.tree.map(lambda x: x[0, 0], state.critics.params)
+    blank = np.where(seen[..., None], row.observation, 0)
+    taken = np.where(seen[..., None], row.action, 0)
+
+    def critic_loss(params):
+        table, logits = looped(params, blank, features(spec, taken, seen), seen, 2, 8)
+        loss = 0.3 * sum(jnp.mean(jnp.array(x) ** 2) for x in logits.values() if x)
+        for i in range(n):
+            index = index_of(taken[:, i], i)
+            errors = [(targets[i, b] - table[b, i, index[b]]) ** 2 for b in range(B) if seen[b, i]]
+            loss += sum(errors) / len(errors)
+        return loss
+
+    loss, gradient = jax.jit(jax.value_and_grad(critic_loss))(params)
+    gradient = {name: x / n if name in SHARED else x for name, x in gradient.items()}
+    expected, norm = adam_once(params, gradient, 2e-2, n * 0.2, l2=0.1)
+    assert norm > n * 0.2  # so that it is clipped
+    assert float(info["value_loss"]) == pytest.approx(float(loss), rel=1e-10)
+    assert float(info["critic_grad_norm"]) == pytest.approx(norm, rel=1e-9)
+    for name, x in expected.items():
+        np.testing.assert_allclose(new.critics.params[name][0, 0], x, atol=1e-10, err_msg=name)
+
+    # Policies, with the new critics.
+    mask = row.action_mask | ~seen[..., None, None]
+    action, _ = drawn(others_key, state.actors.params, blank, mask)
+    action = np.where(seen[..., None], action, 0)
+    table, _ = looped(expected, blank, features(spec, action, seen), seen, 2, 8)
+    for i, agent in enumerate(agents):
+        index = index_of(action[:, i], i)
+
+        def loss_of(own, i=i, agent=agent, index=index):
+            params = jax.tree.map(lambda all_of, x: all_of.at[i].set(x), state.actors.params, own)
+            logits = actors.team_distribution(params, jnp.asarray(blank), mask)[0].logits
+            terms, squares = [], []
+            for b in [b for b in range(B) if seen[b, i]]:
+                prob = chances(logits[b, i], agent)
+                log_prob, q = jnp.log(prob[index[b]]), table[b, i, : len(prob)]
+                advantage = q[index[b]] - jnp.sum(prob * q)
+                terms.append(log_prob * jax.lax.stop_gradient(log_prob / 3.0 - advantage))
+                own_logits = jnp.concatenate([logits[b, i, d, :n] for d, n in enumerate(agent.action_space.choices)])
+                finite = jnp.isfinite(own_logits)
+                squares.append(jnp.sum(jnp.where(finite, own_logits, 0.0) ** 2) / finite.sum())
+            return sum(terms) / len(terms) + 0.4 * sum(squares) / len(squares), sum(terms) / len(terms)
+
+        own = jax.tree.map(lambda x, i=i: x[i], state.actors.params)
+        (_, policy_loss), gradient = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(own)
+        moved, norm = adam_once(own, gradient, 1e-2, 0.05)
+        assert float(info["policy_loss"][i]) == pytest.approx(float(policy_loss), rel=1e-9)
+        assert float(info["actor_grad_norm"][i]) == pytest.approx(norm, rel=1e-9)
+        assert norm > 0.05
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, atol=1e-10), new.actors.params, moved)
+    followed = jax.tree.map(lambda old, x: old + 0.3 * (x - old), state.target_actors, new.actors.params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-12), new.target_actors, followed)
+
+
+@jax.enable_x64(True)
+def test_in_a_sequence_later_agents_see_the_new_actions_of_earlier_ones():
+    spec = team(*AGENTS)
+    states = {}
+    for order in ("simultaneous", "fixed"):
+        algo = made(spec, order=order, actor_lr=2.0)
+        state, batch = random_state(algo, jax.random.key(1)), random_batch(spec, jax.random.key(2))
+        states[order] = jax.jit(algo.update)(jax.random.key(3), state, batch)[0]
+    one, other = (jax.tree.leaves(states[order].actors.params) for order in ("simultaneous", "fixed"))
+    same = [[bool((x[i] == y[i]).all()) for x, y in zip(one, other, strict=True)] for i in range(3)]
+    assert all(same[0])
+    assert not all(same[1])
+    assert not all(same[2])
+    np.testing.assert_array_equal(*(jax.tree.leaves(states[order].critics.params)[0] for order in states))
+
+
+def test_it_learns_to_agree():
+    """Of a payoff of 1 for equal choices, an agent's share is ½; who attends to the other learns to agree."""
+    env = hajax.make_env("games/matrix", payoff=np.eye(3), reward="individual")
+    algo = hajax.make_algorithm(
+        "maac", env, hidden_sizes=(16,), attention_width=16, attention_heads=2, batch_size=64, buffer_size=4_000,
+        warmup_steps=200, reward_scale=20.0, actor_lr=5e-3, critic_lr=5e-3, target_rate=0.02,
+    )  # fmt: skip
+    train = hajax.make_train(env, algo, total_steps=6_200, num_envs=8, rollout_length=10)
+    states, _ = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 3))
+    evaluate = jax.jit(jax.vmap(hajax.make_evaluate(env, algo, num_episodes=8)))
+    results = evaluate(jax.random.split(jax.random.key(1), 3), states)
+    np.testing.assert_array_equal(results["episode_return"], np.ones((3, 8)))
+    np.testing.assert_array_equal(results["return_of_agent_0"], np.full((3, 8), 0.5))
+
+
+def test_what_does_not_suit_is_refused():
+    spec = team(*AGENTS)
+    with pytest.raises(ValueError, match="attention_heads=3; allowed: a divisor of attention_width=8"):
+        made(spec, attention_heads=3)
+    with pytest.raises(ValueError, match="critic of maac; allowed: None, because its critics attend"):
+        made(spec, critic=hajax.nn.MLP((8,)))

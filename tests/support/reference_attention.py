@@ -1,0 +1,36 @@
+"""The attention critic as loops over rows, agents and heads."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def leaky(x):
+    return jnp.where(x > 0, x, 0.01 * x)
+
+
+def looped(params, observation, action, active, heads, width):
+    """The values `[B, N, M]`, and the logits of pairs of active agents by head and agent, one list for all rows."""
+    rows, logits = [], {}
+    for o, a, there in zip(observation, action, np.asarray(active), strict=True):
+        seen = [leaky(o[i] @ params["observer"][i] + params["observer_bias"][i]) for i in range(len(o))]
+        encoded = [
+            leaky(jnp.concatenate([o[j], a[j]]) @ params["encoder"][j] + params["encoder_bias"][j])
+            for j in range(len(o))
+        ]
+        out = []
+        for i in range(len(o)):
+            parts = [seen[i]]
+            for h in range(heads):
+                others = [j for j in range(len(o)) if j != i and there[j]]
+                query = seen[i] @ params["queries"][h]
+                scores = [query @ (encoded[j] @ params["keys"][h]) for j in others]
+                if there[i]:
+                    logits.setdefault((h, i), []).extend(scores)
+                weights = jax.nn.softmax(jnp.array(scores) / np.sqrt(width // heads)) if others else []
+                values = [leaky(encoded[j] @ params["values"][h] + params["values_bias"][h]) for j in others]
+                parts.append(sum((w * v for w, v in zip(weights, values, strict=True)), jnp.zeros(width // heads)))
+            hidden = leaky(jnp.concatenate(parts) @ params["hidden"][i] + params["hidden_bias"][i])
+            out.append(hidden @ params["output"][i] + params["output_bias"][i])
+        rows.append(jnp.stack(out))
+    return jnp.stack(rows), logits
