@@ -33,7 +33,7 @@ THEMES = {
     "Training": "train Training preset save load plot render load_policy Policy",
     "Functions of JAX": "make_env make_algorithm make_train make_loop make_evaluate",
     "Specifications and data": "EnvSpec AgentSpec Discrete MultiDiscrete Box Timestep Environment on_policy_batch "
-    "OnPolicyBatch off_policy_batch OffPolicyBatch",
+    "OnPolicyBatch off_policy_batch OffPolicyBatch envs",
     "Algorithms": "Algorithm haml mehaml drifts neighborhoods settings nn check_drift",
     "Names": "list_algorithms list_envs register_algorithm register_env",
 }

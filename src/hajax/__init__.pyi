@@ -1,4 +1,5 @@
 from hajax import drifts as drifts
+from hajax import envs as envs
 from hajax import neighborhoods as neighborhoods
 from hajax import nn as nn
 from hajax import settings as settings

@@ -8,6 +8,8 @@ import importlib.util
 import inspect
 import os
 import re
+import sysconfig
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,20 @@ def import_function(kind: str, place: str) -> Callable[..., Any]:
     """The function at `module:function`; `kind` is what messages call it.
 
     Raises:
-        ValueError: it cannot be imported, or is not a function.
+        ValueError: it cannot be imported, for whatever reason, or is not a function.
         ModuleNotFoundError: a module that it imports is not installed.
     """
     module, name = place.split(":")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             raise  # the module exists, but a module that it imports does not
+        if at := user_place(error):
+            text = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+            raise ValueError(f"{kind} {place!r} can't be imported: {text} ({at})") from error
+        if not isinstance(error, ImportError | AttributeError | TypeError | ValueError):
+            raise
         raise ValueError(
             f"{kind} {place!r}: {error}; allowed: module:function that Python can import, "
             f"from the working directory {os.getcwd()} or from PYTHONPATH"
@@ -38,6 +45,29 @@ def import_function(kind: str, place: str) -> Callable[..., Any]:
     if not callable(function):
         raise ValueError(f"{kind} {place!r} is {type(function).__name__}; allowed: a function")
     return function
+
+
+def user_place(error: BaseException) -> str | None:
+    """`FILE:LINE, in FUNCTION`: where code that belongs to neither hajax nor Python nor a package raised the error.
+
+    The innermost such line, or the place of a `SyntaxError`. `None` if there is none, or if the line is a `raise` of a
+    `ValueError`, whose message is meant for the user.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [frame for frame in frames if _is_users(frame.filename)]
+    if not users or (
+        isinstance(error, ValueError) and frames[-1] is users[-1] and (users[-1].line or "")[:5] == "raise"
+    ):
+        return None
+    return f"{users[-1].filename}:{users[-1].lineno}, in {users[-1].name}"
+
+
+def _is_users(file: str) -> bool:
+    paths = sysconfig.get_paths()
+    installed = (str(Path(__file__).parent), *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))
+    return Path(file).is_absolute() and not any(Path(file).is_relative_to(folder) for folder in installed)
 
 
 def summary(place: str) -> str:

@@ -325,6 +325,15 @@ def empty(*, size: int, table=object()):
 def wrong():
     return 3
 
+def careful(*, places: int = 2):
+    if places > 3:
+        raise ValueError(f"places={places}; allowed: at most 3")
+    return meeting(places=places)
+
+def careless(*, places: int = 2):
+    made = meeting(places=places)
+    return made._replace(step=lambda key, state, action: made.step(key, state, action + "1"))
+
 FLAT = [1]
 """
 
@@ -338,6 +347,9 @@ def test_environment_of_one_s_own_from_the_working_directory(working_directory, 
         "name": "town:meeting", "places": 4, "table": None, "title": "", "reward": "team", "state": "environment"
     }  # fmt: skip
     assert main(["evaluate", "run", "--episodes", "3"]) == 0
+    assert main(["train", "out_dir=run", "resume=true", "env.places=4", "total_steps=64", "progress=false"]) == 0
+    assert main(["train", "out_dir=run", "resume=true", "env.places=3", "total_steps=64"]) == 2
+    assert "was started with env.places=4" in capsys.readouterr().err
     assert train("--print-config", "env=town:empty", "env.size=3", "env.state=observations") == 0
     assert train("-m", "env=town:meeting", "total_steps=32", "out_dir=sweep") == 0
     assert (working_directory / "sweep" / "job=0" / "summary.json").exists()
@@ -356,6 +368,25 @@ def test_environment_of_one_s_own_from_the_working_directory(working_directory, 
         assert expected in capsys.readouterr().err
 
 
+def test_errors_in_one_s_own_environment_say_where(working_directory, capsys, monkeypatch):
+    (working_directory / "city.py").write_text(OWN_ENVIRONMENT)
+    (working_directory / "typo.py").write_text("def meeting():\n    return 1 +\n")
+    (working_directory / "fails.py").write_text("def start():\n    return {}['x']\n\n\nstart()\n")
+    monkeypatch.setattr("sys.path", [str(working_directory), *sys.path])
+    line = OWN_ENVIRONMENT.splitlines().index(next(x for x in OWN_ENVIRONMENT.splitlines() if '"1"' in x)) + 1
+    city = working_directory / "city.py"
+    for arguments, expected in {
+        ("env=city:careful", "env.places=4"): "env.places=4; allowed: at most 3\n",
+        ("env=city:careless",): f"({city}:{line}, in <lambda>)\n",
+        ("env=typo:meeting",): f"can't be imported: SyntaxError: invalid syntax ({working_directory / 'typo.py'}:2)\n",
+        ("env=fails:meeting",): f"can't be imported: KeyError: 'x' ({working_directory / 'fails.py'}:2, in start)\n",
+    }.items():
+        assert train(*arguments) == 2
+        error = capsys.readouterr().err
+        assert error.endswith(expected)
+        assert error.count("\n") == 1
+
+
 REFUSALS = {
     "num_seeds=abc": ("num_seeds=abc", "a whole number >= 1"),
     "num_seeds=0": ("num_seeds=0", "a whole number >= 1"),
@@ -370,7 +401,7 @@ REFUSALS = {
     "eval=3": ("eval=3", "a group of settings"),
     "algo=hapo": ("algo=hapo", "did you mean happo or hatrpo or a2po?"),
     "algo=null": ("algo=null", "happo"),
-    "env=spread": ("env=spread", "did you mean mpe/simple_spread?"),
+    "env=spread": ("env=spread", "did you mean mpe/simple_spread or mpe/spread_3_ful"),
     "env=mpe/simple_sprad": ("env=mpe/simple_sprad", "did you mean mpe/simple_spread"),
     "preset=harl": ("preset=harl", "harl/mpe"),
     "numseeds=3": ("numseeds=3", "did you mean num_seeds"),

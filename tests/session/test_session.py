@@ -218,6 +218,12 @@ def test_a_seed_that_diverges_ends_the_training_with_a_warning(trained):
         hajax.train(trained.env, algo, total_steps=600, state=ended, **TRAINED)
 
 
+def test_it_prints_as_one_line(trained):
+    final = trained.metrics["eval_return_mean"][:, -1].mean()
+    expected = f"<Training of happo on mpe/simple_spread: seeds 3, 4, 600 steps, return {final:.2f}>"
+    assert repr(trained) == str(trained) == expected
+
+
 def test_progress_is_a_line_per_evaluation_without_a_terminal(trained, capsys):
     hajax.train(trained.env, trained.algo, total_steps=300, **TRAINED | {"progress": True, "num_seeds": 1})
     lines = capsys.readouterr().err.splitlines()
@@ -244,6 +250,8 @@ def test_curves_and_films(trained, tmp_path):
         hajax.plot(trained.metrics)
     with pytest.raises(ValueError, match="unknown metric of happo 'return'"):
         hajax.plot({"happo": trained.metrics}, "return")
+    with pytest.raises(ValueError, match="state has 2 seeds; allowed: that of one"):
+        hajax.render(trained.env, trained.algo, trained.states)
     path = hajax.render(trained.env, trained.algo, trained.state(), tmp_path / "episode.gif", episodes=2, max_steps=3)
     assert Image.open(path).n_frames == 6
     with pytest.raises(ValueError, match="renderer='mujco'; allowed: auto, drawing, mujoco"):

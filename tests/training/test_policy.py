@@ -35,6 +35,12 @@ def policy() -> Policy:
     return Policy(ALGO, STATE)
 
 
+def test_a_state_with_a_seed_axis_is_refused():
+    several = jax.tree.map(lambda x: x[None].repeat(3, 0), STATE)
+    with pytest.raises(ValueError, match="state has 3 seeds; allowed: that of one"):
+        Policy(ALGO, several)
+
+
 def test_actions_are_native(policy):
     actions, memory = policy(observations(), policy.initial_memory())
     assert memory == ()

@@ -1,7 +1,7 @@
-"""The registry of environments.
+"""What environments are made of, and the registry of their names.
 
-An environment of the library is one file and one line in the table below; `register_env` adds one from outside the
-library. See `docs/adding-an-environment.md`.
+An environment of the library is one file and one line in the table `_BUILT_IN`; `register_env` adds one from outside
+the library. See `docs/adding-an-environment.md`.
 """
 
 from __future__ import annotations

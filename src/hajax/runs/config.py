@@ -91,7 +91,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         group, value = override.key_or_group, override.value()
         one_name = isinstance(value, str) or (value is None and group == "preset")
         if group in GROUPS and not override.is_sweep_override() and not one_name:
-            raise Refusal(one_of(group, override.get_value_element_as_str(), options(group)))
+            raise Refusal(_unknown(group, override.get_value_element_as_str()))
     return parsed
 
 
@@ -110,7 +110,7 @@ def check_names_and_values(overrides: Sequence[str]) -> None:
         if override.is_sweep_override():
             continue
         if isinstance(value, str) and group in GROUPS and not _offers(group, value):
-            raise Refusal(one_of(group, value, options(group)))
+            raise Refusal(_unknown(group, value))
         if group in own and override.type is OverrideType.CHANGE and "${" not in str(value):
             checked_setting(group, value)
 
@@ -169,9 +169,14 @@ def refusing_errors(overrides: Iterable[str]) -> Iterator[None]:
         raise Refusal(_first_line(error)) from error
 
 
+def _unknown(group: str, value: Any) -> str:
+    own = "" if group == "preset" else ", or module:function of your own"
+    return one_of(group, value, options(group)) + own
+
+
 def _missing_option(error: MissingConfigException) -> str:
     group, _, value = (error.missing_cfg_file or "").partition("/")
-    return one_of(group, value, options(group)) if group in GROUPS else _first_line(error)
+    return _unknown(group, value) if group in GROUPS else _first_line(error)
 
 
 def _composition_error(error: ConfigCompositionException, overrides: list[str]) -> str:

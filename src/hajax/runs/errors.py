@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hajax.places import user_place
 from hajax.validation import nearest
 
 
@@ -66,7 +67,7 @@ def refusing(
     """Turns errors of the library of these kinds into refusals.
 
     `typed` maps the names of settings in their messages to names at the command line and given values:
-    `{"clip": ("algo.clip", 0.2)}`.
+    `{"clip": ("algo.clip", 0.2)}`. An error in the user's own code keeps its kind and its place.
     """
     try:
         yield
@@ -75,7 +76,10 @@ def refusing(
             raise
         raise Refusal(as_typed(str(refusal), typed)) from refusal
     except kinds as error:
-        raise Refusal(as_typed(str(error), typed or {})) from error
+        at = user_place(error)
+        message = as_typed(str(error), typed or {})
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise Refusal(f"{kind}{message} ({at})" if at else message) from error
 
 
 def as_typed(message: str, typed: Mapping[str, tuple[str, Any]]) -> str:

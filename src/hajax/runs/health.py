@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hajax.spec import EnvSpec
+from hajax.training.rollout import Actors
+
 
 class Health(NamedTuple):
     """The health of one seed, a part of the compiled loop's state."""
@@ -31,7 +34,7 @@ def healthy(shape: tuple[int, ...] = ()) -> Health:
 
 
 def quantities(algorithm_state: Any, metrics: Mapping[str, jax.Array], undefined: tuple[str, ...]) -> dict[str, Any]:
-    """Everything that must be finite after an iteration: losses and other diagnostics, then the algorithm's state.
+    """What must be finite after an iteration: losses and other diagnostics, then the algorithm's state.
 
     `undefined` names metrics that may be NaN (means over no episodes). Hyperparameters may be infinite.
     """
@@ -41,6 +44,23 @@ def quantities(algorithm_state: Any, metrics: Mapping[str, jax.Array], undefined
         if not name.startswith("hyperparameters") and jnp.issubdtype(leaf.dtype, jnp.inexact):
             found[name] = leaf
     return found
+
+
+def from_environment(spec: EnvSpec, actors: Actors, metrics: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """What the environment returned last, and the returns of episodes under way and of those that have ended.
+
+    They are the cause of a non-finite update if the policy that chose the actions was finite.
+    """
+    timestep = actors.timestep
+    ended = jnp.where(metrics["episodes"] > 0, metrics["episode_return"], 0)
+    observations = {
+        f"the environment's observation of {agent.name}": timestep.observation[..., k, :]
+        for k, agent in enumerate(spec.agents)
+    }
+    return observations | {
+        "the environment's state": timestep.state,
+        "the environment's reward": actors.episodes.running_return.sum() + ended,
+    }
 
 
 def watch(health: Health, found: Mapping[str, jax.Array]) -> Health:

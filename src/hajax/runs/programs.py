@@ -23,7 +23,7 @@ from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.envs.batching import batched
 from hajax.envs.mamujoco import chosen_physics
 from hajax.runs.errors import RunError, refusing
-from hajax.runs.health import Health, healthy, quantities, watch
+from hajax.runs.health import Health, from_environment, healthy, quantities, watch
 from hajax.runs.settings import TrainSettings
 from hajax.runs.totals import Totals, add, no_totals, scalars
 from hajax.spec import EnvSpec
@@ -227,6 +227,8 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
     def iterate(state: RunState) -> RunState:
         train_state, metrics = traced.iterate(state.train)
         found = quantities(train_state.algorithm, metrics, team.episode_metrics)
+        if team.loop.rollouts_per_iteration == 1:  # its actions were those of a policy that was finite
+            found = from_environment(team.env.spec, train_state.actors, metrics) | found
         names[:] = found
         totals = add(state.totals, scalars(metrics, team.axes), team.episode_metrics)
         return RunState(train_state, totals, watch(state.health, found))

@@ -47,6 +47,18 @@ def read_settings(run_dir: Path) -> TrainSettings:
         raise Refusal(f"{file}: {refusal}") from refusal
 
 
+def with_names_of_run(overrides: Sequence[str]) -> list[str]:
+    """The overrides after `algo=` and `env=` of the run that they resume, so that its settings are known by name."""
+    given = {override.key_or_group: override.value() for override in config.parse(overrides)}
+    directory = user_path(str(given["out_dir"])) if given.get("out_dir") else None
+    resumes = given.get("resume") in (True, "auto") and "preset" not in given
+    if directory is None or not resumes or not (directory / "config.yaml").exists():
+        return list(overrides)
+    saved = as_dict(read_settings(directory))
+    names = [f"{group}={saved[group]['name']}" for group in ("algo", "env") if group not in given]
+    return [*map(config.quoted, names), *overrides]
+
+
 def settings_to_resume(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
     """The settings of the run in `out_dir` with the overrides that are allowed; `settings` unchanged if it is new.
 

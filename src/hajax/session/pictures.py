@@ -14,6 +14,7 @@ from hajax.core.algorithm import Algorithm
 from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.runs.errors import simulating
 from hajax.session.training import Training
+from hajax.training.policy import check_one_seed
 from hajax.training.recording import record_episode
 from hajax.validation import check_choice, check_known, check_number
 from hajax.viewing import GIF_FRAMES, RENDERERS
@@ -90,10 +91,12 @@ def render(
         renderer: `drawing`; `mujoco`, in three dimensions, for MuJoCo's robots; or `auto`, `mujoco` where it works.
 
     Raises:
-        ValueError: the environment has no drawing or no step limit, or the format cannot be written here.
+        ValueError: the environment has no drawing or no step limit, the state has a seed axis, or the format cannot be
+            written here.
     """
     check_number("episodes", episodes, 1, whole=True)
     check_choice("renderer", renderer, RENDERERS)
+    check_one_seed(algo, state)
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"path={path}: there is no directory {path.parent}; allowed: a file in one that exists")

@@ -63,6 +63,15 @@ class Training(NamedTuple):
         index = 0 if seed is None else self.seeds.index(seed)
         return jax.tree.map(lambda x: x[index], self.states)
 
+    def __repr__(self) -> str:
+        seeds, steps = ", ".join(map(str, self.seeds)), self.metrics["step"]
+        done = (
+            f"{steps[-1]:,} steps, return {self.metrics['eval_return_mean'][:, -1].mean():.2f}"
+            if len(steps)
+            else "0 steps"
+        )
+        return f"<Training of {self.algo.name} on {self.env.spec.name}: seeds {seeds}, {done}>"
+
 
 def train(
     env: str | Environment | BatchedEnvironment,

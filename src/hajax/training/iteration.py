@@ -48,6 +48,7 @@ class Loop(NamedTuple):
     warmup_steps: int = 0
     replay_bytes: int = 0  # the size of the replay in device memory
     rows_per_iteration: int = 0  # the largest number of replay rows per environment
+    rollouts_per_iteration: int = 1  # with updates between them
 
     def iterations(self, total_steps: int) -> int:
         """The least number of iterations with which a training takes `total_steps` steps, including the warm-up.

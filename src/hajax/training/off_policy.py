@@ -123,7 +123,7 @@ def make_off_policy_loop(
     num_updates = int(due.sum())
     memory = replay_bytes(spec, num_envs, capacity)
     steps = len(due) * rollout_length
-    return Loop(init, iterate, restart, steps * num_envs, num_updates, warmup * num_envs, memory, 2 * steps)
+    return Loop(init, iterate, restart, steps * num_envs, num_updates, warmup * num_envs, memory, 2 * steps, len(due))
 
 
 def check_replay(settings: Any, spec: EnvSpec, num_envs: int) -> int:

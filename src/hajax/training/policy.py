@@ -18,6 +18,16 @@ from hajax.spec import AgentSpec, EnvSpec, Timestep
 from hajax.validation import check_known, check_number
 
 
+def check_one_seed(algorithm: Algorithm, state: Any) -> None:
+    """Raises ValueError if the learner state has a seed axis."""
+    given, usual = (jnp.shape(jax.tree.leaves(tree.hyperparameters)[0]) for tree in (state, algorithm))
+    if len(given) > len(usual):
+        raise ValueError(
+            f"state has {given[0]} seeds; allowed: that of one, such as jax.tree.map(lambda x: x[0], state), or "
+            "trained.state() of what hajax.train returned"
+        )
+
+
 class Policy:
     """The actors of a learner state, for one environment or for several at a time.
 
@@ -42,9 +52,13 @@ class Policy:
             observe: `Environment.observe` of the environment, if it has one.
             num_envs: act for so many environments at once: observations, states, masks and actions then have this
                 leading axis. In all of them the same agents are active.
+
+        Raises:
+            ValueError: the state has a seed axis, or `num_envs` is not a positive number.
         """
         if num_envs is not None:
             check_number("num_envs", num_envs, 1, whole=True)
+        check_one_seed(algorithm, state)
         self.algorithm = algorithm
         self.state = state
         self.num_envs = num_envs

@@ -86,9 +86,9 @@ def rendered(env: Environment | BatchedEnvironment) -> Environment | BatchedEnvi
 
     Raises ValueError if its states are not those of a MuJoCo model, or MuJoCo cannot render on this machine.
     """
+    scene = scene_of(env, "--renderer=mujoco")  # before the import, which needs an extra
     import mujoco
 
-    scene = scene_of(env, "--renderer=mujoco")
     model = scene.model
     model.vis.global_.offwidth, model.vis.global_.offheight = WIDTH, HEIGHT
     without_end(model)

@@ -49,7 +49,7 @@ class Pool:
         spec = task.layout.spec
         self.task, self.name, self.n = task, spec.name, n
         self.seeds, self.episodes = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        self.told: set[str] = set()
+        self.told = False  # a warning
         self.broken = False  # after an error or an interruption; an answer may then be left in a pipe
         self.restarts = 0  # of workers
         sizes = (n * task.layout.width, n * spec.num_agents * spec.num_components)
@@ -176,10 +176,10 @@ class Pool:
         return copies
 
     def _tell(self, messages: list[str]) -> None:
-        for message in messages:
-            if message not in self.told:
-                self.told.add(message)
-                logger.warning(message)
+        """Logs the first warning of any copy; the others would say the same with other numbers."""
+        if messages and not self.told:
+            self.told = True
+            logger.warning(messages[0])
 
     def _answers(self, begun: Begun, limit: float | None = None) -> list[Any]:
         """The workers' answers. One that dies or does not answer in time is replaced, and answers nothing."""
