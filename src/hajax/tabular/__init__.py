@@ -15,7 +15,7 @@ Games are padded to one shape, so that `jax.vmap` evaluates ten thousand of them
 rounding; use float64 for the inequalities of the proofs.
 """
 
-from hajax.tabular import guards
+from hajax.tabular import guards, opponents
 from hajax.tabular.drifts import (
     Drift,
     clip_drift,
@@ -73,6 +73,7 @@ __all__ = [
     "no_drift",
     "no_neighborhood",
     "offset_drift",
+    "opponents",
     "pad_game",
     "quantal_response",
     "quantal_response_gap",
