@@ -922,6 +922,35 @@ MUTATIONS = (
         "cut = num_scores // 3",
         ("training/test_statistics.py",),
     ),
+    # Opponents, and runs of one's own environment.
+    Mutation(
+        "LOLA's other gradient is not held fixed",
+        "tabular/opponents.py",
+        'jnp.einsum("ij...,j...->ij", first, steps)',
+        'jnp.einsum("ij...,j...->ij", derivatives(parameters), steps)',
+        ("tabular/test_opponents.py",),
+    ),
+    Mutation(
+        "an agent anticipates its own step too",
+        "tabular/opponents.py",
+        "others = 1 - jnp.eye(parameters.shape[0])",
+        "others = jnp.ones(2 * parameters.shape[:1])",
+        ("tabular/test_opponents.py",),
+    ),
+    Mutation(
+        "a NaN of the environment is taken for one of the update",
+        "runs/programs.py",
+        "found = from_environment(team.env.spec, train_state.actors, metrics) | found",
+        "found = found | from_environment(team.env.spec, train_state.actors, metrics)",
+        ("runs/test_resume.py::TestNonFinite::test_stops_and_names_it",),
+    ),
+    Mutation(
+        "a run is resumed with the settings of the default environment",
+        "runs/resume.py",
+        'for group in ("algo", "env") if group not in given',
+        'for group in ("algo",) if group not in given',
+        ("cli/test_cli.py::test_environment_of_one_s_own_from_the_working_directory",),
+    ),
 )
 
 
