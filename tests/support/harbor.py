@@ -48,7 +48,7 @@ class Harbor(ParallelEnv):
         }[agent]
 
     def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict, dict]:
-        self.generator = np.random.default_rng(seed)
+        self.seed, self.generator = seed or 0, np.random.default_rng(seed)
         self.steps, self.last = 0, dict.fromkeys(self.possible_agents, 0.0)
         self.episodes += 1
         self.agents = list(self.possible_agents)
@@ -90,7 +90,7 @@ class Harbor(ParallelEnv):
         if here and self.fault == "shape":
             observations["pilot"] = np.zeros(3)
         if here and self.fault == "outside":
-            observations["pilot"][0, 1] = 11
+            observations["pilot"][0, 1] = 11 + self.seed % 100  # each copy another number
         if here and self.fault == "no choice":
             observations["tug"]["action_mask"][:] = 0
         gone = {agent: ended or agent not in present for agent in acted}

@@ -47,6 +47,12 @@ def turned(reacher):
     return at(jnp.stack([rest.at[0].set(angle) for angle in (0.0, 1.0, 2.0)]))
 
 
+def test_without_mujoco_a_particle_is_refused_as_with_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco", None)  # as if not installed
+    with pytest.raises(ValueError, match="--renderer=mujoco: mpe/simple_spread is not a MuJoCo model"):
+        scenes.drawn(hajax.make_env("mpe/simple_spread"), "mujoco")
+
+
 def test_agents_have_their_colors_and_the_simulation_s_model_keeps_its_own(reacher):
     model = reacher.viewer.scene.model
     for name, color in (("link0", CYCLE[0]), ("link1", CYCLE[1]), ("target", "#999999")):
