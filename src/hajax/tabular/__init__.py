@@ -29,6 +29,7 @@ from hajax.tabular.games import Game, make_game, matrix_game, pad_game, random_g
 from hajax.tabular.gaps import best_responses, nash_gap, quantal_response, quantal_response_gap
 from hajax.tabular.mirror import History, Info, Update, haml, haspi, iterate, mehaml, multi_agent_policy_iteration
 from hajax.tabular.neighborhoods import gradient_step, kl_ball, mirror_operator, no_neighborhood, trust_region
+from hajax.tabular.non_stationarity import Variation, variation
 from hajax.tabular.policies import log_policy, random_policy, uniform_policy
 from hajax.tabular.surrogate import Surrogate, make_surrogate
 from hajax.tabular.values import (
@@ -48,6 +49,7 @@ __all__ = [
     "Surrogate",
     "Update",
     "Values",
+    "Variation",
     "best_responses",
     "clip_drift",
     "evaluate",
@@ -85,4 +87,5 @@ __all__ = [
     "trust_region",
     "tsallis_drift",
     "uniform_policy",
+    "variation",
 ]
