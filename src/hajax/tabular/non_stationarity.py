@@ -23,8 +23,8 @@ def variation(game: Game, old: jax.Array, new: jax.Array) -> Variation:
     """The variation between two joint policies, log-probabilities `[N, S, A]`.
 
     To agent i the others' policies are a part of the environment, with the reward rⁱ(s, aⁱ) = E[r(s, aⁱ, a^{−i})] and
-    the transition Pⁱ(s' | s, aⁱ) = E[P(s' | s, aⁱ, a^{−i})] over a^{−i} ~ π^{−i}. Sums of their variations over a learning
-    process bound its dynamic regret (*Dealing with Non-Stationarity in MARL via Trust-Region Decomposition*,
+    the transition Pⁱ(s' | s, aⁱ) = E[P(s' | s, aⁱ, a^{−i})] over a^{−i} ~ π^{−i}. Sums of their variations over a
+    learning process bound its dynamic regret (*Dealing with Non-Stationarity in MARL via Trust-Region Decomposition*,
     https://arxiv.org/abs/2102.10616, appendix E), and the divergence of the others bounds the variations:
 
         transition ≤ √2 · √others_kl,    reward ≤ √2 · max|r| · √others_kl
