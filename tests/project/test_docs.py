@@ -271,3 +271,16 @@ def test_the_notebook_is_committed_with_its_outputs(notebook):
         assert len(cell["outputs"]) == known, f"{name} shows something else, such as a warning"
         for picture in pictures:
             assert len(base64.b64decode(picture["data"]["image/png"])) < 150_000, name
+
+
+def test_the_times_of_whole_commands_are_the_measured_ones():
+    text = (DOCS / "results" / "whole_commands.json").read_text(encoding="utf-8")
+    table = (DOCS / "faq.md").read_text(encoding="utf-8").partition("| training | steps |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[3:6]] for line in table.splitlines()[2:]]
+    measured = json.loads(text)["commands"].values()
+    medians = [[row[name][0] for name in ("compile_seconds", "steps_per_second", "seconds")] for row in measured]
+    speeds = [f"{float(f'{speed:.2g}'):,.0f}" for _, speed, _ in medians]
+    assert rows == [
+        [f"{compiling:.0f} s", speed, f"{whole:.0f} s"]
+        for (compiling, _, whole), speed in zip(medians, speeds, strict=True)
+    ]
