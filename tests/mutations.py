@@ -945,10 +945,10 @@ MUTATIONS = (
         ("runs/test_resume.py::TestNonFinite::test_stops_and_names_it",),
     ),
     Mutation(
-        "a run is resumed with the settings of the default environment",
+        "an option of the run's own environment is not compared with the run's",
         "runs/resume.py",
-        'for group in ("algo", "env") if group not in given',
-        'for group in ("algo",) if group not in given',
+        "elif old != value:",
+        "elif False:",
         ("cli/test_cli.py::test_environment_of_one_s_own_from_the_working_directory",),
     ),
 )

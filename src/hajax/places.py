@@ -53,13 +53,14 @@ def user_place(error: BaseException) -> str | None:
     The innermost such line, or the place of a `SyntaxError`. `None` if there is none, or if the line is a `raise` of a
     `ValueError`, whose message is meant for the user.
     """
-    if isinstance(error, SyntaxError) and error.filename:
+    if isinstance(error, SyntaxError) and Path(error.filename or "").is_absolute():
         return f"{error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     users = [frame for frame in frames if _is_users(frame.filename)]
-    if not users or (
-        isinstance(error, ValueError) and frames[-1] is users[-1] and (users[-1].line or "")[:5] == "raise"
-    ):
+    if not users:
+        return None
+    raised = frames[-1] is users[-1] and re.search(r"(^|:\s*)raise\b", users[-1].line or "")
+    if isinstance(error, ValueError) and raised:
         return None
     return f"{users[-1].filename}:{users[-1].lineno}, in {users[-1].name}"
 
@@ -67,7 +68,8 @@ def user_place(error: BaseException) -> str | None:
 def _is_users(file: str) -> bool:
     paths = sysconfig.get_paths()
     installed = (str(Path(__file__).parent), *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))
-    return Path(file).is_absolute() and not any(Path(file).is_relative_to(folder) for folder in installed)
+    elsewhere = {"site-packages", "dist-packages"} & set(Path(file).parts)  # of another environment
+    return Path(file).is_absolute() and not (elsewhere or any(map(Path(file).is_relative_to, installed)))
 
 
 def summary(place: str) -> str:

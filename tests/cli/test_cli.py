@@ -326,6 +326,7 @@ def wrong():
     return 3
 
 def careful(*, places: int = 2):
+    if places > 4: raise ValueError(f"places={places}; allowed: at most 4")
     if places > 3:
         raise ValueError(f"places={places}; allowed: at most 3")
     return meeting(places=places)
@@ -350,6 +351,11 @@ def test_environment_of_one_s_own_from_the_working_directory(working_directory, 
     assert main(["train", "out_dir=run", "resume=true", "env.places=4", "total_steps=64", "progress=false"]) == 0
     assert main(["train", "out_dir=run", "resume=true", "env.places=3", "total_steps=64"]) == 2
     assert "was started with env.places=4" in capsys.readouterr().err
+    assert train("env=town:empty", "env.size=2", "total_steps=32", "out_dir=needy") == 0
+    for again in ([], ["env.size=2"], ["env=town:empty", "env.size=2"]):
+        assert main(["train", "out_dir=needy", "resume=true", "total_steps=32", "progress=false", *again]) == 0
+    assert main(["train", "out_dir=needy", "resume=true", "env.sise=2"]) == 2
+    assert "there is no setting env.sise; did you mean env.size" in capsys.readouterr().err
     assert train("--print-config", "env=town:empty", "env.size=3", "env.state=observations") == 0
     assert train("-m", "env=town:meeting", "total_steps=32", "out_dir=sweep") == 0
     assert (working_directory / "sweep" / "job=0" / "summary.json").exists()
@@ -377,6 +383,7 @@ def test_errors_in_one_s_own_environment_say_where(working_directory, capsys, mo
     city = working_directory / "city.py"
     for arguments, expected in {
         ("env=city:careful", "env.places=4"): "env.places=4; allowed: at most 3\n",
+        ("env=city:careful", "env.places=5"): "env.places=5; allowed: at most 4\n",
         ("env=city:careless",): f"({city}:{line}, in <lambda>)\n",
         ("env=typo:meeting",): f"can't be imported: SyntaxError: invalid syntax ({working_directory / 'typo.py'}:2)\n",
         ("env=fails:meeting",): f"can't be imported: KeyError: 'x' ({working_directory / 'fails.py'}:2, in start)\n",

@@ -37,7 +37,6 @@ def test_finite_numbers_and_means_over_no_episodes_are_healthy():
             {"loss": jnp.array(jnp.nan)},
             "the environment's observation of agent_1",
         ),
-        (with_timestep(state=ACTORS.timestep.state.at[0, 0].set(jnp.inf)), {}, "the environment's state"),
         (
             ACTORS._replace(episodes=ACTORS.episodes._replace(running_return=jnp.array([0, jnp.nan, 0, 0]))),
             {"loss": jnp.array(jnp.nan)},
@@ -46,7 +45,7 @@ def test_finite_numbers_and_means_over_no_episodes_are_healthy():
         (ACTORS, {"episodes": jnp.array(2.0)}, "the environment's reward"),
         (ACTORS, {"loss": jnp.array(-jnp.inf)}, "loss"),
     ],
-    ids=["observation", "state", "reward of an episode under way", "reward of an episode that ended", "loss"],
+    ids=["observation", "reward of an episode under way", "reward of an episode that ended", "loss"],
 )
 def test_the_environment_is_named_before_what_was_learned_from_it(actors, metrics, quantity):
     (failure,) = first_failure(actors, METRICS | metrics)

@@ -13,7 +13,7 @@ from hajax.cli.sweep import sweep
 from hajax.runs import config, nodes
 from hajax.runs.errors import Refusal, refusing, shown
 from hajax.runs.interrupt import raise_if_set, stop_on_interrupt
-from hajax.runs.resume import settings_to_resume, with_names_of_run
+from hajax.runs.resume import settings_to_resume, without_options_of_run
 from hajax.runs.settings import Described, TrainSettings, as_dict, describe, validate
 
 EXIT_CODES = {"finished": 0, "interrupted": 130, "diverged": 1}
@@ -53,7 +53,8 @@ def train(arguments: Sequence[str]) -> int:
     for override in parsed:
         if override.is_sweep_override():
             raise Refusal(f"{override.input_line} is a sweep; allowed: one value, or -m to run them all")
-    settings = settings_to_resume(validate(config.compose(with_names_of_run(overrides))), overrides)
+    others = without_options_of_run(overrides)
+    settings = settings_to_resume(validate(config.compose(others)), others)
     if "--print-config" in given:
         print(yaml.safe_dump(as_dict(settings), sort_keys=False, allow_unicode=True), end="")
         return 0

@@ -47,9 +47,10 @@ def quantities(algorithm_state: Any, metrics: Mapping[str, jax.Array], undefined
 
 
 def from_environment(spec: EnvSpec, actors: Actors, metrics: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """What the environment returned last, and the returns of episodes under way and of those that have ended.
+    """The last observations of the environment, and the returns of episodes under way and of those that have ended.
 
-    They are the cause of a non-finite update if the policy that chose the actions was finite.
+    If the policy that chose the actions was finite, they are the cause of a non-finite update and not its effect. The
+    critic's state is left out, because not every algorithm uses it.
     """
     timestep = actors.timestep
     ended = jnp.where(metrics["episodes"] > 0, metrics["episode_return"], 0)
@@ -58,7 +59,6 @@ def from_environment(spec: EnvSpec, actors: Actors, metrics: Mapping[str, jax.Ar
         for k, agent in enumerate(spec.agents)
     }
     return observations | {
-        "the environment's state": timestep.state,
         "the environment's reward": actors.episodes.running_return.sum() + ended,
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hajax.runs import config
-from hajax.runs.errors import Refusal, refusing, shown, user_path
+from hajax.runs.errors import Refusal, refusing, shown, unknown_key, user_path
 from hajax.runs.settings import TrainSettings, as_dict, validate
 
 # Settings that do not affect results, and the length of the run, which may increase.
@@ -47,16 +47,31 @@ def read_settings(run_dir: Path) -> TrainSettings:
         raise Refusal(f"{file}: {refusal}") from refusal
 
 
-def with_names_of_run(overrides: Sequence[str]) -> list[str]:
-    """The overrides after `algo=` and `env=` of the run that they resume, so that its settings are known by name."""
-    given = {override.key_or_group: override.value() for override in config.parse(overrides)}
+def without_options_of_run(overrides: Sequence[str]) -> list[str]:
+    """The overrides without those that repeat the algorithm's and environment's options of the run that they resume.
+
+    They are options of its algorithm and environment, which the other overrides need not name.
+
+    Raises:
+        Refusal: an option has another value than in the run, or the run has no such option.
+    """
+    parsed = config.parse(overrides)
+    given = {override.key_or_group: override.value() for override in parsed}
     directory = user_path(str(given["out_dir"])) if given.get("out_dir") else None
-    resumes = given.get("resume") in (True, "auto") and "preset" not in given
-    if directory is None or not resumes or not (directory / "config.yaml").exists():
+    if given.get("resume") not in (True, "auto") or directory is None or not (directory / "config.yaml").exists():
         return list(overrides)
-    saved = as_dict(read_settings(directory))
-    names = [f"{group}={saved[group]['name']}" for group in ("algo", "env") if group not in given]
-    return [*map(config.quoted, names), *overrides]
+    saved, kept = as_dict(read_settings(directory)), []
+    for text, override in zip(overrides, parsed, strict=True):
+        key, value = override.key_or_group, override.value()
+        group = key.partition(".")[0]
+        own = group in ("algo", "env") and "." in key and not {group, "preset"} & set(given)
+        if not own or override.is_delete() or override.is_sweep_override() or "${" in str(value):
+            kept.append(text)
+        elif (old := look_up(saved, key)) is MISSING:
+            raise Refusal(unknown_key(key, shown(value), [f"{group}.{name}" for name in saved[group]]))
+        elif old != value:
+            raise Refusal(_changed(directory, key, value, old))
+    return kept
 
 
 def settings_to_resume(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
@@ -83,10 +98,7 @@ def settings_to_resume(settings: TrainSettings, overrides: Sequence[str]) -> Tra
             continue
         old, new = look_up(before, key), look_up(given, key)
         if old != new:
-            raise Refusal(
-                f"{key}={_value(new)}, but the run in {directory} was started with {key}={_value(old)}; "
-                f"allowed with resume=true: the same value, or another out_dir"
-            )
+            raise Refusal(_changed(directory, key, new, old))
     return dataclasses.replace(saved, **free_values(settings, saved, overrides))
 
 
@@ -118,6 +130,13 @@ def look_up(values: Mapping[str, Any], key: str) -> Any:
             return MISSING
         values = values[part]
     return values
+
+
+def _changed(directory: Path, key: str, new: Any, old: Any) -> str:
+    return (
+        f"{key}={_value(new)}, but the run in {directory} was started with {key}={_value(old)}; "
+        "allowed with resume=true: the same value, or another out_dir"
+    )
 
 
 def _value(value: Any) -> str:

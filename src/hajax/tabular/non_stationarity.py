@@ -40,5 +40,5 @@ def variation(game: Game, old: jax.Array, new: jax.Array) -> Variation:
     return Variation(
         jnp.where(exists, jnp.abs(reward), 0).max((1, 2)),
         jnp.where(exists, jnp.abs(transition).sum(-1), 0).max((1, 2)),
-        (divergence.sum(0) - divergence).max(1),  # of independent policies divergences add up
+        ((1 - jnp.eye(len(divergence))) @ divergence).max(1),  # of independent policies divergences add up
     )
