@@ -123,7 +123,17 @@ def make_off_policy_loop(
     num_updates = int(due.sum())
     memory = replay_bytes(spec, num_envs, capacity)
     steps = len(due) * rollout_length
-    return Loop(init, iterate, restart, steps * num_envs, num_updates, warmup * num_envs, memory, 2 * steps, len(due))
+    return Loop(
+        init,
+        iterate,
+        restart,
+        steps_per_iteration=steps * num_envs,
+        updates_per_iteration=num_updates,
+        warmup_steps=warmup * num_envs,
+        replay_bytes=memory,
+        rows_per_iteration=2 * steps,
+        rollouts_per_iteration=len(due),
+    )
 
 
 def check_replay(settings: Any, spec: EnvSpec, num_envs: int) -> int:

@@ -20,10 +20,10 @@ from hajax.validation import check_known, check_number
 
 def check_one_seed(algorithm: Algorithm, state: Any) -> None:
     """Raises ValueError if the learner state has a seed axis."""
-    given, usual = (jnp.shape(jax.tree.leaves(tree.hyperparameters)[0]) for tree in (state, algorithm))
-    if len(given) > len(usual):
+    given, usual = (jax.tree.leaves(getattr(tree, "hyperparameters", None))[:1] for tree in (state, algorithm))
+    if given and usual and jnp.ndim(given[0]) > jnp.ndim(usual[0]):  # a state of another kind may have none
         raise ValueError(
-            f"state has {given[0]} seeds; allowed: that of one, such as jax.tree.map(lambda x: x[0], state), or "
+            f"state has {len(given[0])} seeds; allowed: that of one, such as jax.tree.map(lambda x: x[0], state), or "
             "trained.state() of what hajax.train returned"
         )
 
