@@ -52,7 +52,8 @@ def cases() -> Iterator[tuple[str, Any]]:
         yield name, off(name, CHOICES, head_sizes=(5,))
     for name in ("hasac", "masac"):
         yield name, off(name, MIXED)
-    yield "maac", off("maac", CHOICES, "individual", attention_width=8, attention_heads=2)
+    for name in ("maac", "mamd", "mamt"):
+        yield name, off(name, CHOICES, "individual", attention_width=8, attention_heads=2)
 
     yield "happo, gru", on("happo", memory="gru", chunk_length=3)
     yield "hatrpo, gru", on("hatrpo", memory="gru", chunk_length=3)

@@ -155,7 +155,12 @@ def test_a_node_s_defaults_are_those_of_the_signature(name):
         f.name: getattr(own, f.name) for own in (entry.settings, entry.hyperparameters) for f in dataclasses.fields(own)
     }
     stated = {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
-    assert node == {"name": name, "reward": "individual" if name in ("ippo", "maac") else "team"} | parts | stated
+    assert (
+        node
+        == {"name": name, "reward": "individual" if name in ("ippo", "maac", "mamd", "mamt") else "team"}
+        | parts
+        | stated
+    )
 
 
 def test_a_run_s_node_has_the_dataclasses_defaults():

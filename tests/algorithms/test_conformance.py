@@ -18,7 +18,7 @@ from hajax.spaces import Box, Discrete, MultiDiscrete
 
 ALGORITHMS = hajax.list_algorithms()
 DETERMINISTIC = ("haddpg", "maddpg", "hatd3", "matd3")
-DISCRETE = ("had3qn", "mad3qn", "id3qn", "maac")  # for discrete actions
+DISCRETE = ("had3qn", "mad3qn", "id3qn", "maac", "mamd", "mamt")  # for discrete actions
 OFF_POLICY = (*DETERMINISTIC, *DISCRETE, "hasac", "masac")
 # Settings for a team of different agents. The default sharing of each algorithm is tested on a team of equal agents.
 CASES = [

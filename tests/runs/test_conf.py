@@ -195,6 +195,16 @@ def test_smac_presets(preset, hidden, clip, discount, name):
             ("harl/mpe_hasac", name, (20, 50), {"batch_size": 1000, "n_step": 20, "hidden_sizes": [256, 256]})
             for name in ("hasac", "masac")
         ),
+        ("mamt/mpe", "mamt", (12, 25), {"batch_size": 1024, "tsallis_q": 0.2, "adam_eps": 1e-7, "edge_threshold": 0.2}),
+        (
+            "mamt/mpe_mamd",
+            "mamd",
+            (12, 25),
+            {"batch_size": 1024, "tsallis_q": 0.2, "adam_eps": 1e-7, "critic_lr": 1e-3},
+        ),
+        ("mamt/mpe_maac", "maac", (12, 25), {"batch_size": 1024, "updates_per_step": 0.48, "adam_eps": 1e-7}),
+        ("mamt/mpe_maddpg", "maddpg", (12, 25), {"batch_size": 1024, "max_grad_norm": 0.5, "actor_lr": 1e-3}),
+        ("mamt/mpe_mappo", "mappo", (12, 341), {"max_grad_norm": 10.0, "huber_delta": 10.0, "gae_lambda": 0.95}),
         ("maac/mpe", "maac", (12, 25), {"batch_size": 1024, "updates_per_step": 0.48, "reward_scale": 100.0}),
         ("hajax/smax_hatrpo", "hatrpo", (64, 64), {"minibatches": 8, "kl_radius": 0.02, "gae_lambda": 0.9}),
     ],
@@ -315,6 +325,7 @@ def test_every_preset_is_tested():
     }
     tested |= {"harl/smac_gru", *(f"harl/smac_hatrpo_{where}" for where, *_ in SMAC_HATRPO)}
     tested |= {"harl/mpe_haddpg", "harl/mpe_hasac", "harl/mpe_had3qn", "maac/mpe"}
+    tested |= {"mamt/mpe", "mamt/mpe_mamd", "mamt/mpe_maac", "mamt/mpe_maddpg", "mamt/mpe_mappo"}
     tested |= {"harl/mpe_hatrpo_reference", "harl/mpe_hatrpo_continuous"}
     tested |= {preset for preset, *_ in mamujoco_presets()}
     tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac", "hajax/smax")}

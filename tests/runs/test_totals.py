@@ -1,6 +1,7 @@
 """Which diagnostics get a column of their own, and under whose name."""
 
 import jax.numpy as jnp
+import pytest
 
 import hajax
 from hajax.runs.programs import axis_names
@@ -13,6 +14,7 @@ METRICS = {
     "effective_samples": jnp.array([1.0, 0.5]),
     "order": jnp.array([1, 0]),
     "value": jnp.array(7.0),
+    "attention": jnp.array([[0.0, 0.2, 0.8], [0.3, 0.0, 0.7], [0.4, 0.6, 0.0]]),
 }
 
 
@@ -34,6 +36,12 @@ def test_diagnostics_are_named_after_the_agents_or_groups_whose_they_are():
         "effective_samples_1": 1.0,
         "effective_samples_2": 0.5,
         "value": 7.0,
+        "attention_of_agent_0_to_agent_1": pytest.approx(0.2),
+        "attention_of_agent_0_to_agent_2": pytest.approx(0.8),
+        "attention_of_agent_1_to_agent_0": pytest.approx(0.3),
+        "attention_of_agent_1_to_agent_2": pytest.approx(0.7),
+        "attention_of_agent_2_to_agent_0": pytest.approx(0.4),
+        "attention_of_agent_2_to_agent_1": pytest.approx(0.6),
     }
 
 
@@ -46,4 +54,5 @@ def test_what_belongs_to_nobody_alone_has_no_column():
     assert set(scalars(METRICS, ())) == {*METRICS, "effective_samples_1", "effective_samples_2"} - {
         "order",
         "effective_samples",
+        "attention",
     }

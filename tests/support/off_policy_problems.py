@@ -52,6 +52,8 @@ def random_state(algo: Any, seed: int) -> Any:
         state = state._replace(**{part: learner._replace(params=jax.tree.map(fill, learner.params))})
         if getattr(state, f"target_{part}") is not None:
             state = state._replace(**{f"target_{part}": jax.tree.map(fill, learner.params)})
+    if state.extra is not None:
+        state = state._replace(extra=jax.jit(algo.init)(jax.random.key(seed)).extra)
     if state.temperatures is not None:
         state = state._replace(temperatures=state.temperatures._replace(params=fill(state.temperatures.params)))
     return state._replace(hyperparameters=jax.tree.map(lambda x: jnp.asarray(x, float), algo.hyperparameters))

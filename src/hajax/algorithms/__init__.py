@@ -19,6 +19,8 @@
 | `hasac` | heterogeneous-agent soft actor-critic | https://arxiv.org/abs/2306.10715 |
 | `masac` | multi-agent soft actor-critic | https://arxiv.org/abs/1812.05905 |
 | `maac` | multi-actor-attention-critic | https://arxiv.org/abs/1810.02912 |
+| `mamd` | multi-agent mirror descent | https://arxiv.org/abs/2102.10616 |
+| `mamt` | multi-agent mirror descent with trust-region decomposition | https://arxiv.org/abs/2102.10616 |
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ _BUILT_IN: dict[str, str] = {
     "hasac": "hajax.algorithms.hasac:hasac",
     "masac": "hajax.algorithms.masac:masac",
     "maac": "hajax.algorithms.maac:maac",
+    "mamd": "hajax.algorithms.mamd:mamd",
+    "mamt": "hajax.algorithms.mamt:mamt",
 }
 # Templates: algorithms whose parts are chosen by name.
 _TEMPLATES: dict[str, str] = {

@@ -57,16 +57,23 @@ def maac(
         divide `attention_width`, agents cannot share parameters, the environment has a state per agent, or a `critic`
         is given.
     """
+    actors, critics = attention_parts("maac", spec, settings, actor, critic)
+    return template.make_algorithm("maac", CounterfactualParts(actors, critics, settings), hyperparameters)
+
+
+def attention_parts(
+    name: str, spec: EnvSpec, settings: AttentionSettings, actor: nn.Module | None, critic: nn.Module | None
+) -> tuple[TeamActors, AttentionValues]:
+    """The policies and critics of MAAC and of the algorithms that extend it, after the checks of their arguments."""
     if critic is not None:
-        raise ValueError("critic of maac; allowed: None, because its critics attend to the agents")
-    template.check_spec("maac", spec, per_agent_critics=True)
+        raise ValueError(f"critic of {name}; allowed: None, because its critics attend to the agents")
+    template.check_spec(name, spec, per_agent_critics=True)
     if settings.attention_width % settings.attention_heads:
         raise ValueError(
             f"attention_heads={settings.attention_heads}; allowed: a divisor of attention_width="
             f"{settings.attention_width}"
         )
-    choices, groups = team_choices("maac", spec), make_groups(spec, settings.sharing)
+    choices, groups = team_choices(name, spec), make_groups(spec, settings.sharing)
     torso = policy_torso(spec, settings, actor)
     actors = TeamActors(spec, groups, torso, settings.agent_id, True, settings.output_gain)
-    critics = AttentionValues(spec, choices, settings.attention_width, settings.attention_heads)
-    return template.make_algorithm("maac", CounterfactualParts(actors, critics, settings), hyperparameters)
+    return actors, AttentionValues(spec, choices, settings.attention_width, settings.attention_heads)

@@ -12,7 +12,10 @@ import numpy as np
 from hajax.core.on_policy.compound_ratio import BY_POSITION
 
 # Diagnostics per agent, or per group of agents that share parameters, that are also reported one by one.
-ONE_BY_ONE = ("entropy", "kl", "approx_kl", "actor_grad_norm", "temperature")
+ONE_BY_ONE = {"entropy", "kl", "approx_kl", "actor_grad_norm", "temperature"}
+ONE_BY_ONE |= {"kl_to_old", "radius", "coordination", "coordination_std", "non_stationarity", "modeling_loss"}
+# Diagnostics `[N, N]` of one agent and another, reported one by one for at most so many agents.
+OF_PAIRS, MOST_AGENTS = ("attention",), 8
 
 
 class Totals(NamedTuple):
@@ -32,12 +35,17 @@ def scalars(metrics: dict[str, jax.Array], axes: Sequence[Sequence[str]] = ()) -
     """The metrics as scalars: those by position in the order of updates as `name_1` … `name_G`, means of other arrays.
 
     Those of `ONE_BY_ONE` are also reported for each agent or group, as `name_of_AGENT`: `axes` has the names of the
-    agents and of the groups. Whole numbers `[G]`, such as the order itself, name groups and have no mean.
+    agents and of the groups. Those of `OF_PAIRS` are reported as `name_of_AGENT_to_OTHER`. Whole numbers `[G]`, such as
+    the order itself, name groups and have no mean.
     """
     found: dict[str, jax.Array] = {}
     for name, value in metrics.items():
         if name in BY_POSITION:
             found |= {f"{name}_{k + 1}": value[k] for k in range(value.shape[0])}
+        elif name in OF_PAIRS:
+            names = axes[0] if axes and len(axes[0]) <= MOST_AGENTS else ()
+            pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
+            found |= {f"{name}_of_{names[i]}_to_{names[j]}": value[i, j] for i, j in pairs}
         elif value.ndim == 0 or jnp.issubdtype(value.dtype, jnp.inexact):
             found[name] = value.mean()
         if name in ONE_BY_ONE and value.ndim == 1 and value.shape != (1,):

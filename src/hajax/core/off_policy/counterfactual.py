@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,13 @@ from hajax.nn.distributions import ActionParameters
 from hajax.spec import Timestep
 
 
+class OwnData(NamedTuple):
+    """What one group's objective reads beside the samples, arrays `[…]` (over all groups `[G, …]`)."""
+
+    choices: Choices  # of the group's agents
+    further: Any = None
+
+
 @dataclasses.dataclass(frozen=True)
 class CounterfactualObjective(GroupObjective):
     """E[log π(a|o) · (Q(o, a) − Σ_b π(b|o) Q(o, b) − log π(a|o) / ρ)] of one group's policies, a ~ π.
@@ -31,15 +38,23 @@ class CounterfactualObjective(GroupObjective):
     """
 
     actor: GroupActor
-    choices: Choices  # of the group's agents
     values: jax.Array  # [K, B, M], given the other agents' actions
     taken: jax.Array  # int [K, B], the choices that were sampled
+    attention: jax.Array  # [K, N], how much members attend to every agent
+
+    def cost(self, log_prob: jax.Array, samples: OffPolicySamples) -> jax.Array:
+        """What an agent pays for each choice, from log π: log π / ρ, `[K, B, M]`."""
+        return log_prob / self.hyperparameters.reward_scale
+
+    def log_probs(self, params: Any, samples: OffPolicySamples) -> tuple[ActionParameters, jax.Array, jax.Array]:
+        """The policy's parameters, log π of all choices `[K, B, M]`, and whether they are possible."""
+        parameters = self.actor.distribution(params, samples)
+        assert parameters.logits is not None
+        return parameters, *log_probs(samples.objective_data.choices, parameters.logits, self.actor.tables.layout)
 
     def loss(self, key: jax.Array, params: Any, old_params: Any, samples: OffPolicySamples) -> tuple[jax.Array, Info]:
         layout = self.actor.tables.layout
-        parameters = self.actor.distribution(params, samples)
-        assert parameters.logits is not None
-        log_prob, possible = log_probs(self.choices, parameters.logits, layout)  # [K, B, M]
+        parameters, log_prob, possible = self.log_probs(params, samples)
         prob = jnp.where(possible, jnp.exp(log_prob), 0)
 
         def at_taken(x: jax.Array) -> jax.Array:
@@ -47,11 +62,15 @@ class CounterfactualObjective(GroupObjective):
 
         own = at_taken(log_prob)
         advantage = at_taken(self.values) - jnp.sum(prob * self.values, -1)
-        surplus = jax.lax.stop_gradient(own / self.hyperparameters.reward_scale - advantage)
+        surplus = jax.lax.stop_gradient(at_taken(self.cost(log_prob, samples)) - advantage)
         loss = weighted_mean(own * surplus, samples.weight)
-        entropy = weighted_mean(-jnp.sum(prob * log_prob, -1), samples.weight)
         penalty = weighted_mean(mean_square(parameters, layout.choices & layout.discrete[..., None]), samples.weight)
-        return loss + self.hyperparameters.logit_penalty * penalty, {"policy_loss": loss, "entropy": entropy}
+        info = {"policy_loss": loss} | self.diagnostics(prob, log_prob, samples)
+        return loss + self.hyperparameters.logit_penalty * penalty, info
+
+    def diagnostics(self, prob: jax.Array, log_prob: jax.Array, samples: OffPolicySamples) -> Info:
+        """Scalars by name, from π and log π of all choices `[K, B, M]`."""
+        return {"entropy": weighted_mean(-jnp.sum(prob * log_prob, -1), samples.weight)}
 
 
 def mean_square(parameters: ActionParameters, existing: Any) -> jax.Array:
@@ -119,23 +138,34 @@ class CounterfactualParts(Parts):
         table = self.choices.table
         first = self.policies.groups.first_member
         own = Choices(jnp.asarray(table.index[first]), jnp.asarray(table.exists[first]))
-        return group_samples(self.policies, minibatch)._replace(objective_data=own)
+        return group_samples(self.policies, minibatch)._replace(objective_data=OwnData(own))
 
-    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
+    def group_objective(self, samples: OffPolicySamples, **fields: Any) -> CounterfactualObjective:
+        """One group's objective with these fields."""
+        return CounterfactualObjective(**fields)
+
+    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array) -> ObjectiveOfGroup:
         params = jax.tree.map(lambda x: x[0, 0], state.critics.params)
         inputs, common = critic_input(minibatch), self.common(state)
+
+        def read(joint: jax.Array) -> tuple[jax.Array, jax.Array]:
+            values, logits = self.critics.table(params, inputs, joint)
+            return values, self.critics.attention(logits, inputs.active)
+
+        of_all = read(first) if self.settings.order == "simultaneous" else None  # once, not in every group's turn
 
         def of_group(tables: GroupTables, joint: jax.Array, samples: OffPolicySamples) -> CounterfactualObjective:
             def of_members(x: jax.Array) -> jax.Array:  # [B, N, …] -> [K, B, …]
                 return jnp.moveaxis(jnp.take(x, samples.slot, axis=1, mode="clip"), 1, 0)
 
-            values, _ = self.critics.table(params, inputs, joint)
-            return CounterfactualObjective(
+            values, attention = read(joint) if of_all is None else of_all
+            return self.group_objective(
+                samples,
                 **common,
                 actor=GroupActor(self.policies, tables),
-                choices=samples.objective_data,
                 values=of_members(values),
                 taken=of_members(joint[..., 0].astype(int)),
+                attention=jnp.take(attention, samples.slot, axis=0, mode="clip"),
             )
 
         return of_group
@@ -145,5 +175,10 @@ class CounterfactualParts(Parts):
     ) -> tuple[jax.Array, Info]:
         parameters = objective.actor.distribution(params, samples)
         action = distributions.sample(key, parameters, objective.actor.tables.layout)
-        matches = (action[..., None, :].astype(int) == jnp.asarray(objective.choices.index)).all(-1)
-        return jnp.argmax(matches & jnp.asarray(objective.choices.exists), -1)[..., None], {}
+        choices = samples.objective_data.choices
+        matches = (action[..., None, :].astype(int) == jnp.asarray(choices.index)).all(-1)
+        index = jnp.argmax(matches & jnp.asarray(choices.exists), -1)
+        return index[..., None], {"attention": objective.attention}
+
+    def finish(self, state: OffPolicyState, minibatch: OffPolicyBatch, info: Info) -> tuple[OffPolicyState, Info]:
+        return state, info | {"attention": self.policies.groups.scatter(info["attention"], axis=0)}  # [N, N]

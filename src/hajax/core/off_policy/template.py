@@ -37,6 +37,7 @@ class OffPolicyState(NamedTuple):
     hyperparameters: Any
     temperatures: Learner | None = None  # log α of every agent, [N], if it is adapted
     moments: ObservationMoments | None = None  # if observations are normalized
+    extra: Any = None  # what only the algorithm's parts read, for example an old policy
 
 
 # `(tables, joint, samples) -> objective` of one group, from its slice of `policies.tables`, the joint action [B, N, F]
@@ -78,6 +79,14 @@ class Parts(ABC):
         """The learner of the policies' temperatures; `None` if there are none or they are constant."""
         return None
 
+    def init_extra(self, key: jax.Array, actors: Any, hyperparameters: Any) -> Any:
+        """The first `extra` of the state, given the actors' parameters `[G, …]`."""
+        return None
+
+    def prepare(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
+        """The beginning of an update, before critics and policies: what depends on the whole team."""
+        return state, {}
+
     @abstractmethod
     def joint(self, batch: OffPolicyBatch) -> jax.Array:
         """The features of the batch's joint actions, `[…, N, F]`, zeros for inactive agents."""
@@ -101,8 +110,11 @@ class Parts(ABC):
         return group_samples(self.policies, minibatch)
 
     @abstractmethod
-    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> ObjectiveOfGroup:
-        """The function that makes one group's objective. `state` contains the updated critics."""
+    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array) -> ObjectiveOfGroup:
+        """The function that makes one group's objective. `state` contains the updated critics.
+
+        The first group sees the joint action `first` `[B, N, F]`, and so do all others if they are simultaneous.
+        """
 
     @abstractmethod
     def new_actions(
@@ -143,6 +155,7 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
             updates=jnp.zeros((), int),
             hyperparameters=chosen,
             temperatures=parts.init_temperatures(chosen),
+            extra=parts.init_extra(jax.random.fold_in(key, 2), actors, chosen),  # `split` derives keys 0 and 1
         )
 
     def act(key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool = False):
@@ -162,7 +175,8 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
         key: jax.Array, others_key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch
     ) -> tuple[OffPolicyState, Info]:
         neighborhood, samples = parts.neighborhood, parts.samples(state, minibatch)
-        objective_of = parts.objective(state, minibatch)
+        joint = parts.first_joint(others_key, state, minibatch)
+        objective_of = parts.objective(state, minibatch, joint)
         prepare_key = jax.random.fold_in(key, 2)  # `split` derives keys 0 and 1
         learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
 
@@ -173,13 +187,14 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
             features, further = parts.new_actions(act_key, objective, learner.params, samples)
             return learner, features, info | further
 
-        joint = parts.first_joint(others_key, state, minibatch)
         learners, info = improve_in_sequence(key, policies, settings.order, learners, samples, joint, improve_group)
         return state._replace(actors=learners), info
 
     def update(key: jax.Array, state: OffPolicyState, batch: OffPolicyBatch) -> tuple[OffPolicyState, Info]:
         check_minibatches(settings.policy_delay, batch)
         last = jax.tree.map(lambda x: x[-1], batch)
+        prepare_key = jax.random.fold_in(key, settings.policy_delay + 2)  # beyond the keys that `split` derives
+        state, prepared = parts.prepare(prepare_key, state, last)
         if critics is None:
 
             def on_minibatch(state, inputs):
@@ -194,7 +209,7 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
             state, critic_info = fit(jnp.stack(keys), state, batch)
             state, info = improve(actor_key, others_key, state, last)
         state, info = parts.finish(state, last, info)
-        return follow(state), info | critic_info
+        return follow(state), info | critic_info | prepared
 
     def follow(state: OffPolicyState) -> OffPolicyState:
         """Moves the target networks toward the new parameters."""

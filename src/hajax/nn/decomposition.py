@@ -1,0 +1,95 @@
+"""The networks of trust-region decomposition: what agents take each other to do, and how far the team has moved.
+
+Li et al., *Dealing with Non-Stationarity in MARL via Trust-Region Decomposition* (ICLR 2022), Figure 11:
+https://arxiv.org/abs/2102.10616.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hajax.nn.attention import SLOPE, own_layer
+from hajax.nn.initializers import orthogonal
+
+
+class ModelingPolicies(nn.Module):
+    """Every agent's model of the others, π̂_i(·|o_i, j): logits of the choices of agent j, from what agent i observes.
+
+    A network of two hidden layers per agent, which also reads a one-hot vector of j.
+    """
+
+    num_choices: int
+    width: int = 128
+
+    @nn.compact
+    def __call__(self, observation: jax.Array) -> jax.Array:
+        """Logits `[…, N, N, M]`, by i and j, from observations `[…, N, O]`."""
+        agents = observation.shape[-2]
+        whom = self.param("whom", nn.initializers.normal(agents**-0.5), (agents, agents, self.width), observation.dtype)
+        first = own_layer(self, "first", jnp.moveaxis(observation, -2, 0), self.width)
+        # By i, j, and the rest.
+        hidden = first[:, None] + whom.reshape(agents, agents, *[1] * (first.ndim - 2), self.width)
+        hidden = nn.leaky_relu(own_layer(self, "second", nn.leaky_relu(hidden, SLOPE), self.width), SLOPE)
+        logits = own_layer(self, "logits", hidden, self.num_choices, gain=0.01)
+        return jnp.moveaxis(logits, (0, 1), (-3, -2))
+
+
+class TrustRegionDecomposition(nn.Module):
+    """An estimate of the non-stationarity that every agent meets, λ_i · k_i, from the team's actions and radii.
+
+    Both factors encode (o_i, a_i) and the radius δ_i by networks of every agent's own. For k the encodings x_i pass
+    through one graph convolution, which all agents share,
+
+        x′_j = (W x_j + b) / d_j + Σ_i C_ij (W x_i + b) / √(d_i d_j),   d_j = 1 + the number of edges to j,
+
+    a sum over the edges i → j of the coordination graph, and then through two layers of their own.
+    """
+
+    width: int = 128
+
+    @nn.compact
+    def __call__(
+        self, observation: jax.Array, action: jax.Array, radii: jax.Array, weights: jax.Array, edges: jax.Array
+    ) -> jax.Array:
+        """Estimates `[…, N]`.
+
+        Args:
+          observation: `[…, N, O]`, zeros for inactive agents.
+          action: the features of the joint action, `[…, N, F]`, zeros for inactive agents.
+          radii: δ, `[N]`.
+          weights: the coordination coefficients C_ij, `[…, N, N]`.
+          edges: bool `[…, N, N]`: whether agent i speaks to agent j ≠ i.
+        """
+        taken = jnp.moveaxis(jnp.concatenate([observation, action], -1), -2, 0)
+
+        def layer(name: str, x: jax.Array, width: int = self.width, bias: bool = True) -> jax.Array:
+            return nn.leaky_relu(own_layer(self, name, x, width, bias=bias), SLOPE)
+
+        def encoded(factor: str) -> jax.Array:
+            """A layer on the encodings of (o, a) and of δ together, of which the latter is the same in all samples."""
+            radius = layer(f"{factor}_radius_more", layer(f"{factor}_radius", radii[:, None]), bias=False)
+            of_radius = own_layer(self, f"{factor}_joined_radius", radius, self.width, bias=False)
+            joined = own_layer(self, f"{factor}_joined", layer(f"{factor}_taken", taken), self.width)
+            return nn.leaky_relu(joined + of_radius.reshape(len(radii), *[1] * (taken.ndim - 2), self.width), SLOPE)
+
+        kernel = self.param("graph", orthogonal(), (self.width, self.width), taken.dtype)
+        bias = self.param("graph_bias", nn.initializers.zeros, (self.width,), taken.dtype)
+        messages = encoded("k") @ kernel + bias
+        shares = jnp.moveaxis(graph(weights, edges), (-2, -1), (0, 1))  # [N, N, ...], by sender and receiver
+        passed = jnp.sum(shares[..., None] * messages[:, None], 0)
+        k = layer("k_output", layer("k_hidden", passed), 1, bias=False)
+        product = layer("lambda_output", encoded("lambda"), 1, bias=False) * k
+        return jnp.moveaxis(product[..., 0], 0, -1)
+
+
+def graph(weights: jax.Array, edges: jax.Array) -> jax.Array:
+    """The matrix of a graph convolution, `[…, N, N]`: C_ij / √(d_i d_j) on edges and 1 / d_j on the diagonal.
+
+    d_j is 1 plus the number of edges that lead to j (Kipf & Welling, 2017, with weighted edges).
+    """
+    degree = 1 + edges.sum(-2)
+    loops = jnp.eye(edges.shape[-1], dtype=weights.dtype)
+    scale = jax.lax.rsqrt(degree.astype(weights.dtype))
+    return (jnp.where(edges, weights, 0) + loops) * scale[..., :, None] * scale[..., None, :]
