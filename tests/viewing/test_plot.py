@@ -312,6 +312,49 @@ class TestPicture:
         wanted = [k if not row.startswith("0,") else np.nan for k, row in enumerate(rows)][::2]
         np.testing.assert_allclose(drawn, wanted)
 
+    def test_agents_are_lines_in_a_panel_per_method(self, tmp_path, figures):
+        """With the seeds of runs of one method pooled, and pairs of agents by their own names."""
+        runs = [
+            write_run(tmp_path / "one"),
+            write_run(tmp_path / "more", seeds=(2,)),
+            write_run(tmp_path / "other", algo={"name": "mappo"}),
+        ]
+        for run in runs:
+            for i, agent in enumerate(("agent_0", "agent_1")):
+                add_column(run, f"train_radius_of_{agent}", lambda k, row, i=i: "" if row.startswith("0,") else k + i)
+                add_column(run, f"eval_return_of_{agent}", lambda k, row, i=i: 2 * k + i)
+            add_column(run, "train_attention_of_agent_0_to_agent_1", lambda k, row: 0.5)
+        given = [str(tmp_path), "--kind", "agents"]
+        assert plot([*given, "--metric", "train_radius", "--no-seeds"]) == 0
+        assert {"plot_agents_train_radius.png", "plot_agents_train_radius.csv"} < {x.name for x in tmp_path.iterdir()}
+        panels = figures[0].axes
+        assert [x.get_title("left") for x in panels] == ["happo, mpe/simple_spread", "mappo, mpe/simple_spread"]
+        assert [line.get_label() for line in panels[0].lines] == ["agent_0", "agent_1"]
+        below, above = (line.get_ydata() for line in panels[1].lines)
+        np.testing.assert_allclose(above[1:] - below[1:], 1)
+        rows = read_numbers(tmp_path / "plot_agents_train_radius.csv")
+        assert {(row["env"], row["label"], row["num_seeds"]) for row in rows} == {
+            (f"{name}, mpe/simple_spread", agent, count)
+            for name, count in (("happo", "3"), ("mappo", "2"))
+            for agent in ("agent_0", "agent_1")
+        }
+        assert plot([*given, "--metric", "return", "--labels", "left,right"]) == 0
+        assert [line.get_label() for line in figures[1].axes[0].lines if not line.get_label().startswith("_")] == [
+            "left", "right",
+        ]  # fmt: skip
+        assert plot([*given, "--metric", "train_attention"]) == 0
+        assert "agent_0 to agent_1" in [line.get_label() for line in figures[2].axes[0].lines]
+        with pytest.raises(
+            Refusal,
+            match=r"--metric=length with --kind=agents is no metric that .* has of every agent; allowed: return, "
+            "train_radius, train_attention",
+        ):
+            plot([*given, "--metric", "length"])
+        write_run(tmp_path / "third", env={"num_agents": 2})
+        add_column(tmp_path / "third", "train_radius_of_walker", lambda k, row: k)
+        with pytest.raises(Refusal, match=r"--kind=agents with .*, whose agents differ; allowed: runs with the same"):
+            plot([*given, "--metric", "train_radius"])
+
     def test_several_directories_are_drawn_here(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         write_run(tmp_path / "a")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hajax.cli.arguments import Option, parse_arguments
 from hajax.runs.errors import Refusal, one_of, user_path
-from hajax.runs.files import find_runs, read_run
+from hajax.runs.files import find_runs, owners_of, read_run
 from hajax.runs.tables import write_table
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".pdf", ".svg")
 SIDES = ("steps", "time", "both")
-KINDS = ("curves", "profiles", "improvement", "efficiency")
-WITH_SEEDS = ("curves", "efficiency")
+KINDS = ("curves", "agents", "profiles", "improvement", "efficiency")
+WITH_SEEDS = ("curves", "agents", "efficiency")
 OPTIONS = {
     "--kind": Option("str", "curves"),
     "--output": Option("str?", None),
@@ -36,6 +36,7 @@ usage: hajax plot DIR [DIR ...] [--kind KIND] [--metric NAME]
   hajax plot runs/happo runs/mappo --output compare.pdf
   hajax plot runs/3m --metric win    (plot_win.png and plot_win.csv)
   hajax plot runs/3m runs/2s3z --kind profiles     (plot_profiles.png and .csv)
+  hajax plot runs/mamt --kind agents --metric train_radius
 
 A DIR is a run directory or a folder of them, such as a sweep. Runs that differ
 only in their seeds are pooled.
@@ -47,6 +48,9 @@ kinds:
                    the first evaluation, after compilation. By wall time, seeds
                    are interpolated between their evaluations, up to the
                    shortest run.
+  agents           a panel per algorithm and environment with a curve per agent,
+                   or pair of agents, of a --metric that metrics.csv has of each,
+                   in columns NAME_of_AGENT, such as train_entropy
   profiles         for every score τ, the share of an algorithm's seeds, over
                    all environments, whose final score is above τ
   improvement      for every pair of algorithms, the probability that a seed of
@@ -66,7 +70,8 @@ the highest evaluation of the runs. Scores that are all between 0 and 1, such as
 win rates, are left as they are.
 
 options:
-  --kind KIND      curves (the default), profiles, improvement or efficiency
+  --kind KIND      curves (the default), agents, profiles, improvement or
+                   efficiency
   --metric NAME    what to plot instead of the return: length, a metric of the
                    environment, such as win, or a column of training in
                    metrics.csv, such as train_effective_samples_3
@@ -76,7 +81,7 @@ options:
                    runs on one environment
   --x SIDE         of curves: against environment steps, against wall time, or
                    both next to each other (both)
-  --no-seeds       of curves and efficiency: without the thin lines of single
+  --no-seeds       of curves, agents and efficiency: without the thin lines of single
                    seeds
   --output FILE    the picture: .png, .pdf or .svg; the numbers are written next
                    to it, with the suffix .csv. Default: plot.png
@@ -97,16 +102,18 @@ def plot(arguments: Sequence[str]) -> int:
     default = Path(f"{'_'.join(parts)}.png")
     default = directories[0] / default if len(directories) == 1 else default
     output = default if given.values["--output"] is None else checked_output(given.values["--output"])
-    runs = [read_run(path, metric) for path in find_runs(directories)]
+    paths = find_runs(directories)
+    owners = owners_of(paths, metric) if kind == "agents" else ()
+    runs = [] if owners else [read_run(path, metric) for path in paths]
     # These import JAX, which is not needed for errors in the arguments.
     from hajax.viewing.comparisons import Picture, compare
     from hajax.viewing.curve import panels_figure
     from hajax.viewing.groups import LINE_COLUMNS, group_runs, line_rows, make_panels
 
     labels, title, seeds = given.values["--labels"], given.values["--title"], not given.values["--no-seeds"]
-    groups = group_runs(runs)
-    if kind == "curves":
-        panels = make_panels(labeled(groups, labels, title))
+    groups = group_runs(runs) if not owners else of_agents(paths, metric, owners)
+    if kind in ("curves", "agents"):
+        panels, x = make_panels(labeled(groups, labels, title)), x if kind == "curves" else "steps"
         if x == "time" and not any(len(line.x) for panel in panels for line in panel.by_seconds):
             raise Refusal("--x=time, but these runs have no common wall time; allowed: steps, both")
         picture = Picture(panels_figure(panels, metric, x, seeds), LINE_COLUMNS, line_rows(panels), [])
@@ -137,6 +144,18 @@ def checked_kind(values: Mapping[str, Any]) -> tuple[str, str, str]:
     if values["--no-seeds"] and kind not in WITH_SEEDS:
         raise Refusal(f"--no-seeds with --kind={kind}, which draws no seeds; allowed: with {' or '.join(WITH_SEEDS)}")
     return kind, metric, x
+
+
+def of_agents(paths: Sequence[Path], metric: str, owners: Sequence[str]) -> list[Group]:
+    """A group per method, task and agent: the agents are lines in the panel of the method on the task."""
+    from hajax.viewing.groups import group_runs
+
+    by_owner = {owner: group_runs([read_run(path, f"{metric}_of_{owner}") for path in paths]) for owner in owners}
+    return [
+        group._replace(task=f"{group.label}, {group.task}", label=owner.replace("_to_", " to "))
+        for owner, groups in by_owner.items()
+        for group in groups
+    ]
 
 
 def labeled(groups: Sequence[Group], labels: str | None, title: str | None) -> list[Group]:

@@ -66,6 +66,30 @@ def read_run(path: Path, metric: str = "return") -> RunCurve:
     return run_curve(path, settings, rows, timing, (metrics | of_training)[metric])
 
 
+def owners_of(paths: Sequence[Path], metric: str) -> tuple[str, ...]:
+    """The agents, groups or pairs of which `metrics.csv` of all runs has the metric one by one.
+
+    Raises:
+        Refusal: a run has no such columns, or they are of other agents than another run's.
+    """
+    found: dict[Path, tuple[str, ...]] = {}
+    for path in paths:
+        columns, _ = read_rows(path / "metrics.csv", ("step", "seed", "eval_return_mean"))
+        names = [*evaluated_metrics(columns), *(column for column in columns if column.startswith("train_"))]
+        found[path] = tuple(x.removeprefix(f"{metric}_of_") for x in names if x.startswith(f"{metric}_of_"))
+        if not found[path]:
+            known = dict.fromkeys(name.partition("_of_")[0] for name in names if "_of_" in name)
+            raise Refusal(
+                f"--metric={metric} with --kind=agents is no metric that {path} has of every agent; allowed: "
+                f"{', '.join(known) or 'none in this run'}"
+            )
+        if found[path] != found[paths[0]]:
+            raise Refusal(
+                f"--kind=agents with {paths[0]} and {path}, whose agents differ; allowed: runs with the same agents"
+            )
+    return found[paths[0]]
+
+
 def evaluated_metrics(columns: Iterable[str]) -> dict[str, str]:
     """The metrics of deterministic evaluations among the columns of `metrics.csv`: name -> column."""
     found = {"return": "eval_return_mean"}
