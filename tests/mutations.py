@@ -914,6 +914,63 @@ MUTATIONS = (
         "if False and not",
         ("runs/test_simulators.py::test_simulators_that_cannot_repeat_episodes_begin_new_ones",),
     ),
+    # Trust regions.
+    Mutation(
+        "the distance to the old policy is multiplied by the radius",
+        "core/off_policy/mirror_descent.py",
+        "change / data.radius[:, None, None]",
+        "change * data.radius[:, None, None]",
+        ("algorithms/test_mirror_descent.py",),
+    ),
+    Mutation(
+        "the old policy is the current one",
+        "core/off_policy/mirror_descent.py",
+        "data = MirrorData(state.extra.actors,",
+        "data = MirrorData(state.actors.params,",
+        ("algorithms/test_mirror_descent.py",),
+    ),
+    Mutation(
+        "the old policy is copied in every update",
+        "core/off_policy/mirror_descent.py",
+        "due = (state.updates + 1) % self.settings.old_policy_interval == 0",
+        "due = True",
+        ("algorithms/test_mirror_descent.py",),
+    ),
+    Mutation(
+        "coordination coefficients sum to 1 over the other index",
+        "core/off_policy/mirror_descent.py",
+        "total = weight.sum(-2, keepdims=True)",
+        "total = weight.sum(-1, keepdims=True)",
+        ("algorithms/test_mirror_descent.py",),
+    ),
+    Mutation(
+        "the non-stationarity is that of the farthest partner",
+        "core/off_policy/mirror_descent.py",
+        "partner = jnp.argmax(total, -1)",
+        "partner = jnp.argmin(total, -1)",
+        ("algorithms/test_mirror_descent.py",),
+    ),
+    Mutation(
+        "the radii get no gradient of the policies' objectives, as in the public code",
+        "core/off_policy/mirror_descent.py",
+        "jnp.sum(seen.divergence / radii) +",
+        "0 *",
+        ("algorithms/test_mirror_descent.py",),
+    ),
+    Mutation(
+        "the modeling policies are not trained, as in the public code",
+        "core/off_policy/mirror_descent.py",
+        "network=network[0], modeling=modeling[0])",
+        "network=network[0])",
+        ("algorithms/test_mirror_descent.py",),
+    ),
+    Mutation(
+        "agents do not hear themselves in the graph convolution, as in the public code",
+        "nn/decomposition.py",
+        "(jnp.where(edges, weights, 0) + loops)",
+        "jnp.where(edges, weights, 0)",
+        ("algorithms/test_mirror_descent.py",),
+    ),
     # Statistics.
     Mutation(
         "the interquartile mean cuts a third",

@@ -49,8 +49,8 @@ kinds:
                    are interpolated between their evaluations, up to the
                    shortest run.
   agents           a panel per algorithm and environment with a curve per agent,
-                   or pair of agents, of a --metric that metrics.csv has of each,
-                   in columns NAME_of_AGENT, such as train_entropy
+                   or pair of agents, of a --metric that metrics.csv has of
+                   each, in columns NAME_of_AGENT, such as train_entropy
   profiles         for every score τ, the share of an algorithm's seeds, over
                    all environments, whose final score is above τ
   improvement      for every pair of algorithms, the probability that a seed of
@@ -81,8 +81,8 @@ options:
                    runs on one environment
   --x SIDE         of curves: against environment steps, against wall time, or
                    both next to each other (both)
-  --no-seeds       of curves, agents and efficiency: without the thin lines of single
-                   seeds
+  --no-seeds       of curves, agents and efficiency: without the thin lines of
+                   single seeds
   --output FILE    the picture: .png, .pdf or .svg; the numbers are written next
                    to it, with the suffix .csv. Default: plot.png
                    (plot_KIND.png, plot_NAME.png, plot_KIND_NAME.png) in DIR, or
