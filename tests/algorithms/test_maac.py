@@ -23,6 +23,8 @@ from attention_problems import (
 from reference_attention import looped
 
 import hajax
+from hajax.envs.drawing import product_drawing
+from hajax.envs.games import _single_state_game
 from hajax.nn import distributions
 from hajax.nn.attention import SHARED
 
@@ -116,6 +118,110 @@ def test_update_is_that_of_the_loops(agents):
         jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, atol=1e-10), new.actors.params, moved)
     followed = jax.tree.map(lambda old, x: old + 0.3 * (x - old), state.target_actors, new.actors.params)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-12), new.target_actors, followed)
+
+
+REALS = (
+    hajax.AgentSpec("a", (3,), hajax.Box((-1.0, 0.0), (1.0, 4.0))),
+    hajax.AgentSpec("b", (2,), hajax.Discrete(3)),
+    hajax.AgentSpec("c", (2,), hajax.Box((-2.0,), (2.0,))),
+)
+
+
+@pytest.mark.parametrize("name", ["maac", "mamd"])
+@jax.enable_x64(True)
+def test_with_a_box_the_baseline_is_a_mean_over_drawn_actions(name):
+    """A mixed team: values read the own action too. Probabilities are of what was drawn, values of what was done."""
+    spec, n, samples = team(*REALS), 3, 4
+    settings = {} if name == "maac" else {"radius": 0.7, "tsallis_q": 0.3}
+    algo = made(name, spec, baseline_samples=samples, **settings)
+    state, batch, key = random_state(algo, jax.random.key(1)), random_batch(spec, jax.random.key(2)), jax.random.key(3)
+    if name == "mamd":
+        state = state._replace(extra=state.extra._replace(actors=jax.tree.map(lambda x: 0.8 * x, state.actors.params)))
+    new, info = jax.jit(algo.update)(key, state, batch)
+    row, actors, layout = jax.tree.map(lambda x: x[0], batch), actors_of(algo), spec.action_layout
+    actor_key, others_key, critic_key = jax.random.split(key, 3)
+    seen, there = np.asarray(row.active), np.asarray(row.final_active)
+
+    def drawn(key, params, observation, mask):
+        parameters = actors.team_distribution(params, observation, mask)[0]
+        action = distributions.sample(key, parameters, layout)
+        return np.asarray(action), np.asarray(distributions.log_prob(parameters, layout, action))
+
+    def q(params, observation, joint, active, own):
+        found, _ = looped(params, observation, joint, active, 2, 8, own)
+        return np.asarray(found[..., 0])
+
+    # Targets and the critics' loss.
+    blank = np.where(there[..., None], row.final_observation, 0)
+    action, log_prob = drawn(critic_key, state.target_actors, blank, row.final_action_mask | ~there[..., None, None])
+    joint = features(spec, action, there)
+    value = q(jax.tree.map(lambda x: x[0, 0], state.target_critics), blank, joint, there, joint) - log_prob / 3.0
+    value = np.where(there & ~np.asarray(row.terminated)[:, None], value, 0)
+    targets = row.reward[:, 0] + 0.9 * row.reward[:, 1] + 0.9 ** row.steps[:, None] * value
+    blank = np.where(seen[..., None], row.observation, 0)
+    joint = features(spec, np.asarray(row.action), seen)
+    params = jax.tree.map(lambda x: x[0, 0], state.critics.params)
+    found, logits = looped(params, blank, joint, seen, 2, 8, joint)
+    errors = [np.mean((targets[seen[:, i], i] - found[seen[:, i], i, 0]) ** 2) for i in range(n)]
+    penalty = 0.3 * sum(np.mean(np.array(x) ** 2) for x in logits.values() if x)
+    assert float(info["value_loss"]) == pytest.approx(float(sum(errors) + penalty), rel=1e-9)
+
+    # Policies, with the new critics.
+    params, mask = jax.tree.map(lambda x: x[0, 0], new.critics.params), row.action_mask | ~seen[..., None, None]
+    action, _ = drawn(others_key, state.actors.params, blank, mask)
+    joint = features(spec, action, seen)
+    baseline = [
+        q(params, blank, joint, seen, features(spec, drawn(key, state.actors.params, blank, mask)[0], seen))
+        for key in jax.random.split(jax.random.fold_in(actor_key, 3), samples)
+    ]
+    advantage = q(params, blank, joint, seen, joint) - np.mean(baseline, 0)
+    action = jnp.where(seen[..., None], action, 0)
+    for i in range(n):
+
+        def log_probs(params):
+            parameters = actors.team_distribution(params, jnp.asarray(blank), mask)[0]
+            return distributions.log_prob(parameters, layout, action), parameters
+
+        def loss_of(own, i=i):
+            moved = jax.tree.map(lambda all_of, x: all_of.at[i].set(x), state.actors.params, own)
+            log_prob, parameters = log_probs(moved)
+            if name == "maac":
+                cost = log_prob / 3.0
+            else:
+                old = jnp.exp(log_probs(state.extra.actors)[0])
+                cost = (jnp.maximum(jnp.exp(log_prob), 1e-6) ** 0.7 - jnp.maximum(old, 1e-6) ** 0.7) / 0.7 / 0.7
+            surplus = jax.lax.stop_gradient(cost - advantage)
+            outputs = parameters.mean if i != 1 else parameters.logits[:, :, 0]
+            count = (2, 3, 1)[i]
+            shown = jnp.where(jnp.isfinite(outputs[:, i, :count]), outputs[:, i, :count], 0)
+            squares = jnp.sum(shown**2, -1) / jnp.isfinite(outputs[:, i, :count]).sum(-1)
+            rows = np.flatnonzero(seen[:, i])
+            return (log_prob * surplus)[rows, i].mean() + 0.4 * squares[rows].mean()
+
+        own = jax.tree.map(lambda x, i=i: x[i], state.actors.params)
+        moved, norm = adam_once(own, jax.jit(jax.grad(loss_of))(own), 1e-2, 0.05)
+        assert float(info["actor_grad_norm"][i]) == pytest.approx(norm, rel=1e-9)
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, atol=1e-10), new.actors.params, moved)
+
+
+def test_it_learns_real_actions():
+    """The best actions within ±1 are ½ and −¼; the second agent's depends on the first one's."""
+
+    def payoff(action):
+        first, second = action[:, 0]
+        return -((first - 0.5) ** 2) - (second + 0.5 * first) ** 2
+
+    line = hajax.Box((-1.0,), (1.0,))
+    env = _single_state_game("games/parabola", (line, line), payoff, 1, "individual", product_drawing)
+    algo = hajax.make_algorithm(
+        "maac", env, hidden_sizes=(16,), attention_width=16, attention_heads=2, batch_size=64, buffer_size=4_000,
+        warmup_steps=200, reward_scale=20.0, actor_lr=5e-3, critic_lr=5e-3, target_rate=0.02,
+    )  # fmt: skip
+    train = hajax.make_train(env, algo, total_steps=8_200, num_envs=8, rollout_length=10)
+    states, _ = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 3))
+    evaluate = jax.jit(jax.vmap(hajax.make_evaluate(env, algo, num_episodes=8)))
+    results = evaluate(jax.random.split(jax.random.key(1), 3), states)
+    assert np.all(results["episode_return"] > -0.01)
 
 
 @jax.enable_x64(True)

@@ -24,8 +24,6 @@ from reference_attention import leaky, looped
 import hajax
 from hajax import tabular
 from hajax.algorithms.maac import attention_parts
-from hajax.core.off_policy.choices import Choices
-from hajax.core.off_policy.counterfactual import OwnData
 from hajax.core.off_policy.joint_sequence import OffPolicySamples
 from hajax.core.off_policy.mirror_descent import (
     DecompositionParts,
@@ -186,12 +184,12 @@ def expected_gradient(algo, logits, old_logits, values, delta):
         def distribution(self, params, samples):
             return ActionParameters(jnp.broadcast_to(params, (1, count, 1, count)), None, None)
 
-    choices = Choices(jnp.arange(count)[:, None], jnp.ones(count, bool))
-    data = OwnData(choices, MirrorData(old_logits, jnp.array([delta]), jnp.array([True])))
-    samples = OffPolicySamples(jnp.zeros((1, count, 1)), None, jax.nn.softmax(logits)[None], jnp.array([0]), data)
+    prob = jax.nn.softmax(logits)
+    data = MirrorData(old_logits, jnp.array([delta]), jnp.array([True]))
+    samples = OffPolicySamples(jnp.zeros((1, count, 1)), None, prob[None], jnp.array([0]), data)
     objective = MirrorObjective(
         settings=algo.settings, hyperparameters=algo.hyperparameters.replace(logit_penalty=0.0), learning_rate=0.0,
-        actor=Table(), values=jnp.broadcast_to(values, (1, count, count)), taken=jnp.arange(count)[None],
+        actor=Table(), action=jnp.arange(count, dtype=float)[None, :, None], advantage=(values - prob @ values)[None],
         attention=jnp.zeros((1, 1)),
     )  # fmt: skip
     return jax.grad(lambda x: objective.loss(None, x, x, samples)[0])(logits)
@@ -252,17 +250,21 @@ def all_chances(algo, params, batch):
     return [[chances(logits[b, i], agent) for i, agent in enumerate(AGENTS)] for b in range(B)]
 
 
-def models(params, batch, algo):
-    """π̂_i(·|o_i, j) over the available choices of j, by row, i and j."""
+def models(modeling, batch, algo, policies):
+    """log π̂_i(·|o_i, j) of all choices of j and the logits of its available ones, by row, i and j."""
     found = {}
-    prob = all_chances(algo, params["actors"], batch)
+    there = np.isfinite(policies.logits)
     for b, i, j in itertools.product(range(B), range(3), range(3)):
-        p = {name: x[i] for name, x in params["modeling"].items()}
+        p = {name: x[i] for name, x in modeling.items()}
         hidden = leaky(batch.observation[b, i] @ p["first"] + p["first_bias"] + p["whom"][j])
         hidden = leaky(hidden @ p["second"] + p["second_bias"])
-        logits = (hidden @ p["logits"] + p["logits_bias"])[: len(prob[b][j])]
-        there = prob[b][j] > 0
-        found[b, i, j] = jax.nn.log_softmax(jnp.where(there, logits, -jnp.inf)), jnp.where(there, logits, 0.0)
+        logits = (hidden @ p["logits"] + p["logits_bias"]).reshape(there.shape[2:])
+        parts, own = [], []
+        for d, n in enumerate(AGENTS[j].action_space.choices):
+            parts.append(jax.nn.log_softmax(jnp.where(there[b, j, d, :n], logits[d, :n], -jnp.inf)))
+            own.append(logits[d, :n][there[b, j, d, :n]])
+        log_prob = [sum(parts[d][c] for d, c in enumerate(choice)) for choice in listed(AGENTS[j])]
+        found[b, i, j] = jnp.stack(log_prob), jnp.concatenate(own)
     return found
 
 
@@ -271,11 +273,16 @@ def test_what_a_minibatch_shows_is_that_of_the_loops(learned):
     algo, parts, state, batch, shown, (_, info) = learned
     active = np.asarray(batch.active)
     prob, old = (all_chances(algo, p, batch) for p in (state.actors.params, state.extra.actors))
-    joint = np.asarray(parts.actions(jax.random.key(5), state, batch))[..., 0].astype(int)
-    action = np.zeros(batch.action.shape)
-    for b, (i, agent) in itertools.product(range(B), enumerate(AGENTS)):
-        own = listed(agent)[joint[b, i]]
-        action[b, i, : len(own)] = own
+    action = np.asarray(parts.actions(jax.random.split(jax.random.key(5))[0], state, batch))
+    joint = np.array(
+        [
+            [
+                listed(agent).index(tuple(action[b, i, : len(agent.action_space.choices)].astype(int)))
+                for i, agent in enumerate(AGENTS)
+            ]
+            for b in range(B)
+        ]
+    )
     critics = jax.tree.map(lambda x: x[0, 0], state.critics.params)
     table, _ = looped(critics, batch.observation, features(algo.spec, action, active), active, 2, 8)
     value = np.array([[table[b, i, joint[b, i]] for i in range(3)] for b in range(B)])
@@ -287,14 +294,14 @@ def test_what_a_minibatch_shows_is_that_of_the_loops(learned):
         change = [np.sum(prob[b][i] * (ln(prob[b][i], 0.3) - ln(old[b][i], 0.3))) for b in rows]
         assert float(shown.divergence[i]) == pytest.approx(np.mean(change), rel=1e-9)
 
-    modeled = models({"actors": state.actors.params, "modeling": state.extra.modeling.params}, batch, algo)
+    modeled = models(state.extra.modeling.params, batch, algo, shown.policies)
     sums = np.asarray(shown.coordination).sum(0)
     for i in range(3):
         j = max((j for j in range(3) if j != i), key=lambda j: sums[i, j])
         kls = {}
         for b in range(B):
             p, m = np.asarray(prob[b][j]), np.asarray(modeled[b, i, j][0])
-            kls[b] = sum(p[c] * (np.log(p[c]) - m[c]) for c in range(len(p)) if p[c] > 0) / np.sum(p > 0)
+            kls[b] = sum(p[c] * (np.log(p[c]) - m[c]) for c in range(len(p)) if p[c] > 0) / len(modeled[b, i, j][1])
             assert bool(shown.measured[b, i]) == bool(active[b, i] and active[b, j])
             assert float(shown.measure[b, i]) == pytest.approx(kls[b], rel=1e-9)
         counted = [kls[b] for b in range(B) if active[b, i] and active[b, j]]
@@ -376,7 +383,7 @@ def test_the_steps_are_those_of_the_loops(learned):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-9), new.extra.network.params, moved)
 
     def cross_entropies(modeling):
-        modeled = models({"actors": state.actors.params, "modeling": modeling}, batch, algo)
+        modeled = models(modeling, batch, algo, shown.policies)
         found, squares = [], []
         for i in range(3):
             pairs = [(b, j) for b in range(B) for j in range(3) if j != i and active[b, i] and active[b, j]]
@@ -385,7 +392,7 @@ def test_the_steps_are_those_of_the_loops(learned):
                 choice = tuple(int(x) for x in np.asarray(batch.action)[b, j, : len(AGENTS[j].action_space.choices)])
                 log_prob, logits = modeled[b, i, j]
                 terms.append(-log_prob[listed(AGENTS[j]).index(choice)])
-                sizes.append(jnp.sum(logits**2) / jnp.sum(jnp.isfinite(log_prob)))
+                sizes.append(jnp.mean(logits**2))
             found.append(sum(terms) / len(terms))
             squares.append(sum(sizes) / len(sizes))
         return found, squares
@@ -417,7 +424,7 @@ def test_the_policies_use_the_new_radii(learned):
     """MAMT's policy step is MAMD's with the radii that its slow step gave."""
     _, parts, _, batch, _, (new, _) = learned
     samples = parts.samples(new, batch)
-    np.testing.assert_array_equal(samples.objective_data.further.radius[:, 0], new.extra.radii.params)
+    np.testing.assert_array_equal(samples.objective_data.radius[:, 0], new.extra.radii.params)
 
 
 @pytest.mark.parametrize("name", ["mamd", "mamt"])
@@ -480,5 +487,3 @@ def test_what_does_not_suit_is_refused():
         made("mamd", spec, radius=0)
     with pytest.raises(ValueError, match=r"radius=5\.0; allowed: a number from radius_min=0\.01 to radius_max=2\.0"):
         made("mamt", spec, radius=5.0, radius_max=2.0)
-    with pytest.raises(ValueError, match="mamt has a value for every choice of an agent, but d has a Box"):
-        made("mamt", team(*AGENTS, hajax.AgentSpec("d", (2,), hajax.Box((-1.0,), (1.0,)))))

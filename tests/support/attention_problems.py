@@ -65,6 +65,9 @@ def random_batch(spec, key, n=2):
     final_mask, mask = mask
     available = jnp.where(mask & choices, 0.0, -jnp.inf)
     action = jnp.where(spec.action_layout.discrete, jax.random.categorical(next(keys), available), 0).astype(float)
+    if spec.has_continuous:
+        drawn = jax.random.normal(jax.random.fold_in(key, 1), action.shape)
+        action = jnp.where(spec.action_layout.continuous, drawn, action)
     shown = jax.random.normal(next(keys), (2, *rows, spec.num_agents, spec.observation_size)) * spec.observation_mask
     return hajax.off_policy_batch(
         spec,
@@ -89,10 +92,22 @@ def listed(agent):
 
 
 def features(spec, action, active):
-    """One-hot components `[B, N, D · C]` of actions `[B, N, D]`, zeros for inactive agents and missing components."""
-    out = np.zeros((B, spec.num_agents, spec.num_components * spec.num_choices))
-    for b, i in itertools.product(range(B), range(spec.num_agents)):
-        for d in range(len(spec.agents[i].action_space.choices)) if active[b, i] else ():
+    """Features of actions `[B, N, D]`, zeros for inactive agents and missing components.
+
+    They are one-hot choices, D · C, and then reals, D, in units in which their bounds are ±1, and clipped to these.
+    """
+    choices = spec.num_components * spec.num_choices if spec.has_discrete else 0
+    out = np.zeros((B, spec.num_agents, choices + (spec.num_components if spec.has_continuous else 0)))
+    for b, (i, agent) in itertools.product(range(B), enumerate(spec.agents)):
+        space = agent.action_space
+        if not active[b, i]:
+            continue
+        if isinstance(space, hajax.Box):
+            low, high = np.array(space.low), np.array(space.high)
+            own = np.clip(2 * (action[b, i, : len(low)] - low) / (high - low) - 1, -1, 1)
+            out[b, i, choices : choices + len(low)] = own
+            continue
+        for d in range(len(space.choices)):
             out[b, i, spec.num_choices * d + int(action[b, i, d])] = 1
     return jnp.asarray(out)
 

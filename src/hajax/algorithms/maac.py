@@ -13,8 +13,8 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.groups import make_groups
 from hajax.core.off_policy import template
 from hajax.core.off_policy.attention_values import AttentionValues
+from hajax.core.off_policy.choices import TeamChoices, unlisted
 from hajax.core.off_policy.counterfactual import CounterfactualParts
-from hajax.core.off_policy.double_q import team_choices
 from hajax.core.off_policy.settings import AttentionHyperparameters, AttentionSettings
 from hajax.spec import EnvSpec
 
@@ -27,7 +27,7 @@ def maac(
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
-    """MAAC for the team that `spec` describes, all of whose actions are discrete.
+    """MAAC for the team that `spec` describes.
 
     Every agent has values of its own choices, Qᵢ(o, ·, a⁻ⁱ), from a network that attends to the observations and
     actions of the other agents (`hajax.nn.attention.AttentionCritic`). Simultaneously they ascend
@@ -42,6 +42,11 @@ def maac(
     with target critics and target policies, φ′ ← τ φ + (1 − τ) φ′, and are penalized for large logits of the attention.
     1/ρ is the weight of entropy (`reward_scale`). Rewards may be individual or the team's.
 
+    If an agent of the team has a Box, or more choices than can be enumerated, values read the agent's own action too,
+    Qᵢ(o, aⁱ, a⁻ⁱ), and the baseline is their mean over `baseline_samples` actions from its policy. Policies are
+    Gaussians, whose actions the environment and the critics see clipped to their bounds. This is ours: the paper and
+    its code have discrete actions.
+
     With another `order` agents are updated one after another, each at actions of the new policies of those before; this
     is not in the paper.
 
@@ -53,9 +58,8 @@ def maac(
       actor: a flax module used as torso (see `hajax.haml`). There is no choice of a critic.
 
     Raises:
-      ValueError: a hyperparameter is out of range, an agent has a Box or too many choices, `attention_heads` does not
-        divide `attention_width`, agents cannot share parameters, the environment has a state per agent, or a `critic`
-        is given.
+      ValueError: a hyperparameter is out of range, `attention_heads` does not divide `attention_width`, agents cannot
+        share parameters, the environment has a state per agent, or a `critic` is given.
     """
     actors, critics = attention_parts("maac", spec, settings, actor, critic)
     return template.make_algorithm("maac", CounterfactualParts(actors, critics, settings), hyperparameters)
@@ -73,7 +77,8 @@ def attention_parts(
             f"attention_heads={settings.attention_heads}; allowed: a divisor of attention_width="
             f"{settings.attention_width}"
         )
-    choices, groups = team_choices(name, spec), make_groups(spec, settings.sharing)
+    groups = make_groups(spec, settings.sharing)
+    choices = None if unlisted(spec, range(spec.num_agents)) else TeamChoices(spec)
     torso = policy_torso(spec, settings, actor)
     actors = TeamActors(spec, groups, torso, settings.agent_id, True, settings.output_gain)
     return actors, AttentionValues(spec, choices, settings.attention_width, settings.attention_heads)

@@ -26,7 +26,7 @@ def mamd(
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
-    """MAMD for the team that `spec` describes, all of whose actions are discrete.
+    """MAMD for the team that `spec` describes.
 
     Critics, targets and baselines are MAAC's (`hajax.algorithms.maac.maac`). The policies take a step of mirror
     descent: in place of its entropy, every agent pays for its distance to an old policy of its own,

@@ -24,7 +24,7 @@ def mamt(
     actor: nn.Module | None = None,
     critic: nn.Module | None = None,
 ) -> Algorithm:
-    """MAMT for the team that `spec` describes, all of whose actions are discrete.
+    """MAMT for the team that `spec` describes.
 
     Mirror descent as in MAMD (`hajax.algorithms.mamd.mamd`), with a radius δᵢ per agent that is learned. Every update
     begins with the following, for joint actions a ~ π at a minibatch of the replay:
@@ -32,8 +32,8 @@ def mamt(
     - the coordination coefficients C_ij = softmax over i ≠ j of |Qᵢ(o, a) − Vⱼ(o)|, Vⱼ = Σ_b πʲ(b|oʲ) Qⱼ(o, b, a⁻ʲ)
       (Eq. 7);
     - the non-stationarity Dᵢ = KL(πʲ(·|oʲ) ‖ π̂ⁱ(·|oⁱ, j)) / Mⱼ that agent i meets in its closest partner
-      j = argmax_j Σ C_ij, which has Mⱼ choices (Eq. 5). The modeling policies π̂ⁱ learn the others' actions in the
-      replay by cross-entropy;
+      j = argmax_j Σ C_ij, whose policy has Mⱼ outputs: choices, and means of real components (Eq. 5). The modeling
+      policies π̂ⁱ learn the others' actions in the replay by cross-entropy;
     - the slow step, of the radii: Adam on Σᵢ E_π[ln_q πⁱ − ln_q πⁱ_old] / δᵢ + mean K̂, clipped to `radius_min` and
       `radius_max`. The first sum is what the radii change in the policies' objectives, with its expectation over an
       agent's own choices; K̂ᵢ(o, a, δ) is the decomposition network's estimate of Dᵢ (Eq. 8);

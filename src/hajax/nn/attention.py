@@ -28,20 +28,27 @@ class AttentionCritic(nn.Module):
     and its values are Q_i(o, ·, a⁻ⁱ) = B_i σ(A_i (e_i, x_i^1, …, x_i^H)), one per choice of its own; σ is LeakyReLU.
     K, Q and V are shared, the rest is each agent's own. An agent attends to the other active agents; if there is none,
     x_i is zero. Padded inputs are zeros.
+
+    With `reads_own_action`, for actions that are no choices, A_i reads the agent's own action too: Q_i(o, aⁱ, a⁻ⁱ).
     """
 
     num_choices: int
     width: int = 128
     heads: int = 4
+    reads_own_action: bool = False
 
     @nn.compact
-    def __call__(self, observation: jax.Array, action: jax.Array, active: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, observation: jax.Array, action: jax.Array, active: jax.Array, own_action: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """Values `[…, N, M]`, and the attention's logits `[…, H, N, N]` before their scale, 0 where none attends.
 
         Args:
           observation: `[…, N, O]`.
           action: the features of the joint action, `[…, N, F]`; an agent's own does not change its values.
           active: bool `[…, N]`.
+          own_action: with `reads_own_action`, features of every agent's own actions `[S, …, N, F]`, which its values
+            `[S, …, N, M]` are of; its action by default.
         """
         agents, size = observation.shape[-2], self.width // self.heads
         # Agents come first: matrix products are several times as fast as with the agent axis between the others.
@@ -66,8 +73,12 @@ class AttentionCritic(nn.Module):
         weights = jnp.moveaxis(attention_weights(logits / math.sqrt(size), others), (-2, -1), (0, 1))
         attended = jnp.sum(weights[..., None] * values[None], 1)  # [N, ..., H, d]
         joined = jnp.concatenate([seen, attended.reshape(*attended.shape[:-2], -1)], -1)
-        hidden = nn.leaky_relu(own("hidden", joined, self.width), SLOPE)
-        found = own("output", hidden, self.num_choices, gain=1.0)
+        hidden = own("hidden", joined, self.width)
+        if self.reads_own_action:
+            mine = jnp.moveaxis(action if own_action is None else own_action, -2, 0)
+            hidden = hidden if own_action is None else hidden[:, None]
+            hidden = hidden + own_layer(self, "hidden_action", mine, self.width, bias=False)
+        found = own("output", nn.leaky_relu(hidden, SLOPE), self.num_choices, gain=1.0)
         return jnp.moveaxis(found, 0, -2), jnp.where(others, logits, 0)
 
 

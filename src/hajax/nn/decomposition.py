@@ -11,29 +11,44 @@ import jax
 import jax.numpy as jnp
 
 from hajax.nn.attention import SLOPE, own_layer
+from hajax.nn.distributions import ActionParameters
 from hajax.nn.initializers import orthogonal
+from hajax.nn.networks import LOG_STD_RANGE
 
 
 class ModelingPolicies(nn.Module):
-    """Every agent's model of the others, π̂_i(·|o_i, j): logits of the choices of agent j, from what agent i observes.
+    """Every agent's model of the others, π̂_i(·|o_i, j): a distribution of agent j's action, from what agent i observes.
 
-    A network of two hidden layers per agent, which also reads a one-hot vector of j.
+    A network of two hidden layers per agent, which also reads a one-hot vector of j. Its outputs are logits, and means
+    and standard deviations of real components.
     """
 
-    num_choices: int
+    num_components: int
+    num_choices: int  # 0 if no component is discrete
+    has_continuous: bool
     width: int = 128
 
     @nn.compact
-    def __call__(self, observation: jax.Array) -> jax.Array:
-        """Logits `[…, N, N, M]`, by i and j, from observations `[…, N, O]`."""
+    def __call__(self, observation: jax.Array) -> ActionParameters:
+        """The parameters of distributions `[…, N, N, …]`, by i and j, from observations `[…, N, O]`."""
         agents = observation.shape[-2]
         whom = self.param("whom", nn.initializers.normal(agents**-0.5), (agents, agents, self.width), observation.dtype)
         first = own_layer(self, "first", jnp.moveaxis(observation, -2, 0), self.width)
         # By i, j, and the rest.
         hidden = first[:, None] + whom.reshape(agents, agents, *[1] * (first.ndim - 2), self.width)
         hidden = nn.leaky_relu(own_layer(self, "second", nn.leaky_relu(hidden, SLOPE), self.width), SLOPE)
-        logits = own_layer(self, "logits", hidden, self.num_choices, gain=0.01)
-        return jnp.moveaxis(logits, (0, 1), (-3, -2))
+
+        def output(name: str, width: int) -> jax.Array:
+            return jnp.moveaxis(own_layer(self, name, hidden, width, gain=0.01), (0, 1), (-3, -2))
+
+        logits = mean = std = None
+        if self.num_choices:
+            logits = output("logits", self.num_components * self.num_choices)
+            logits = logits.reshape(*logits.shape[:-1], self.num_components, self.num_choices)
+        if self.has_continuous:
+            mean = output("mean", self.num_components)
+            std = jnp.exp(jnp.clip(output("log_std", self.num_components), *LOG_STD_RANGE))
+        return ActionParameters(logits, mean, std)
 
 
 class TrustRegionDecomposition(nn.Module):

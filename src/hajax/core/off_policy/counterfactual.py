@@ -9,81 +9,83 @@ import jax
 import jax.numpy as jnp
 
 from hajax.core.actors import GroupTables, TeamActors
-from hajax.core.batches import OffPolicyBatch, critic_input, final_critic_input
+from hajax.core.batches import CriticInput, OffPolicyBatch, critic_input, final_critic_input
 from hajax.core.inactive import blank
 from hajax.core.losses import weighted_mean
 from hajax.core.neighborhoods import unrestricted
-from hajax.core.off_policy.attention_values import AttentionValues
-from hajax.core.off_policy.choices import Choices, TeamChoices, log_probs
-from hajax.core.off_policy.joint_sequence import GroupActor, GroupObjective, Info, OffPolicySamples, group_samples
+from hajax.core.off_policy.attention_values import AttentionValues, within_bounds
+from hajax.core.off_policy.choices import Choices, log_probs
+from hajax.core.off_policy.joint_sequence import GroupActor, GroupObjective, Info, OffPolicySamples
 from hajax.core.off_policy.settings import AttentionSettings
 from hajax.core.off_policy.template import ObjectiveOfGroup, OffPolicyState, Parts
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
-from hajax.spec import Timestep
-
-
-class OwnData(NamedTuple):
-    """What one group's objective reads beside the samples, arrays `[…]` (over all groups `[G, …]`)."""
-
-    choices: Choices  # of the group's agents
-    further: Any = None
+from hajax.spec import ActionLayout, Timestep
 
 
 @dataclasses.dataclass(frozen=True)
 class CounterfactualObjective(GroupObjective):
-    """E[log π(a|o) · (Q(o, a) − Σ_b π(b|o) Q(o, b) − log π(a|o) / ρ)] of one group's policies, a ~ π.
+    """E[log π(a|o) · (A(o, a) − log π(a|o) / ρ)] of one group's policies, a ~ π.
 
-    The second factor is constant in the gradient.
+    The second factor is constant in the gradient. A is the advantage over the counterfactual baseline.
     """
 
     actor: GroupActor
-    values: jax.Array  # [K, B, M], given the other agents' actions
-    taken: jax.Array  # int [K, B], the choices that were sampled
+    action: jax.Array  # [K, B, D], as sampled (not clipped)
+    advantage: jax.Array  # [K, B]
     attention: jax.Array  # [K, N], how much members attend to every agent
 
     def cost(self, log_prob: jax.Array, samples: OffPolicySamples) -> jax.Array:
-        """What an agent pays for each choice, from log π: log π / ρ, `[K, B, M]`."""
+        """What an agent pays for its action, from log π: log π / ρ, `[K, B]`."""
         return log_prob / self.hyperparameters.reward_scale
 
-    def log_probs(self, params: Any, samples: OffPolicySamples) -> tuple[ActionParameters, jax.Array, jax.Array]:
-        """The policy's parameters, log π of all choices `[K, B, M]`, and whether they are possible."""
-        parameters = self.actor.distribution(params, samples)
-        assert parameters.logits is not None
-        return parameters, *log_probs(samples.objective_data.choices, parameters.logits, self.actor.tables.layout)
-
     def loss(self, key: jax.Array, params: Any, old_params: Any, samples: OffPolicySamples) -> tuple[jax.Array, Info]:
-        layout = self.actor.tables.layout
-        parameters, log_prob, possible = self.log_probs(params, samples)
-        prob = jnp.where(possible, jnp.exp(log_prob), 0)
-
-        def at_taken(x: jax.Array) -> jax.Array:
-            return jnp.take_along_axis(x, self.taken[..., None], -1)[..., 0]
-
-        own = at_taken(log_prob)
-        advantage = at_taken(self.values) - jnp.sum(prob * self.values, -1)
-        surplus = jax.lax.stop_gradient(at_taken(self.cost(log_prob, samples)) - advantage)
-        loss = weighted_mean(own * surplus, samples.weight)
-        penalty = weighted_mean(mean_square(parameters, layout.choices & layout.discrete[..., None]), samples.weight)
-        info = {"policy_loss": loss} | self.diagnostics(prob, log_prob, samples)
+        layout, parameters = self.actor.tables.layout, self.actor.distribution(params, samples)
+        log_prob = distributions.log_prob(parameters, layout, self.action)
+        surplus = jax.lax.stop_gradient(self.cost(log_prob, samples) - self.advantage)
+        loss = weighted_mean(log_prob * surplus, samples.weight)
+        penalty = weighted_mean(mean_square(parameters, layout), samples.weight)
+        info = {"policy_loss": loss} | self.diagnostics(parameters, samples)
         return loss + self.hyperparameters.logit_penalty * penalty, info
 
-    def diagnostics(self, prob: jax.Array, log_prob: jax.Array, samples: OffPolicySamples) -> Info:
-        """Scalars by name, from π and log π of all choices `[K, B, M]`."""
-        return {"entropy": weighted_mean(-jnp.sum(prob * log_prob, -1), samples.weight)}
+    def diagnostics(self, parameters: ActionParameters, samples: OffPolicySamples) -> Info:
+        """Scalars by name, from the policies' distributions."""
+        entropy = distributions.entropy(parameters, self.actor.tables.layout)
+        return {"entropy": weighted_mean(entropy, samples.weight)}
 
 
-def mean_square(parameters: ActionParameters, existing: Any) -> jax.Array:
-    """The mean of the squared logits of available choices, `[…]`."""
-    assert parameters.logits is not None
-    there = existing & jnp.isfinite(parameters.logits)
-    squares = jnp.square(jnp.where(there, parameters.logits, 0))
-    return squares.sum((-1, -2)) / jnp.maximum(there.sum((-1, -2)), 1)
+def outputs_of(parameters: ActionParameters, layout: ActionLayout) -> jax.Array:
+    """The number of a policy's outputs, `[…]`: its available choices, of all components, and its Gaussian means."""
+    count = jnp.zeros(())
+    if parameters.logits is not None:
+        count = count + (layout.discrete[..., None] & layout.choices & jnp.isfinite(parameters.logits)).sum((-1, -2))
+    if parameters.mean is not None:
+        count = count + jnp.broadcast_to(layout.continuous, parameters.mean.shape).sum(-1)
+    return jnp.maximum(count, 1)
+
+
+def mean_square(parameters: ActionParameters, layout: ActionLayout) -> jax.Array:
+    """The mean of the squared outputs: logits of available choices, and means in units in which bounds are ±1."""
+    total = jnp.zeros(())
+    if parameters.logits is not None:
+        there = layout.discrete[..., None] & layout.choices & jnp.isfinite(parameters.logits)
+        total = total + jnp.square(jnp.where(there, parameters.logits, 0)).sum((-1, -2))
+    if parameters.mean is not None:
+        total = total + jnp.square(jnp.where(layout.continuous, parameters.mean, 0)).sum(-1)
+    return total / outputs_of(parameters, layout)
+
+
+class Alternatives(NamedTuple):
+    """What every agent may do instead: all its choices, or actions that are drawn from its policy."""
+
+    log_prob: jax.Array  # [B, N, M], 0 where the probability is 0
+    weight: jax.Array  # [B, N, M], summing to 1: the probabilities, or 1/M
+    action: jax.Array | None  # [M, B, N, D] if they are drawn
 
 
 @dataclasses.dataclass(frozen=True)
 class CounterfactualParts(Parts):
-    """See `hajax.algorithms.maac.maac`."""
+    """See `hajax.algorithms.maac.maac`. The features of joint actions are the native actions, as sampled."""
 
     policies: TeamActors
     critics: AttentionValues
@@ -92,79 +94,97 @@ class CounterfactualParts(Parts):
     has_target_actors = True
     stochastic = True
 
-    @property
-    def choices(self) -> TeamChoices:
-        return self.critics.choices
-
     def team(self, params: Any, observation: jax.Array, action_mask: jax.Array) -> ActionParameters:
         mask = action_mask if self.policies.spec.masks_actions else None
         return self.policies.team_distribution(params, observation, mask)[0]
 
     def act(self, key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool) -> Any:
-        parameters, layout = (
-            self.team(state.actors.params, timestep.observation, timestep.action_mask),
-            self.policies.layout,
+        parameters = self.team(state.actors.params, timestep.observation, timestep.action_mask)
+        layout = self.policies.layout
+        action = (
+            distributions.mode(parameters, layout) if deterministic else distributions.sample(key, parameters, layout)
         )
-        if deterministic:
-            return distributions.mode(parameters, layout), memory
-        return distributions.sample(key, parameters, layout), memory
+        return within_bounds(self.policies.spec.action_layout, action), memory
 
     def joint(self, batch: OffPolicyBatch) -> jax.Array:
-        """The choice indices of the agents' actions, `[…, N, 1]`."""
-        return blank(self.choices.indices(batch.action), batch.active)[..., None]
+        return blank(batch.action, batch.active)
 
     def drawn(
         self, key: jax.Array, params: Any, observation: jax.Array, action_mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Sampled choices of all agents, int `[B, N]`, and their log-probabilities."""
+        """Sampled actions of all agents `[B, N, D]`, and their log-probabilities `[B, N]`."""
         parameters = self.team(params, observation, action_mask)
         action = distributions.sample(key, parameters, self.policies.layout)
-        return self.choices.indices(action), distributions.log_prob(parameters, self.policies.layout, action)
+        return action, distributions.log_prob(parameters, self.policies.layout, action)
 
     def actions(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
-        index, _ = self.drawn(key, state.actors.params, minibatch.observation, minibatch.action_mask)
-        return blank(index, minibatch.active)[..., None]
+        action, _ = self.drawn(key, state.actors.params, minibatch.observation, minibatch.action_mask)
+        return blank(action, minibatch.active)
 
     def target_values(self, state: OffPolicyState, key: jax.Array, minibatch: OffPolicyBatch) -> jax.Array:
         """Q′ᵢ(o′, a′) − log πⁱ(a′ⁱ|o′ⁱ) / ρ, a′ ~ π′ of the target policies, `[N, B]`; 0 for inactive agents."""
-        index, log_prob = self.drawn(key, state.target_actors, minibatch.final_observation, minibatch.final_action_mask)
-        joint = blank(index, minibatch.final_active)[..., None]
+        action, log_prob = self.drawn(
+            key, state.target_actors, minibatch.final_observation, minibatch.final_action_mask
+        )
         params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
-        value = self.critics.value(params, final_critic_input(minibatch), joint)
+        value = self.critics.value(params, final_critic_input(minibatch), blank(action, minibatch.final_active))
         soft = value - log_prob.T / state.hyperparameters.reward_scale
         return jnp.where(minibatch.final_active.T, soft, 0)
 
-    def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> OffPolicySamples:
-        table = self.choices.table
-        first = self.policies.groups.first_member
-        own = Choices(jnp.asarray(table.index[first]), jnp.asarray(table.exists[first]))
-        return group_samples(self.policies, minibatch)._replace(objective_data=OwnData(own))
+    def log_probs(self, params: Any, minibatch: OffPolicyBatch) -> tuple[jax.Array, jax.Array]:
+        """log π of all choices of all agents `[B, N, M]`, and whether they are possible."""
+        assert self.critics.choices is not None
+        logits = self.team(params, minibatch.observation, minibatch.action_mask).logits
+        assert logits is not None
+        of_agents = jax.vmap(log_probs, in_axes=(0, 1, 0), out_axes=1)
+        return of_agents(Choices(*map(jnp.asarray, self.critics.choices.table)), logits, self.policies.layout)
 
-    def group_objective(self, samples: OffPolicySamples, **fields: Any) -> CounterfactualObjective:
+    def alternatives(self, key: jax.Array, params: Any, minibatch: OffPolicyBatch) -> Alternatives:
+        """All choices of every agent, or `baseline_samples` actions from its policy if they cannot be enumerated."""
+        if self.critics.choices is not None:
+            log_prob, possible = self.log_probs(params, minibatch)
+            return Alternatives(log_prob, jnp.where(possible, jnp.exp(log_prob), 0), None)
+        count = self.settings.baseline_samples
+        seen = (params, minibatch.observation, minibatch.action_mask)
+        action, log_prob = jax.vmap(lambda key: self.drawn(key, *seen))(jax.random.split(key, count))
+        log_prob = jnp.moveaxis(log_prob, 0, -1)
+        return Alternatives(log_prob, jnp.full_like(log_prob, 1 / count), action)
+
+    def judged(
+        self, params: Any, inputs: CriticInput, joint: jax.Array, alternatives: Alternatives
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Qᵢ(o, a) and Σ_b πⁱ(b|oⁱ) Qᵢ(o, b, a⁻ⁱ), `[B, N]`, and how much agents attend to each other, `[N, N]`."""
+        value, values, logits = self.critics.alternatives(params, inputs, joint, alternatives.action)
+        expected = jnp.sum(alternatives.weight * values, -1)
+        return value, expected, self.critics.attention(logits, inputs.active)
+
+    def group_objective(self, **fields: Any) -> CounterfactualObjective:
         """One group's objective with these fields."""
         return CounterfactualObjective(**fields)
 
-    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array) -> ObjectiveOfGroup:
+    def objective(
+        self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array
+    ) -> ObjectiveOfGroup:
         params = jax.tree.map(lambda x: x[0, 0], state.critics.params)
         inputs, common = critic_input(minibatch), self.common(state)
+        alternatives = self.alternatives(key, state.actors.params, minibatch)
 
-        def read(joint: jax.Array) -> tuple[jax.Array, jax.Array]:
-            values, logits = self.critics.table(params, inputs, joint)
-            return values, self.critics.attention(logits, inputs.active)
+        def advantages(joint: jax.Array) -> tuple[jax.Array, jax.Array]:
+            value, expected, attention = self.judged(params, inputs, joint, alternatives)
+            return value - expected, attention
 
-        of_all = read(first) if self.settings.order == "simultaneous" else None  # once, not in every group's turn
+        of_all = advantages(first) if self.settings.order == "simultaneous" else None  # once, not in every turn
 
         def of_group(tables: GroupTables, joint: jax.Array, samples: OffPolicySamples) -> CounterfactualObjective:
             def of_members(x: jax.Array) -> jax.Array:  # [B, N, …] -> [K, B, …]
                 return jnp.moveaxis(jnp.take(x, samples.slot, axis=1, mode="clip"), 1, 0)
 
-            values, attention = read(joint) if of_all is None else of_all
+            advantage, attention = advantages(joint) if of_all is None else of_all
             return self.group_objective(
-                samples,
                 **common,
                 actor=GroupActor(self.policies, tables),
-                values=of_members(values),
-                taken=of_members(joint[..., 0].astype(int)),
+                action=of_members(joint),
+                advantage=of_members(advantage),
                 attention=jnp.take(attention, samples.slot, axis=0, mode="clip"),
             )
 
@@ -175,10 +195,7 @@ class CounterfactualParts(Parts):
     ) -> tuple[jax.Array, Info]:
         parameters = objective.actor.distribution(params, samples)
         action = distributions.sample(key, parameters, objective.actor.tables.layout)
-        choices = samples.objective_data.choices
-        matches = (action[..., None, :].astype(int) == jnp.asarray(choices.index)).all(-1)
-        index = jnp.argmax(matches & jnp.asarray(choices.exists), -1)
-        return index[..., None], {"attention": objective.attention}
+        return action, {"attention": objective.attention}
 
     def finish(self, state: OffPolicyState, minibatch: OffPolicyBatch, info: Info) -> tuple[OffPolicyState, Info]:
         return state, info | {"attention": self.policies.groups.scatter(info["attention"], axis=0)}  # [N, N]

@@ -103,7 +103,9 @@ class DeterministicParts(Parts):
         joint = blank(self.team_actions.join(layout, None, u), minibatch.final_active)
         return self.critics.values(state.target_critics, final_critic_input(minibatch), joint).min(1)
 
-    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array) -> ObjectiveOfGroup:
+    def objective(
+        self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array
+    ) -> ObjectiveOfGroup:
         first_copy = jax.tree.map(lambda x: x[:, 0], state.critics.params)
         common = self.common(state)
 

@@ -156,7 +156,9 @@ class DoubleQParts(GreedyParts):
         params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
         return self.critics.value(params, final_critic_input(minibatch), joint[..., None])[None]
 
-    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array) -> ObjectiveOfGroup:
+    def objective(
+        self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array
+    ) -> ObjectiveOfGroup:
         params = jax.tree.map(lambda x: x[0, 0], state.critics.params)
         of_member = jax.vmap(self.critics.alternatives(params, critic_input(minibatch)), in_axes=(None, 0))
         common = self.common(state)
@@ -222,7 +224,9 @@ class IndependentParts(GreedyParts):
         taken = groups.gather(self.choices.indices(minibatch.action), axis=1)[..., None]
         return group_samples(self.policies, minibatch)._replace(objective_data=(groups.gather(target, axis=0), taken))
 
-    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array) -> ObjectiveOfGroup:
+    def objective(
+        self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array
+    ) -> ObjectiveOfGroup:
         common = self.common(state)
         return lambda tables, joint, samples: IndependentObjective(**common, own=self.policies, tables=tables)
 

@@ -107,7 +107,9 @@ class SoftParts(Parts):
     def samples(self, state: OffPolicyState, minibatch: OffPolicyBatch) -> OffPolicySamples:
         return group_samples(self.policies, minibatch)._replace(objective_data=self.choices)
 
-    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array) -> ObjectiveOfGroup:
+    def objective(
+        self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array
+    ) -> ObjectiveOfGroup:
         params = jax.tree.map(lambda x: x[0], state.critics.params)
         alpha, common = self.temperatures(state), self.common(state)
 

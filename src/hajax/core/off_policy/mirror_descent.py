@@ -15,14 +15,21 @@ import jax.numpy as jnp
 
 from hajax.core.batches import OffPolicyBatch, critic_input
 from hajax.core.losses import weighted_mean
-from hajax.core.off_policy.choices import Choices, log_probs
-from hajax.core.off_policy.counterfactual import CounterfactualObjective, CounterfactualParts
+from hajax.core.off_policy.counterfactual import (
+    Alternatives,
+    CounterfactualObjective,
+    CounterfactualParts,
+    mean_square,
+    outputs_of,
+)
 from hajax.core.off_policy.joint_sequence import Info, OffPolicySamples
 from hajax.core.off_policy.settings import DecompositionSettings, MirrorSettings
 from hajax.core.off_policy.template import OffPolicyState
 from hajax.core.optimization import Learner, adam_step, decayed, init_learner
+from hajax.nn import distributions
 from hajax.nn.attention import pairs_of
 from hajax.nn.decomposition import ModelingPolicies, TrustRegionDecomposition
+from hajax.nn.distributions import ActionParameters
 from hajax.nn.networks import init_params
 
 LEAST_PROBABILITY = 1e-6
@@ -46,23 +53,24 @@ class MirrorData(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MirrorObjective(CounterfactualObjective):
-    """E[log π(a|o) · (Q(o, a) − Σ_b π(b|o) Q(o, b) − (ln_q π(a|o) − ln_q π_old(a|o)) / δ)] of one group's policies.
+    """E[log π(a|o) · (A(o, a) − (ln_q π(a|o) − ln_q π_old(a|o)) / δ)] of one group's policies, a ~ π.
 
     Members without a trust region pay log π / ρ instead, as in MAAC.
     """
 
-    def old_log_probs(self, samples: OffPolicySamples) -> jax.Array:
-        return self.log_probs(samples.objective_data.further.old_params, samples)[1]
+    def old(self, samples: OffPolicySamples) -> ActionParameters:
+        """The old policies' distributions."""
+        return self.actor.distribution(samples.objective_data.old_params, samples)
 
     def cost(self, log_prob: jax.Array, samples: OffPolicySamples) -> jax.Array:
-        data, q = samples.objective_data.further, self.hyperparameters.tsallis_q
-        change = tsallis_log(log_prob, q) - tsallis_log(self.old_log_probs(samples), q)
-        free = super().cost(log_prob, samples)
-        return jnp.where(data.constrained[:, None, None], change / data.radius[:, None, None], free)
+        data, q = samples.objective_data, self.hyperparameters.tsallis_q
+        old_log_prob = distributions.log_prob(self.old(samples), self.actor.tables.layout, self.action)
+        change = tsallis_log(log_prob, q) - tsallis_log(old_log_prob, q)
+        return jnp.where(data.constrained[:, None], change / data.radius[:, None], super().cost(log_prob, samples))
 
-    def diagnostics(self, prob: jax.Array, log_prob: jax.Array, samples: OffPolicySamples) -> Info:
-        kl = jnp.sum(prob * (log_prob - self.old_log_probs(samples)), -1)
-        return super().diagnostics(prob, log_prob, samples) | {"kl_to_old": weighted_mean(kl, samples.weight)}
+    def diagnostics(self, parameters: ActionParameters, samples: OffPolicySamples) -> Info:
+        kl = distributions.kl_divergence(parameters, self.old(samples), self.actor.tables.layout)
+        return super().diagnostics(parameters, samples) | {"kl_to_old": weighted_mean(kl, samples.weight)}
 
 
 class OldPolicies(NamedTuple):
@@ -89,9 +97,9 @@ class MirrorParts(CounterfactualParts):
         samples, groups = super().samples(state, minibatch), self.policies.groups
         constrained = groups.gather(jnp.asarray(self.constrained), axis=0)
         data = MirrorData(state.extra.actors, groups.gather(self.radii(state), axis=0), constrained)
-        return samples._replace(objective_data=samples.objective_data._replace(further=data))
+        return samples._replace(objective_data=data)
 
-    def group_objective(self, samples: OffPolicySamples, **fields: Any) -> MirrorObjective:
+    def group_objective(self, **fields: Any) -> MirrorObjective:
         return MirrorObjective(**fields)
 
     def finish(self, state: OffPolicyState, minibatch: OffPolicyBatch, info: Info) -> tuple[OffPolicyState, Info]:
@@ -116,9 +124,9 @@ class Seen(NamedTuple):
 
     observation: jax.Array  # [B, N, O]
     features: jax.Array  # of the joint actions, [B, N, F]
-    taken: jax.Array  # the replay's choices, int [B, N]
+    taken: jax.Array  # the replay's joint actions, [B, N, D]
     active: jax.Array  # bool [B, N]
-    possible: jax.Array  # bool [B, N, M]: which choices have a positive probability
+    policies: ActionParameters  # of all agents, [B, N, …]
     divergence: jax.Array  # E[ln_q π − ln_q π_old] of every agent, [N]
     coordination: jax.Array  # C, [B, N, N]
     measure: jax.Array  # the non-stationarity D, [B, N]
@@ -141,29 +149,20 @@ def coordination(value: jax.Array, expected: jax.Array, active: jax.Array) -> ja
     return weight / jnp.where(total > 0, total, 1)
 
 
-def non_stationarity(
-    log_prob: jax.Array, possible: jax.Array, modeled: jax.Array, weights: jax.Array, active: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def non_stationarity(distance: jax.Array, weights: jax.Array, active: jax.Array) -> tuple[jax.Array, jax.Array]:
     """How far every agent's model of its closest partner is from that partner's policy, `[B, N]`, and where it counts.
 
-        D_i = KL(π_j(·|o_j) ‖ π̂_i(·|o_i, j)) / M_j,   j = argmax over j of Σ_batch C_ij,
-
-    M_j the number of j's choices available.
+    The closest partner of agent i is j = argmax_j Σ_batch C_ij.
 
     Args:
-      log_prob, possible: log π_j of all choices, and which have a positive probability, `[B, N, M]`.
-      modeled: log π̂_i of the choices of j, `[B, N, N, M]`, by i and j.
+      distance: KL(π_j(·|o_j) ‖ π̂_i(·|o_i, j)), `[B, N, N]`, by i and j.
       weights: the coordination coefficients C, `[B, N, N]`.
       active: bool `[B, N]`.
     """
     agents = active.shape[-1]
     total = jnp.where(jnp.eye(agents, dtype=bool), -jnp.inf, weights.sum(0))
     partner = jnp.argmax(total, -1)  # [N]
-    theirs = log_prob[:, partner]  # [B, N, M], of the partner of i
-    model = modeled[:, jnp.arange(agents), partner]
-    terms = jnp.where(possible[:, partner], jnp.exp(theirs) * (theirs - model), 0)
-    counts = active & active[:, partner] & (agents > 1)
-    return terms.sum(-1) / jnp.maximum(possible[:, partner].sum(-1), 1), counts
+    return distance[:, jnp.arange(agents), partner], active & active[:, partner] & (agents > 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +177,9 @@ class DecompositionParts(MirrorParts):
 
     @functools.cached_property
     def modeling(self) -> ModelingPolicies:
-        return ModelingPolicies(self.choices.table.exists.shape[-1], self.settings.decomposition_width)
+        spec = self.policies.spec
+        choices = spec.num_choices if spec.has_discrete else 0
+        return ModelingPolicies(spec.num_components, choices, spec.has_continuous, self.settings.decomposition_width)
 
     def init_extra(self, key: jax.Array, actors: Any, hyperparameters: Any) -> Decomposition:
         spec, (network_key, modeling_key) = self.policies.spec, jax.random.split(key)
@@ -213,43 +214,49 @@ class DecompositionParts(MirrorParts):
     def seen(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> Seen:
         """What the steps are made from, for joint actions of the current policies."""
         params = jax.tree.map(lambda x: x[0, 0], state.critics.params)
-        log_prob, possible = self.log_probs(state.actors.params, minibatch)
-        old_log_prob, _ = self.log_probs(state.extra.actors, minibatch)
-        prob = jnp.where(possible, jnp.exp(log_prob), 0)
-        q = state.hyperparameters.tsallis_q
-        change = jnp.sum(prob * (tsallis_log(log_prob, q) - tsallis_log(old_log_prob, q)), -1)
-        joint = self.actions(key, state, minibatch)
-        values, _ = self.critics.table(params, critic_input(minibatch), joint)
-        value = jnp.take_along_axis(values, joint.astype(int), -1)[..., 0]
-        weights = coordination(value, jnp.sum(prob * values, -1), minibatch.active)
-        modeled = self.modeled(state.extra.modeling.params, minibatch.observation, possible)[0]
-        measure, measured = non_stationarity(log_prob, possible, modeled, weights, minibatch.active)
+        joint_key, own_key = jax.random.split(key)
+        policies = self.team(state.actors.params, minibatch.observation, minibatch.action_mask)
+        alternatives = self.alternatives(own_key, state.actors.params, minibatch)
+        joint = self.actions(joint_key, state, minibatch)
+        value, expected, _ = self.judged(params, critic_input(minibatch), joint, alternatives)
+        weights = coordination(value, expected, minibatch.active)
+        models, outputs = self.modeled(state.extra.modeling.params, minibatch.observation, policies)
+        theirs = jax.tree.map(lambda x: x[:, None], policies)
+        distance = distributions.kl_divergence(theirs, models, self.policies.layout) / outputs
+        measure, measured = non_stationarity(distance, weights, minibatch.active)
         return Seen(
             observation=minibatch.observation,
             features=self.critics.features(joint, minibatch.active),
-            taken=self.choices.indices(minibatch.action),
+            taken=self.joint(minibatch),
             active=minibatch.active,
-            possible=possible,
-            divergence=jax.vmap(weighted_mean)(change.T, minibatch.active.T.astype(change.dtype)),
+            policies=policies,
+            divergence=self.divergence(state, minibatch, alternatives),
             coordination=weights,
             measure=measure,
             measured=measured.astype(measure.dtype),
         )
 
-    def log_probs(self, params: Any, minibatch: OffPolicyBatch) -> tuple[jax.Array, jax.Array]:
-        """log π of all choices of all agents `[B, N, M]`, and whether they are possible."""
-        logits = self.team(params, minibatch.observation, minibatch.action_mask).logits
-        assert logits is not None
-        of_agents = jax.vmap(log_probs, in_axes=(0, 1, 0), out_axes=1)
-        return of_agents(Choices(*map(jnp.asarray, self.choices.table)), logits, self.policies.layout)
+    def divergence(self, state: OffPolicyState, minibatch: OffPolicyBatch, alternatives: Alternatives) -> jax.Array:
+        """The mean of E[ln_q π − ln_q π_old] over the samples in which an agent is active, `[N]`."""
+        old, q = state.extra.actors, state.hyperparameters.tsallis_q
+        if alternatives.action is None:
+            old_log_prob, _ = self.log_probs(old, minibatch)
+        else:
+            team = self.team(old, minibatch.observation, minibatch.action_mask)
+            old_log_prob = distributions.log_prob(team, self.policies.layout, alternatives.action)
+            old_log_prob = jnp.moveaxis(old_log_prob, 0, -1)
+        change = tsallis_log(alternatives.log_prob, q) - tsallis_log(old_log_prob, q)
+        mean = jnp.sum(alternatives.weight * change, -1)
+        return jax.vmap(weighted_mean)(mean.T, minibatch.active.T.astype(mean.dtype))
 
-    def modeled(self, params: Any, observation: jax.Array, possible: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """log π̂_i of the choices of j `[B, N, N, M]`, 0 where π_j has none, and the mean squares of their logits."""
-        logits = jnp.asarray(self.modeling.apply({"params": params}, observation))
-        there = possible[:, None]
-        log_prob = jax.nn.log_softmax(jnp.where(there, logits, -jnp.inf))
-        squares = jnp.sum(jnp.where(there, jnp.square(logits), 0), -1) / jnp.maximum(there.sum(-1), 1)
-        return jnp.where(there, log_prob, 0), squares
+    def modeled(
+        self, params: Any, observation: jax.Array, policies: ActionParameters
+    ) -> tuple[ActionParameters, jax.Array]:
+        """π̂_i(·|o_i, j), `[B, N, N, …]` by i and j, with the choices that π_j has, and the numbers of their outputs."""
+        found: Any = self.modeling.apply({"params": params}, observation)
+        if policies.logits is not None:
+            found = found._replace(logits=jnp.where(jnp.isfinite(policies.logits)[:, None], found.logits, -jnp.inf))
+        return found, outputs_of(found, self.policies.layout)
 
     def estimate(self, hyperparameters: Any, params: Any, radii: jax.Array, seen: Seen) -> jax.Array:
         """The network's estimates of the non-stationarity, `[B, N]`."""
@@ -283,15 +290,15 @@ class DecompositionParts(MirrorParts):
 
     def step_models(self, state: OffPolicyState, seen: Seen) -> tuple[Learner, jax.Array]:
         """The models after a step on the replay's actions, and their mean cross-entropies `[N]` before."""
-        h, pairs = state.hyperparameters, pairs_of(seen.active)
-        taken = jnp.broadcast_to(seen.taken[:, None, :, None], (*pairs.shape, 1))
-        by_model = jax.vmap(weighted_mean, in_axes=1)
+        h, weight = state.hyperparameters, pairs_of(seen.active).astype(seen.measure.dtype)
+        by_model, layout = jax.vmap(weighted_mean, in_axes=1), self.policies.layout
 
         def loss(params: Any) -> tuple[jax.Array, jax.Array]:
-            log_prob, squares = self.modeled(params, seen.observation, seen.possible)
-            weight = pairs.astype(log_prob.dtype)
-            cross_entropy = by_model(-jnp.take_along_axis(log_prob, taken, -1)[..., 0], weight)
-            return jnp.sum(cross_entropy + h.logit_penalty * by_model(squares, weight)), cross_entropy
+            models, _ = self.modeled(params, seen.observation, seen.policies)
+            taken = jnp.broadcast_to(seen.taken[:, None], (*weight.shape, seen.taken.shape[-1]))
+            cross_entropy = by_model(-distributions.log_prob(models, layout, taken), weight)
+            penalty = by_model(mean_square(models, layout), weight)
+            return jnp.sum(cross_entropy + h.logit_penalty * penalty), cross_entropy
 
         gradient, cross_entropy = jax.grad(loss, has_aux=True)(state.extra.modeling.params)
         step = jax.vmap(adam_step, in_axes=(0, 0, None, None, None))  # every agent's model is a network of its own

@@ -226,6 +226,11 @@ class AttentionSettings(JointSettings):
     batch_size: int = 1024
     attention_width: int = setting(128, "the width of the critics' layers")
     attention_heads: int = setting(4, "the number of attention heads, a divisor of `attention_width`")
+    baseline_samples: int = setting(
+        10,
+        "actions from an agent's policy over which its baseline is averaged, in teams with a Box or too many choices; "
+        "else it is exact",
+    )
 
     @property
     def rewards(self) -> tuple[str, ...]:

@@ -110,7 +110,9 @@ class Parts(ABC):
         return group_samples(self.policies, minibatch)
 
     @abstractmethod
-    def objective(self, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array) -> ObjectiveOfGroup:
+    def objective(
+        self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch, first: jax.Array
+    ) -> ObjectiveOfGroup:
         """The function that makes one group's objective. `state` contains the updated critics.
 
         The first group sees the joint action `first` `[B, N, F]`, and so do all others if they are simultaneous.
@@ -176,8 +178,8 @@ def make_algorithm(name: str, parts: Parts, hyperparameters: Any) -> Algorithm:
     ) -> tuple[OffPolicyState, Info]:
         neighborhood, samples = parts.neighborhood, parts.samples(state, minibatch)
         joint = parts.first_joint(others_key, state, minibatch)
-        objective_of = parts.objective(state, minibatch, joint)
-        prepare_key = jax.random.fold_in(key, 2)  # `split` derives keys 0 and 1
+        prepare_key, objective_key = (jax.random.fold_in(key, i) for i in (2, 3))  # `split` derives keys 0 and 1
+        objective_of = parts.objective(objective_key, state, minibatch, joint)
         learners = neighborhood.prepared(prepare_key, state.hyperparameters, state.actors, samples)
 
         def improve_group(key: jax.Array, tables: Any, learner: Learner, samples: OffPolicySamples, joint: jax.Array):
