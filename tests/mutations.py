@@ -918,8 +918,8 @@ MUTATIONS = (
     Mutation(
         "the distance to the old policy is multiplied by the radius",
         "core/off_policy/mirror_descent.py",
-        "change / data.radius[:, None, None]",
-        "change * data.radius[:, None, None]",
+        "change / data.radius[:, None]",
+        "change * data.radius[:, None]",
         ("algorithms/test_mirror_descent.py",),
     ),
     Mutation(
@@ -970,6 +970,13 @@ MUTATIONS = (
         "(jnp.where(edges, weights, 0) + loops)",
         "jnp.where(edges, weights, 0)",
         ("algorithms/test_mirror_descent.py",),
+    ),
+    Mutation(
+        "the baseline reads the agents' joint actions instead of alternatives",
+        "core/off_policy/attention_values.py",
+        "mine = jnp.concatenate([mine, self.features(own, inputs.active)])",
+        "mine = jnp.concatenate([mine, jnp.broadcast_to(mine, (len(own), *mine.shape[1:]))])",
+        ("algorithms/test_maac.py",),
     ),
     # Statistics.
     Mutation(

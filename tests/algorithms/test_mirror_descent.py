@@ -323,10 +323,11 @@ def estimates(params, radii, algo, batch, shown):
             return leaky(x @ params[name][i] + (params[f"{name}_bias"][i] if bias else 0))
 
         def encoded(factor, i, taken=taken, layer=layer):
-            radius = layer(f"{factor}_radius_more", i, layer(f"{factor}_radius", i, radii[i : i + 1]), bias=False)
-            joined = layer(f"{factor}_taken", i, taken[i]) @ params[f"{factor}_joined"][i]
-            joined += params[f"{factor}_joined_bias"][i] + radius @ params[f"{factor}_joined_radius"][i]
-            return leaky(joined)
+            stacked = i if factor == "k" else 3 + i
+            radius = layer("radius_more", stacked, layer("radius", stacked, radii[i : i + 1]), bias=False)
+            joined = jnp.concatenate([layer("taken", stacked, taken[i]), radius])
+            kernel = jnp.concatenate([params["joined"][stacked], params["joined_radius"][stacked]])
+            return leaky(joined @ kernel + params["joined_bias"][stacked])
 
         weights = np.asarray(shown.coordination)[b]
         active = np.asarray(batch.active)[b]

@@ -78,24 +78,25 @@ class TrustRegionDecomposition(nn.Module):
           edges: bool `[…, N, N]`: whether agent i speaks to agent j ≠ i.
         """
         taken = jnp.moveaxis(jnp.concatenate([observation, action], -1), -2, 0)
+        agents, rest = len(taken), [1] * (taken.ndim - 2)
 
         def layer(name: str, x: jax.Array, width: int = self.width, bias: bool = True) -> jax.Array:
             return nn.leaky_relu(own_layer(self, name, x, width, bias=bias), SLOPE)
 
-        def encoded(factor: str) -> jax.Array:
-            """A layer on the encodings of (o, a) and of δ together, of which the latter is the same in all samples."""
-            radius = layer(f"{factor}_radius_more", layer(f"{factor}_radius", radii[:, None]), bias=False)
-            of_radius = own_layer(self, f"{factor}_joined_radius", radius, self.width, bias=False)
-            joined = own_layer(self, f"{factor}_joined", layer(f"{factor}_taken", taken), self.width)
-            return nn.leaky_relu(joined + of_radius.reshape(len(radii), *[1] * (taken.ndim - 2), self.width), SLOPE)
+        # The encoders of both factors are one stack, [2N, …], which compiles and runs in half of the operations. The
+        # encoding of δ, the same in all samples, joins that of (o, a) as a layer of the two concatenated would.
+        radius = layer("radius_more", layer("radius", jnp.tile(radii, 2)[:, None]), bias=False)
+        of_radius = own_layer(self, "joined_radius", radius, self.width, bias=False)
+        joined = own_layer(self, "joined", layer("taken", jnp.concatenate([taken, taken])), self.width)
+        encoded = nn.leaky_relu(joined + of_radius.reshape(2 * agents, *rest, self.width), SLOPE)
+        of_k, of_lambda = jnp.split(encoded, 2)
 
         kernel = self.param("graph", orthogonal(), (self.width, self.width), taken.dtype)
         bias = self.param("graph_bias", nn.initializers.zeros, (self.width,), taken.dtype)
-        messages = encoded("k") @ kernel + bias
         shares = jnp.moveaxis(graph(weights, edges), (-2, -1), (0, 1))  # [N, N, ...], by sender and receiver
-        passed = jnp.sum(shares[..., None] * messages[:, None], 0)
+        passed = jnp.sum(shares[..., None] * (of_k @ kernel + bias)[:, None], 0)
         k = layer("k_output", layer("k_hidden", passed), 1, bias=False)
-        product = layer("lambda_output", encoded("lambda"), 1, bias=False) * k
+        product = layer("lambda_output", of_lambda, 1, bias=False) * k
         return jnp.moveaxis(product[..., 0], 0, -1)
 
 
