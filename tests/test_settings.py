@@ -157,7 +157,7 @@ def test_a_node_s_defaults_are_those_of_the_signature(name):
     stated = {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
     assert (
         node
-        == {"name": name, "reward": "individual" if name in ("ippo", "maac", "mamd", "mamt") else "team"}
+        == {"name": name, "reward": "individual" if name in ("ippo", "maac", "mamd", "mamt", "lola") else "team"}
         | parts
         | stated
     )

@@ -24,7 +24,7 @@ OFF_POLICY = (*DETERMINISTIC, *DISCRETE, "hasac", "masac", "maac", "mamd", "mamt
 CASES = [
     (name, kind)
     for name in ALGORITHMS
-    for kind in ("mixed team", "team of equals", *(() if name in OFF_POLICY else ("team with memory",)))
+    for kind in ("mixed team", "team of equals", *(() if name in (*OFF_POLICY, "lola") else ("team with memory",)))
 ]
 # The problems whose updates are compiled and run in `make test`, beside all with the mixed team. The others, which are
 # those of similar algorithms up to order and sharing, are traced there and run in `make test-evidence`.
@@ -156,7 +156,7 @@ def test_unavailable_actions_are_never_taken(problem):
     assert np.take_along_axis(available, index[..., None], -1)[..., 0][..., discrete].all()
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "lola"])  # whose agents share nothing
 @pytest.mark.parametrize("sharing", ["none", "type", [0, 0, 1]])
 def test_every_form_of_sharing(name, sharing):
     deterministic = name in DETERMINISTIC

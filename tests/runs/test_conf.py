@@ -205,6 +205,7 @@ def test_smac_presets(preset, hidden, clip, discount, name):
         ("mamt/mpe_maac", "maac", (12, 25), {"batch_size": 1024, "updates_per_step": 0.48, "adam_eps": 1e-7}),
         ("mamt/mpe_maddpg", "maddpg", (12, 25), {"batch_size": 1024, "max_grad_norm": 0.5, "actor_lr": 1e-3}),
         ("mamt/mpe_mappo", "mappo", (12, 341), {"max_grad_norm": 10.0, "huber_delta": 10.0, "gae_lambda": 0.95}),
+        ("lola/iterated_games", "lola", (128, 50), {"actor_lr": 0.1, "lookahead": 1.0, "discount": 0.96}),
         ("maac/mpe", "maac", (12, 25), {"batch_size": 1024, "updates_per_step": 0.48, "reward_scale": 100.0}),
         ("hajax/smax_hatrpo", "hatrpo", (64, 64), {"minibatches": 8, "kl_radius": 0.02, "gae_lambda": 0.9}),
     ],
@@ -325,7 +326,7 @@ def test_every_preset_is_tested():
     }
     tested |= {"harl/smac_gru", *(f"harl/smac_hatrpo_{where}" for where, *_ in SMAC_HATRPO)}
     tested |= {"harl/mpe_haddpg", "harl/mpe_hasac", "harl/mpe_had3qn", "maac/mpe"}
-    tested |= {"mamt/mpe", "mamt/mpe_mamd", "mamt/mpe_maac", "mamt/mpe_maddpg", "mamt/mpe_mappo"}
+    tested |= {"lola/iterated_games", "mamt/mpe", "mamt/mpe_mamd", "mamt/mpe_maac", "mamt/mpe_maddpg", "mamt/mpe_mappo"}
     tested |= {"harl/mpe_hatrpo_reference", "harl/mpe_hatrpo_continuous"}
     tested |= {preset for preset, *_ in mamujoco_presets()}
     tested |= {f"{name}_hatrpo" for name in ("harl/mpe", "harl/smac", "hatrpo-happo/smac", "hajax/smax")}

@@ -15,6 +15,7 @@ import reference
 from flax.traverse_util import flatten_dict
 
 import hajax
+from hajax.algorithms import find_algorithm
 from hajax.core import optimization
 from hajax.core.batches import OnPolicyBatch
 from hajax.core.losses import weighted_mean
@@ -58,7 +59,11 @@ def make_spec(
 def make_algorithm(name: str, spec: EnvSpec, **settings: Any) -> Any:
     """A tiny algorithm with `NUMBERS` unless `settings` say otherwise."""
     own = TRUST_REGION if name == "hatrpo" else ASCENT
-    return hajax.make_algorithm(name, spec, **(TINY | NUMBERS | own | settings))
+    tiny, entry = TINY | NUMBERS | own, find_algorithm(name)
+    if name == "lola":  # which has few of these
+        known = {f.name for part in (entry.settings, entry.hyperparameters) for f in dataclasses.fields(part)}
+        tiny = {key: value for key, value in tiny.items() if key in known - {"sharing"}}
+    return hajax.make_algorithm(name, spec, **(tiny | settings))
 
 
 def mean_kl(policy: Any, old: Any, new: Any, samples: Any) -> jax.Array:
@@ -83,7 +88,8 @@ def random_state(algo: Any, seed: int) -> Any:
         )
 
     numbers = jax.tree.map(lambda x: jnp.asarray(x, float), algo.hyperparameters)
-    return state._replace(actors=fill(state.actors), critics=fill(state.critics), hyperparameters=numbers)
+    learners = {name: fill(getattr(state, name)) for name in ("actors", "critics") if hasattr(state, name)}
+    return state._replace(**learners, hyperparameters=numbers)
 
 
 def random_batch(
@@ -102,7 +108,7 @@ def random_batch(
     from the start. For a policy with memory the rollout is longer, and some environments begin within an episode.
     """
     rng, spec = np.random.default_rng(seed), algo.spec
-    recurrent = algo.settings.memory != "none"
+    recurrent = getattr(algo.settings, "memory", "none") != "none"
     steps = steps or (6 if recurrent else 4)
     lead, layout = (steps, num_envs), spec.action_layout
     shape = (*lead, spec.num_agents)
@@ -150,7 +156,9 @@ def random_batch(
             p = view_of(algo, state, i).read().params
             rows = samples(algo, state, batch, i)
             features, _ = reference.body(p, rows.observation, rows.sequences, [])
-            mean, std, center, scale = reference.gaussian(p, bounds(algo, i), features, [], algo.settings.std_scale)
+            mean, std, center, scale = reference.gaussian(
+                p, bounds(algo, i), features, [], getattr(algo.settings, "std_scale", 0.5)
+            )
             drawn = center + scale * (mean + std * rng.normal(size=mean.shape))
             batch.action[:, :, i, : drawn.shape[-1]] = drawn.reshape(*lead, -1)
     log_prob = [policy(algo, state, batch, i)[0].reshape(lead) for i in range(spec.num_agents)]
@@ -317,7 +325,7 @@ def samples(algo: Any, state: Any, batch: Any, agent: int) -> reference.Samples:
         rows(np.asarray(batch.log_prob)[:, :, agent]),
         rows(np.asarray(batch.active)[:, :, agent]),
         sequences(algo, batch, np.asarray(batch.active)[:, :, agent], np.asarray(batch.memory)[:, agent])
-        if algo.settings.memory == "gru"
+        if getattr(algo.settings, "memory", "none") == "gru"
         else None,
     )
 
@@ -338,7 +346,7 @@ def own_columns(algo: Any, agent: int) -> np.ndarray:
 def bounds(algo: Any, agent: int) -> Any:
     """The bounds that correspond to ±1 of the policy's Gaussian; `None` for native units."""
     space = algo.spec.agents[agent].action_space
-    if not isinstance(space, Box) or not algo.settings.action_scaling:
+    if not isinstance(space, Box) or not getattr(algo.settings, "action_scaling", True):
         return None
     low, high = np.array(space.low), np.array(space.high)
     return np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
@@ -348,7 +356,7 @@ def policy(algo: Any, state: Any, batch: Any, agent: int) -> tuple[np.ndarray, n
     """The reference's log-probabilities and entropies of one agent's rows, with the parameters of `state`."""
     rows = samples(algo, state, batch, agent)
     return reference.policy(
-        view_of(algo, state, agent).read().params, bounds(algo, agent), rows, algo.settings.std_scale
+        view_of(algo, state, agent).read().params, bounds(algo, agent), rows, getattr(algo.settings, "std_scale", 0.5)
     )
 
 

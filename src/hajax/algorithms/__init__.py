@@ -21,6 +21,7 @@
 | `maac` | multi-actor-attention-critic | https://arxiv.org/abs/1810.02912 |
 | `mamd` | multi-agent mirror descent | https://arxiv.org/abs/2102.10616 |
 | `mamt` | multi-agent mirror descent with trust-region decomposition | https://arxiv.org/abs/2102.10616 |
+| `lola` | learning with opponent-learning awareness | https://arxiv.org/abs/1709.04326 |
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ _BUILT_IN: dict[str, str] = {
     "maac": "hajax.algorithms.maac:maac",
     "mamd": "hajax.algorithms.mamd:mamd",
     "mamt": "hajax.algorithms.mamt:mamt",
+    "lola": "hajax.algorithms.lola:lola",
 }
 # Templates: algorithms whose parts are chosen by name.
 _TEMPLATES: dict[str, str] = {
