@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import hajax
-from hajax.algorithms.lola import dice_returns, lola_directions
 from hajax.core.actors import TeamActors, policy_torso
 from hajax.core.groups import make_groups
+from hajax.core.on_policy.anticipation import dice_returns, lola_directions
 from hajax.envs.iterated_games import PRISONERS_DILEMMA
 from hajax.nn import distributions
 

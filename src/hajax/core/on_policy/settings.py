@@ -171,3 +171,26 @@ class TrustRegionSettings(BallSettings, Settings):
         "over agents, in equal shares; or the same, with what earlier agents left `unspent` shared by the later ones",
         choices=KL_BUDGETS,
     )
+
+
+class LolaHyperparameters(AscentHyperparameters, TeamHyperparameters):
+    """Hyperparameters of LOLA."""
+
+    discount: float | jax.Array = 0.96
+    actor_lr: float | jax.Array = 0.05
+    lookahead: float | jax.Array = setting(
+        1.0, "η: the step along its own gradient that an agent expects of every other; 0 is a naive learner", low=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LolaSettings(TeamSettings):
+    """Static settings of LOLA."""
+
+    order: str = "simultaneous"
+    layer_norm: bool = False
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The kinds of reward, the usual one last."""
+        return ("team", "individual")
