@@ -24,6 +24,8 @@ from reference_attention import leaky, looped
 import hajax
 from hajax import tabular
 from hajax.algorithms.maac import attention_parts
+from hajax.core.off_policy.choices import TeamChoices
+from hajax.core.off_policy.joint_actions import JointActions
 from hajax.core.off_policy.joint_sequence import OffPolicySamples
 from hajax.core.off_policy.mirror_descent import (
     DecompositionParts,
@@ -426,6 +428,83 @@ def test_the_policies_use_the_new_radii(learned):
     _, parts, _, batch, _, (new, _) = learned
     samples = parts.samples(new, batch)
     np.testing.assert_array_equal(samples.objective_data.radius[:, 0], new.extra.radii.params)
+
+
+@jax.enable_x64(True)
+def test_what_is_padded_has_no_effect():
+    """Other weights of observations and choices that an agent does not have: the same update of all else."""
+    spec = team(*AGENTS)
+    algo = made("mamt", spec, **LEARNED)
+    state, batch = random_state(algo, jax.random.key(1)), random_batch(spec, jax.random.key(2))
+    critics = algo.init(jax.random.key(0)).critics.params
+    own = JointActions(spec).own
+    inputs = np.concatenate([spec.observation_mask, own], -1)
+    exists = TeamChoices(spec).table.exists
+
+    def changed(params, masks):
+        """With noise where a mask `[…, N, rows or columns]` is false."""
+        noise = {name: jax.random.normal(jax.random.key(9), x.shape) for name, x in params.items() if name in masks}
+        return params | {name: params[name] + jnp.where(masks[name], 0, x) for name, x in noise.items()}
+
+    rows = {"observer": spec.observation_mask[..., None], "encoder": inputs[..., None]}
+    of_critics = rows | {"output": exists[:, None], "output_bias": exists}
+    of_critics = {name: jnp.asarray(mask)[None, None] for name, mask in of_critics.items()}
+    other = state._replace(
+        critics=state.critics._replace(params=changed(state.critics.params, of_critics)),
+        target_critics=changed(state.target_critics, of_critics),
+        extra=state.extra._replace(
+            network=state.extra.network._replace(
+                params=changed(state.extra.network.params, {"taken": jnp.asarray(np.tile(inputs, (2, 1)))[..., None]})
+            ),
+            modeling=state.extra.modeling._replace(
+                params=changed(state.extra.modeling.params, {"first": jnp.asarray(spec.observation_mask)[..., None]})
+            ),
+        ),
+    )
+    assert set(of_critics) < set(critics)
+    update = jax.jit(algo.update)
+    (one, info), (two, again) = (update(jax.random.key(3), x, batch) for x in (state, other))
+    for name in info:
+        np.testing.assert_allclose(info[name], again[name], rtol=1e-10, err_msg=name)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-12), one.actors, two.actors)
+    for name, mask in of_critics.items():
+        x, y = (jnp.where(mask, state.critics.params[name], 0) for state in (one, two))
+        np.testing.assert_allclose(x, y, atol=1e-12)
+    np.testing.assert_allclose(one.extra.radii.params, two.extra.radii.params, rtol=1e-12)
+
+
+@jax.enable_x64(True)
+def test_vmapped_seeds_and_hyperparameters_update_as_each_alone():
+    """And every hyperparameter has an influence."""
+    spec = team(*AGENTS)
+    algo = made("mamt", spec, **LEARNED)
+    single, vmapped = jax.jit(algo.update), jax.jit(jax.vmap(algo.update))
+    keys = jax.random.split(jax.random.key(3), 2)
+    batches = [random_batch(spec, jax.random.key(k)) for k in range(2)]
+    base = algo.hyperparameters.replace(decay_updates=4.0)
+
+    def ready(seed, hyperparameters):
+        """A second update, whose learning rates have decayed, with policies that differ from the old ones."""
+        state = with_old_policies(random_state(algo, jax.random.key(seed)), jax.random.key(8))
+        numbers = jax.tree.map(lambda x: jnp.asarray(x, float), hyperparameters)
+        return state._replace(hyperparameters=numbers, updates=jnp.ones_like(state.updates))
+
+    alone = single(keys[0], ready(0, base), batches[0])
+    for name, value in vars(base).items():
+        run = base.replace(**{name: 0.9 * value})
+        states = [ready(0, run), ready(1, base)]
+        together, infos = vmapped(keys, *(jax.tree.map(lambda *x: jnp.stack(x), *each) for each in (states, batches)))
+        for i, state in enumerate(states):
+            new, info = single(keys[i], state, batches[i])
+            pairs = ((together, new), (infos, info))
+            for found, wanted in pairs:
+                found = jax.tree.map(lambda x, i=i: x[i], found)
+                jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-10, rtol=1e-10), found, wanted)
+        changed = single(keys[0], states[0], batches[0])[0]._replace(hyperparameters=None)
+        differences = jax.tree.map(
+            lambda x, y: float(jnp.abs(x - y).max()), changed, alone[0]._replace(hyperparameters=None)
+        )
+        assert max(jax.tree.leaves(differences)) > 1e-8 or name in ("radius", "radius_min", "radius_max"), name
 
 
 @pytest.mark.parametrize("name", ["mamd", "mamt"])
