@@ -54,8 +54,7 @@ class About:
             check_number(name, value, low, high, open_low=self.open_low, finite=self.finite)
         elif self.kind == "ints":
             check_numbers(name, value, 1 if self.low is None else self.low, whole=True, empty=self.empty)
-        listed = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
-        return tuple(value) if listed else value
+        return tuple(value) if is_list(value) else value
 
     def range(self) -> str:
         """What is allowed, for help: `> 0 and <= 1`, `random, fixed, simultaneous`."""
@@ -189,11 +188,16 @@ def check_number(
 def check_numbers(name: str, values: Any, low: float, *, whole: bool = False, empty: bool = False) -> None:
     """Raises ValueError unless `values` is a list of numbers >= `low`; it may be empty if `empty`."""
     kind, example = ("whole numbers", "[64,64]") if whole else ("numbers", "[0.1,0.5]")
-    listed = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str)
+    listed = is_list(values)
     numbers = [_number(value, whole) for value in values] if listed else []
     if not listed or not (numbers or empty) or not all(x is not None and x >= low for x in numbers):
         none = ", or []" if empty else ""
         raise ValueError(f"{name}={_shown(values)}; allowed: a list of {kind} >= {low}, such as {example}{none}")
+
+
+def is_list(value: Any) -> bool:
+    """Whether it is a list, tuple or array, and not a string."""
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
 
 
 def _number(value: Any, whole: bool) -> int | float | None:

@@ -25,15 +25,10 @@ import hajax
 from hajax import tabular
 from hajax.algorithms.maac import attention_parts
 from hajax.core.off_policy.choices import TeamChoices
+from hajax.core.off_policy.decomposition import DecompositionParts, coordination
 from hajax.core.off_policy.joint_actions import JointActions
 from hajax.core.off_policy.joint_sequence import OffPolicySamples
-from hajax.core.off_policy.mirror_descent import (
-    DecompositionParts,
-    MirrorData,
-    MirrorObjective,
-    coordination,
-    tsallis_log,
-)
+from hajax.core.off_policy.mirror_descent import MirrorData, MirrorObjective, tsallis_log
 from hajax.nn.distributions import ActionParameters
 
 MIRROR = {"radius": 0.7, "tsallis_q": 0.3}
@@ -63,7 +58,7 @@ def test_the_tsallis_logarithm():
     p = jnp.array([1e-9, 1e-6, 0.2, 0.7, 1.0])
     for q in (0.2, 0.999999, 1.0, 2.0):
         np.testing.assert_allclose(
-            tsallis_log(jnp.log(p), q), ln(np.array(p), q), rtol=1e-6 if q == 0.999999 else 1e-12
+            tsallis_log(jnp.log(p), q, 1e-6), ln(np.array(p), q), rtol=1e-6 if q == 0.999999 else 1e-12
         )
     slope = jax.vmap(jax.grad(lambda x: tsallis_log(x, 0.2)))(jnp.log(p[2:]))
     np.testing.assert_allclose(slope, p[2:] ** 0.8, rtol=1e-12)
@@ -192,7 +187,7 @@ def expected_gradient(algo, logits, old_logits, values, delta):
     objective = MirrorObjective(
         settings=algo.settings, hyperparameters=algo.hyperparameters.replace(logit_penalty=0.0), learning_rate=0.0,
         actor=Table(), action=jnp.arange(count, dtype=float)[None, :, None], advantage=(values - prob @ values)[None],
-        attention=jnp.zeros((1, 1)),
+        attention=jnp.zeros((1, 1)), least=1e-6,
     )  # fmt: skip
     return jax.grad(lambda x: objective.loss(None, x, x, samples)[0])(logits)
 
@@ -241,7 +236,7 @@ def learned():
         )
         actors, critics = attention_parts("mamt", spec, algo.settings, None, None)
         parts = DecompositionParts(actors, critics, algo.settings, (True,) * 3)
-        shown = jax.jit(parts.seen)(jax.random.key(5), state, batch)
+        shown = jax.jit(parts.measure)(jax.random.key(5), state, batch)
         prepared = jax.jit(parts.prepare)(jax.random.key(5), state, batch)
         return algo, parts, state, batch, shown, prepared
 
@@ -304,8 +299,8 @@ def test_what_a_minibatch_shows_is_that_of_the_loops(learned):
         for b in range(B):
             p, m = np.asarray(prob[b][j]), np.asarray(modeled[b, i, j][0])
             kls[b] = sum(p[c] * (np.log(p[c]) - m[c]) for c in range(len(p)) if p[c] > 0) / len(modeled[b, i, j][1])
-            assert bool(shown.measured[b, i]) == bool(active[b, i] and active[b, j])
-            assert float(shown.measure[b, i]) == pytest.approx(kls[b], rel=1e-9)
+            assert bool(shown.counts[b, i]) == bool(active[b, i] and active[b, j])
+            assert float(shown.distance[b, i]) == pytest.approx(kls[b], rel=1e-9)
         counted = [kls[b] for b in range(B) if active[b, i] and active[b, j]]
         assert float(info["non_stationarity"][i]) == pytest.approx(np.mean(counted), rel=1e-9)
         weights = [
@@ -357,7 +352,7 @@ def test_the_steps_are_those_of_the_loops(learned):
 
     def radii_loss(radii):
         rows = estimates(state.extra.network.params, radii, algo, batch, shown)
-        there = [rows[b][i] for b in range(B) for i in range(3) if active[b, i]]
+        there = [rows[b][i] for b in range(B) for i in range(3) if np.asarray(shown.counts)[b, i] > 0]
         return sum(shown.divergence[i] / radii[i] for i in range(3)) + sum(there) / len(there)
 
     gradient = jax.jit(jax.grad(radii_loss))(radii)
@@ -372,10 +367,10 @@ def test_the_steps_are_those_of_the_loops(learned):
     def network_loss(params):
         rows = estimates(params, radii, algo, batch, shown)
         errors = [
-            (rows[b][i] - shown.measure[b, i]) ** 2
+            (rows[b][i] - shown.distance[b, i]) ** 2
             for b in range(B)
             for i in range(3)
-            if np.asarray(shown.measured)[b, i] > 0
+            if np.asarray(shown.counts)[b, i] > 0
         ]
         return sum(errors) / len(errors)
 

@@ -44,11 +44,14 @@ def maac(
 
     If an agent of the team has a Box, or more choices than can be enumerated, values read the agent's own action too,
     Qᵢ(o, aⁱ, a⁻ⁱ), and the baseline is their mean over `baseline_samples` actions from its policy. Policies are
-    Gaussians, whose actions the environment and the critics see clipped to their bounds. This is ours: the paper and
-    its code have discrete actions.
+    Gaussians, whose actions the environment and the critics see clipped to their bounds, and π is a density in units in
+    which bounds are ±1. This is ours: the paper and its code have discrete actions.
 
     With another `order` agents are updated one after another, each at actions of the new policies of those before; this
     is not in the paper.
+
+    Info: `attention`, how much agents attend to each other on average over heads, `[N, N]` (in `metrics.csv` for at
+    most eight agents).
 
     Differences from the public code: it subtracts log π′/ρ outside the discount, and so after a termination too; it
     normalizes inputs by the statistics of every batch, here they are running ones (`normalize_observations`); its
@@ -58,8 +61,9 @@ def maac(
       actor: a flax module used as torso (see `hajax.haml`). There is no choice of a critic.
 
     Raises:
-      ValueError: a hyperparameter is out of range, `attention_heads` does not divide `attention_width`, agents cannot
-        share parameters, the environment has a state per agent, or a `critic` is given.
+      ValueError: a hyperparameter is out of range, `others` is not `policy` or `epochs` not 1, `attention_heads` does
+        not divide `attention_width`, agents cannot share parameters, the environment has a state per agent, or a
+        `critic` is given.
     """
     actors, critics = attention_parts("maac", spec, settings, actor, critic)
     return template.make_algorithm("maac", CounterfactualParts(actors, critics, settings), hyperparameters)
@@ -71,6 +75,7 @@ def attention_parts(
     """The policies and critics of MAAC and of the algorithms that extend it, after the checks of their arguments."""
     if critic is not None:
         raise ValueError(f"critic of {name}; allowed: None, because its critics attend to the agents")
+    settings.require(name, others="policy", epochs=1)  # its gradient is that of actions of the current policies
     template.check_spec(name, spec, per_agent_critics=True)
     if settings.attention_width % settings.attention_heads:
         raise ValueError(

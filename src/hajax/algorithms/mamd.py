@@ -29,17 +29,18 @@ def mamd(
     """MAMD for the team that `spec` describes.
 
     Critics, targets and baselines are MAAC's (`hajax.algorithms.maac.maac`). The policies take a step of mirror
-    descent: in place of its entropy, every agent pays for its distance to an old policy of its own,
+    descent, in which the distance to an old policy takes the place of the entropy,
 
         E[log πⁱ(aⁱ|oⁱ) · (Qᵢ(o, a) − Σ_b πⁱ(b|oⁱ) Qᵢ(o, b, a⁻ⁱ) − (ln_q πⁱ(aⁱ|oⁱ) − ln_q πⁱ_old(aⁱ|oⁱ)) / δ)],   a ~ π,
 
     whose second factor is constant in the gradient (Eq. 10). ln_q(p) = (p^(1−q) − 1) / (1 − q) is the Tsallis
     logarithm of probabilities of at least 10⁻⁶; with q = 1 it is the logarithm, and the mean distance is
-    KL(πⁱ ‖ πⁱ_old). For other q it is not a divergence: its mean is negative for some pairs of policies. δ is the
-    agents' common `radius`, and π_old a copy of the policies, made every `old_policy_interval` updates.
+    KL(πⁱ ‖ πⁱ_old). For other q it is not a divergence: its mean is negative for some pairs of policies. In a team with
+    a Box π is a density in units in which bounds are ±1, with no least value, and only q = 1 has a meaning without
+    units. δ is the agents' common `radius`, and π_old a copy of the policies, made every `old_policy_interval` updates.
 
-    With `dependencies` (MAMD-OP) only agents in one of its pairs have a trust region. The others pay log π / ρ for
-    entropy, so that `dependencies=[]` is MAAC.
+    With `dependencies` (MAMD-OP) only agents in one of its pairs have a trust region. For the others the cost is
+    log π / ρ, so that `dependencies=[]` is MAAC.
 
     Info: `kl_to_old`, the mean KL(πⁱ ‖ πⁱ_old) of every group, with or without trust regions.
 

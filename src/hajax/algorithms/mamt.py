@@ -11,7 +11,7 @@ import flax.linen as nn
 from hajax.algorithms.maac import attention_parts
 from hajax.core.algorithm import Algorithm
 from hajax.core.off_policy import template
-from hajax.core.off_policy.mirror_descent import DecompositionParts
+from hajax.core.off_policy.decomposition import DecompositionParts
 from hajax.core.off_policy.settings import DecompositionHyperparameters, DecompositionSettings
 from hajax.spec import EnvSpec
 
@@ -43,12 +43,14 @@ def mamt(
     Info, per agent: `radius`, `non_stationarity`, `coordination` and `coordination_std` (the mean and standard
     deviation of C_ij over samples and j), `modeling_loss`; `decomposition_loss`.
 
-    The paper's table has one learning rate of Adam, 0.001, for all of these; the radii are slow because their range is
-    large, 0.01 to 100.
+    `critic_max_grad_norm` and `critic_l2` are also the network's, `max_grad_norm` is also that of the radii and models,
+    and `logit_penalty` also the models'. The paper's table has one learning rate of Adam, 0.001, for all of these; the
+    radii are slow because their range is large, 0.01 to 100.
 
     Differences from the public code: there the policies' losses give δ no gradient, and the modeling policies are not
-    trained; the copies of the policies are made before their step and not after it; agents' messages to themselves
-    have weight 0 and here 1.
+    trained; all of this follows the critics' step, and here comes before it, as in Algorithm 1; the copies of the
+    policies are made before their step and not after it; δ has weight decay; agents' messages to themselves have
+    weight 0, and other weights are of other edges than they should be.
 
     Args:
       actor: a flax module used as torso (see `hajax.haml`). There is no choice of a critic.

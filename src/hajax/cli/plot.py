@@ -75,8 +75,8 @@ options:
   --metric NAME    what to plot instead of the return: length, a metric of the
                    environment, such as win, or a column of training in
                    metrics.csv, such as train_effective_samples_3
-  --labels NAMES   names of the algorithms, separated by commas, in the order of
-                   the legend
+  --labels NAMES   names of the algorithms (or agents), separated by commas, in
+                   the order of the legend
   --title TEXT     the title instead of the environment's name; of curves, with
                    runs on one environment
   --x SIDE         of curves: against environment steps, against wall time, or
@@ -166,7 +166,7 @@ def labeled(groups: Sequence[Group], labels: str | None, title: str | None) -> l
     if labels is not None and (len(labels.split(",")) != len(found) or len(set(names.values())) != len(found)):
         raise Refusal(f"--labels={labels}; allowed: {len(found)} different names, for {'; '.join(found)}")
     if title is not None and len(tasks) > 1:
-        raise Refusal(f"--title={title} for {len(tasks)} environments; allowed: with one, not {', '.join(tasks)}")
+        raise Refusal(f"--title={title} for {len(tasks)} panels; allowed: for one, not {'; '.join(tasks)}")
     return [
         group._replace(label=names.get(group.label, group.label), task=group.task if title is None else title)
         for group in groups

@@ -3,8 +3,8 @@
 In heterogeneous-agent mirror learning (Kuba et al., *Heterogeneous-Agent Mirror Learning*, 2022, Definition 2 and
 Algorithm Template 1: https://arxiv.org/abs/2208.01682) agent i_m maximizes its objective over the policies in a
 neighborhood of its current policy. With networks, the maximum is approached by gradient steps. The objectives are
-defined in `on_policy/compound_ratio.py`, and in `soft_objective.py` (maximum entropy), `deterministic.py` and
-`double_q.py` of `off_policy/`.
+defined in `on_policy/compound_ratio.py`, and in `soft_objective.py` (maximum entropy), `deterministic.py`,
+`double_q.py`, `counterfactual.py` and `mirror_descent.py` of `off_policy/`.
 """
 
 from __future__ import annotations

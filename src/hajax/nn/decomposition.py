@@ -1,4 +1,4 @@
-"""The networks of trust-region decomposition: what agents take each other to do, and how far the team has moved.
+"""The networks of trust-region decomposition: modeling policies, and an estimate of the non-stationarity.
 
 Li et al., *Dealing with Non-Stationarity in MARL via Trust-Region Decomposition* (ICLR 2022), Figure 11:
 https://arxiv.org/abs/2102.10616.
@@ -75,7 +75,7 @@ class TrustRegionDecomposition(nn.Module):
           action: the features of the joint action, `[…, N, F]`, zeros for inactive agents.
           radii: δ, `[N]`.
           weights: the coordination coefficients C_ij, `[…, N, N]`.
-          edges: bool `[…, N, N]`: whether agent i speaks to agent j ≠ i.
+          edges: bool `[…, N, N]`: whether agent i sends to agent j ≠ i.
         """
         taken = jnp.moveaxis(jnp.concatenate([observation, action], -1), -2, 0)
         agents, rest = len(taken), [1] * (taken.ndim - 2)

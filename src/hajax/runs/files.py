@@ -83,7 +83,7 @@ def owners_of(paths: Sequence[Path], metric: str) -> tuple[str, ...]:
                 f"--metric={metric} with --kind=agents is no metric that {path} has of every agent; allowed: "
                 f"{', '.join(known) or 'none in this run'}"
             )
-        if found[path] != found[paths[0]]:
+        if set(found[path]) != set(found[paths[0]]):
             raise Refusal(
                 f"--kind=agents with {paths[0]} and {path}, whose agents differ; allowed: runs with the same agents"
             )

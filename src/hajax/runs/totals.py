@@ -14,6 +14,7 @@ from hajax.core.on_policy.compound_ratio import BY_POSITION
 # Diagnostics per agent, or per group of agents that share parameters, that are also reported one by one.
 ONE_BY_ONE = {"entropy", "kl", "approx_kl", "actor_grad_norm", "temperature"}
 ONE_BY_ONE |= {"kl_to_old", "radius", "coordination", "coordination_std", "non_stationarity", "modeling_loss"}
+ONE_BY_ONE |= {"discounted_return"}
 # Diagnostics `[N, N]` of one agent and another, reported one by one for at most so many agents.
 OF_PAIRS, MOST_AGENTS = ("attention",), 8
 
@@ -35,8 +36,8 @@ def scalars(metrics: dict[str, jax.Array], axes: Sequence[Sequence[str]] = ()) -
     """The metrics as scalars: those by position in the order of updates as `name_1` … `name_G`, means of other arrays.
 
     Those of `ONE_BY_ONE` are also reported for each agent or group, as `name_of_AGENT`: `axes` has the names of the
-    agents and of the groups. Those of `OF_PAIRS` are reported as `name_of_AGENT_to_OTHER`. Whole numbers `[G]`, such as
-    the order itself, name groups and have no mean.
+    agents and of the groups. Those of `OF_PAIRS` are reported as `name_of_AGENT_to_OTHER`, of at most `MOST_AGENTS`
+    agents. Whole numbers `[G]`, such as the order itself, name groups and have no mean.
     """
     found: dict[str, jax.Array] = {}
     for name, value in metrics.items():

@@ -220,7 +220,10 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
 
 def _shown(settings: Mapping[str, Any], key: str) -> str:
     """The setting as on the command line."""
-    value = settings.get(key, "unset")
+    return _typed(settings.get(key, "unset"))
+
+
+def _typed(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
+    return "[" + ",".join(map(_typed, value)) + "]" if isinstance(value, list) else str(value)

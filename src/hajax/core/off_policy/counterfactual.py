@@ -13,7 +13,7 @@ from hajax.core.batches import CriticInput, OffPolicyBatch, critic_input, final_
 from hajax.core.inactive import blank
 from hajax.core.losses import weighted_mean
 from hajax.core.neighborhoods import unrestricted
-from hajax.core.off_policy.attention_values import AttentionValues, within_bounds
+from hajax.core.off_policy.attention_values import AttentionValues
 from hajax.core.off_policy.choices import Choices, log_probs
 from hajax.core.off_policy.joint_sequence import GroupActor, GroupObjective, Info, OffPolicySamples
 from hajax.core.off_policy.settings import AttentionSettings
@@ -36,12 +36,13 @@ class CounterfactualObjective(GroupObjective):
     attention: jax.Array  # [K, N], how much members attend to every agent
 
     def cost(self, log_prob: jax.Array, samples: OffPolicySamples) -> jax.Array:
-        """What an agent pays for its action, from log π: log π / ρ, `[K, B]`."""
+        """The cost of an agent's action, from log π: log π / ρ, `[K, B]`."""
         return log_prob / self.hyperparameters.reward_scale
 
     def loss(self, key: jax.Array, params: Any, old_params: Any, samples: OffPolicySamples) -> tuple[jax.Array, Info]:
         layout, parameters = self.actor.tables.layout, self.actor.distribution(params, samples)
-        log_prob = distributions.log_prob(parameters, layout, self.action)
+        # A padded member's action is another agent's, which it may not have: log π would be −∞, its gradient NaN.
+        log_prob = jnp.where(samples.weight > 0, log_probability(parameters, layout, self.action), 0)
         surplus = jax.lax.stop_gradient(self.cost(log_prob, samples) - self.advantage)
         loss = weighted_mean(log_prob * surplus, samples.weight)
         penalty = weighted_mean(mean_square(parameters, layout), samples.weight)
@@ -52,6 +53,12 @@ class CounterfactualObjective(GroupObjective):
         """Scalars by name, from the policies' distributions."""
         entropy = distributions.entropy(parameters, self.actor.tables.layout)
         return {"entropy": weighted_mean(entropy, samples.weight)}
+
+
+def log_probability(parameters: ActionParameters, layout: ActionLayout, action: jax.Array) -> jax.Array:
+    """log π of actions `[…, D]`, for reals the log-density in units in which bounds are ±1, `[…]`."""
+    scale = jnp.log(jnp.asarray(layout.scale, action.dtype))
+    return distributions.log_prob(parameters, layout, action) + jnp.where(layout.continuous, scale, 0).sum(-1)
 
 
 def outputs_of(parameters: ActionParameters, layout: ActionLayout) -> jax.Array:
@@ -101,10 +108,9 @@ class CounterfactualParts(Parts):
     def act(self, key: jax.Array, state: OffPolicyState, timestep: Timestep, memory: Any, deterministic: bool) -> Any:
         parameters = self.team(state.actors.params, timestep.observation, timestep.action_mask)
         layout = self.policies.layout
-        action = (
-            distributions.mode(parameters, layout) if deterministic else distributions.sample(key, parameters, layout)
-        )
-        return within_bounds(self.policies.spec.action_layout, action), memory
+        if deterministic:
+            return distributions.mode(parameters, layout), memory
+        return distributions.sample(key, parameters, layout), memory
 
     def joint(self, batch: OffPolicyBatch) -> jax.Array:
         return blank(batch.action, batch.active)
@@ -115,7 +121,7 @@ class CounterfactualParts(Parts):
         """Sampled actions of all agents `[B, N, D]`, and their log-probabilities `[B, N]`."""
         parameters = self.team(params, observation, action_mask)
         action = distributions.sample(key, parameters, self.policies.layout)
-        return action, distributions.log_prob(parameters, self.policies.layout, action)
+        return action, log_probability(parameters, self.policies.layout, action)
 
     def actions(self, key: jax.Array, state: OffPolicyState, minibatch: OffPolicyBatch) -> jax.Array:
         action, _ = self.drawn(key, state.actors.params, minibatch.observation, minibatch.action_mask)
@@ -139,6 +145,13 @@ class CounterfactualParts(Parts):
         of_agents = jax.vmap(log_probs, in_axes=(0, 1, 0), out_axes=1)
         return of_agents(Choices(*map(jnp.asarray, self.critics.choices.table)), logits, self.policies.layout)
 
+    def log_probs_of(self, params: Any, minibatch: OffPolicyBatch, action: jax.Array | None) -> jax.Array:
+        """log π of all agents' alternatives `[B, N, M]`: all choices, or the actions `[M, B, N, D]`."""
+        if action is None:
+            return self.log_probs(params, minibatch)[0]
+        parameters = self.team(params, minibatch.observation, minibatch.action_mask)
+        return jnp.moveaxis(log_probability(parameters, self.policies.layout, action), 0, -1)
+
     def alternatives(self, key: jax.Array, params: Any, minibatch: OffPolicyBatch) -> Alternatives:
         """All choices of every agent, or `baseline_samples` actions from its policy if they cannot be enumerated."""
         if self.critics.choices is not None:
@@ -150,7 +163,7 @@ class CounterfactualParts(Parts):
         log_prob = jnp.moveaxis(log_prob, 0, -1)
         return Alternatives(log_prob, jnp.full_like(log_prob, 1 / count), action)
 
-    def judged(
+    def evaluated(
         self, params: Any, inputs: CriticInput, joint: jax.Array, alternatives: Alternatives
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Qᵢ(o, a) and Σ_b πⁱ(b|oⁱ) Qᵢ(o, b, a⁻ⁱ), `[B, N]`, and how much agents attend to each other, `[N, N]`."""
@@ -170,10 +183,10 @@ class CounterfactualParts(Parts):
         alternatives = self.alternatives(key, state.actors.params, minibatch)
 
         def advantages(joint: jax.Array) -> tuple[jax.Array, jax.Array]:
-            value, expected, attention = self.judged(params, inputs, joint, alternatives)
+            value, expected, attention = self.evaluated(params, inputs, joint, alternatives)
             return value - expected, attention
 
-        of_all = advantages(first) if self.settings.order == "simultaneous" else None  # once, not in every turn
+        of_all = advantages(first) if self.settings.order == "simultaneous" else None  # once, not per group
 
         def of_group(tables: GroupTables, joint: jax.Array, samples: OffPolicySamples) -> CounterfactualObjective:
             def of_members(x: jax.Array) -> jax.Array:  # [B, N, …] -> [K, B, …]

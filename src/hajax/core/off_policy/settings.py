@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from hajax.core.settings import (
     TeamHyperparameters,
     TeamSettings,
 )
-from hajax.validation import setting
+from hajax.validation import is_list, setting
 
 EXPECTATIONS = ("sampled", "exact")
 OTHERS = ("replay", "policy")
@@ -282,10 +281,6 @@ class MirrorSettings(AttentionSettings):
     old_policy_interval: int = setting(
         100, "the policies are compared with copies that are made every so many updates", unit="updates"
     )
-
-
-def is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The off-policy template: critics are fitted to targets, then policies are improved one after another.
 
 An algorithm is defined by its `Parts`: policies, critics and their target values, an objective per group, and a
-neighborhood. See `deterministic.py`, `mehaml.py`, `double_q.py` and `counterfactual.py`.
+neighborhood. See `deterministic.py`, `mehaml.py`, `double_q.py`, `counterfactual.py`, `mirror_descent.py` and
+`decomposition.py`.
 """
 
 from __future__ import annotations

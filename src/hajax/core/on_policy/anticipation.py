@@ -123,7 +123,7 @@ def dice_returns(log_prob: jax.Array, reward: jax.Array, first: jax.Array, disco
 
     start = jnp.zeros_like(joint[0]), jnp.ones_like(joint[0])
     _, (past, weight) = lax.scan(forward, start, (first, joint))
-    paid = weight[..., None] * reward
+    discounted = weight[..., None] * reward
 
     def backward(later, step):
         ends, own = step
@@ -131,12 +131,12 @@ def dice_returns(log_prob: jax.Array, reward: jax.Array, first: jax.Array, disco
         return later, later
 
     ends = jnp.concatenate([first[1:], jnp.ones_like(first[:1])])
-    _, to_go = lax.scan(backward, jnp.zeros_like(paid[0]), (ends, paid), reverse=True)
+    _, to_go = lax.scan(backward, jnp.zeros_like(discounted[0]), (ends, discounted), reverse=True)
     envs = to_go.shape[1]
     baseline = (to_go.sum(1, keepdims=True) - to_go) / max(envs - 1, 1)
 
     def box(x: jax.Array) -> jax.Array:
         return jnp.exp(x - lax.stop_gradient(x))[..., None]
 
-    terms = box(past) * paid + (1 - box(joint)) * lax.stop_gradient(baseline)
+    terms = box(past) * discounted + (1 - box(joint)) * lax.stop_gradient(baseline)
     return terms.sum((0, 1)) / first.sum()
