@@ -76,11 +76,15 @@ def test_the_tsallis_distance_is_no_divergence_unless_q_is_1():
     assert distance(0.2) < 0 < distance(1.0)
 
 
-@pytest.mark.parametrize("pairs", [None, (("a", "c"),)], ids=["all", "two of three"])
+@pytest.mark.parametrize(
+    ("agents", "pairs"),
+    [(AGENTS, None), (AGENTS, (("a", "c"),)), (AGENTS[:1], None)],
+    ids=["all", "two of three", "one agent, soft actor-critic near an old policy"],
+)
 @jax.enable_x64(True)
-def test_the_policies_step_is_that_of_the_loops(pairs):
+def test_the_policies_step_is_that_of_the_loops(agents, pairs):
     """Eq. 10, with old policies that differ from the current ones."""
-    spec = team(*AGENTS)
+    spec = team(*agents)
     algo = made("mamd", spec, dependencies=pairs, old_policy_interval=2, **MIRROR)
     state = with_old_policies(random_state(algo, jax.random.key(1)), jax.random.key(8))
     batch, key = random_batch(spec, jax.random.key(2)), jax.random.key(3)
@@ -95,7 +99,7 @@ def test_the_policies_step_is_that_of_the_loops(pairs):
     critics = jax.tree.map(lambda x: x[0, 0], new.critics.params)
     table, _ = looped(critics, blank, features(spec, action, seen), seen, 2, 8)
     old_logits = actors.team_distribution(state.extra.actors, jnp.asarray(blank), mask)[0].logits
-    for i, agent in enumerate(AGENTS):
+    for i, agent in enumerate(agents):
         choices = listed(agent)
         index = [choices.index(tuple(int(x) for x in a[: len(agent.action_space.choices)])) for a in action[:, i]]
 
