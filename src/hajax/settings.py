@@ -1,8 +1,15 @@
 """Settings and hyperparameters of algorithms, to be used or derived from."""
 
-from hajax.core.off_policy.settings import (
+from hajax.core.off_policy.attention_settings import (
     AttentionHyperparameters,
     AttentionSettings,
+    DecompositionHyperparameters,
+    DecompositionSettings,
+    DependencySettings,
+    MirrorHyperparameters,
+    MirrorSettings,
+)
+from hajax.core.off_policy.settings import (
     DeterministicHyperparameters,
     DeterministicSettings,
     DoubleQHyperparameters,
@@ -21,6 +28,8 @@ from hajax.core.on_policy.settings import (
     GradientHyperparameters,
     GradientSettings,
     Hyperparameters,
+    LolaHyperparameters,
+    LolaSettings,
     Settings,
     TrustRegionHyperparameters,
     TrustRegionSettings,
@@ -52,6 +61,9 @@ __all__ = [
     "BaseHyperparameters",
     "ClipHyperparameters",
     "CoefficientHyperparameters",
+    "DecompositionHyperparameters",
+    "DecompositionSettings",
+    "DependencySettings",
     "DeterministicHyperparameters",
     "DeterministicSettings",
     "DoubleQHyperparameters",
@@ -63,6 +75,10 @@ __all__ = [
     "GradientSettings",
     "Hyperparameters",
     "IndependentQHyperparameters",
+    "LolaHyperparameters",
+    "LolaSettings",
+    "MirrorHyperparameters",
+    "MirrorSettings",
     "Settings",
     "SoftDriftHyperparameters",
     "SoftHyperparameters",

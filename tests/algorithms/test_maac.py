@@ -9,6 +9,7 @@ import pytest
 from attention_problems import (
     AGENTS,
     NUMBERS,
+    TO_LEARN,
     B,
     actors_of,
     adam_once,
@@ -216,10 +217,7 @@ def test_it_learns_real_actions():
 
     line = hajax.Box((-1.0,), (1.0,))
     env = _single_state_game("games/parabola", (line, line), payoff, 1, "individual", product_drawing)
-    algo = hajax.make_algorithm(
-        "maac", env, hidden_sizes=(16,), attention_width=16, attention_heads=2, batch_size=64, buffer_size=4_000,
-        warmup_steps=200, reward_scale=20.0, actor_lr=5e-3, critic_lr=5e-3, target_rate=0.02,
-    )  # fmt: skip
+    algo = hajax.make_algorithm("maac", env, reward_scale=20.0, **TO_LEARN)
     train = hajax.make_train(env, algo, total_steps=8_200, num_envs=8, rollout_length=10)
     states, _ = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 3))
     evaluate = jax.jit(jax.vmap(hajax.make_evaluate(env, algo, num_episodes=8)))
@@ -259,10 +257,7 @@ def test_in_a_sequence_later_agents_see_the_new_actions_of_earlier_ones():
 def test_it_learns_to_agree():
     """Of a payoff of 1 for equal choices, an agent's share is ½; who attends to the other learns to agree."""
     env = hajax.make_env("games/matrix", payoff=np.eye(3), reward="individual")
-    algo = hajax.make_algorithm(
-        "maac", env, hidden_sizes=(16,), attention_width=16, attention_heads=2, batch_size=64, buffer_size=4_000,
-        warmup_steps=200, reward_scale=20.0, actor_lr=5e-3, critic_lr=5e-3, target_rate=0.02,
-    )  # fmt: skip
+    algo = hajax.make_algorithm("maac", env, reward_scale=20.0, **TO_LEARN)
     train = hajax.make_train(env, algo, total_steps=6_200, num_envs=8, rollout_length=10)
     states, _ = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 3))
     evaluate = jax.jit(jax.vmap(hajax.make_evaluate(env, algo, num_episodes=8)))

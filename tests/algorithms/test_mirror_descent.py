@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from attention_problems import (
     AGENTS,
+    TO_LEARN,
     B,
     actors_of,
     adam_once,
@@ -510,10 +511,7 @@ def test_vmapped_seeds_and_hyperparameters_update_as_each_alone():
 def test_they_learn_to_agree(name):
     env = hajax.make_env("games/matrix", payoff=np.eye(3), reward="individual")
     settings = {"radius": 5.0, "tsallis_q": 1.0} | ({"decomposition_width": 8} if name == "mamt" else {})
-    algo = hajax.make_algorithm(
-        name, env, hidden_sizes=(16,), attention_width=16, attention_heads=2, batch_size=64, buffer_size=4_000,
-        warmup_steps=200, actor_lr=5e-3, critic_lr=5e-3, target_rate=0.02, old_policy_interval=20, **settings,
-    )  # fmt: skip
+    algo = hajax.make_algorithm(name, env, **TO_LEARN, old_policy_interval=20, **settings)
     train = hajax.make_train(env, algo, total_steps=6_200, num_envs=8, rollout_length=10)
     states, _ = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 3))
     evaluate = jax.jit(jax.vmap(hajax.make_evaluate(env, algo, num_episodes=8)))

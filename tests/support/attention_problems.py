@@ -21,6 +21,11 @@ NUMBERS = {
 }  # fmt: skip
 SIZES = {"hidden_sizes": (6,), "attention_width": 8, "attention_heads": 2, "normalize_observations": False}
 B = 5
+# Of learning in a game of one step: seconds, and enough to find the optimum.
+TO_LEARN = {
+    "hidden_sizes": (16,), "attention_width": 16, "attention_heads": 2, "batch_size": 64, "buffer_size": 4_000,
+    "warmup_steps": 200, "actor_lr": 5e-3, "critic_lr": 5e-3, "target_rate": 0.02,
+}  # fmt: skip
 
 
 def made(name, spec, **settings):

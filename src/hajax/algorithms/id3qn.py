@@ -12,7 +12,8 @@ import flax.linen as nn
 from hajax.core.actors import policy_torso
 from hajax.core.algorithm import Algorithm
 from hajax.core.groups import make_groups
-from hajax.core.off_policy.double_q import IndependentParts, team_choices
+from hajax.core.off_policy.choices import team_choices
+from hajax.core.off_policy.double_q import IndependentParts
 from hajax.core.off_policy.own_values import OwnValues
 from hajax.core.off_policy.settings import DuelingSettings, IndependentQHyperparameters
 from hajax.core.off_policy.template import make_algorithm

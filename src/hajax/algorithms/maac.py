@@ -12,10 +12,10 @@ from hajax.core.actors import TeamActors, policy_torso
 from hajax.core.algorithm import Algorithm
 from hajax.core.groups import make_groups
 from hajax.core.off_policy import template
+from hajax.core.off_policy.attention_settings import AttentionHyperparameters, AttentionSettings
 from hajax.core.off_policy.attention_values import AttentionValues
 from hajax.core.off_policy.choices import TeamChoices, unlisted
 from hajax.core.off_policy.counterfactual import CounterfactualParts
-from hajax.core.off_policy.settings import AttentionHyperparameters, AttentionSettings
 from hajax.spec import EnvSpec
 
 

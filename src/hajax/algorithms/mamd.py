@@ -13,8 +13,8 @@ import flax.linen as nn
 from hajax.algorithms.maac import attention_parts
 from hajax.core.algorithm import Algorithm
 from hajax.core.off_policy import template
+from hajax.core.off_policy.attention_settings import DependencySettings, MirrorHyperparameters
 from hajax.core.off_policy.mirror_descent import MirrorParts
-from hajax.core.off_policy.settings import DependencySettings, MirrorHyperparameters
 from hajax.spec import EnvSpec
 
 

@@ -11,8 +11,8 @@ import flax.linen as nn
 from hajax.algorithms.maac import attention_parts
 from hajax.core.algorithm import Algorithm
 from hajax.core.off_policy import template
+from hajax.core.off_policy.attention_settings import DecompositionHyperparameters, DecompositionSettings
 from hajax.core.off_policy.decomposition import DecompositionParts
-from hajax.core.off_policy.settings import DecompositionHyperparameters, DecompositionSettings
 from hajax.spec import EnvSpec
 
 

@@ -130,3 +130,13 @@ class TeamChoices:
         own = jnp.take(indices, agent, axis=-1, mode="clip")
         index = (self.joint(indices) - stride * own)[:, None] + stride * jnp.arange(self.table.exists.shape[-1])
         return jnp.take_along_axis(values, index, -1, mode="clip")
+
+
+def team_choices(name: str, spec: EnvSpec) -> TeamChoices:
+    """The team's choices. Raises ValueError if an agent has a Box or more than `MOST_CHOICES` choices."""
+    if reason := unlisted(spec, range(spec.num_agents)):
+        raise ValueError(
+            f"{name} has a value for every choice of an agent, but {reason}; allowed: discrete actions, at most "
+            f"{MOST_CHOICES} joint choices of an agent"
+        )
+    return TeamChoices(spec)

@@ -13,10 +13,10 @@ from hajax.core.batches import CriticInput, OffPolicyBatch, critic_input, final_
 from hajax.core.inactive import blank
 from hajax.core.losses import weighted_mean
 from hajax.core.neighborhoods import unrestricted
+from hajax.core.off_policy.attention_settings import AttentionSettings
 from hajax.core.off_policy.attention_values import AttentionValues
 from hajax.core.off_policy.choices import Choices, log_probs
 from hajax.core.off_policy.joint_sequence import GroupActor, GroupObjective, Info, OffPolicySamples
-from hajax.core.off_policy.settings import AttentionSettings
 from hajax.core.off_policy.template import ObjectiveOfGroup, OffPolicyState, Parts
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 
 from hajax.core.batches import OffPolicyBatch, critic_input
 from hajax.core.losses import weighted_mean
+from hajax.core.off_policy.attention_settings import DecompositionSettings
 from hajax.core.off_policy.counterfactual import Alternatives, log_probability, mean_square, outputs_of
 from hajax.core.off_policy.joint_sequence import Info
 from hajax.core.off_policy.mirror_descent import MirrorParts, tsallis_log
-from hajax.core.off_policy.settings import DecompositionSettings
 from hajax.core.off_policy.template import OffPolicyState
 from hajax.core.optimization import Learner, adam_step, decayed, init_learner
 from hajax.nn import distributions

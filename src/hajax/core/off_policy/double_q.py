@@ -18,7 +18,7 @@ from hajax.core.inactive import blank
 from hajax.core.losses import weighted_mean
 from hajax.core.neighborhoods import unrestricted
 from hajax.core.off_policy import template
-from hajax.core.off_policy.choices import MOST_CHOICES, MOST_JOINT_CHOICES, TeamChoices, unlisted
+from hajax.core.off_policy.choices import MOST_JOINT_CHOICES, TeamChoices, team_choices
 from hajax.core.off_policy.joint_actions import JointActions
 from hajax.core.off_policy.joint_critics import ActionValues, Critics, action_values, discounted
 from hajax.core.off_policy.joint_sequence import GroupObjective, Info, OffPolicySamples, group_samples
@@ -292,13 +292,3 @@ def double_q_learning(
         torso = settings.torso("critic", critic, spec.state_size)
         critics = JointValues(spec, choices, make_dueling(settings, torso, choices.num_joint))
     return template.make_algorithm(name, DoubleQParts(own, settings, critics), hyperparameters)
-
-
-def team_choices(name: str, spec: EnvSpec) -> TeamChoices:
-    """The team's choices. Raises ValueError if an agent has a Box or more than `MOST_CHOICES` choices."""
-    if reason := unlisted(spec, range(spec.num_agents)):
-        raise ValueError(
-            f"{name} has a value for every choice of an agent, but {reason}; allowed: discrete actions, at most "
-            f"{MOST_CHOICES} joint choices of an agent"
-        )
-    return TeamChoices(spec)

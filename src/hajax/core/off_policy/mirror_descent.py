@@ -14,9 +14,9 @@ import jax.numpy as jnp
 
 from hajax.core.batches import OffPolicyBatch
 from hajax.core.losses import weighted_mean
+from hajax.core.off_policy.attention_settings import MirrorSettings
 from hajax.core.off_policy.counterfactual import CounterfactualObjective, CounterfactualParts, log_probability
 from hajax.core.off_policy.joint_sequence import Info, OffPolicySamples
-from hajax.core.off_policy.settings import MirrorSettings
 from hajax.core.off_policy.template import OffPolicyState
 from hajax.nn import distributions
 from hajax.nn.distributions import ActionParameters
