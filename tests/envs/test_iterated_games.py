@@ -31,6 +31,19 @@ def test_rewards_and_what_each_agent_remembers(game):
         assert not ts.terminated
 
 
+def test_rewards_serve_both_precisions():
+    """A step in float32 after one compiled in float64. JAX keeps a constant's conversion by the constant's identity."""
+    env = matching_pennies()
+
+    def reward():
+        state, _ = env.reset(jax.random.key(0))
+        return env.step(jax.random.key(1), state, jnp.zeros((2, 1)))[1].reward
+
+    with jax.enable_x64(True):
+        assert jax.jit(reward)().dtype == np.float64
+    assert reward().dtype == np.float32
+
+
 def test_naive_learners_defect():
     """Independent learners on their own rewards end where a single round has its only equilibrium."""
     env = hajax.make_env("games/iterated_prisoners_dilemma", max_steps=10)

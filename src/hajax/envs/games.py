@@ -153,7 +153,7 @@ def _matrix(name: str, payoff: Payoff, max_steps: int, reward: RewardKind) -> En
 
     def look_up(action):
         joint = tuple(action[i, 0].astype(int) for i in range(table.ndim))
-        return jnp.asarray(table)[joint]
+        return jnp.asarray(table, float)[joint]
 
     draw = table_drawing(table) if table.ndim <= 2 else choices_drawing(table)
     return _single_state_game(name, tuple(Discrete(n) for n in table.shape), look_up, max_steps, reward, draw)

@@ -84,7 +84,7 @@ def _iterated(name: str, payoff: np.ndarray, max_steps: int, reward: RewardKind)
 
     def step(key, state, action):
         state = RoundState(action[:, 0].astype(int), state.round + 1)
-        own_rewards = jnp.asarray(payoff)[:, state.last[0], state.last[1]].astype(float)
+        own_rewards = jnp.asarray(payoff, float)[:, state.last[0], state.last[1]]
         return show(state, reward=own_rewards, truncated=state.round >= max_steps)
 
     def draw(axes: Axes, state: Any, action: Any, timestep: Timestep) -> None:

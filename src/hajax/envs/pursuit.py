@@ -162,7 +162,7 @@ def pursuit(
 
     def moved(cells: jax.Array, moves: jax.Array) -> jax.Array:
         """The cells after moves, which end at the building and at the edge of the grid."""
-        target = cells + jnp.asarray(MOVES)[moves]
+        target = cells + jnp.asarray(MOVES, int)[moves]
         inside = ((target >= 0) & (target < size)).all(-1)
         x, y = jnp.clip(target, 0, size - 1).T
         return jnp.where((inside & ~jnp.asarray(building)[x, y])[:, None], target, cells)
@@ -178,7 +178,7 @@ def pursuit(
         if surround:
             around = (apart[:, :, None] == MOVES[:STAY]).all(-1)  # [N, M, 4]
             x, y = state.evaders.T
-            gone = state.free & (around.any(0).sum(-1) == jnp.asarray(open_cells)[x, y])
+            gone = state.free & (around.any(0).sum(-1) == jnp.asarray(open_cells, int)[x, y])
             return gone, (around.any(-1) & gone).any(-1)
         here = (apart == 0).all(-1)
         gone = state.free & (here.sum(0) >= n_catch)

@@ -41,7 +41,7 @@ def log_probs(choices: Choices, logits: jax.Array, layout: ActionLayout) -> tupl
 
     `logits` `[…, D, C]` are −inf where a choice is unavailable.
     """
-    index, exists = jnp.asarray(choices.index), jnp.asarray(choices.exists)
+    index, exists = jnp.asarray(choices.index, int), jnp.asarray(choices.exists)
     scores = jax.nn.log_softmax(logits)[..., jnp.arange(index.shape[-1]), index]  # [..., M, D]
     scores = jnp.where(layout.discrete, scores, 0).sum(-1)
     possible = exists & jnp.isfinite(scores)
@@ -109,7 +109,7 @@ class TeamChoices:
     def action(self, indices: jax.Array) -> jax.Array:
         """The actions with these choice indices, `int […, N] -> […, N, D]`."""
         agents = jnp.arange(self.spec.num_agents)
-        return jnp.asarray(self.table.index)[agents, indices].astype(float)
+        return jnp.asarray(self.table.index, float)[agents, indices]
 
     def joint(self, indices: jax.Array) -> jax.Array:
         """The joint index of the agents' choice indices, `int […, N] -> int […]`."""
