@@ -361,7 +361,8 @@ class TestRefusals:
         write_all(tmp_path)
         before = sorted(tmp_path.rglob("*"))
         assert self.refused(tmp_path, "--kind=profile") == (
-            "--kind=profile is unknown; did you mean profiles? allowed: curves, agents, profiles, improvement, efficiency"
+            "--kind=profile is unknown; did you mean profiles? "
+            "allowed: curves, agents, profiles, improvement, efficiency"
         )
         for kind in KINDS:
             message = self.refused(tmp_path, f"--kind={kind}", "--x=steps")
