@@ -368,7 +368,7 @@ class TestRefusals:
             message = self.refused(tmp_path, f"--kind={kind}", "--x=steps")
             assert message == f"--x=steps with --kind={kind}; allowed: with --kind=curves"
         assert self.refused(tmp_path, "--kind=profiles", "--no-seeds") == (
-            "--no-seeds with --kind=profiles, which draws no seeds; allowed: with curves or efficiency"
+            "--no-seeds with --kind=profiles, which draws no seeds; allowed: with curves, agents, efficiency"
         )
         assert "--labels=a; allowed: 2 different names" in self.refused(tmp_path, "--kind=profiles", "--labels=a")
         assert sorted(tmp_path.rglob("*")) == before

@@ -142,7 +142,7 @@ def checked_kind(values: Mapping[str, Any]) -> tuple[str, str, str]:
     if values["--x"] is not None and kind != "curves":
         raise Refusal(f"--x={x} with --kind={kind}; allowed: with --kind=curves")
     if values["--no-seeds"] and kind not in WITH_SEEDS:
-        raise Refusal(f"--no-seeds with --kind={kind}, which draws no seeds; allowed: with {' or '.join(WITH_SEEDS)}")
+        raise Refusal(f"--no-seeds with --kind={kind}, which draws no seeds; allowed: with {', '.join(WITH_SEEDS)}")
     return kind, metric, x
 
 
