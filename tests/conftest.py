@@ -13,6 +13,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # programs without their source lines lower faster
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or every program from that cache brings a warning
+# Processes of tests share the cores: XLA has one thread in each, and a run one device unless it asks for more.
+os.environ.setdefault("NPROC", "1")
 # Tests compile far more than they compute. A flag that XLA does not know ends the process, hence the version.
 FLAGS = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.9."):

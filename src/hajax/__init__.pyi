@@ -26,6 +26,7 @@ from hajax.session import preset as preset
 from hajax.session import render as render
 from hajax.session import save as save
 from hajax.session import train as train
+from hajax.sharding import shard as shard
 from hajax.spaces import Box as Box
 from hajax.spaces import Discrete as Discrete
 from hajax.spaces import MultiDiscrete as MultiDiscrete

@@ -372,6 +372,10 @@ def test_a_preset_is_refused_for_what_it_is_not_for(overrides, named):
     assert all(part in str(refusal.value) for part in named)
 
 
+def test_no_preset_may_be_said():
+    assert config.compose(["preset=null", "num_seeds=2"]) == config.compose(["num_seeds=2"])
+
+
 def test_a_preset_may_be_tried_on_one_s_own(monkeypatch):
     """Nobody can say that it is not for them."""
     monkeypatch.setattr(hajax.envs, "_registered", {})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from rich.table import Table
 
 from hajax.runs.console import console
@@ -25,7 +26,12 @@ from hajax.training.checkpoints import Checkpoint
 
 
 def print_start(
-    settings: TrainSettings, schedule: Schedule, path: Path, checkpoint: Checkpoint | None, team: Team
+    settings: TrainSettings,
+    schedule: Schedule,
+    path: Path,
+    checkpoint: Checkpoint | None,
+    team: Team,
+    mesh: Mesh | None = None,
 ) -> None:
     """Prints the run, its length and directory, and whether the length was rounded or the run is resumed.
 
@@ -38,7 +44,8 @@ def print_start(
         buffer_size = team.algorithm.settings.buffer_size
         on_cpu = jax.default_backend() == "cpu"  # elsewhere the copy for a checkpoint is in host memory
         copies = 2 if settings.checkpoint.replay and on_cpu else 1
-        warning = memory_warning(replay_bytes, settings.num_seeds, buffer_size, copies)
+        apart = 1 if mesh is None or on_cpu else mesh.size  # the devices have memories of their own
+        warning = memory_warning(replay_bytes, settings.num_seeds, buffer_size, copies, apart)
         if warning is not None:
             print(f"hajax train: warning: {warning}", file=sys.stderr)
     if checkpoint is not None and not checkpoint.facts.get("replay", True):
@@ -52,6 +59,7 @@ def print_start(
         return
     screen = console(stderr=True)
     seeds = "1 seed" if settings.num_seeds == 1 else f"{settings.num_seeds} seeds"
+    seeds += "" if mesh is None else f" on {mesh.size} devices"
     length = f"{schedule.iterations:,} iterations of {schedule.steps_per_iteration:,} environment steps each"
     screen.print(
         f"{settings.algo['name']} on {settings.env['name']}, {seeds}: {length}, results in {path}", soft_wrap=True
@@ -113,7 +121,8 @@ def describe_failure(failure: Mapping[str, Any], summary: Mapping[str, Any]) -> 
         f"{'none' if good is None else f'step {good:,}'}"
     )
     if summary["total_steps"] == failure["step"] and len(summary["non_finite"]) < summary["num_seeds"]:
-        line += "; the other seeds were evaluated, and resume=true on_non_finite=continue continues their training"
+        evaluated = "the other seeds were evaluated, and " if summary["eval_step"] == failure["step"] else ""
+        line += f"; {evaluated}resume=true on_non_finite=continue continues the others' training"
     return line
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import re
+import shlex
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,21 +48,28 @@ def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[
     swept = swept_settings(overrides)
     failed: dict[str, str] = {}
 
-    def job(composed: DictConfig) -> None:
-        name, reason = run_job(composed, swept, run_once)
+    def job(composed: DictConfig) -> float:
+        name, reason, score = run_job(composed, swept, run_once)
         if reason is not None:
             failed[name] = reason
+        return score  # what a sweeper optimizes
 
     run_sweep = hydra.main(str(config.conf_dir()), config.CONFIG_NAME, config.VERSION_BASE)(job)
-    ended = None
-    with as_command_line(["hajax train", "--multirun", *overrides, *added]), config.refusing_errors(overrides):
+    names, ended = expected_names(overrides, swept), None
+    with (
+        sharing_cores(overrides, names),
+        as_command_line(["hajax train", "--multirun", *config.for_hydra(overrides), *added]),
+        config.refusing_errors(overrides),
+    ):
         try:
             run_sweep()
         except (Refusal, HydraException, OmegaConfBaseException):
             raise
         except Exception as failure:  # a launcher's: `run_job` catches those of runs
             ended = f"{type(failure).__name__}: {str(failure).strip().splitlines()[0] if str(failure).strip() else ''}"
-    unsuccessful = report_sweep(out_dir, failed, expected_names(overrides, swept))
+    kept = (text for text in overrides if not text.startswith(("out_dir=", "resume=")))
+    again = [*kept, f"out_dir={out_dir}", "resume=auto"]
+    unsuccessful = report_sweep(out_dir, failed, names, again=shlex.join(["hajax", "train", "-m", *again]))
     if ended is not None:
         print(f"hajax train: the launcher ended the sweep ({ended})", file=sys.stderr)
     return 1 if unsuccessful or ended else 0
@@ -131,8 +141,10 @@ def run_job(
     job: DictConfig,
     swept: Mapping[str, Swept],
     run_once: Callable[[TrainSettings, Sequence[str]], Mapping[str, Any]],
-) -> tuple[str, str | None]:
-    """One run of a sweep, in the directory named by its swept values; returns the name, and the error if it failed.
+) -> tuple[str, str | None, float]:
+    """One run of a sweep, in the directory named by its swept values; returns the name, the error, and the score.
+
+    The error is `None` unless the run failed. The score is the mean return over the seeds at the end, NaN without one.
 
     A run that could not start or crashed also writes `error.txt`, for launchers whose jobs are other processes.
     """
@@ -145,7 +157,12 @@ def run_job(
     error, was_there = path / "error.txt", (path / "config.yaml").exists()
     try:
         error.unlink(missing_ok=True)
-        status = run_once(validate(composed | {"out_dir": str(path)}), task)["status"]
+        summary = run_once(validate(composed | {"out_dir": str(path)}), task)
+        if summary["status"] == "interrupted":
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:  # also before the run's start
+        requeue(composed["resume"])
+        raise
     except Exception as failure:
         known = str(failure) if isinstance(failure, Refusal | RunError) else machine_limit(failure)
         reason = known or f"{type(failure).__name__}: {failure}"
@@ -155,10 +172,49 @@ def run_job(
             with contextlib.suppress(OSError):
                 path.mkdir(parents=True, exist_ok=True)
                 error.write_text(f"{reason}\n{details}", encoding="utf-8")
-        return name, reason
-    if status == "interrupted":
-        raise KeyboardInterrupt
-    return name, "diverged" if status == "diverged" else None
+        return name, reason, math.nan
+    mean = summary["eval_return"]["mean"]
+    return name, "diverged" if summary["status"] == "diverged" else None, math.nan if mean is None else mean
+
+
+def requeue(resume: bool | str) -> None:
+    """In a job of submitit: ends it, saved as it is, and queues it anew; elsewhere does nothing.
+
+    submitit does that when its own signal comes. A run handles that signal, and others, by saving and stopping.
+    """
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return
+    if resume is False:
+        print("hajax train: the job is not queued anew: resume=auto, which it needs, was not given", file=sys.stderr)
+        return
+    import submitit
+
+    signal.raise_signal(submitit.JobEnvironment._usr_sig())  # handled by submitit again, now that the run is over
+
+
+@contextlib.contextmanager
+def sharing_cores(overrides: Sequence[str], names: Collection[str] | None) -> Iterator[None]:
+    """While it lasts, the processes of a launcher on this machine take an equal share of its cores each.
+
+    XLA has as many threads as `NPROC` says, by default one for each core.
+    """
+    from hajax.runs.devices import cores
+
+    launcher = config.launcher(overrides)
+    kind, all_cores = launcher["_target_"].rpartition(".")[2], cores()
+    if kind == "JoblibLauncher":  # -1 is one for each core, -2 one less, …
+        at_once = launcher["n_jobs"] if launcher["n_jobs"] > 0 else max(1, all_cores + 1 + launcher["n_jobs"])
+    else:
+        at_once = all_cores if kind == "LocalLauncher" else 1
+    at_once = min(at_once, all_cores if names is None else len(names))
+    if at_once == 1 or "NPROC" in os.environ:
+        yield
+        return
+    os.environ["NPROC"] = str(max(1, all_cores // at_once))
+    try:
+        yield
+    finally:
+        del os.environ["NPROC"]
 
 
 @contextlib.contextmanager

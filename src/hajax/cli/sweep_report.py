@@ -25,7 +25,9 @@ COLUMNS = ("env", "label", "num_seeds", "step", "iqm", "ci95_low", "ci95_high", 
 MOST_CURVES = 40
 
 
-def report_sweep(path: Path, failed: Mapping[str, str], names: Collection[str] | None = None) -> list[str]:
+def report_sweep(
+    path: Path, failed: Mapping[str, str], names: Collection[str] | None = None, again: str | None = None
+) -> list[str]:
     """Prints a table per environment and the runs that failed, and writes `summary.csv`, `plot.png` and `plot.csv`.
 
     A line of a table is an algorithm, with the settings that distinguish it, and pools the seeds of its runs. If no run
@@ -36,6 +38,7 @@ def report_sweep(path: Path, failed: Mapping[str, str], names: Collection[str] |
         failed: the errors of runs in this process, by the names of the runs; those of other processes are in their
             `error.txt`. Results in the directory of a failed run are not shown, because they may be of an earlier run.
         names: the runs of the sweep, `None` for all in the directory.
+        again: the command that makes the missing runs.
 
     Returns:
         The names of the runs that failed.
@@ -70,6 +73,8 @@ def report_sweep(path: Path, failed: Mapping[str, str], names: Collection[str] |
         screen.print(f"{len(reasons)} of {len(every)} runs failed:")
         for name, reason in sorted(reasons.items()):
             screen.print(f"  {name}: {reason}", soft_wrap=True)
+        if again is not None:
+            screen.print(f"make them again with:\n  {again}", soft_wrap=True, markup=False)
     if groups:
         write_table(path / "summary.csv", COLUMNS, rows)
         screen.print(f"table: {path / 'summary.csv'}", soft_wrap=True)

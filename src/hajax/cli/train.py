@@ -66,6 +66,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
     with stop_on_interrupt() as stop:
         # JAX is slow to import, and not needed for the checks so far.
         from hajax.cli.report import print_start, print_summary, printing_warnings
+        from hajax.runs.devices import make_mesh, provide_devices
         from hajax.runs.directory import claim, finished_summary, last_checkpoint
         from hajax.runs.files import read_run
         from hajax.runs.loggers import check_loggers
@@ -78,6 +79,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         from hajax.viewing.scenes import prefer_headless_rendering
 
         raise_if_set(stop)
+        provide_devices(settings)
         check_device()
         use_compilation_cache(settings.compilation_cache)
         if settings.render is not False:
@@ -85,6 +87,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         settings = decided(settings)
         with printing_warnings():
             team = build(settings)
+        mesh = make_mesh(settings, team.env)
         drawn = settings.render is True or (settings.render == "auto" and team.env.viewer is not None)
         with refusing():
             check_loggers(settings.logger)  # not with the other settings: a run may be loaded without its loggers
@@ -102,12 +105,12 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         with claim(settings.out_dir, default, resume=bool(settings.resume)) as path:
             with refusing():
                 checkpoint = last_checkpoint(path, team.loop.warmup_steps) if settings.resume else None
-            print_start(settings, schedule, path, checkpoint, team)
+            print_start(settings, schedule, path, checkpoint, team, mesh)
             summary = None
             if checkpoint is not None and checkpoint.step == schedule.total_steps:
                 summary = finished_summary(path, schedule.total_steps)  # nothing is left to do or to compile
             if summary is None:
-                summary = run(settings, team, schedule, path, checkpoint, stop)
+                summary = run(settings, team, schedule, path, checkpoint, stop, mesh)
                 draw_curve(path / "curve.png", read_run(path))
     print_summary(summary, path)
     if drawn and summary["status"] == "finished":

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from hajax.sharding import spread
+
 Params = TypeVar("Params")
 Carry = TypeVar("Carry")  # a `Learner`, or one with what else its steps update
 
@@ -121,7 +123,8 @@ def train_epochs(
         def on_minibatch(learner, inputs):
             key, rows = inputs
             # The indices are in range; the default mode would check the bounds of each index.
-            return step(key, learner, jax.tree.map(lambda x: jnp.take(x, rows, axis=1, mode="clip"), batch))
+            minibatch = jax.tree.map(lambda x: jnp.take(x, rows, axis=1, mode="clip"), batch)
+            return step(key, learner, spread(minibatch, axis=1))
 
         keys = jax.random.split(jax.random.fold_in(key, size), minibatches)
         return lax.scan(on_minibatch, learner, (keys, index))

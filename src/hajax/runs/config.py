@@ -99,7 +99,24 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration as plain dictionaries and lists."""
     check_names_and_values(overrides)
     with refusing_errors(overrides), hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        return plain(hydra.compose(CONFIG_NAME, overrides=list(overrides)))
+        return plain(hydra.compose(CONFIG_NAME, overrides=for_hydra(overrides)))
+
+
+def launcher(overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of the launcher of a sweep, with its class as `_target_`."""
+    own = [
+        text for text in overrides if text.split("=")[0].lstrip("+").startswith(("hydra/launcher", "hydra.launcher"))
+    ]
+    with refusing_errors(overrides), hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        composed = hydra.compose(CONFIG_NAME, overrides=own, return_hydra_config=True)
+    found = OmegaConf.to_container(composed.hydra.launcher)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+def for_hydra(overrides: Sequence[str]) -> list[str]:
+    """The overrides without `preset=null`, the default, which Hydra only knows as a group that is absent."""
+    return [text for text in overrides if text.replace(" ", "") != "preset=null"]
 
 
 def check_names_and_values(overrides: Sequence[str]) -> None:
@@ -176,7 +193,13 @@ def _unknown(group: str, value: Any) -> str:
 
 def _missing_option(error: MissingConfigException) -> str:
     group, _, value = (error.missing_cfg_file or "").partition("/")
-    return _unknown(group, value) if group in GROUPS else _first_line(error)
+    if group in GROUPS:
+        return _unknown(group, value)
+    group, _, value = (error.missing_cfg_file or "").rpartition("/")
+    if group not in ("hydra/launcher", "hydra/sweeper") or not error.options:
+        return _first_line(error)
+    more = "" if {"joblib", "optuna"} & set(error.options) else "; others come with `pip install 'hajax[sweeps]'`"
+    return one_of(group, value, list(error.options)) + more
 
 
 def _composition_error(error: ConfigCompositionException, overrides: list[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 
 from hajax.algorithms import make_algorithm
 from hajax.core.algorithm import Algorithm
@@ -26,6 +27,7 @@ from hajax.runs.errors import RunError, refusing
 from hajax.runs.health import Health, from_environment, healthy, quantities, watch
 from hajax.runs.settings import TrainSettings
 from hajax.runs.totals import Totals, add, no_totals, scalars
+from hajax.sharding import jit, placed
 from hajax.spec import EnvSpec
 from hajax.training import Loop, TrainState, make_evaluate, make_loop
 
@@ -200,8 +202,8 @@ def check_finished(spec: EnvSpec, finished: Any) -> None:
         )
 
 
-def trace(team: Team, keys: jax.Array) -> Traced:
-    """Traces a run's start and its iteration for as many seeds as there are keys."""
+def trace(team: Team, keys: jax.Array, mesh: Mesh | None = None) -> Traced:
+    """Traces a run's start and its iteration for as many seeds as there are keys, on the devices of `mesh`."""
     numbers = hyperparameters(team)
     iterate = jax.jit(team.loop.iterate)  # traced once, used twice
     shapes = jax.eval_shape(team.loop.init, keys[0], numbers)
@@ -210,12 +212,12 @@ def trace(team: Team, keys: jax.Array) -> Traced:
     def init(key: jax.Array, numbers: Any) -> RunState:
         return RunState(team.loop.init(key, numbers), no_totals(tuple(metrics)), healthy())
 
-    init_all = jax.jit(jax.vmap(init, in_axes=(0, None)))
+    init_all = jit(jax.vmap(init, in_axes=(0, None)), mesh, (False, True))
     return Traced(init_all, iterate, jax.eval_shape(init_all, keys, numbers))
 
 
-def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
-    """Compiles for as many seeds as there are keys.
+def compile_programs(team: Team, keys: jax.Array, traced: Traced, mesh: Mesh | None = None) -> Programs:
+    """Compiles for as many seeds as there are keys, divided among the devices of `mesh`.
 
     The number of iterations and the hyperparameters are arguments, so that another schedule of evaluations or another
     learning rate does not recompile.
@@ -234,7 +236,7 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
         return RunState(train_state, totals, watch(state.health, found))
 
     def advance(run_state: RunState, iterations: jax.Array, stop_at_failure: jax.Array) -> RunState:
-        """All seeds stop after the iteration in which the first of them fails, which makes runs reproducible."""
+        """All seeds of a device stop after the iteration in which the first of them fails: runs are reproducible."""
 
         def going_on(carry):
             done, state = carry
@@ -246,15 +248,20 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced) -> Programs:
         return {prefix: evaluator(key, algorithm_state) for prefix, evaluator in team.evaluators.items()}
 
     # A simulator may fail: the state before is then saved.
-    advance_all = jax.jit(advance, donate_argnums=() if team.env.host else 0)
-    evaluate_all = jax.jit(jax.vmap(evaluate))
+    advance_all = jit(advance, mesh, (False, True, True), donate_argnums=() if team.env.host else 0)
+    evaluate_all = jit(jax.vmap(evaluate), mesh, (False, False))
     quick = rarely_run()
     with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile meanwhile
         advancing = threads.submit(advance_all.lower(traced.run_state, jnp.zeros((), int), jnp.zeros((), bool)).compile)
         starting = threads.submit(traced.init.lower(keys, hyperparameters(team)).compile, quick)
         evaluating = threads.submit(evaluate_all.lower(keys, traced.run_state.train.algorithm).compile, quick)
-    programs = (starting.result(), advancing.result(), evaluating.result())
-    return Programs(*programs, tuple(names), time.perf_counter() - started)
+    init, advance, evaluate = (on_devices(each.result(), mesh) for each in (starting, advancing, evaluating))
+    return Programs(init, advance, evaluate, tuple(names), time.perf_counter() - started)
+
+
+def on_devices(program: Callable, mesh: Mesh | None) -> Callable:
+    """The program, whose arguments are moved to its devices if they are elsewhere, as restored ones are."""
+    return program if mesh is None else lambda *args: program(*placed(args, mesh))
 
 
 def rarely_run() -> Any:

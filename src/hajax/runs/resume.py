@@ -17,12 +17,14 @@ from hajax.runs.settings import TrainSettings, as_dict, validate
 FREE = (
     "checkpoint",
     "compilation_cache",
+    "devices",
     "logger",
     "on_non_finite",
     "out_dir",
     "progress",
     "render",
     "resume",
+    "shard",
     "total_steps",
 )
 MISSING = object()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from hajax.runs.clock import Clock
 from hajax.runs.directory import FAULT, RunDirectory, summarize_returns, versions
@@ -34,7 +35,7 @@ from hajax.runs.progress import TrainingProgress
 from hajax.runs.sample_watch import SampleWatch
 from hajax.runs.schedule import Schedule
 from hajax.runs.settings import TrainSettings, as_dict
-from hajax.runs.stages import Evaluator, iterations_of, mean_return, slices
+from hajax.runs.stages import Evaluator, iterations_of, mean_return, same_iterations, slices
 from hajax.runs.tables import write_json
 from hajax.training.checkpoints import Checkpoint, CheckpointError, list_checkpoints, restore, save_checkpoint
 from hajax.training.evaluation import RETURN_OF
@@ -51,6 +52,7 @@ class Run(NamedTuple):
     keys: jax.Array  # [num_seeds]
     bar: TrainingProgress
     loggers: list[Logger]
+    mesh: Mesh | None  # of several devices
 
 
 class Outcome(NamedTuple):
@@ -68,16 +70,17 @@ def run(
     path: Path,
     checkpoint: Checkpoint | None,
     stop: threading.Event,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Trains from the checkpoint, or from the start, and writes the run directory at `path`; returns the summary.
 
-    `stop` ends it early, after saving.
+    `stop` ends it early, after saving. Seeds are divided among the devices of `mesh`.
 
     Raises:
         Refusal: the checkpoint is of another run, or damaged.
     """
     keys = seed_keys(settings.seed, settings.num_seeds)
-    traced = trace(team, keys)
+    traced = trace(team, keys, mesh)
     with refusing():
         run_state = (
             None
@@ -96,7 +99,7 @@ def run(
             schedule.total_steps, settings.num_seeds, settings.progress, warmup_steps=schedule.warmup_steps
         )
         with simulating(team.env, last=True), bar:
-            this = Run(settings, team, schedule, directory, clock, keys, bar, loggers)
+            this = Run(settings, team, schedule, directory, clock, keys, bar, loggers, mesh)
             programs, outcome = train(this, traced, run_state, stop)
         summary = summarize(this, programs, outcome)
         write_json(path / "summary.json", summary)  # first, because it is the most important file
@@ -110,7 +113,7 @@ def run(
 def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading.Event) -> tuple[Programs, Outcome]:
     """Trains, evaluates and saves as scheduled until the end, until `stop` is set, or until a seed diverges."""
     settings, schedule, directory = this.settings, this.schedule, this.directory
-    programs = compile_programs(this.team, this.keys, traced)
+    programs = compile_programs(this.team, this.keys, traced, this.mesh)
     if run_state is not None and this.team.env.host is not None and run_state.train.replay is not None:
         # After a fault its episodes would lead to it again.
         fault = directory.past_fault(schedule.step(iterations_of(run_state)))
@@ -130,7 +133,8 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
         failed = failures(run_state.health, programs.quantities, settings.seed)
         diverged = bool(failed) and settings.on_non_finite == "stop"
         step = schedule.step(done)
-        if (diverged or done in schedule.evaluate_after) and not directory.evaluated(step):
+        together = not diverged or same_iterations(run_state)
+        if (diverged or done in schedule.evaluate_after) and together and not directory.evaluated(step):
             run_state = evaluate(this, evaluator, run_state, {failure.seed for failure in failed})
         if not diverged and (stop.is_set() or done in schedule.save_after):
             save(this, run_state, step)
@@ -251,7 +255,11 @@ def summarize(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]
         "steps_per_second": round(trained * settings.num_seeds / clock.training, 1) if clock.training else None,
         "compile_seconds": round(programs.compile_seconds, 3),
         **clock.seconds(),
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": 1 if this.mesh is None else this.mesh.size,
+        },
         "versions": versions(),
     }
 

@@ -70,6 +70,14 @@ class TrainSettings:
         True, "keep compiled programs: true (in the user's cache), false, or a directory", kind="bool|str"
     )
     progress: bool = setting(True, "show progress while training")
+    devices: int | str = setting(
+        "auto", "devices among which seeds and environments are divided; auto: as many as fit", kind="int|auto"
+    )
+    shard: str = setting(
+        "auto",
+        "what is divided; auto: the seeds, and each seed's environments if that fills more devices",
+        kind="auto|seeds|envs",
+    )
 
     @property
     def seeds(self) -> range:
@@ -99,6 +107,11 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "str": (lambda value: isinstance(value, str) and value != "", "text"),
     "bool|str": (lambda value: isinstance(value, bool | str) and value != "", "true, false or a directory"),
     "bool|auto": (lambda value: isinstance(value, bool) or value == "auto", "true, false or auto"),
+    "int|auto": (
+        lambda value: value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1),
+        "a whole number >= 1, or auto",
+    ),
+    "auto|seeds|envs": (lambda value: value in ("auto", "seeds", "envs"), "auto, seeds or envs"),
     "stop|continue": (lambda value: value in ("stop", "continue"), "stop or continue"),
     "loggers": (lambda value: isinstance(value, tuple), f"a list of {', '.join(PACKAGES)}"),
 }

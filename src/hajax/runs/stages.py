@@ -21,8 +21,13 @@ SLICE_SECONDS = 1.0
 
 
 def iterations_of(run_state: RunState) -> int:
-    """The iterations that a state has behind it."""
-    return int(run_state.health.iterations[0])
+    """The iterations that all seeds of a state have behind them."""
+    return int(run_state.health.iterations.min())
+
+
+def same_iterations(run_state: RunState) -> bool:
+    """Whether no seed is ahead of the others, as those of other devices are of one that failed."""
+    return iterations_of(run_state) == int(run_state.health.iterations.max())
 
 
 def slices(

@@ -14,6 +14,7 @@ from hajax.core.inactive import blank
 from hajax.core.on_policy.advantages import TraceTerms, generalized_advantages, standardize
 from hajax.core.on_policy.critics import ValueFunctions
 from hajax.nn.memory import NOTHING, MemoryInput
+from hajax.sharding import spread
 
 
 class Estimates(NamedTuple):
@@ -56,7 +57,9 @@ class CriticSamples(NamedTuple):
 def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
     """`[T, E, N, …]` as samples of every group, `[G, K, T·E, …]`, or as sequences, `[G, K, E, T, …]`."""
     x = groups.gather(x, axis=2)
-    return x.swapaxes(2, 3) if sequences else x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], *x.shape[4:])
+    return spread(
+        x.swapaxes(2, 3) if sequences else x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], *x.shape[4:]), axis=2
+    )
 
 
 def sample_weight(groups: Groups, active: jax.Array, dtype: Any) -> jax.Array:

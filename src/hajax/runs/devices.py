@@ -1,0 +1,84 @@
+"""The devices of a run, and how its seeds and environments are divided among them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from hajax.envs.base import BatchedEnvironment, Environment
+from hajax.envs.callbacks import cores
+from hajax.runs.errors import Refusal
+from hajax.runs.settings import TrainSettings
+from hajax.sharding import ENVS, SEEDS
+
+
+def provide_devices(settings: TrainSettings) -> None:
+    """Divides the CPU into devices that share its cores: as many as the run asks for, by default as divide its seeds.
+
+    The updates of the seeds of one device follow one another on a CPU, those of several devices run in parallel. JAX
+    has one device of the CPU unless it is told otherwise before it starts.
+    """
+    count = settings.devices
+    if not isinstance(count, int):
+        threads = int(os.environ.get("NPROC") or cores())  # of XLA
+        count = max(n for n in range(1, threads + 1) if settings.num_seeds % n == 0)
+    if count > 1:
+        with suppress(RuntimeError):  # JAX has started, with the devices that it has
+            jax.config.update("jax_num_cpu_devices", count)
+
+
+def make_mesh(settings: TrainSettings, env: Environment | BatchedEnvironment) -> Mesh | None:
+    """The mesh of a run's devices; `None` for one device.
+
+    Raises:
+        Refusal: there are fewer devices, or they do not divide the seeds or the environments.
+    """
+    available = jax.device_count() if env.host is None else 1
+    count, parts = chosen(settings, available)
+    if count == 1:
+        return None
+    if env.host is not None:
+        raise Refusal(f"devices={count} with env={env.spec.name}, whose simulators are outside of JAX; allowed: 1")
+    if count > available:
+        raise Refusal(f"devices={count}; allowed: at most {available}, the devices that JAX has here")
+    shape, names = ((count // parts, parts), (SEEDS, ENVS)) if parts > 1 else ((count,), (SEEDS,))
+    devices = np.array(jax.devices()[:count]).reshape(shape)
+    return Mesh(devices, names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def chosen(settings: TrainSettings, available: int) -> tuple[int, int]:
+    """The number of devices, and that of the devices among which the environments of one seed are divided.
+
+    Raises:
+        Refusal: the devices do not divide the seeds or the environments.
+    """
+    divisions = {
+        count: parts
+        for count in range(1, max(available, settings.num_seeds * settings.num_envs) + 1)
+        if (parts := parts_of_seed(settings, count)) is not None
+    }
+    if settings.devices == "auto":
+        count = max(count for count in divisions if count <= available)
+    elif settings.devices in divisions:
+        count = int(settings.devices)
+    else:
+        raise Refusal(
+            f"devices={settings.devices} with num_seeds={settings.num_seeds}, num_envs={settings.num_envs} and "
+            f"shard={settings.shard}; allowed: {', '.join(map(str, divisions))}"
+        )
+    return count, divisions[count]
+
+
+def parts_of_seed(settings: TrainSettings, count: int) -> int | None:
+    """Among how many of `count` devices the environments of a seed are divided; `None` if they can't be."""
+    seeds, parts = settings.num_seeds, 1
+    if settings.shard == "envs":
+        parts = count
+    elif settings.shard == "auto" and count > seeds:
+        parts = count // seeds
+    divides = seeds % (count // parts) == 0 and count % parts == 0 and settings.num_envs % parts == 0
+    return parts if divides else None

@@ -1,0 +1,154 @@
+"""Several devices: the results of one. The devices are virtual ones of the CPU, in processes of their own."""
+
+import functools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny import TINY_OFF_POLICY
+from trained_on_devices import MESHES
+
+import hajax
+from hajax.runs.devices import chosen
+from hajax.runs.errors import Refusal
+from hajax.runs.settings import validate
+from hajax.sharding import spread
+
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+# Four devices are many programs.
+PLACES = [
+    pytest.param(name, count, how, id=f"{name}-{count}-{how}", marks=[pytest.mark.evidence] if count == 4 else [])
+    for count, meshes in MESHES.items()
+    for how, (_, _, names) in meshes.items()
+    for name in names
+]
+
+
+def run_python(*arguments):
+    """The output of a Python process; its own errors on failure."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The learner states after three iterations, by the number of devices."""
+    directory = tmp_path_factory.mktemp("devices")
+
+    @functools.cache
+    def on(count):
+        file = directory / f"{count}.npz"
+        run_python(str(SUPPORT / "trained_on_devices.py"), str(count), str(file))
+        return dict(np.load(file))
+
+    return on
+
+
+@pytest.mark.parametrize(("name", "count", "how"), PLACES)
+def test_parameters_are_those_of_one_device(trained, name, count, how):
+    alone, found = trained(1), trained(count)
+    paths = [path.removeprefix(f"{name}/one") for path in alone if path.startswith(f"{name}/one")]
+    assert any("actors" in path for path in paths)
+    assert any("critics" in path for path in paths)
+    for path in paths:
+        expected, actual = alone[f"{name}/one{path}"], found[f"{name}/{how}{path}"]
+        # In float64; the sums of divided minibatches are added in another order.
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12 if how == "seeds" else 1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize(("name", "count", "how"), PLACES)
+def test_devices_communicate_only_within_a_seed(trained, name, count, how):
+    used = trained(count)[f"collectives/{name}/{how}"]
+    assert bool(used.size) == (how != "seeds"), used
+
+
+RUNS = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 4)
+from hajax.cli import main
+for arguments in {commands}:
+    assert main(["train", *arguments]) == 0
+"""
+
+
+def test_a_run_goes_on_with_another_number_of_devices(tmp_path):
+    """From the command line: two seeds on one device; and on two, and then on four, two for each seed."""
+    settings = [*TINY_OFF_POLICY, "checkpoint.interval=180"]
+    one, both = (str(tmp_path / name) for name in ("one", "both"))
+    whole = [*settings, "total_steps=360", "devices=1", f"out_dir={one}"]
+    first = [*settings, "total_steps=180", "devices=2", f"out_dir={both}"]
+    then = ["resume=true", "total_steps=360", "devices=auto", f"out_dir={both}"]
+    run_python("-c", RUNS.format(commands=[whole, first, then]))
+
+    def read(directory):
+        table = np.genfromtxt(f"{directory}/metrics.csv", delimiter=",", names=True)
+        return table[-2:], json.loads(Path(directory, "summary.json").read_text())["device"]["count"]
+
+    (expected, alone), (found, divided) = read(one), read(both)
+    assert (alone, divided) == (1, 4)
+    for column in ("step", "seed", "eval_return_mean", "train_episode_return", "train_value_loss"):
+        np.testing.assert_allclose(found[column], expected[column], rtol=1e-4, err_msg=column)
+
+
+def settings_of(**given):
+    return validate({"algo": {"name": "happo"}, "env": {"name": "games/memory"}, **given})
+
+
+def test_the_number_of_devices():
+    """By default as many as divide the seeds; more than there are seeds also divide the environments of each."""
+
+    def number(available, **given):
+        return chosen(settings_of(num_envs=20, **given), available)
+
+    assert number(1, num_seeds=8) == (1, 1)
+    assert number(4, num_seeds=8) == (4, 1)
+    assert number(4, num_seeds=6) == (3, 1)
+    assert number(8, num_seeds=2) == (8, 4)
+    assert number(8, num_seeds=3) == (6, 2)
+    assert number(8, num_seeds=2, shard="seeds") == (2, 1)
+    assert number(8, num_seeds=8, shard="envs") == (5, 5)
+    assert number(8, num_seeds=8, devices=2) == (2, 1)
+    assert number(8, num_seeds=1, devices=2) == (2, 2)
+
+
+PROVIDED = """
+import jax
+from hajax.runs.devices import provide_devices
+from hajax.runs.settings import validate
+provide_devices(validate({"algo": {"name": "happo"}, "env": {"name": "games/memory"}, "num_seeds": 6}))
+print(jax.device_count())
+"""
+
+
+def test_a_cpu_has_as_many_devices_as_divide_the_seeds(monkeypatch):
+    monkeypatch.setenv("NPROC", "4")
+    assert run_python("-c", PROVIDED).split() == ["3"]
+
+
+def test_devices_that_do_not_divide_are_refused():
+    with pytest.raises(
+        Refusal, match=re.escape("devices=3 with num_seeds=4, num_envs=6 and shard=auto; allowed: 1, 2, 4, 8, 12, 24")
+    ):
+        chosen(settings_of(num_seeds=4, num_envs=6, devices=3), 8)
+    with pytest.raises(Refusal, match=re.escape("devices=0; allowed: a whole number >= 1, or auto")):
+        settings_of(devices=0)
+    with pytest.raises(Refusal, match=re.escape("shard=all; allowed: auto, seeds or envs")):
+        settings_of(shard="all")
+
+
+def test_seeds_that_the_devices_do_not_divide_are_refused():
+    mesh = jax.sharding.AbstractMesh((3,), ("seeds",))
+    with pytest.raises(ValueError, match="8 seeds on 3 devices; allowed: a multiple of 3"):
+        jax.eval_shape(hajax.shard(jax.vmap(lambda x: x), mesh), np.zeros(8))
+
+
+def test_without_such_an_axis_nothing_is_annotated():
+    x = np.zeros((4, 2))
+    assert spread(x) is x
