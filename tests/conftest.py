@@ -18,7 +18,7 @@ os.environ.setdefault("NPROC", "1")
 # Tests compile far more than they compute. A flag that XLA does not know ends the process, hence the version.
 FLAGS = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.9."):
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+    FLAGS += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 if ctypes.util.find_library("EGL"):  # MuJoCo renders without a display, and asks when it is imported
     os.environ.setdefault("MUJOCO_GL", "egl")
