@@ -31,7 +31,7 @@ RESULTS = {"mpe": "mpe.md", "smax": "smax.md", "mamujoco": "mamujoco.md", "sisl"
 TABLES = "algorithms-environments-presets"
 THEMES = {
     "Training": "train Training preset save load plot render load_policy Policy",
-    "Functions of JAX": "make_env make_algorithm make_train make_loop make_evaluate",
+    "Functions of JAX": "make_env make_algorithm make_train make_loop make_evaluate shard",
     "Specifications and data": "EnvSpec AgentSpec Discrete MultiDiscrete Box Timestep Environment on_policy_batch "
     "OnPolicyBatch off_policy_batch OffPolicyBatch envs",
     "Algorithms": "Algorithm haml mehaml drifts neighborhoods settings nn check_drift",
