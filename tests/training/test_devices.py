@@ -14,7 +14,7 @@ from tiny import TINY_OFF_POLICY
 from trained_on_devices import MESHES
 
 import hajax
-from hajax.runs.devices import chosen
+from hajax.runs.devices import chosen, make_mesh, steps_on_host
 from hajax.runs.errors import Refusal
 from hajax.runs.settings import validate
 from hajax.sharding import spread
@@ -141,6 +141,22 @@ def test_devices_that_do_not_divide_are_refused():
         settings_of(devices=0)
     with pytest.raises(Refusal, match=re.escape("shard=all; allowed: auto, seeds or envs")):
         settings_of(shard="all")
+
+
+def test_environments_that_the_host_steps_are_not_divided(monkeypatch):
+    """Those of MuJoCo in C. By default fewer devices are used."""
+    env = hajax.make_env("mamujoco/half_cheetah_2x3", physics="mujoco")
+    assert steps_on_host(env)
+    assert not steps_on_host(hajax.make_env("games/memory"))
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    with pytest.raises(Refusal, match=r"mamujoco/half_cheetah_2x3 are stepped outside of JAX; allowed: 1, 2$"):
+        make_mesh(settings_of(num_seeds=2, num_envs=4, devices=4), env)
+    assert make_mesh(settings_of(num_seeds=1, num_envs=4), env) is None
+
+
+def test_devices_that_jax_does_not_have_are_refused():
+    with pytest.raises(Refusal, match="devices=2; allowed: at most 1, the devices that JAX has here"):
+        make_mesh(settings_of(num_seeds=2, devices=2), hajax.make_env("games/memory"))
 
 
 def test_seeds_that_the_devices_do_not_divide_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from contextlib import suppress
 
@@ -10,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from hajax.envs.base import BatchedEnvironment, Environment
+from hajax.envs.batching import batched
 from hajax.envs.callbacks import cores
 from hajax.runs.errors import Refusal
 from hajax.runs.settings import TrainSettings
@@ -35,10 +37,19 @@ def make_mesh(settings: TrainSettings, env: Environment | BatchedEnvironment) ->
     """The mesh of a run's devices; `None` for one device.
 
     Raises:
-        Refusal: there are fewer devices, or they do not divide the seeds or the environments.
+        Refusal: there are fewer devices, they do not divide the seeds or the environments, or the environment is
+            stepped outside of JAX.
     """
     available = jax.device_count() if env.host is None else 1
     count, parts = chosen(settings, available)
+    if parts > 1 and env.host is None and steps_on_host(env):
+        seeds_only = dataclasses.replace(settings, shard="seeds")
+        if settings.devices != "auto":
+            raise Refusal(
+                f"devices={count} divides the environments of a seed, but those of {env.spec.name} are stepped outside "
+                f"of JAX; allowed: {', '.join(map(str, divisions(seeds_only, settings.num_seeds)))}"
+            )
+        count, parts = chosen(seeds_only, available)
     if count == 1:
         return None
     if env.host is not None:
@@ -56,29 +67,34 @@ def chosen(settings: TrainSettings, available: int) -> tuple[int, int]:
     Raises:
         Refusal: the devices do not divide the seeds or the environments.
     """
-    divisions = {
-        count: parts
-        for count in range(1, max(available, settings.num_seeds * settings.num_envs) + 1)
-        if (parts := parts_of_seed(settings, count)) is not None
-    }
+    fitting = divisions(settings, max(available, settings.num_seeds * settings.num_envs))
     if settings.devices == "auto":
-        count = max(count for count in divisions if count <= available)
-    elif settings.devices in divisions:
+        count = max(count for count in fitting if count <= available)
+    elif settings.devices in fitting:
         count = int(settings.devices)
     else:
         raise Refusal(
             f"devices={settings.devices} with num_seeds={settings.num_seeds}, num_envs={settings.num_envs} and "
-            f"shard={settings.shard}; allowed: {', '.join(map(str, divisions))}"
+            f"shard={settings.shard}; allowed: {', '.join(map(str, fitting))}"
         )
-    return count, divisions[count]
+    return count, fitting[count]
 
 
-def parts_of_seed(settings: TrainSettings, count: int) -> int | None:
-    """Among how many of `count` devices the environments of a seed are divided; `None` if they can't be."""
-    seeds, parts = settings.num_seeds, 1
-    if settings.shard == "envs":
-        parts = count
-    elif settings.shard == "auto" and count > seeds:
-        parts = count // seeds
-    divides = seeds % (count // parts) == 0 and count % parts == 0 and settings.num_envs % parts == 0
-    return parts if divides else None
+def divisions(settings: TrainSettings, most: int) -> dict[int, int]:
+    """The numbers of devices that fit, up to `most`, and among how many the environments of one seed are divided then."""
+    seeds, fitting = settings.num_seeds, {}
+    for count in range(1, most + 1):
+        parts = 1
+        if settings.shard == "envs":
+            parts = count
+        elif settings.shard == "auto" and count > seeds:
+            parts = count // seeds
+        if count % parts == 0 and seeds % (count // parts) == 0 and settings.num_envs % parts == 0:
+            fitting[count] = parts
+    return fitting
+
+
+def steps_on_host(env: Environment | BatchedEnvironment) -> bool:
+    """Whether a step calls the host, as MuJoCo in C does: XLA cannot divide such calls."""
+    keys = jax.random.split(jax.random.key(0), 1)
+    return "callback" in str(jax.make_jaxpr(batched(env).reset)(keys))
