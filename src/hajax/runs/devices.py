@@ -81,7 +81,7 @@ def chosen(settings: TrainSettings, available: int) -> tuple[int, int]:
 
 
 def divisions(settings: TrainSettings, most: int) -> dict[int, int]:
-    """The numbers of devices that fit, up to `most`, and among how many of them the environments of a seed are divided."""
+    """The numbers of devices that fit, up to `most`, with those among which the environments of a seed are divided."""
     seeds, fitting = settings.num_seeds, {}
     for count in range(1, most + 1):
         parts = 1
