@@ -21,7 +21,7 @@ from attention_problems import (
     random_state,
     team,
 )
-from reference_attention import looped
+from reference_attention import looped, table_of
 
 import hajax
 from hajax.envs.drawing import product_drawing
@@ -56,7 +56,7 @@ def test_update_is_that_of_the_loops(agents):
     final_mask = row.final_action_mask | ~there[..., None, None]
     action, logits = drawn(critic_key, state.target_actors, blank, final_mask)
     target_params = jax.tree.map(lambda x: x[0, 0], state.target_critics)
-    table, _ = looped(target_params, blank, features(spec, action, there), there, 2, 8)
+    table = table_of(target_params, blank, features(spec, action, there), there, 2, 8)
     targets = np.zeros((n, B))
     for b, i in itertools.product(range(B), range(n)):
         (k,) = index_of(action[b : b + 1, i], i)
@@ -92,7 +92,7 @@ def test_update_is_that_of_the_loops(agents):
     mask = row.action_mask | ~seen[..., None, None]
     action, _ = drawn(others_key, state.actors.params, blank, mask)
     action = np.where(seen[..., None], action, 0)
-    table, _ = looped(expected, blank, features(spec, action, seen), seen, 2, 8)
+    table = table_of(expected, blank, features(spec, action, seen), seen, 2, 8)
     for i, agent in enumerate(agents):
         index = index_of(action[:, i], i)
 

@@ -20,7 +20,7 @@ from attention_problems import (
     random_state,
     team,
 )
-from reference_attention import leaky, looped
+from reference_attention import leaky, table_of
 
 import hajax
 from hajax import tabular
@@ -98,7 +98,7 @@ def test_the_policies_step_is_that_of_the_loops(agents, pairs):
     action = np.asarray(hajax.nn.distributions.sample(others_key, distribution, spec.action_layout))
     action = np.where(seen[..., None], action, 0)
     critics = jax.tree.map(lambda x: x[0, 0], new.critics.params)
-    table, _ = looped(critics, blank, features(spec, action, seen), seen, 2, 8)
+    table = table_of(critics, blank, features(spec, action, seen), seen, 2, 8)
     old_logits = actors.team_distribution(state.extra.actors, jnp.asarray(blank), mask)[0].logits
     for i, agent in enumerate(agents):
         choices = listed(agent)
@@ -116,7 +116,7 @@ def test_the_policies_step_is_that_of_the_loops(agents, pairs):
                     cost = jnp.log(prob[taken]) / 3.0
                 advantage = q[taken] - jnp.sum(prob * q)
                 terms.append(jnp.log(prob[taken]) * jax.lax.stop_gradient(cost - advantage))
-                kls.append(sum(p * jnp.log(p / o) for p, o in zip(prob, old, strict=True) if p > 0))
+                kls.append(jnp.sum(jnp.where(prob > 0, prob * jnp.log(jnp.where(prob > 0, prob / old, 1)), 0)))
                 own_logits = jnp.concatenate([logits[b, i, d, :n] for d, n in enumerate(agent.action_space.choices)])
                 finite = jnp.isfinite(own_logits)
                 squares.append(jnp.sum(jnp.where(finite, own_logits, 0.0) ** 2) / finite.sum())
@@ -127,7 +127,7 @@ def test_the_policies_step_is_that_of_the_loops(agents, pairs):
             return (jnp.maximum(p, 1e-6) ** 0.7 - 1) / 0.7
 
         own = jax.tree.map(lambda x, i=i: x[i], state.actors.params)
-        (_, (loss, kl)), gradient = jax.value_and_grad(loss_of, has_aux=True)(own)
+        (_, (loss, kl)), gradient = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(own)
         moved, norm = adam_once(own, gradient, 1e-2, 0.05)
         assert float(info["policy_loss"][i]) == pytest.approx(float(loss), rel=1e-9)
         assert float(info["kl_to_old"][i]) == pytest.approx(float(kl), rel=1e-9)
@@ -215,7 +215,7 @@ def test_coordination_coefficients_are_those_of_the_loops():
 
 
 def waves(x):
-    return jnp.sin(1 + jnp.arange(x.size, dtype=float)).reshape(x.shape)
+    return jnp.asarray(np.sin(1 + np.arange(x.size, dtype=float)).reshape(x.shape))
 
 
 @pytest.fixture(scope="module")
@@ -248,8 +248,13 @@ def learned():
 
 def all_chances(algo, params, batch):
     """π of every agent's choices, by row and agent."""
-    logits = actors_of(algo).team_distribution(params, batch.observation, batch.action_mask)[0].logits
-    return [[chances(logits[b, i], agent) for i, agent in enumerate(AGENTS)] for b in range(B)]
+
+    @jax.jit
+    def found(params):
+        logits = actors_of(algo).team_distribution(params, batch.observation, batch.action_mask)[0].logits
+        return [[chances(logits[b, i], agent) for i, agent in enumerate(AGENTS)] for b in range(B)]
+
+    return jax.tree.map(np.asarray, found(params))
 
 
 def models(modeling, batch, algo, policies):
@@ -286,7 +291,7 @@ def test_what_a_minibatch_shows_is_that_of_the_loops(learned):
         ]
     )
     critics = jax.tree.map(lambda x: x[0, 0], state.critics.params)
-    table, _ = looped(critics, batch.observation, features(algo.spec, action, active), active, 2, 8)
+    table = table_of(critics, batch.observation, features(algo.spec, action, active), active, 2, 8)
     value = np.array([[table[b, i, joint[b, i]] for i in range(3)] for b in range(B)])
     expected = np.array([[np.sum(prob[b][i] * table[b, i, : len(prob[b][i])]) for i in range(3)] for b in range(B)])
     np.testing.assert_allclose(shown.coordination, coordination(value, expected, batch.active), rtol=1e-9)

@@ -125,6 +125,7 @@ def chances(logits, agent):
 
 def adam_once(params, gradient, rate, most, l2=0.0):
     """The first step of Adam, on a gradient clipped to norm `most`, plus L2."""
-    norm = np.sqrt(sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(gradient)))
+    params, gradient = (jax.tree.map(np.asarray, tree) for tree in (params, gradient))
+    norm = np.sqrt(sum(float(np.sum(x**2)) for x in jax.tree.leaves(gradient)))
     gradient = jax.tree.map(lambda g, p: g * min(1, most / norm) + l2 * p, gradient, params)
-    return jax.tree.map(lambda p, g: p - rate * g / (jnp.abs(g) + NUMBERS["adam_eps"]), params, gradient), norm
+    return jax.tree.map(lambda p, g: p - rate * g / (np.abs(g) + NUMBERS["adam_eps"]), params, gradient), norm
