@@ -171,7 +171,8 @@ def test_a_run_s_node_has_the_dataclasses_defaults():
 
 
 def test_conf_states_no_default():
-    assert sorted(path.name for path in config.conf_dir().iterdir()) == ["preset", "train.yaml"]
+    assert sorted(path.name for path in config.conf_dir().iterdir()) == ["hydra", "preset", "train.yaml"]
+    assert [path.name for path in (config.conf_dir() / "hydra").iterdir()] == ["launcher"]  # not hajax's settings
     wiring = yaml.safe_load((config.conf_dir() / "train.yaml").read_text())
     assert set(wiring) == {"defaults", "hydra"}
 
