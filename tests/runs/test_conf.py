@@ -435,7 +435,8 @@ def test_every_preset_trains_for_an_iteration(preset):
     settings = config.compose([f"preset={preset}"])
     name, where = settings["algo"]["name"], settings["env"]
     options = {key: value for key, value in settings["algo"].items() if key not in ("name", "reward")}
-    options |= {key: value for key, value in SMALL.items() if key in options}
+    fixed = {"epochs"} if options.get("epochs") == 1 else set()  # some algorithms are defined by one
+    options |= {key: value for key, value in SMALL.items() if key in options and key not in fixed}
     continuous = where["name"].startswith("mamujoco/") or where.get("actions") == "continuous"
     env = small_team(continuous)
     algo = hajax.make_algorithm(name, env, **options)
