@@ -63,7 +63,7 @@ def shard(function: Callable[..., Any], mesh: Mesh | None = None) -> Callable[..
     return sharded
 
 
-def spread(tree: Any, axis: int = 0) -> Any:
+def divided(tree: Any, axis: int = 0) -> Any:
     """`tree` with that axis of its arrays, of environments or of samples, divided along the mesh axis `envs`.
 
     Without such an axis around it, and for arrays whose axis the devices do not divide, it is the identity.

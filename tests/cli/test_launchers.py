@@ -27,7 +27,7 @@ def results(directory):
     return {file.parent.name: file.read_bytes() for file in directory.glob("*/metrics.csv")}
 
 
-def test_processes_make_the_runs_of_the_sequence_and_a_missing_one_again(tmp_path):
+def test_processes_make_the_runs_of_the_sequence_and_missing_ones_are_listed(tmp_path):
     swept = ["algo=happo,mappo", "total_steps=128"]
     alone = sweep(tmp_path / "alone", *swept)
     together = sweep(tmp_path / "together", *swept, "hydra/launcher=processes", "algo.actor_lr=0.0005,-1")
@@ -35,7 +35,7 @@ def test_processes_make_the_runs_of_the_sequence_and_a_missing_one_again(tmp_pat
     expected, found = results(tmp_path / "alone"), results(tmp_path / "together")
     assert set(expected) == {"algo=happo", "algo=mappo"}
     assert found == {f"{name},actor_lr=0.0005": rows for name, rows in expected.items()}
-    # Two of the four could not start. The command that is printed makes them again, and leaves the others alone.
+    # Two of the four could not start.
     assert together.returncode == 1
     assert "2 of 4 runs failed" in together.stdout
     again = together.stdout.partition("make them again with:\n  ")[2].splitlines()[0]

@@ -17,7 +17,7 @@ import hajax
 from hajax.runs.devices import chosen, make_mesh, steps_on_host
 from hajax.runs.errors import Refusal
 from hajax.runs.settings import validate
-from hajax.sharding import spread
+from hajax.sharding import divided
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 # Four devices are many programs.
@@ -69,7 +69,6 @@ def test_devices_communicate_only_within_a_seed(trained, name, count, how):
 
 
 RUNS = """
-import sys
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
 from hajax.cli import main
@@ -167,4 +166,4 @@ def test_seeds_that_the_devices_do_not_divide_are_refused():
 
 def test_without_such_an_axis_nothing_is_annotated():
     x = np.zeros((4, 2))
-    assert spread(x) is x
+    assert divided(x) is x

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from hajax.sharding import spread
+from hajax.sharding import divided
 
 Params = TypeVar("Params")
 Carry = TypeVar("Carry")  # a `Learner`, or one with what else its steps update
@@ -124,7 +124,7 @@ def train_epochs(
             key, rows = inputs
             # The indices are in range; the default mode would check the bounds of each index.
             minibatch = jax.tree.map(lambda x: jnp.take(x, rows, axis=1, mode="clip"), batch)
-            return step(key, learner, spread(minibatch, axis=1))
+            return step(key, learner, divided(minibatch, axis=1))
 
         keys = jax.random.split(jax.random.fold_in(key, size), minibatches)
         return lax.scan(on_minibatch, learner, (keys, index))

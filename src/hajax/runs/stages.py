@@ -22,12 +22,12 @@ SLICE_SECONDS = 1.0
 
 def iterations_of(run_state: RunState) -> int:
     """The iterations that all seeds of a state have behind them."""
-    return int(run_state.health.iterations.min())
+    return int(jax.device_get(run_state.health.iterations).min())
 
 
 def same_iterations(run_state: RunState) -> bool:
     """Whether no seed is ahead of the others, as those of other devices are of one that failed."""
-    return iterations_of(run_state) == int(run_state.health.iterations.max())
+    return len(set(jax.device_get(run_state.health.iterations).tolist())) == 1
 
 
 def slices(

@@ -11,7 +11,7 @@ from jax import lax
 
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import BatchedEnvironment, Environment
-from hajax.sharding import spread
+from hajax.sharding import divided
 from hajax.spec import EnvSpec
 from hajax.training.rollout import playable, team_reward
 from hajax.validation import check_number
@@ -62,7 +62,7 @@ def make_evaluate(
 
     def evaluate(key: jax.Array, state: Any) -> dict[str, jax.Array]:
         reset_key, step_key = jax.random.split(key)
-        env_state, timestep = spread(envs.reset(jax.random.split(reset_key, num_episodes)))
+        env_state, timestep = divided(envs.reset(jax.random.split(reset_key, num_episodes)))
         names = ("episode_return", "episode_length", *of_agents, *timestep.metrics)
         results = {name: jnp.zeros(num_episodes) for name in names}
 
@@ -74,7 +74,7 @@ def make_evaluate(
             t, running, env_state, timestep, memory, results = carry
             act_key, env_key = jax.random.split(jax.random.fold_in(step_key, t))
             action, _, memory = algo.act(act_key, state, timestep, memory, deterministic)
-            env_state, timestep = spread(envs.step(jax.random.split(env_key, num_episodes), env_state, action))
+            env_state, timestep = divided(envs.step(jax.random.split(env_key, num_episodes), env_state, action))
             reward = team_reward(envs.spec, timestep.reward)
             results = {
                 **{name: jnp.where(running, value, results[name]) for name, value in timestep.metrics.items()},

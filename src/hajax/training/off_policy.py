@@ -12,7 +12,7 @@ from jax import lax
 
 from hajax.core.algorithm import Algorithm
 from hajax.envs.base import BatchedEnvironment, Environment
-from hajax.sharding import spread
+from hajax.sharding import divided
 from hajax.spec import EnvSpec
 from hajax.training.iteration import Loop, TrainState, check_metrics, sequential_on_cpu
 from hajax.training.replay import Replay, add, end_episodes, init_replay, replay_bytes, sample
@@ -64,12 +64,12 @@ def make_off_policy_loop(
             action, _, memory = algo.act(act_key, state, seen, actors.memory)
         env_state, timestep = envs.step(jax.random.split(env_key, num_envs), actors.env_state, action)
         episodes = count_episodes(spec, actors.episodes, timestep)
-        return spread((Actors(env_state, timestep, memory, episodes), add(replay, seen, action, timestep)))
+        return divided((Actors(env_state, timestep, memory, episodes), add(replay, seen, action, timestep)))
 
     def init(key: jax.Array, hyperparameters: Any = None) -> TrainState:
         algo_key, env_key, warmup_key, key = jax.random.split(key, 4)
         state = algo.init(algo_key, hyperparameters)
-        carry = start(envs, algo, env_key, num_envs), spread(init_replay(spec, num_envs, capacity))
+        carry = start(envs, algo, env_key, num_envs), divided(init_replay(spec, num_envs, capacity))
 
         def step(carry, key):
             return play(state, carry, key, random=True), None
@@ -93,7 +93,7 @@ def make_off_policy_loop(
 
         def learn(state, key):
             sample_key, update_key = jax.random.split(key)
-            minibatch = spread(sample(spec, replay, sample_key, minibatches, settings.n_step), axis=1)
+            minibatch = divided(sample(spec, replay, sample_key, minibatches, settings.n_step), axis=1)
             return update(update_key, state, minibatch)
 
         def learn_if_due(state, inputs):

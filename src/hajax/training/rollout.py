@@ -12,7 +12,7 @@ from hajax.core.algorithm import Algorithm
 from hajax.core.batches import OnPolicyBatch
 from hajax.envs.base import BatchedEnvironment, Environment, OverlappedStep
 from hajax.envs.batching import batched
-from hajax.sharding import spread
+from hajax.sharding import divided
 from hajax.spec import EnvSpec, Timestep
 
 
@@ -63,7 +63,7 @@ def start(envs: BatchedEnvironment, algo: Algorithm, key: jax.Array, num_envs: i
     zeros = jnp.zeros(num_envs)
     metrics = {name: jnp.zeros(()) for name in timestep.metrics}
     episodes = EpisodeStatistics(zeros, zeros, jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), metrics)
-    return spread(Actors(env_state, timestep, algo.initial_memory((num_envs,)), episodes))
+    return divided(Actors(env_state, timestep, algo.initial_memory((num_envs,)), episodes))
 
 
 def count_episodes(spec: EnvSpec, episodes: EpisodeStatistics, timestep: Timestep) -> EpisodeStatistics:
@@ -132,7 +132,7 @@ def rollout(
             action, extras, memory = algo.act(act_key, state, seen, actors.memory)
         env_state, timestep = envs.step(jax.random.split(env_key, num_envs), actors.env_state, action)
         episodes = count_episodes(envs.spec, actors.episodes, timestep)
-        return spread(Actors(env_state, timestep, memory, episodes)), _row(seen, action, extras.log_prob, timestep)
+        return divided(Actors(env_state, timestep, memory, episodes)), _row(seen, action, extras.log_prob, timestep)
 
     actors, batch = lax.scan(step, actors, keys.reshape(length, 2) if in_halves else keys)
     return actors, batch._replace(memory=initial_memory)

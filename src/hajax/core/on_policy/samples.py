@@ -14,7 +14,7 @@ from hajax.core.inactive import blank
 from hajax.core.on_policy.advantages import TraceTerms, generalized_advantages, standardize
 from hajax.core.on_policy.critics import ValueFunctions
 from hajax.nn.memory import NOTHING, MemoryInput
-from hajax.sharding import spread
+from hajax.sharding import divided
 
 
 class Estimates(NamedTuple):
@@ -57,7 +57,7 @@ class CriticSamples(NamedTuple):
 def as_samples(groups: Groups, x: jax.Array, sequences: bool) -> jax.Array:
     """`[T, E, N, …]` as samples of every group, `[G, K, T·E, …]`, or as sequences, `[G, K, E, T, …]`."""
     x = groups.gather(x, axis=2)
-    return spread(
+    return divided(
         x.swapaxes(2, 3) if sequences else x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], *x.shape[4:]), axis=2
     )
 
