@@ -23,6 +23,7 @@ from mamujoco_runs import CLIPPED
 from reports import list_or_fill, with_last
 
 GUARDS = ("none", "truncate", "clip", "normalize")
+CENTERED = "truncate_centered"  # the default guard, with the mean of the advantage kept
 SHORT = ["total_steps=150_000", "num_seeds=3", "eval.episodes=200", "eval_interval=30_000"]
 HAPPO = ["algo=happo", "preset=harl/mpe", *SHORT]
 # Ten times the preset's radius, hajax's and HARL's default: steps with which a compound ratio does run away.
@@ -51,9 +52,12 @@ TRAININGS = {
 def trainings() -> dict[str, list[str]]:
     """The settings of every training, by TEAM GUARD."""
     return {
-        f"{name} {guard}": with_last(*settings, f"algo.guard={guard}")
+        f"{name} {guard}": with_last(*settings, *changes)
         for name, settings in TRAININGS.items()
-        for guard in GUARDS
+        for guard, changes in {
+            **{guard: [f"algo.guard={guard}"] for guard in GUARDS},
+            CENTERED: ["algo.guard=truncate", "algo.center_advantage=true"],
+        }.items()
     }
 
 

@@ -78,6 +78,9 @@ def runs() -> dict[str, list[str]]:
             algo, preset, changes = VARIANTS[name]
             settings = [f"algo={algo}", f"preset={preset}", f"env=smax/{scenario}", *BUDGETS[scenario]]
             listed[f"{scenario}_guarded/{name}"] = with_last(*settings, *changes, *longer)
+        if scenario != "3m":  # what may hold HAPPO back with many agents
+            settings = ["algo=happo", "preset=hajax/smax", f"env=smax/{scenario}", *BUDGETS[scenario]]
+            listed[f"{scenario}_guarded/happo_centered"] = with_last(*settings, *longer, "algo.center_advantage=true")
     for share in SHARES:
         listed[f"3m_hasac/share_{share}"] = [*HASAC, f"algo.target_entropy_share={share}"]
     return listed

@@ -163,6 +163,13 @@ MUTATIONS = (
         updates_of("happo, truncated"),
     ),
     Mutation(
+        "the advantage is centered by the mean over all samples, also inactive ones",
+        "core/on_policy/compound_ratio.py",
+        "weighted_mean((weights - 1) * advantage, samples.weight) if",
+        "((weights - 1) * advantage).mean() if",
+        updates_of("happo, centered"),
+    ),
+    Mutation(
         "the guard clips the product instead of every agent's ratio",
         "core/on_policy/guards.py",
         "clipped = clipped * jnp.clip(jnp.exp(log_ratio), jnp.maximum(1 - clip, 0), 1 + clip)",

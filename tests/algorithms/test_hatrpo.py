@@ -240,7 +240,9 @@ def test_figure_1(order):
         weight=jnp.broadcast_to(weight, (2, 1, first.size)),
     )
     hyperparameters = types.SimpleNamespace(kl_radius=0.5, damping=0.0, accept_ratio=0.5, backtrack=0.8, clip=0.2)
-    settings = types.SimpleNamespace(cg_iterations=10, line_search_steps=10, order=order, guard="none")
+    settings = types.SimpleNamespace(
+        cg_iterations=10, line_search_steps=10, order=order, guard="none", center_advantage=False
+    )
 
     def improve(key, policy, learner, samples, own):
         objective = MirrorObjective(policy, no_drift, lambda *_: {}, settings, hyperparameters, None)

@@ -140,6 +140,28 @@ CASES = {
     "hatrpo, unspent budget": case(
         "hatrpo", TRIO, sharing=(0, 0, 1), kl_radius=0.5, kl_budget="unspent", accept_ratio=0.9
     ),
+    "happo, centered": case("happo", TRIO, epochs=2, inactive=0.2, guard="none", center_advantage=True),
+    "hatrpo, truncated, centered, groups of two and one": case(
+        "hatrpo",
+        TRIO,
+        sharing=(0, 0, 1),
+        kl_radius=0.5,
+        inactive=0.2,
+        guard="truncate",
+        truncation=1.1,
+        center_advantage=True,
+    ),
+    "haa2c, centered, gru": case(
+        "haa2c",
+        [Discrete(2), BOX],
+        sizes=(2, 3),
+        inactive=0.2,
+        hidden_sizes=(4,),
+        memory="gru",
+        chunk_length=2,
+        guard="none",
+        center_advantage=True,
+    ),
     "happo, interval": case("happo", TRIO, epochs=2, inactive=0.2, guard="interval", clip=0.1),
     "a2po, one agent": case("a2po", [Discrete(3)], epochs=2),
     "a2po, mixed team, some inactive": case(

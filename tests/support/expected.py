@@ -288,6 +288,7 @@ def update(
         hp,
         positions,
         advantages_by if algo.name == "a2po" else None,
+        settings.center_advantage,
     )
     observation_moments = state_moments = None
     if state.moments is not None:

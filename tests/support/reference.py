@@ -303,6 +303,7 @@ def in_sequence(
     hp: Any = None,
     positions: list[dict[str, float]] | None = None,
     advantages_by: Callable[[np.ndarray], Any] | None = None,
+    center: bool = False,
 ) -> tuple[list[Learner], np.ndarray]:
     """Algorithms 2 and 3 for groups (lists of agents) in `order`: the new learners and M/Â after the last group.
 
@@ -311,6 +312,8 @@ def in_sequence(
 
     A2PO has `advantages_by`, the advantages by the ratio of the agents before. Its clip grows with the position, and M
     is replaced by the columns (Â, g).
+
+    With `center` M has the mean over the group's samples that Â has.
     """
     new, compound, ratios, turn, full = list(learners), np.ones_like(agents[0].log_prob), [], 0, hp
     for g in range(len(groups)) if order is None else order:
@@ -323,7 +326,12 @@ def in_sequence(
         weights = guarded(guard, ratios, active, hp)
         if order is not None and positions is not None:
             positions.append(ratio_diagnostics(compound, weights, active))
-        members = [(agents[i], weights * a) for i, a in zip(groups[g], scaled, strict=True)]
+        weighted = [weights * a for a in scaled]
+        if center:
+            alive = np.concatenate(active)
+            shift = np.concatenate(weighted)[alive].mean() - np.concatenate(scaled)[alive].mean()
+            weighted = [m - shift for m in weighted]
+        members = [(agents[i], m) for i, m in zip(groups[g], weighted, strict=True)]
         if advantages_by is not None:
             members = [(agents[i], np.stack([a, weights], -1)) for i, a in zip(groups[g], scaled, strict=True)]
         new[g] = improve(g, learners[g], bounds[g], members, hp.clip if hp is not None else None)

@@ -68,7 +68,7 @@ def a2po(
     for all agents with one joint advantage. The public code differs from the paper: it multiplies λ twice into the
     traces, clips R to a fixed interval, and has a critic per agent, whose scores it divides by their values.
     """
-    settings.require("a2po", guard="interval")
+    settings.require("a2po", guard="interval", center_advantage=False)
     check_has(hyperparameters, A2POHyperparameters)
     if settings.order == "simultaneous":
         raise ValueError("order='simultaneous' of a2po; allowed: random, fixed, greedy, semi_greedy")

@@ -147,7 +147,7 @@ def test_guards_orders_and_budgets_are_equal_with_one_agent(algorithm):
     base = problems.make_algorithm(algorithm, spec)
     state = problems.random_state(base, 0)
     batch = problems.random_batch(base, state, 0)
-    variants = [{"guard": guard} for guard in GUARDS]
+    variants = [{"guard": guard, "center_advantage": center} for guard in GUARDS for center in (False, True)]
     variants += [{"order": order} for order in ("fixed", "simultaneous", *ORDERS_BY_SCORE)]
     variants += [{"kl_budget": budget} for budget in KL_BUDGETS] if algorithm == "hatrpo" else []
     wanted, info, _ = problems.Recorder(base)(jax.random.key(0), state, batch)

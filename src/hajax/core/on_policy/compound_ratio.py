@@ -222,7 +222,8 @@ def improve_in_sequence(
     Args:
       key: the key for the permutation and for `improve`.
       settings: with `order` (`simultaneous`: no group sees another's change, M = Â; `greedy` and `semi_greedy` are by
-        `expected_gains`) and `guard`, one of `GUARDS`.
+        `expected_gains`), `guard`, one of `GUARDS`, and `center_advantage`, which subtracts a constant from the guarded
+        M, so that its mean over the group's samples is that of Â. Since E[r] = 1, that changes nothing in expectation.
       hyperparameters: those that the guard reads.
       learners: stacked `[G, …]`.
       samples: the samples of all groups, `[G, K, B, …]`, with standardized advantages. With a memory they are the
@@ -256,8 +257,9 @@ def improve_in_sequence(
         advantage = samples.advantage
         if terms is not None:
             advantage = corrected_advantages(terms, ratio.log, samples.weight)
+        shift = weighted_mean((weights - 1) * advantage, samples.weight) if settings.center_advantage else 0.0
         weighted = samples._replace(
-            advantage=weights * advantage, preceding=jnp.broadcast_to(weights, samples.weight.shape)
+            advantage=weights * advantage - shift, preceding=jnp.broadcast_to(weights, samples.weight.shape)
         )
         learner, info = improve(key, policy, learner, weighted, current)
         if settings.order != "simultaneous":

@@ -101,6 +101,11 @@ class Settings(TeamSettings):
         "`clip` / 2 (`interval`), or divided by its mean (`normalize`)",
         choices=tuple(GUARDS),
     )
+    center_advantage: bool = setting(
+        False,
+        "subtract a constant from the weighted advantage, so that it has the mean of the advantage without weights; "
+        "policies that are updated late in the order keep more entropy",
+    )
     critic_epochs: int = setting(5, "the critic's passes over a rollout")
     minibatches: int = setting(1, "minibatches in every pass over a rollout")
     centralized: bool = setting(
