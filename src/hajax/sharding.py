@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -94,9 +95,52 @@ def jit(function: Callable[..., Any], mesh: Mesh | None, scalars: Sequence[bool]
 
 
 def placed(tree: Any, mesh: Mesh) -> Any:
-    """The arrays of `tree` on the devices where a program of `jit` takes them."""
+    """The arrays of `tree` on the devices where a program of `jit` takes them.
+
+    With several processes all of them have the whole arrays, and place what their own devices take.
+    """
     seeds, everywhere = _between_programs(mesh)
-    return jax.tree.map(lambda x: jax.device_put(x, seeds if np.ndim(x) else everywhere), tree)
+
+    def place(x: Any) -> jax.Array:
+        there = seeds if np.ndim(x) else everywhere
+        if there.is_fully_addressable:
+            return jax.device_put(x, there)
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return x  # of a program of `jit`
+        if _is_key(x):
+            return jax.random.wrap_key_data(place(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(whole.shape, there, lambda index: whole[index])
+
+    return jax.tree.map(place, tree)
+
+
+def gathered(tree: Any, keep: bool = True) -> Any:
+    """`tree` with whole arrays in this process, also of those that are divided among several processes.
+
+    All processes call it. One that does not `keep` them gets `None` for those, and holds one of them at a time.
+    """
+    from jax.experimental import multihost_utils
+
+    def whole(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            return x
+        if _is_key(x):
+            data = whole(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x)) if keep else None
+        found = multihost_utils.process_allgather(x, tiled=True)
+        return found if keep else None
+
+    return jax.tree.map(whole, tree)
+
+
+def fetched(tree: Any) -> Any:
+    """`jax.device_get`, also of arrays that are divided among several processes, which all call it."""
+    return jax.device_get(gathered(tree))
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _between_programs(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:

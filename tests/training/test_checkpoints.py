@@ -266,7 +266,7 @@ def test_a_full_disk_is_the_system_s_own_error_and_loses_nothing(code, text, tmp
         raise ValueError(f"INTERNAL: Error writing {path}: [OS error {code}: {os.strerror(code)}]")
 
     save_checkpoint(tmp_path, 1, tree(1), {}, keep=1)
-    monkeypatch.setattr(orbax.checkpoint.PyTreeCheckpointer, "save", full)
+    monkeypatch.setattr(orbax.checkpoint.Checkpointer, "save", full)
     with pytest.raises(OSError, match=text) as error:
         save_checkpoint(tmp_path, 2, tree(2), {}, keep=1)
     assert error.value.errno == code

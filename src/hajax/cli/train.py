@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import yaml
 
 from hajax.cli.sweep import sweep
-from hajax.runs import config, nodes
-from hajax.runs.errors import Refusal, refusing, shown
+from hajax.runs import config, hosts, nodes
+from hajax.runs.errors import Refusal, refusing, shown, user_path
 from hajax.runs.interrupt import raise_if_set, stop_on_interrupt
 from hajax.runs.resume import settings_to_resume, without_options_of_run
 from hajax.runs.settings import Described, TrainSettings, as_dict, describe, validate
@@ -49,6 +50,9 @@ def train(arguments: Sequence[str]) -> int:
         return 0
     parsed = config.parse(overrides)
     if given & {"-m", "--multirun"}:
+        for override in parsed:
+            if override.get_key_element().lstrip("+") == "distributed":
+                raise Refusal(f"{override.input_line} with -m; allowed: a run of its own, without -m")
         return sweep(overrides, lambda settings, task: run_once(settings_to_resume(settings, task)))
     for override in parsed:
         if override.is_sweep_override():
@@ -63,7 +67,7 @@ def train(arguments: Sequence[str]) -> int:
 
 def run_once(settings: TrainSettings) -> dict[str, Any]:
     """One run from checked settings: further checks, training and report; returns the summary."""
-    with stop_on_interrupt() as stop:
+    with stop_on_interrupt() as stop, hosts.together(settings.distributed):
         # JAX is slow to import, and not needed for the checks so far.
         from hajax.cli.report import print_start, print_summary, printing_warnings
         from hajax.runs.devices import make_mesh, provide_devices
@@ -74,6 +78,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         from hajax.runs.programs import build, decided
         from hajax.runs.runner import run
         from hajax.runs.schedule import make_schedule
+        from hajax.training.checkpoints import read_checkpoint
         from hajax.viewing.curve import draw_curve
         from hajax.viewing.film import check_drawing
         from hajax.viewing.scenes import prefer_headless_rendering
@@ -87,8 +92,9 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         settings = decided(settings)
         with printing_warnings():
             team = build(settings)
+        first = hosts.is_first()
         mesh = make_mesh(settings, team.env)
-        drawn = settings.render is True or (settings.render == "auto" and team.env.viewer is not None)
+        drawn = first and (settings.render is True or (settings.render == "auto" and team.env.viewer is not None))
         with refusing():
             check_loggers(settings.logger)  # not with the other settings: a run may be loaded without its loggers
             if drawn:
@@ -102,17 +108,30 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             team.loop.warmup_steps,
         )
         default = (settings.env["name"], settings.algo["name"])
-        with claim(settings.out_dir, default, resume=bool(settings.resume)) as path:
-            with refusing():
-                checkpoint = last_checkpoint(path, team.loop.warmup_steps) if settings.resume else None
-            print_start(settings, schedule, path, checkpoint, team, mesh)
+        claimed = (
+            claim(settings.out_dir, default, resume=bool(settings.resume))
+            if first
+            else nullcontext(user_path(settings.out_dir or "."))  # of the first process
+        )
+        with claimed as path:
+            checkpoint = None
+            if first and settings.resume:
+                with refusing():
+                    checkpoint = last_checkpoint(path, team.loop.warmup_steps)
+            step = hosts.from_first(-1 if checkpoint is None else checkpoint.step)
+            if step >= 0 and not first:
+                checkpoint = read_checkpoint(path / "checkpoints", step)
+            if first:
+                print_start(settings, schedule, path, checkpoint, team, mesh)
             summary = None
             if checkpoint is not None and checkpoint.step == schedule.total_steps:
                 summary = finished_summary(path, schedule.total_steps)  # nothing is left to do or to compile
             if summary is None:
                 summary = run(settings, team, schedule, path, checkpoint, stop, mesh)
-                draw_curve(path / "curve.png", read_run(path))
-    print_summary(summary, path)
+                if first:
+                    draw_curve(path / "curve.png", read_run(path))
+    if first:
+        print_summary(summary, path)
     if drawn and summary["status"] == "finished":
         from hajax.cli.render import render
 

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh
 from hajax.envs.base import BatchedEnvironment, Environment
 from hajax.envs.batching import batched
 from hajax.envs.callbacks import cores
+from hajax.runs import hosts
 from hajax.runs.errors import Refusal
 from hajax.runs.settings import TrainSettings
 from hajax.sharding import ENVS, SEEDS
@@ -24,10 +25,13 @@ def provide_devices(settings: TrainSettings) -> None:
     The updates of the seeds of one device follow one another on a CPU, those of several devices run in parallel. JAX
     has one device of the CPU unless it is told otherwise before it starts.
     """
-    count = settings.devices
-    if not isinstance(count, int):
+    count, processes = settings.devices, hosts.count()
+    if isinstance(count, int):
+        count = count // processes
+    else:
         threads = int(os.environ.get("NPROC") or cores())  # of XLA
-        count = max(n for n in range(1, threads + 1) if settings.num_seeds % n == 0)
+        fitting = (n for n in range(1, threads + 1) if settings.num_seeds % (n * processes) == 0)
+        count = max(fitting, default=1)
     if count > 1:
         with suppress(RuntimeError):  # JAX has started, with the devices that it has
             jax.config.update("jax_num_cpu_devices", count)
@@ -57,17 +61,33 @@ def make_mesh(settings: TrainSettings, env: Environment | BatchedEnvironment) ->
     if count > available:
         raise Refusal(f"devices={count}; allowed: at most {available}, the devices that JAX has here")
     shape, names = ((count // parts, parts), (SEEDS, ENVS)) if parts > 1 else ((count,), (SEEDS,))
-    devices = np.array(jax.devices()[:count]).reshape(shape)
+    devices = np.array(_evenly(count)).reshape(shape)
     return Mesh(devices, names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def _evenly(count: int) -> list[jax.Device]:
+    """So many devices, an equal number of each process."""
+    processes = range(jax.process_count())
+    each = count // len(processes)
+    return [device for process in processes for device in jax.local_devices(process_index=process)[:each]]
 
 
 def chosen(settings: TrainSettings, available: int) -> tuple[int, int]:
     """The number of devices, and that of the devices among which the environments of one seed are divided.
 
+    Several processes have an equal number of devices each.
+
     Raises:
         Refusal: the devices do not divide the seeds or the environments.
     """
     fitting = divisions(settings, max(available, settings.num_seeds * settings.num_envs))
+    if (processes := hosts.count()) > 1:
+        fitting = {count: parts for count, parts in fitting.items() if count % processes == 0}
+        if not any(count <= available for count in fitting):
+            raise Refusal(
+                f"distributed={settings.distributed} with {processes} processes, num_seeds={settings.num_seeds}, "
+                f"num_envs={settings.num_envs} and shard={settings.shard}; allowed: numbers that the processes divide"
+            )
     if settings.devices == "auto":
         count = max(count for count in fitting if count <= available)
     elif settings.devices in fitting:

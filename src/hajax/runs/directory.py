@@ -36,15 +36,18 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "jaxmarl")
 class RunDirectory:
     """A run's files, written during the run, so that an interrupted run keeps its results so far."""
 
-    def __init__(self, path: Path, resumed: Checkpoint | None = None):
+    def __init__(self, path: Path, resumed: Checkpoint | None = None, *, writes: bool = True):
         """Reads the files at `path` if the run continues from `resumed`; nothing if it is new.
+
+        Without `writes` the rows are only kept in memory.
 
         Raises:
             Refusal: rows that were there when the checkpoint was saved are missing.
         """
         self.path = path
         self.checkpoints = path / "checkpoints"
-        self.metrics, self.timing = Table(path / "metrics.csv"), Table(path / "timing.csv")
+        self.writes = writes
+        self.metrics, self.timing = Table(path / "metrics.csv", writes), Table(path / "timing.csv", writes)
         if resumed is not None:
             # Not by the checkpoint's step: an evaluation at that step may have come after it, and is repeated.
             self.timing.read(lambda step: step <= resumed.facts["evaluated"])
@@ -58,12 +61,14 @@ class RunDirectory:
 
     def open(self, settings: TrainSettings) -> None:
         """Writes the settings, and drops the rows that a resumed run had written after its checkpoint."""
+        if not self.writes:
+            return
         remove_unfinished(self.checkpoints)
         (self.path / "summary.json").unlink(missing_ok=True)  # it describes the end of the earlier session
         self.metrics.write()
         self.timing.write()
         with replacing(self.path / "config.yaml") as file:
-            config = as_dict(dataclasses.replace(settings, out_dir=str(self.path), resume=False))
+            config = as_dict(dataclasses.replace(settings, out_dir=str(self.path), resume=False, distributed=False))
             yaml.safe_dump(config, file, sort_keys=False, allow_unicode=True)
 
     def past_fault(self, step: int) -> bool:

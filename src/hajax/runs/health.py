@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hajax.sharding import fetched
 from hajax.spec import EnvSpec
 from hajax.training.rollout import Actors
 
@@ -77,7 +78,7 @@ def watch(health: Health, found: Mapping[str, jax.Array]) -> Health:
 
 def failures(health: Health, names: tuple[str, ...], first_seed: int) -> list[Failure]:
     """The failed seeds in a `health` with a leading seed axis."""
-    _, failed_at, quantity = jax.device_get(health)
+    _, failed_at, quantity = fetched(health)
     return [
         Failure(first_seed + k, int(iteration), names[int(quantity[k])])
         for k, iteration in enumerate(failed_at)

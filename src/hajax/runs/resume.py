@@ -18,6 +18,7 @@ FREE = (
     "checkpoint",
     "compilation_cache",
     "devices",
+    "distributed",
     "logger",
     "on_non_finite",
     "out_dir",

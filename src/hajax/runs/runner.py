@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from hajax.runs import hosts
 from hajax.runs.clock import Clock
 from hajax.runs.directory import FAULT, RunDirectory, summarize_returns, versions
 from hajax.runs.errors import RunError, SimulatorFailure, refusing, simulating
@@ -37,6 +38,7 @@ from hajax.runs.schedule import Schedule
 from hajax.runs.settings import TrainSettings, as_dict
 from hajax.runs.stages import Evaluator, iterations_of, mean_return, same_iterations, slices
 from hajax.runs.tables import write_json
+from hajax.sharding import gathered
 from hajax.training.checkpoints import Checkpoint, CheckpointError, list_checkpoints, restore, save_checkpoint
 from hajax.training.evaluation import RETURN_OF
 
@@ -53,6 +55,7 @@ class Run(NamedTuple):
     bar: TrainingProgress
     loggers: list[Logger]
     mesh: Mesh | None  # of several devices
+    agree: Callable[[int], int]  # with the other processes
 
 
 class Outcome(NamedTuple):
@@ -74,7 +77,8 @@ def run(
 ) -> dict[str, Any]:
     """Trains from the checkpoint, or from the start, and writes the run directory at `path`; returns the summary.
 
-    `stop` ends it early, after saving. Seeds are divided among the devices of `mesh`.
+    `stop` ends it early, after saving. Seeds are divided among the devices of `mesh`. If these belong to several
+    processes, all of them call it, and the first one writes.
 
     Raises:
         Refusal: the checkpoint is of another run, or damaged.
@@ -88,25 +92,28 @@ def run(
             else restore(checkpoint, saved_part(checkpoint, traced.run_state), sums="totals/")
         )
     clock = Clock() if checkpoint is None else Clock.resumed(**checkpoint.facts["seconds"])
-    directory = RunDirectory(path, checkpoint)
+    first, (stop, agree) = hosts.is_first(), hosts.agreement(stop)
+    directory = RunDirectory(path, checkpoint, writes=first)
     with refusing():
         of_run = as_dict(settings), settings.seeds
-        loggers = make_loggers(settings.logger, path, *of_run, checkpoint and checkpoint.step)
+        loggers = make_loggers(settings.logger, path, *of_run, checkpoint and checkpoint.step) if first else []
     directory.open(settings)
     summary = None
     try:
         bar = TrainingProgress(
-            schedule.total_steps, settings.num_seeds, settings.progress, warmup_steps=schedule.warmup_steps
+            schedule.total_steps, settings.num_seeds, settings.progress and first, warmup_steps=schedule.warmup_steps
         )
         with simulating(team.env, last=True), bar:
-            this = Run(settings, team, schedule, directory, clock, keys, bar, loggers, mesh)
+            this = Run(settings, team, schedule, directory, clock, keys, bar, loggers, mesh, agree)
             programs, outcome = train(this, traced, run_state, stop)
         summary = summarize(this, programs, outcome)
-        write_json(path / "summary.json", summary)  # first, because it is the most important file
+        if first:
+            write_json(path / "summary.json", summary)  # before all else, because it is the most important file
     finally:
         for logger in loggers:
             logger.close(summary)
-    write_marl_eval(path)
+    if first:
+        write_marl_eval(path)
     return summary
 
 
@@ -125,7 +132,9 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
         fresh = programs.init(keys, hyperparameters(this.team))
         run_state = fresh if run_state is None else with_episodes(run_state, fresh)
     whole_episodes = settings.eval.max_steps is None
-    evaluator = Evaluator(this.team, programs, schedule, this.keys, settings.seeds, whole_episodes, SampleWatch())
+    evaluator = Evaluator(
+        this.team, programs, schedule, this.keys, settings.seeds, whole_episodes, SampleWatch(hosts.is_first())
+    )
     done, failed, diverged = iterations_of(run_state), [], False
     for target in schedule.pauses(done):
         run_state = advance(this, programs, run_state, target, stop)
@@ -147,7 +156,7 @@ def advance(this: Run, programs: Programs, run_state: RunState, target: int, sto
     """Trains up to `target` iterations, `stop`, or a failure that ends the run."""
     stop_at_failure = this.settings.on_non_finite == "stop"
     with saving_at_fault(this, lambda: run_state):
-        for after, seconds in slices(programs, run_state, target, stop, stop_at_failure):
+        for after, seconds in slices(programs, run_state, target, stop, stop_at_failure, this.agree):
             run_state = after
             this.clock.training += seconds
             this.bar.advance(this.schedule.step(iterations_of(run_state)), this.clock.training)
@@ -193,6 +202,9 @@ def save(this: Run, run_state: RunState, step: int) -> None:
     facts = {"rows": len(metrics), "evaluated": evaluated, "seconds": this.clock.seconds()}
     if this.team.loop.replay_bytes and not this.settings.checkpoint.replay:
         run_state, facts = with_replay(run_state, None), facts | {"replay": False}
+    run_state = gathered(run_state, keep=this.directory.writes)
+    if not this.directory.writes:
+        return
     try:
         save_checkpoint(this.directory.checkpoints, step, run_state, facts, keep=this.settings.checkpoint.keep)
     except CheckpointError as error:
@@ -259,6 +271,7 @@ def summarize(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]
             "platform": device.platform,
             "kind": device.device_kind,
             "count": 1 if this.mesh is None else this.mesh.size,
+            **({"processes": jax.process_count()} if jax.process_count() > 1 else {}),
         },
         "versions": versions(),
     }

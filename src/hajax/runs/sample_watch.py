@@ -13,9 +13,9 @@ LEAST_SHARE = 0.1
 class SampleWatch:
     """Warns once, after two evaluations in a row with an effective sample size below `LEAST_SHARE` in any seed."""
 
-    def __init__(self) -> None:
+    def __init__(self, warns: bool = True) -> None:
         self._before: tuple[int, float] | None = None  # the step and the share of the evaluation before, if it was low
-        self._warned = False
+        self._warned = not warns
 
     def warn(self, means: Mapping[str, np.ndarray], step: int) -> None:
         """Takes the training means `[num_seeds]` since the last evaluation."""

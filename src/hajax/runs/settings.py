@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from hajax.runs.errors import Refusal, refusing, shown, unknown_key
+from hajax.runs.hosts import PLACE, is_place
 from hajax.runs.loggers import PACKAGES, check_names
 from hajax.validation import MOST, about, setting
 
@@ -78,6 +79,9 @@ class TrainSettings:
         "what is divided; auto: the seeds, and each seed's environments if that fills more devices",
         kind="auto|seeds|envs",
     )
+    distributed: bool | str = setting(
+        False, "one run over several processes, each started with the same command", kind="distributed"
+    )
 
     @property
     def seeds(self) -> range:
@@ -112,6 +116,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a whole number >= 1, or auto",
     ),
     "auto|seeds|envs": (lambda value: value in ("auto", "seeds", "envs"), "auto, seeds or envs"),
+    "distributed": (lambda value: value is False or value == "auto" or is_place(value), f"false, auto or {PLACE}"),
     "stop|continue": (lambda value: value in ("stop", "continue"), "stop or continue"),
     "loggers": (lambda value: isinstance(value, tuple), f"a list of {', '.join(PACKAGES)}"),
 }

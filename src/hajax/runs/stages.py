@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from hajax.runs.programs import Programs, RunState, Team, check_finished, evalua
 from hajax.runs.sample_watch import SampleWatch
 from hajax.runs.schedule import Schedule
 from hajax.runs.totals import means, no_totals
+from hajax.sharding import fetched
 
 # Seconds of device work between two checks of Ctrl-C and updates of the progress bar.
 SLICE_SECONDS = 1.0
@@ -22,20 +23,26 @@ SLICE_SECONDS = 1.0
 
 def iterations_of(run_state: RunState) -> int:
     """The iterations that all seeds of a state have behind them."""
-    return int(jax.device_get(run_state.health.iterations).min())
+    return int(fetched(run_state.health.iterations).min())
 
 
 def same_iterations(run_state: RunState) -> bool:
     """Whether no seed is ahead of the others, as those of other devices are of one that failed."""
-    return len(set(jax.device_get(run_state.health.iterations).tolist())) == 1
+    return len(set(fetched(run_state.health.iterations).tolist())) == 1
 
 
 def slices(
-    programs: Programs, run_state: RunState, target: int, stop: threading.Event, stop_at_failure: bool = True
+    programs: Programs,
+    run_state: RunState,
+    target: int,
+    stop: threading.Event,
+    stop_at_failure: bool = True,
+    agree: Callable[[int], int] = lambda number: number,
 ) -> Iterator[tuple[RunState, float]]:
     """Trains up to `target` iterations, `stop`, or a failure that ends it; yields states and the seconds between them.
 
-    Only the last state exists: the program reuses the memory of the ones before.
+    Only the last state exists: the program reuses the memory of the ones before. With several processes, `agree` is
+    that of `hosts.agreement`, and gives all of them the same number of iterations.
     """
     done, iterations = iterations_of(run_state), 1
     while done < target and not stop.is_set():
@@ -47,7 +54,7 @@ def slices(
         yield run_state, seconds
         if done < before + iterations:
             return
-        iterations = max(1, int(SLICE_SECONDS * iterations / seconds))
+        iterations = agree(max(1, int(SLICE_SECONDS * iterations / seconds)))
 
 
 class Evaluator(NamedTuple):
@@ -68,7 +75,7 @@ class Evaluator(NamedTuple):
             RunError: an episode outlasts the environment's own limit.
         """
         step = self.schedule.step(iterations_of(run_state))
-        results = jax.device_get(self.programs.evaluate(evaluation_keys(self.keys, step), run_state.train.algorithm))
+        results = fetched(self.programs.evaluate(evaluation_keys(self.keys, step), run_state.train.algorithm))
         for arrays in results.values():
             finished = arrays.pop("finished")
             if self.whole_episodes and not failed:

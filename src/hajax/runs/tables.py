@@ -20,8 +20,9 @@ RUN = "a run directory, or a folder of them (config.yaml, metrics.csv, timing.cs
 class Table:
     """A CSV file that grows by rows. On disk only its last row can be incomplete."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, writes: bool = True):
         self.path = path
+        self.writes = writes  # otherwise rows are only kept in memory
         self.rows: list[Row] = []
         self.columns: list[str] = []
 
@@ -29,7 +30,7 @@ class Table:
         """Adds rows. A new column is added, and is empty in earlier rows."""
         self.rows.extend(dict(row) for row in rows)
         columns = list(dict.fromkeys([*self.columns, *(name for row in rows for name in row)]))
-        if columns == self.columns:
+        if columns == self.columns and self.writes:
             with open(self.path, "a", newline="", encoding="utf-8") as file:
                 self._writer(file).writerows(map(_cells, rows))
                 _flush(file)
@@ -45,7 +46,7 @@ class Table:
 
     def write(self) -> None:
         """Rewrites all rows."""
-        if not self.columns:
+        if not self.columns or not self.writes:
             return
         with replacing(self.path) as file:
             writer = self._writer(file)

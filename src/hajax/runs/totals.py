@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax.core.on_policy.compound_ratio import BY_POSITION
+from hajax.sharding import fetched
 
 # Diagnostics per agent, or per group of agents that share parameters, that are also reported one by one.
 ONE_BY_ONE = {"entropy", "kl", "approx_kl", "actor_grad_norm", "temperature"}
@@ -71,7 +72,7 @@ def means(totals: Totals, episode_metrics: tuple[str, ...]) -> dict[str, np.ndar
 
     `episodes` stays a sum.
     """
-    metrics, iterations, episodes = jax.device_get(totals)
+    metrics, iterations, episodes = fetched(totals)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = {name: x / (episodes if name in episode_metrics else iterations) for name, x in metrics.items()}
     return mean | {"episodes": episodes}

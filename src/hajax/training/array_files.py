@@ -9,7 +9,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -19,11 +21,9 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         OSError: writing fails, for example because the disk is full.
     """
-    import orbax.checkpoint as ocp  # slow to import, and needed only by runs
-
     try:
         # orbax refuses arrays without elements. Their shapes are in the manifest.
-        with _plain(path) as plain, ocp.PyTreeCheckpointer() as checkpointer:
+        with _plain(path) as plain, _checkpointer() as checkpointer:
             checkpointer.save(plain, {name: x for name, x in arrays.items() if x.size})
     except Exception as error:
         if told := _os_error(error, path):
@@ -37,8 +37,19 @@ def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
 
     how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     wanted = ocp.args.PyTreeRestore(dict.fromkeys(names, 0), restore_args=how, partial_restore=True)
-    with _plain(path) as plain, ocp.PyTreeCheckpointer() as checkpointer:
+    with _plain(path) as plain, _checkpointer() as checkpointer:
         return dict(checkpointer.restore(plain, args=wanted))
+
+
+def _checkpointer() -> Any:
+    """orbax's checkpointer for this process alone, which is not to wait for others of a run."""
+    import orbax.checkpoint as ocp  # slow to import, and needed only by runs
+
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=str(this)
+    )
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
 
 
 @contextmanager
