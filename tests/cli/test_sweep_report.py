@@ -177,3 +177,11 @@ def test_only_hydra_s_own_sweeper_makes_every_combination():
     swept = sweep.swept_settings(overrides)
     assert len(sweep.expected_names(overrides, swept)) == 4
     assert sweep.expected_names([*overrides, "hydra/sweeper=optuna"], swept) is None
+
+
+def test_a_setting_that_is_given_twice_is_named_at_its_first_place():
+    overrides = ["env=games/gaussian", "algo=happo,mappo", "seed=3,4", "env=games/hasac_matrix,games/memory", "seed=5"]
+    swept = sweep.swept_settings(overrides)
+    assert sweep.expected_names(overrides, swept) == {
+        f"env=games-{env},algo={algo}" for env in ("hasac_matrix", "memory") for algo in ("happo", "mappo")
+    }

@@ -94,11 +94,12 @@ def check_combinations(overrides: Sequence[str]) -> TrainSettings:
 
 def swept_settings(overrides: Sequence[str]) -> dict[str, Swept]:
     """The settings that the overrides sweep, by their names as typed."""
-    parsed = [override for override in config.parse(overrides) if override.is_sweep_override()]
-    keys = [override.get_key_element().lstrip("+~") for override in parsed]
-    last = [key.rpartition(".")[2] for key in keys]
+    # As in Hydra, the last value of a setting counts, at the place of the first.
+    given = {override.get_key_element().lstrip("+~"): override for override in config.parse(overrides)}
+    sweeps = {key: override for key, override in given.items() if override.is_sweep_override()}
+    last = [key.rpartition(".")[2] for key in sweeps]
     found = {}
-    for override, key, short in zip(parsed, keys, last, strict=True):
+    for (key, override), short in zip(sweeps.items(), last, strict=True):
         names: dict[str, str] = {}
         for text in override.sweep_string_iterator() if override.is_discrete_sweep() else ():
             name = value_name(key, text)
