@@ -4,6 +4,7 @@ python benchmarks/tabulate.py docs/results/spread/*
 python benchmarks/tabulate.py --metric win docs/results/3m/*
 python benchmarks/tabulate.py --metric win --all docs/results/3m/*
 python benchmarks/tabulate.py --transfer docs/results/spread_discrete/*
+python benchmarks/tabulate.py --ratios docs/results/3s5z/happo docs/results/3s5z_guarded/happo
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ import numpy as np
 HEADER = "| run | steps per seed | {} by seed | mean | interquartile mean, 95% interval |\n|---|---|---|---|---|"
 
 AVERAGES = "| run | {} by seed, average over the training | mean |\n|---|---|---|"
+
+RATIOS = (
+    "| run | mean of M: median, greatest | M of the agent updated last: median of the greatest | its effective "
+    "samples: median, least | its weights changed |\n|---|---|---|---|---|"
+)
 
 TRANSFERS = "| run | hajax | elsewhere | difference | by seed | intervals with 0 |\n|---|---|---|---|---|---|"
 
@@ -61,6 +67,30 @@ def average_row(directory: Path, metric: str, since: int = 0) -> str:
     return f"| `{directory.name}` | {seeds} | {np.mean(averages):.{digits}f} |"
 
 
+def ratio_row(directory: Path) -> str:
+    """One run's compound ratio M, over the evaluations of all seeds; nothing where an older run did not record it.
+
+    M is the ratio itself, not the weight that a guard makes of it, and its mean is after the last agent's update.
+    """
+    with (directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    last = max((int(name.rpartition("_")[2]) for name in lines[0] if name.startswith("train_guarded_")), default=0)
+
+    def values(column: str) -> np.ndarray:
+        found = np.array([float(line[column]) for line in lines if line.get(column)])
+        return found if last or column == "train_compound_ratio" else np.array([])
+
+    mean, greatest = values("train_compound_ratio"), values(f"train_compound_ratio_max_{last}")
+    samples, changed = values(f"train_effective_samples_{last}"), values(f"train_guarded_{last}")
+    cells = [f"{np.median(mean):,.2f}, {mean.max():,.2f}"]
+    cells += (
+        [f"{np.median(greatest):,.1f}", f"{np.median(samples):.2f}, {samples.min():.2f}", f"{changed.mean():.1%}"]
+        if last
+        else [""] * 3
+    )
+    return f"| `{'/'.join(directory.parts[-2:])}` | {' | '.join(cells)} |"
+
+
 def transfer_row(directory: Path) -> str:
     """One run's returns in hajax and elsewhere, from `transfer.json`, and the number of intervals that contain 0."""
     (played,) = json.loads((directory / "transfer.json").read_text(encoding="utf-8"))["runs"]
@@ -80,7 +110,11 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="averages over evaluations instead of the last")
     parser.add_argument("--since", type=int, default=0, metavar="STEPS", help="with --all, from so many steps on")
     parser.add_argument("--transfer", action="store_true", help="returns elsewhere, from transfer.json")
+    parser.add_argument("--ratios", action="store_true", help="the compound ratio of sequential updates")
     arguments = parser.parse_args()
+    if arguments.ratios:
+        print("\n".join([RATIOS, *map(ratio_row, arguments.runs)]))
+        return
     if arguments.transfer:
         print("\n".join([TRANSFERS, *map(transfer_row, arguments.runs)]))
         return

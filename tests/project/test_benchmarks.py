@@ -362,6 +362,26 @@ def test_the_pages_of_results_have_the_numbers_of_their_runs():
     assert all((results / name / "transfer.json").exists() for name in listed)
 
 
+def test_the_table_of_compound_ratios_is_that_of_the_runs():
+    results = ROOT / "docs" / "results"
+    page = (results / "guards.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+/\w+)` \|.*\|$", page, re.MULTILINE)
+    assert {"3s5z/hatrpo", "3s5z_guarded/hatrpo"} <= set(rows)
+    for name in rows:
+        assert f"\n{tabulate.ratio_row(results / name)}\n" in page, name
+
+
+def test_the_row_of_a_compound_ratio(tmp_path):
+    columns = "step,seed,train_compound_ratio,train_compound_ratio_max_2,train_effective_samples_2,train_guarded_2"
+    file = tmp_path / "3m" / "happo" / "metrics.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{columns}\n0,0,,,,\n9,0,1.5,4,0.5,0.1\n18,0,3,8,0.75,0.2\n", encoding="utf-8")
+    assert tabulate.ratio_row(file.parent) == "| `3m/happo` | 2.25, 3.00 | 6.0 | 0.62, 0.50 | 15.0% |"
+    older = "\n".join(line.rsplit(",", 3)[0] for line in file.read_text(encoding="utf-8").splitlines())
+    file.write_text(f"{older}\n", encoding="utf-8")
+    assert tabulate.ratio_row(file.parent) == "| `3m/happo` | 2.25, 3.00 |  |  |  |"
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
