@@ -17,13 +17,16 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
 STAMP_DEV := $(VENV)/.installed-dev
+WITH_GPU := dev,cuda
+STAMP_GPU := $(VENV)/.installed-dev-cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help train bench test test-evidence lint format settings docs clean install install-dev
+.PHONY: help train bench bench-gpu test test-evidence lint format settings docs clean install install-dev
 
 help:
 	@echo "make train    install into $(VENV) and train HAPPO on MPE simple_spread (ARGS=\"num_seeds=2 ...\" overrides)"
 	@echo "make bench    install and measure steps per second beside a single-file IPPO (ARGS=\"--agents 3 ...\")"
+	@echo "make bench-gpu   install JAX for a GPU and measure everything that is to be measured there, in ten minutes"
 	@echo "make test     lint, formatting, types and the tests of the library"
 	@echo "make test-evidence   the tests of all else: pages against numbers, notebooks, README's commands, benchmarks"
 	@echo "make lint     ruff and mypy only"
@@ -37,6 +40,9 @@ train: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/throughput.py --output throughput.json $(ARGS)
+
+bench-gpu: $(STAMP_GPU)
+	@$(BIN)/python benchmarks/gpu.py --output gpu.json $(ARGS)
 
 # CI runs both.
 test: lint
@@ -80,6 +86,9 @@ endef
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	$(call install_into_venv,dev)
+
+$(STAMP_GPU): pyproject.toml constraints.txt
+	$(call install_into_venv,$(WITH_GPU))
 
 ifneq ($(STAMP),$(STAMP_DEV))
 $(STAMP): pyproject.toml constraints.txt

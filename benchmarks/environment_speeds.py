@@ -1,6 +1,7 @@
 """Environment steps per second of every kind of environment in docs/environments.md, with random actions.
 
     python benchmarks/environment_speeds.py [--envs 64] [--rounds 3] [--seconds 2] [--output FILE]
+    python benchmarks/environment_speeds.py --only smax/3m mamujoco/ant_4x2 --physics faithful fast
 
 A compiled program steps the copies, resets and observations included; simulators run in one worker for each core. The
 median of the rounds is shown.
@@ -103,6 +104,8 @@ def main() -> None:
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--only", nargs="+", choices=list(MEASURED), default=list(MEASURED), metavar="NAME")
+    parser.add_argument("--physics", nargs="+", metavar="KIND", help="of the robots, each; by default the usual one")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     report: dict[str, Any] = {
@@ -111,9 +114,14 @@ def main() -> None:
         "envs": given.envs,
         "rates": {},
     }
-    for name, options in MEASURED.items():
-        report["rates"][name] = speed(name, options, given.envs, given.rounds, given.seconds)
-        print(name, report["rates"][name], flush=True)
+    measured = {name: (name, MEASURED[name]) for name in given.only}
+    for name in list(measured) if given.physics else ():
+        if name.startswith("mamujoco/"):
+            del measured[name]
+            measured |= {f"{name} {kind}": (name, {"physics": kind}) for kind in given.physics}
+    for row, (name, options) in measured.items():
+        report["rates"][row] = speed(name, options, given.envs, given.rounds, given.seconds)
+        print(row, report["rates"][row], flush=True)
         if given.output:
             given.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(table(report["rates"]))

@@ -23,6 +23,7 @@ import arithmetic  # noqa: E402
 import budget_runs  # noqa: E402
 import environment_speeds  # noqa: E402
 import foreign  # noqa: E402
+import gpu  # noqa: E402
 import ippo  # noqa: E402
 import kept_runs  # noqa: E402
 import mamujoco  # noqa: E402
@@ -582,3 +583,34 @@ def test_the_runs_in_docs_results_are_the_script_s(script, one):
     assert not one or one in listed
     for name, settings in listed.items():
         assert_made_so(name, settings)
+
+
+def test_a_gpu_is_measured_in_ten_minutes(tmp_path, monkeypatch):
+    assert sum(gpu.seconds_of(part, False) for part in gpu.PARTS) == 600
+    assert all((ROOT / "tests" / name).exists() for name in gpu.TESTS)
+
+    def run(command, seconds, XLA_FLAGS):
+        place = Path(command[-1].removeprefix("out_dir="))
+        if "algo=hasac" in command:
+            return 1, "no memory"
+        differs = "algo=hatrpo" in command and not XLA_FLAGS and place.name.endswith("1")
+        file = place / "checkpoints" / "000000000001" / "manifest.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"arrays": {"train/key": {"sha256": "a" if differs else "b"}}}), encoding="utf-8")
+        return 0, ""
+
+    monkeypatch.setattr(gpu, "run", run)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert gpu.determinism(True, 100, tmp_path) == {
+        "happo, as it is": True,
+        "hatrpo, as it is": False,
+        "hasac, as it is": "no memory",
+        "happo, deterministic": True,
+        "hatrpo, deterministic": True,
+        "hasac, deterministic": "no memory",
+    }
+
+
+def test_a_process_beyond_its_time_is_stopped():
+    assert gpu.run([sys.executable, "-c", "import time; time.sleep(60)"], 1) == (None, "stopped after 1 s")
+    assert gpu.run([sys.executable, "-c", "print('x'); raise SystemExit(3)"], 60) == (3, "x\n")
