@@ -95,8 +95,8 @@ def check_combinations(overrides: Sequence[str]) -> TrainSettings:
 def swept_settings(overrides: Sequence[str]) -> dict[str, Swept]:
     """The settings that the overrides sweep, by their names as typed."""
     # As in Hydra, the last value of a setting counts, at the place of the first.
-    given = {override.get_key_element().lstrip("+~"): override for override in config.parse(overrides)}
-    sweeps = {key: override for key, override in given.items() if override.is_sweep_override()}
+    given = {override.get_key_element(): override for override in config.parse(overrides)}
+    sweeps = {key.lstrip("+~"): override for key, override in given.items() if override.is_sweep_override()}
     last = [key.rpartition(".")[2] for key in sweeps]
     found = {}
     for (key, override), short in zip(sweeps.items(), last, strict=True):

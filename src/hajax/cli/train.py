@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import yaml
@@ -51,7 +51,7 @@ def train(arguments: Sequence[str]) -> int:
     parsed = config.parse(overrides)
     if given & {"-m", "--multirun"}:
         for override in parsed:
-            if override.get_key_element().lstrip("+") == "distributed":
+            if override.get_key_element().lstrip("+") == "distributed" and override.value() is not False:
                 raise Refusal(f"{override.input_line} with -m; allowed: a run of its own, without -m")
         return sweep(overrides, lambda settings, task: run_once(settings_to_resume(settings, task)))
     for override in parsed:
@@ -83,7 +83,8 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         from hajax.viewing.film import check_drawing
         from hajax.viewing.scenes import prefer_headless_rendering
 
-        raise_if_set(stop)
+        if not hosts.joined():
+            raise_if_set(stop)
         provide_devices(settings)
         check_device()
         use_compilation_cache(settings.compilation_cache)
@@ -99,7 +100,8 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             check_loggers(settings.logger)  # not with the other settings: a run may be loaded without its loggers
             if drawn:
                 check_drawing(team.env)
-        raise_if_set(stop)
+        if not hosts.joined():  # several processes stop together, after the first slice
+            raise_if_set(stop)
         schedule = make_schedule(
             settings.total_steps,
             team.loop.steps_per_iteration,
@@ -108,19 +110,23 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             team.loop.warmup_steps,
         )
         default = (settings.env["name"], settings.algo["name"])
-        claimed = (
-            claim(settings.out_dir, default, resume=bool(settings.resume))
-            if first
-            else nullcontext(user_path(settings.out_dir or "."))  # of the first process
-        )
-        with claimed as path:
+        with ExitStack() as claimed:
             checkpoint = None
-            if first and settings.resume:
+            if first:
+                try:
+                    path = claimed.enter_context(claim(settings.out_dir, default, resume=bool(settings.resume)))
+                    with refusing():
+                        checkpoint = last_checkpoint(path, team.loop.warmup_steps) if settings.resume else None
+                except Refusal:
+                    hosts.from_first(hosts.REFUSED)
+                    raise
+                hosts.from_first(-1 if checkpoint is None else checkpoint.step)
+            else:
+                path, step = user_path(settings.out_dir or "."), hosts.from_first(-1)
+                if step == hosts.REFUSED:
+                    raise Refusal("the first process has refused the run, and says why")
                 with refusing():
-                    checkpoint = last_checkpoint(path, team.loop.warmup_steps)
-            step = hosts.from_first(-1 if checkpoint is None else checkpoint.step)
-            if step >= 0 and not first:
-                checkpoint = read_checkpoint(path / "checkpoints", step)
+                    checkpoint = read_checkpoint(path / "checkpoints", step) if step >= 0 else None
             if first:
                 print_start(settings, schedule, path, checkpoint, team, mesh)
             summary = None

@@ -30,7 +30,7 @@ class PolicyChange:
     """A group's step from its old policy to a new one, at samples `[K, B]` (or `[K, B, L]`) of the old policy."""
 
     log_ratio: jax.Array  # [K, B], log r = log π_new(a|o) − log π_old(a|o); 0 at samples of weight 0
-    advantage: jax.Array  # [K, B], M = g · Â
+    advantage: jax.Array  # [K, B], M = g · Â, less a constant with `center_advantage`
     new: ActionParameters  # the distributions π_new(·|o)
     layout: ActionLayout
     old_policy: Callable[[], ActionParameters]  # a forward pass, compiled only if `old` is read

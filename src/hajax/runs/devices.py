@@ -44,6 +44,17 @@ def make_mesh(settings: TrainSettings, env: Environment | BatchedEnvironment) ->
         Refusal: there are fewer devices, they do not divide the seeds or the environments, or the environment is
             stepped outside of JAX.
     """
+    if hosts.count() > 1:
+        if env.host is not None:
+            raise Refusal(
+                f"{hosts.count()} processes with env={env.spec.name}, whose simulators are outside of JAX; allowed: 1"
+            )
+        counts = [len(jax.local_devices(process_index=index)) for index in range(hosts.count())]
+        if len(set(counts)) > 1:
+            raise Refusal(
+                f"the processes have {', '.join(map(str, counts))} devices; allowed: as many each (NPROC for cores, "
+                "JAX_LOCAL_DEVICE_IDS for GPUs)"
+            )
     available = jax.device_count() if env.host is None else 1
     count, parts = chosen(settings, available)
     if parts > 1 and env.host is None and steps_on_host(env):
@@ -81,12 +92,14 @@ def chosen(settings: TrainSettings, available: int) -> tuple[int, int]:
         Refusal: the devices do not divide the seeds or the environments.
     """
     fitting = divisions(settings, max(available, settings.num_seeds * settings.num_envs))
+    among = ""
     if (processes := hosts.count()) > 1:
         fitting = {count: parts for count, parts in fitting.items() if count % processes == 0}
+        among = f", {processes} processes"
         if not any(count <= available for count in fitting):
             raise Refusal(
-                f"distributed={settings.distributed} with {processes} processes, num_seeds={settings.num_seeds}, "
-                f"num_envs={settings.num_envs} and shard={settings.shard}; allowed: numbers that the processes divide"
+                f"{processes} processes with num_seeds={settings.num_seeds}, num_envs={settings.num_envs} and "
+                f"shard={settings.shard}; allowed: multiples of {processes}, with shard=auto of either"
             )
     if settings.devices == "auto":
         count = max(count for count in fitting if count <= available)
@@ -94,7 +107,7 @@ def chosen(settings: TrainSettings, available: int) -> tuple[int, int]:
         count = int(settings.devices)
     else:
         raise Refusal(
-            f"devices={settings.devices} with num_seeds={settings.num_seeds}, num_envs={settings.num_envs} and "
+            f"devices={settings.devices} with num_seeds={settings.num_seeds}, num_envs={settings.num_envs}{among} and "
             f"shard={settings.shard}; allowed: {', '.join(map(str, fitting))}"
         )
     return count, fitting[count]

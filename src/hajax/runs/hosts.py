@@ -13,25 +13,36 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from hajax.runs.errors import Refusal, RunError, shown
 
 # The environment's names of the processes; those of SLURM and Open MPI are JAX's to read.
 NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-ADDRESS = re.compile(r"(?P<coordinator>[^/\s]+:\d+)/(?P<index>\d+)/(?P<count>\d+)")
+ADDRESS = re.compile(r"(?P<coordinator>[^/\s\[\]]+:\d+)/(?P<index>\d+)/(?P<count>\d+)")
 PLACE = "HOST:PORT/INDEX/COUNT"
 LOST = (
     "another process of this run has ended or cannot be reached; the checkpoints are kept, and resume=true goes on, "
     "also with another number of processes"
 )
-# A process that does not answer is lost after as many seconds, also while the others compile.
+# A process that does not answer for so many seconds is lost, also while the others compile.
 SILENCE = 30
-LAST_WORDS = re.compile(rb"[EF]\d{4} .*(coordination.service|distributed service)")
 # JAX has no class for errors of communication.
-UNREACHABLE = re.compile(r"gloo|nccl|coordination service|peer|heartbeat|deadline_exceeded|unavailable", re.IGNORECASE)
+UNREACHABLE = re.compile(
+    r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED)\b.*(gloo|nccl|coordination|heartbeat|socket|peer)",
+    re.IGNORECASE | re.DOTALL,
+)
+# What `from_first` gives if the first process refuses the run.
+REFUSED = -2
+# What JAX prints before it aborts, and what follows.
+ABORTS = re.compile(rb"[EF]\d{4} .*(coordination.service|distributed service)")
+NOISE = re.compile(rb"[EFWI]\d{4} |\s+@ |\*\*\* |Additional GRPC|:UNKNOWN|RPC: |The tasks |\d+$|\s*$")
+HAS_JOINED = b"\0joined\n"  # tells the relay so
 
 
 def is_place(value: Any) -> bool:
@@ -49,7 +60,7 @@ def join(distributed: bool | str) -> None:
 
     Raises:
         Refusal: nothing says which process this is.
-        RunError: the others could not be reached.
+        RunError: the others could not be reached. JAX may abort the process instead; the relay then says so.
     """
     if distributed is False:
         return
@@ -61,22 +72,23 @@ def join(distributed: bool | str) -> None:
     elif NAMES[0] in os.environ:
         coordinator = os.environ[NAMES[0]]
         count, index = (_number_in(name) for name in NAMES[1:])
-    relay_errors()
+    not_joined = f"distributed={shown(distributed)}: not all processes have joined; they may be started again"
+    relay_errors(not_joined)
 
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM
-    try:
-        jax.distributed.initialize(
-            coordinator, count, index, heartbeat_timeout_seconds=SILENCE, shutdown_timeout_seconds=SILENCE
-        )
-    except ValueError as error:
-        raise Refusal(
-            f"distributed={shown(distributed)}: {error} Allowed: in a step of SLURM, under Open MPI, with "
-            f"{', '.join(NAMES)}, or {PLACE}"
-        ) from error
-    except RuntimeError as error:
-        raise RunError(f"distributed={shown(distributed)}: {str(error).splitlines()[0]}") from error
+    with _default_signals():  # JAX waits where no handler of Python can run
+        try:
+            jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=SILENCE)
+        except ValueError as error:
+            raise Refusal(
+                f"distributed={shown(distributed)}: {error} Allowed: in a step of SLURM, under Open MPI, with "
+                f"{', '.join(NAMES)}, or {PLACE}"
+            ) from error
+        except RuntimeError as error:
+            raise RunError(f"{not_joined} ({str(error).splitlines()[0]})") from error
+    os.write(2, HAS_JOINED)
 
 
 def _number_in(name: str) -> int:
@@ -87,6 +99,20 @@ def _number_in(name: str) -> int:
     return int(text)
 
 
+@contextmanager
+def _default_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def joined() -> bool:
     """Whether this process is one of several of a run."""
     jax = sys.modules.get("jax")
@@ -95,29 +121,29 @@ def joined() -> bool:
 
 def is_first() -> bool:
     """Whether this process writes the files of the run."""
-    if not joined():
-        return True
-    import jax
-
-    return jax.process_index() == 0
+    return not joined() or _state().process_id == 0
 
 
 def count() -> int:
     """The number of processes of the run."""
-    if not joined():
-        return 1
-    import jax
+    return _state().num_processes if joined() else 1
 
-    return jax.process_count()
+
+def _state() -> Any:
+    """What JAX knows of the processes. `jax.process_count` would start the devices before they are chosen."""
+    from jax._src.distributed import global_state
+
+    return global_state
 
 
 def from_first(number: int) -> int:
-    """The number that the first process gives. All processes call it, and wait for each other."""
+    """The number that the first process gives, of any size. All processes call it, and wait for each other."""
     if not joined():
         return number
     from jax.experimental import multihost_utils
 
-    return int(multihost_utils.broadcast_one_to_all(number))
+    words = multihost_utils.broadcast_one_to_all(np.array(divmod(number, 2**31), np.int32))
+    return int(words[0]) * 2**31 + int(words[1])
 
 
 def agreement(stop: threading.Event) -> tuple[threading.Event, Callable[[int], int]]:
@@ -142,22 +168,22 @@ def agreement(stop: threading.Event) -> tuple[threading.Event, Callable[[int], i
 
 @contextmanager
 def together(distributed: bool | str) -> Iterator[None]:
-    """Joins the other processes, if there are any, and parts from them at the end.
+    """Joins the other processes of the run, if there are any, and leaves them at the end.
 
     Raises:
         RunError: they are lost, or could not be reached.
         Refusal: as by `join`.
     """
-    join(distributed)
     try:
+        join(distributed)
         yield
     except BaseException as error:
         if joined():
             atexit.register(
                 leave, 2 if isinstance(error, Refusal) else 130 if isinstance(error, KeyboardInterrupt) else 1
             )
-            if not isinstance(error, Refusal) and UNREACHABLE.search(str(error)):
-                raise RunError(LOST) from error
+            if not isinstance(error, (Refusal, RunError, OSError)) and UNREACHABLE.match(str(error)):
+                raise RunError(f"{LOST} ({str(error).splitlines()[0]})") from error
         raise
     if joined():
         import jax
@@ -170,14 +196,16 @@ def leave(code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    if is_first():
+        time.sleep(1)  # JAX aborts the others when it ends: they may say first why they end
     os._exit(code)
 
 
-def relay_errors() -> None:
-    """Passes standard error through another process, which replaces the last words of JAX by `LOST`.
+def relay_errors(not_joined: str) -> None:
+    """Passes standard error through another process, which says in one line why JAX aborts this one.
 
     If the first process is lost, JAX aborts the others from a thread of its own, with pages about its stack. Nothing in
-    this process can catch that.
+    this process can catch that. Until all have joined, the line is `not_joined`, then `LOST`.
     """
     sys.stderr.flush()
     reading, writing = os.pipe()
@@ -190,14 +218,15 @@ def relay_errors() -> None:
         signal.signal(number, signal.SIG_IGN)
     os.close(writing)
     os.closerange(0, 2)
-    said = False
+    why, aborts, said = not_joined, False, False
     for line in os.fdopen(reading, "rb"):
-        if LAST_WORDS.match(line):
-            break
-        said = said or LOST.encode() in line
-        os.write(2, line)
-    else:
-        os._exit(0)
-    if not said:
-        os.write(2, f"hajax train: {LOST}\n".encode())
+        if line == HAS_JOINED:
+            why = LOST
+            continue
+        aborts = aborts or ABORTS.match(line) is not None
+        if not (aborts and NOISE.match(line)):
+            said = said or (line.startswith(b"hajax train: ") and (aborts or LOST.encode() in line))
+            os.write(2, line)
+    if aborts and not said:
+        os.write(2, f"hajax train: {why}\n".encode())
     os._exit(0)

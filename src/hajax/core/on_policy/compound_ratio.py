@@ -223,7 +223,7 @@ def improve_in_sequence(
       key: the key for the permutation and for `improve`.
       settings: with `order` (`simultaneous`: no group sees another's change, M = Â; `greedy` and `semi_greedy` are by
         `expected_gains`), `guard`, one of `GUARDS`, and `center_advantage`, which subtracts a constant from the guarded
-        M, so that its mean over the group's samples is that of Â. Since E[r] = 1, that changes nothing in expectation.
+        M, so that its mean over the group's samples is that of Â. Since E[r] = 1, a constant has no effect on E[r · M].
       hyperparameters: those that the guard reads.
       learners: stacked `[G, …]`.
       samples: the samples of all groups, `[G, K, B, …]`, with standardized advantages. With a memory they are the

@@ -104,7 +104,7 @@ class Settings(TeamSettings):
     center_advantage: bool = setting(
         False,
         "subtract a constant from the weighted advantage, so that it has the mean of the advantage without weights; "
-        "policies that are updated late in the order keep more entropy",
+        "policies that are updated late in the order can keep more entropy",
     )
     critic_epochs: int = setting(5, "the critic's passes over a rollout")
     minibatches: int = setting(1, "minibatches in every pass over a rollout")
