@@ -119,7 +119,7 @@ def test_a_lost_process_ends_the_others_and_the_run_goes_on(whole, tmp_path):
 
 
 @pytest.mark.evidence
-def test_without_the_first_process_the_last_words_of_jax_are_one_line(tmp_path):
+def test_if_the_first_process_is_lost_the_output_of_the_abort_is_one_line(tmp_path):
     (line,) = killed(tmp_path / "run", victim=0).splitlines()
     assert line.startswith(f"hajax train: {hosts.LOST}")
 
@@ -156,7 +156,7 @@ def test_what_the_first_process_refuses_ends_all(whole):
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
     assert "already holds a run" in errors[0]
-    assert errors[1] == "hajax train: the first process has refused the run, and says why\n"
+    assert errors[1] == "hajax train: the first process has refused the run; see its error\n"
 
 
 @pytest.mark.parametrize(

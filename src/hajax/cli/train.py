@@ -124,7 +124,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             else:
                 path, step = user_path(settings.out_dir or "."), hosts.from_first(-1)
                 if step == hosts.REFUSED:
-                    raise Refusal("the first process has refused the run, and says why")
+                    raise Refusal("the first process has refused the run; see its error")
                 with refusing():
                     checkpoint = read_checkpoint(path / "checkpoints", step) if step >= 0 else None
             if first:

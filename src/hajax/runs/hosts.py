@@ -13,7 +13,6 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,8 +29,8 @@ LOST = (
     "another process of this run has ended or cannot be reached; the checkpoints are kept, and resume=true goes on, "
     "also with another number of processes"
 )
-# A process that does not answer for so many seconds is lost, also while the others compile.
-SILENCE = 30
+# A process without a heartbeat for so many seconds is lost, also while the others compile.
+HEARTBEAT_SECONDS = 30
 # JAX has no class for errors of communication.
 UNREACHABLE = re.compile(
     r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED)\b.*(gloo|nccl|coordination|heartbeat|socket|peer)",
@@ -39,6 +38,7 @@ UNREACHABLE = re.compile(
 )
 # What `from_first` gives if the first process refuses the run.
 REFUSED = -2
+REFUSED_CODE = 2  # the exit code
 # What JAX prints before it aborts, and what follows.
 ABORTS = re.compile(rb"[EF]\d{4} .*(coordination.service|distributed service)")
 NOISE = re.compile(rb"[EFWI]\d{4} |\s+@ |\*\*\* |Additional GRPC|:UNKNOWN|RPC: |The tasks |\d+$|\s*$")
@@ -80,7 +80,7 @@ def join(distributed: bool | str) -> None:
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM
     with _default_signals():  # JAX waits where no handler of Python can run
         try:
-            jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=SILENCE)
+            jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
         except ValueError as error:
             raise Refusal(
                 f"distributed={shown(distributed)}: {error} Allowed: in a step of SLURM, under Open MPI, with "
@@ -179,9 +179,8 @@ def together(distributed: bool | str) -> Iterator[None]:
         yield
     except BaseException as error:
         if joined():
-            atexit.register(
-                leave, 2 if isinstance(error, Refusal) else 130 if isinstance(error, KeyboardInterrupt) else 1
-            )
+            codes = {Refusal: REFUSED_CODE, KeyboardInterrupt: 130}
+            atexit.register(leave, codes.get(type(error), 1))
             if not isinstance(error, (Refusal, RunError, OSError)) and UNREACHABLE.match(str(error)):
                 raise RunError(f"{LOST} ({str(error).splitlines()[0]})") from error
         raise
@@ -192,12 +191,16 @@ def together(distributed: bool | str) -> Iterator[None]:
 
 
 def leave(code: int) -> None:
-    """Ends this process at once: JAX would wait for the others at its exit, and abort if they are lost."""
+    """Ends this process immediately: JAX would wait for the others at its exit, and abort if they are lost.
+
+    Processes whose run is refused wait for each other, since JAX aborts the others when the first one ends.
+    """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    if is_first():
-        time.sleep(1)  # JAX aborts the others when it ends: they may say first why they end
+    if code == REFUSED_CODE:
+        with contextlib.suppress(RuntimeError, ValueError):
+            _state().client.wait_at_barrier("hajax: refused", 1000 * HEARTBEAT_SECONDS)
     os._exit(code)
 
 
@@ -225,7 +228,7 @@ def relay_errors(not_joined: str) -> None:
             continue
         aborts = aborts or ABORTS.match(line) is not None
         if not (aborts and NOISE.match(line)):
-            said = said or (line.startswith(b"hajax train: ") and (aborts or LOST.encode() in line))
+            said = said or (line.startswith(b"hajax train: ") and b"warning: " not in line)
             os.write(2, line)
     if aborts and not said:
         os.write(2, f"hajax train: {why}\n".encode())
