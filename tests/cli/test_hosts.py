@@ -37,15 +37,15 @@ def alone(directory, settings):
 def started(directory, settings, processes=2):
     """Processes of one run, which share a machine."""
     with socket.socket() as listener:
-        listener.bind(("localhost", 0))
+        listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     return [
         subprocess.Popen(
-            command(directory, [*settings, f"distributed=localhost:{port}/{index}/{processes}"]),
+            command(directory, [*settings, f"distributed=127.0.0.1:{port}/{index}/{processes}"]),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=ONE_THREAD,
+            env=ONE_THREAD | {"JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}"},  # also where there is no IPv6
         )
         for index in range(processes)
     ]
