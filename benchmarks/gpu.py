@@ -1,17 +1,17 @@
 """Everything that is to be measured on a GPU, in one command of ten minutes, into one JSON file with the device's name.
 
-    make bench-gpu                        installs with EXTRAS=cuda and writes gpu.json
+    make bench-gpu                        installs JAX for a GPU and writes gpu.json
     python benchmarks/gpu.py --quick      tiny sizes, to see on any device that every part works
     python benchmarks/gpu.py --only determinism --only environments
 
-Each part is a process, which is stopped when its time is up; what it has measured by then is kept.
+Each part runs in processes, which are stopped when its time is up; what they have measured by then is kept.
 
 determinism    HAPPO, HATRPO and HASAC trained twice: whether all parameters are equal in every bit, as they come and
                with XLA's deterministic operations
 seeds          HAPPO and MAPPO beside a PureJaxRL-style IPPO in the same process (throughput.py), 1 to 1,024 seeds, with
                memory, compile times and the share of the peak in matrix products
 environments   steps of MPE, SMAX and robots with random actions, by the number of copies (environment_speeds.py)
-tests          the library's tests of seeds under vmap, of precision, of checkpoints and of padding, on this device
+tests          the library's tests of seeds under vmap, of padding and of checkpoints, on this device
 """
 
 from __future__ import annotations
@@ -60,36 +60,35 @@ def run(command: list[Any], seconds: float, **variables: str) -> tuple[int | Non
     return done.returncode, done.stdout[-2000:]
 
 
+def trained(settings: list[str], place: Path, seconds: float, flags: str) -> dict[str, str] | str:
+    """The checksum of every array at the end of a training, by name; what it printed if it failed."""
+    command = [sys.executable, "-m", "hajax", "train", *settings, f"out_dir={place}"]
+    code, printed = run(command, seconds, XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip())
+    if code != 0:
+        return printed
+    last = max(place.glob("checkpoints/*/manifest.json"))
+    arrays = json.loads(last.read_text(encoding="utf-8"))["arrays"]
+    return {name: entry["sha256"] for name, entry in arrays.items()}
+
+
 def determinism(quick: bool, seconds: float, folder: Path) -> dict[str, Any]:
-    """By algorithm and mode, whether two trainings end with the same bytes."""
+    """By algorithm and mode, whether two trainings end with the same bytes; what one printed if it failed."""
     deadline, found = time.monotonic() + seconds, {}
     steps = 2_000 if quick else 40_000
+    sizes = [f"total_steps={steps}", f"eval_interval={steps}", "num_seeds=2", "progress=false"]
     for mode, flags in {"as it is": "", "deterministic": "--xla_gpu_deterministic_ops=true"}.items():
         for algo, settings in TRAINED.items():
-            bytes_of = []
-            for turn in range(2):
-                place = folder / f"{algo}{bool(flags)}{turn}"
-                sizes = [f"total_steps={steps}", f"eval_interval={steps}", "num_seeds=2", "progress=false"]
-                command = [
-                    sys.executable,
-                    "-m",
-                    "hajax",
-                    "train",
-                    f"algo={algo}",
-                    *settings,
-                    *sizes,
-                    f"out_dir={place}",
-                ]
-                flagged = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
-                code, printed = run(command, deadline - time.monotonic(), **flagged)
-                if code != 0:
-                    bytes_of.append(printed)
-                    break
-                (manifest,) = sorted(place.glob("checkpoints/*/manifest.json"))[-1:]
-                arrays = json.loads(manifest.read_text(encoding="utf-8"))["arrays"]
-                bytes_of.append({name: entry["sha256"] for name, entry in arrays.items()})
-            same = bytes_of[0] == bytes_of[-1] if isinstance(bytes_of[-1], dict) else bytes_of[-1]
-            found[f"{algo}, {mode}"] = same
+            one, other = (
+                trained(
+                    [f"algo={algo}", *settings, *sizes],
+                    folder / f"{algo} {mode} {turn}".replace(" ", "_"),
+                    deadline - time.monotonic(),
+                    flags,
+                )
+                for turn in (0, 1)
+            )
+            failed = next((end for end in (one, other) if isinstance(end, str)), None)
+            found[f"{algo}, {mode}"] = one == other if failed is None else failed
     return found
 
 

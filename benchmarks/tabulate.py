@@ -77,17 +77,14 @@ def ratio_row(directory: Path) -> str:
     last = max((int(name.rpartition("_")[2]) for name in lines[0] if name.startswith("train_guarded_")), default=0)
 
     def values(column: str) -> np.ndarray:
-        found = np.array([float(line[column]) for line in lines if line.get(column)])
-        return found if last or column == "train_compound_ratio" else np.array([])
+        return np.array([float(line[column]) for line in lines if line[column]])
 
-    mean, greatest = values("train_compound_ratio"), values(f"train_compound_ratio_max_{last}")
-    samples, changed = values(f"train_effective_samples_{last}"), values(f"train_guarded_{last}")
-    cells = [f"{np.median(mean):,.2f}, {mean.max():,.2f}"]
-    cells += (
-        [f"{np.median(greatest):,.1f}", f"{np.median(samples):.2f}, {samples.min():.2f}", f"{changed.mean():.1%}"]
-        if last
-        else [""] * 3
-    )
+    mean = values("train_compound_ratio")
+    cells = [f"{np.median(mean):,.2f}, {mean.max():,.2f}", "", "", ""]
+    if last:
+        samples = values(f"train_effective_samples_{last}")
+        cells[1] = f"{np.median(values(f'train_compound_ratio_max_{last}')):,.1f}"
+        cells[2:] = f"{np.median(samples):.2f}, {samples.min():.2f}", f"{values(f'train_guarded_{last}').mean():.1%}"
     return f"| `{'/'.join(directory.parts[-2:])}` | {' | '.join(cells)} |"
 
 

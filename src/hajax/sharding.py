@@ -107,7 +107,7 @@ def placed(tree: Any, mesh: Mesh) -> Any:
             return jax.device_put(x, there)
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
             return x  # of a program of `jit`
-        if _is_key(x):
+        if is_key(x):
             return jax.random.wrap_key_data(place(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         whole = np.asarray(x)
         return jax.make_array_from_callback(whole.shape, there, lambda index: whole[index])
@@ -125,7 +125,7 @@ def gathered(tree: Any, keep: bool = True) -> Any:
     def whole(x: Any) -> Any:
         if not isinstance(x, jax.Array) or x.is_fully_addressable:
             return x
-        if _is_key(x):
+        if is_key(x):
             data = whole(jax.random.key_data(x))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x)) if keep else None
         found = multihost_utils.process_allgather(x, tiled=True)
@@ -139,8 +139,9 @@ def fetched(tree: Any) -> Any:
     return jax.device_get(gathered(tree))
 
 
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+def is_key(x: Any) -> bool:
+    """Whether it is an array of random keys, or the shape of one. NumPy can hold its data, but not the keys."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _between_programs(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:

@@ -67,7 +67,7 @@ def whole(tmp_path_factory):
 
 
 def killed(directory, victim):
-    """Kills one of two processes after the third checkpoint; returns what the other printed, and its exit code."""
+    """Kills one of two processes after the third checkpoint; returns what the other printed as it ended."""
     processes = started(directory, RUN)
     try:
         deadline = time.monotonic() + 300

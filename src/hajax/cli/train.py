@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -71,19 +72,18 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         # JAX is slow to import, and not needed for the checks so far.
         from hajax.cli.report import print_start, print_summary, printing_warnings
         from hajax.runs.devices import make_mesh, provide_devices
-        from hajax.runs.directory import claim, finished_summary, last_checkpoint
+        from hajax.runs.directory import finished_summary
         from hajax.runs.files import read_run
         from hajax.runs.loggers import check_loggers
         from hajax.runs.machine import check_device, use_compilation_cache
         from hajax.runs.programs import build, decided
         from hajax.runs.runner import run
         from hajax.runs.schedule import make_schedule
-        from hajax.training.checkpoints import read_checkpoint
         from hajax.viewing.curve import draw_curve
         from hajax.viewing.film import check_drawing
         from hajax.viewing.scenes import prefer_headless_rendering
 
-        if not hosts.joined():
+        if not hosts.joined():  # several processes stop together, after the first slice
             raise_if_set(stop)
         provide_devices(settings)
         check_device()
@@ -100,7 +100,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             check_loggers(settings.logger)  # not with the other settings: a run may be loaded without its loggers
             if drawn:
                 check_drawing(team.env)
-        if not hosts.joined():  # several processes stop together, after the first slice
+        if not hosts.joined():
             raise_if_set(stop)
         schedule = make_schedule(
             settings.total_steps,
@@ -110,23 +110,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             team.loop.warmup_steps,
         )
         default = (settings.env["name"], settings.algo["name"])
-        with ExitStack() as claimed:
-            checkpoint = None
-            if first:
-                try:
-                    path = claimed.enter_context(claim(settings.out_dir, default, resume=bool(settings.resume)))
-                    with refusing():
-                        checkpoint = last_checkpoint(path, team.loop.warmup_steps) if settings.resume else None
-                except Refusal:
-                    hosts.from_first(hosts.REFUSED)
-                    raise
-                hosts.from_first(-1 if checkpoint is None else checkpoint.step)
-            else:
-                path, step = user_path(settings.out_dir or "."), hosts.from_first(-1)
-                if step == hosts.REFUSED:
-                    raise Refusal("the first process has refused the run; see its error")
-                with refusing():
-                    checkpoint = read_checkpoint(path / "checkpoints", step) if step >= 0 else None
+        with begun(settings, default, team.loop.warmup_steps) as (path, checkpoint):
             if first:
                 print_start(settings, schedule, path, checkpoint, team, mesh)
             summary = None
@@ -143,6 +127,35 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
 
         render([str(path)])
     return summary
+
+
+@contextmanager
+def begun(settings: TrainSettings, default: Sequence[str], warmup_steps: int) -> Iterator[tuple[Path, Any]]:
+    """The run's directory, and the checkpoint from which it goes on, if there is one; the same for all its processes.
+
+    The first process claims the directory. What it refuses ends all of them.
+    """
+    from hajax.runs.directory import claim, last_checkpoint
+    from hajax.training.checkpoints import read_checkpoint
+
+    if not hosts.is_first():
+        path, step = user_path(settings.out_dir or "."), hosts.from_first(-1)
+        if step == hosts.REFUSED:
+            raise Refusal("the first process has refused the run; see its error")
+        with refusing():
+            checkpoint = read_checkpoint(path / "checkpoints", step) if step >= 0 else None
+        yield path, checkpoint
+        return
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(claim(settings.out_dir, default, resume=bool(settings.resume)))
+            with refusing():
+                checkpoint = last_checkpoint(path, warmup_steps) if settings.resume else None
+        except Refusal:
+            hosts.from_first(hosts.REFUSED)
+            raise
+        hosts.from_first(-1 if checkpoint is None else checkpoint.step)
+        yield path, checkpoint
 
 
 def help_text(overrides: Sequence[str] = ()) -> str:

@@ -101,7 +101,7 @@ def _number_in(name: str) -> int:
 
 @contextmanager
 def _default_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the process at once."""
+    """Ctrl-C and SIGTERM end the process immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

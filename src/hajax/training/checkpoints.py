@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hajax import __version__
+from hajax.sharding import is_key
 from hajax.training.array_files import read_arrays, write_arrays
 from hajax.training.manifest import (
     ADVICE,
@@ -168,17 +169,13 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 def _named_arrays(tree: Any) -> dict[str, tuple[np.ndarray, str]]:
     """Each array in host memory (for a random key, its data), with the dtype of its leaf, by name."""
     leaves = {name: jnp.asarray(leaf) for name, leaf in named_leaves(tree).items()}
-    data = jax.device_get({name: jax.random.key_data(x) if _is_key(x) else x for name, x in leaves.items()})
+    data = jax.device_get({name: jax.random.key_data(x) if is_key(x) else x for name, x in leaves.items()})
     return {name: (np.asarray(data[name]), str(leaf.dtype)) for name, leaf in leaves.items()}
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _description(leaf: Any) -> tuple[tuple[int, ...], str]:
     """The shape (for a random key, of its data) and the dtype, as in the manifest."""
-    shape = jax.eval_shape(jax.random.key_data, leaf).shape if _is_key(leaf) else leaf.shape
+    shape = jax.eval_shape(jax.random.key_data, leaf).shape if is_key(leaf) else leaf.shape
     return tuple(shape), str(leaf.dtype)
 
 
@@ -191,8 +188,8 @@ def _same_kind(one: str, other: str) -> bool:
 
 def _as_leaf(array: np.ndarray, leaf: Any) -> jax.Array:
     # Copied, because a device array that shares NumPy's memory must not be donated.
-    restored = jnp.array(array, dtype=None if _is_key(leaf) else leaf.dtype, copy=True)
-    return jax.random.wrap_key_data(restored, impl=KEY_KINDS[str(leaf.dtype)]) if _is_key(leaf) else restored
+    restored = jnp.array(array, dtype=None if is_key(leaf) else leaf.dtype, copy=True)
+    return jax.random.wrap_key_data(restored, impl=KEY_KINDS[str(leaf.dtype)]) if is_key(leaf) else restored
 
 
 def _stored_dtype(name: str) -> Any:
