@@ -55,9 +55,13 @@ def build(checkout: Path, overrides: list[str]) -> Compiled:
     assert hajax.__file__.startswith(str(checkout)), hajax.__file__
     compile_programs, found = runner.compile_programs, []
 
-    def stop_when_compiled(team, keys, traced):
-        programs = compile_programs(team, keys, traced)
-        found.append((programs, programs.init(keys, runner.hyperparameters(team))))
+    def stop_when_compiled(team, trials, traced, *rest):
+        programs = compile_programs(team, trials, traced, *rest)
+        if hasattr(trials, "hyperparameters"):
+            started = programs.init(trials.keys, trials.hyperparameters)
+        else:  # commits before grids passed keys
+            started = programs.init(trials, runner.hyperparameters(team))
+        found.append((programs, started))
         raise Ready
 
     runner.compile_programs = stop_when_compiled

@@ -32,8 +32,8 @@ from hajax.envs import mamujoco
 from hajax.envs.callbacks import cores
 from hajax.envs.mamujoco.robots import find_robot
 from hajax.runs import config
-from hajax.runs.programs import build
 from hajax.runs.settings import validate
+from hajax.runs.team import build
 
 PHYSICS = ("mujoco", "faithful", "fast", "brax-spring")
 TRAINED = ("ant_4x2", "half_cheetah_2x3")

@@ -24,8 +24,8 @@ import yaml
 import hajax
 from hajax.runs import config, nodes
 from hajax.runs.errors import Refusal, shown
-from hajax.runs.programs import build
 from hajax.runs.settings import validate
+from hajax.runs.team import build
 
 TABLES: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 CODE = "HARL's code"  # instead of a key, the origin of a setting

@@ -725,8 +725,8 @@ MUTATIONS = (
     Mutation(
         "a new replay is of the random steps that filled the first",
         "runs/runner.py",
-        "keys = jax.vmap(jax.random.fold_in, (0, None))(this.keys, done) if done else this.keys",
-        "keys = this.keys",
+        "its = jax.vmap(jax.random.fold_in, (0, None))(keys, done) if done else keys",
+        "its = keys",
         (RESUME + "test_a_checkpoint_without_the_replay_goes_on_with_a_new_one",),
     ),
     Mutation(
@@ -1035,6 +1035,41 @@ MUTATIONS = (
         "elif old != value:",
         "elif False:",
         ("cli/test_cli.py::test_environment_of_one_s_own_from_the_working_directory",),
+    ),
+    Mutation(
+        "the best of a population are replaced by the worst",
+        "population.py",
+        "jnp.argsort(scores, descending=True)",
+        "jnp.argsort(scores)",
+        ("runs/test_grid.py::TestSelection",),
+    ),
+    Mutation(
+        "a member whose score is NaN may be a parent",
+        "population.py",
+        "jnp.clip(finite.sum(), 1, count)",
+        "count",
+        ("runs/test_grid.py::TestSelection",),
+    ),
+    Mutation(
+        "members that are kept are perturbed too",
+        "population.py",
+        "jnp.where(changed, moved, values)",
+        "moved",
+        ("runs/test_grid.py::TestSelection",),
+    ),
+    Mutation(
+        "a copy has the random numbers of its parent",
+        "runs/trials.py",
+        "jnp.where(changed, other, state.train.key)",
+        "state.train.key",
+        ("runs/test_grid.py::test_a_copy_goes_on_as_its_parent_with_random_numbers_of_its_own",),
+    ),
+    Mutation(
+        "points and seeds change places",
+        "runs/trials.py",
+        "jnp.repeat(jnp.array(xs, float), len(seeds), axis=0)",
+        "jnp.tile(jnp.array(xs, float), len(seeds))",
+        ("runs/test_grid.py::test_a_point_is_its_single_run",),
     ),
 )
 

@@ -21,7 +21,14 @@ from hajax.cli import main
 from hajax.envs import describe_options, list_envs
 from hajax.runs import config, reference
 from hajax.runs.errors import Refusal, shown
-from hajax.runs.settings import CheckpointSettings, EvalSettings, TrainSettings, describe, run_fields
+from hajax.runs.settings import (
+    CheckpointSettings,
+    EvalSettings,
+    PopulationSettings,
+    TrainSettings,
+    describe,
+    run_fields,
+)
 from hajax.settings import BaseHyperparameters, TeamSettings, combined, setting
 from hajax.spaces import Box, Discrete
 from hajax.validation import about
@@ -38,9 +45,9 @@ def names(owner):
     return [field.name for field in dataclasses.fields(owner)]
 
 
-@pytest.mark.parametrize("owner", [*OWNERS, TrainSettings, EvalSettings, CheckpointSettings])
+@pytest.mark.parametrize("owner", [*OWNERS, TrainSettings, EvalSettings, CheckpointSettings, PopulationSettings])
 def test_every_field_says_what_it_means_and_may_be(owner):
-    for name in set(names(owner)) - {"algo", "env", "eval", "checkpoint"}:
+    for name in set(names(owner)) - {"algo", "env", "eval", "checkpoint", "pbt"}:
         said = about(owner, name)
         assert len(said.meaning.split()) >= 2, name
         assert not said.meaning.endswith("."), name

@@ -30,7 +30,7 @@ AT_ROOT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANG
 RESULTS = {"mpe": "mpe.md", "smax": "smax.md", "mamujoco": "mamujoco.md", "sisl": "pursuit.md"}
 TABLES = "algorithms-environments-presets"
 THEMES = {
-    "Training": "train Training preset save load plot render load_policy Policy",
+    "Training": "train Training preset save load plot render load_policy Policy population",
     "Functions of JAX": "make_env make_algorithm make_train make_loop make_evaluate shard",
     "Specifications and data": "EnvSpec AgentSpec Discrete MultiDiscrete Box Timestep Environment on_policy_batch "
     "OnPolicyBatch off_policy_batch OffPolicyBatch envs",

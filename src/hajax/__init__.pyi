@@ -2,6 +2,7 @@ from hajax import drifts as drifts
 from hajax import envs as envs
 from hajax import neighborhoods as neighborhoods
 from hajax import nn as nn
+from hajax import population as population
 from hajax import settings as settings
 from hajax.algorithms import list_algorithms as list_algorithms
 from hajax.algorithms import make_algorithm as make_algorithm

@@ -94,6 +94,14 @@ def jit(function: Callable[..., Any], mesh: Mesh | None, scalars: Sequence[bool]
     return jax.jit(shard(function, mesh), in_shardings=given, out_shardings=seeds, **options)
 
 
+def jit_together(function: Callable[..., Any], mesh: Mesh | None, **options: Any) -> Any:
+    """`jax.jit` of a function in which seeds depend on each other: the devices of `mesh` communicate."""
+    if mesh is None:
+        return jax.jit(function, **options)
+    seeds, _ = _between_programs(mesh)
+    return jax.jit(function, in_shardings=seeds, out_shardings=seeds, **options)
+
+
 def placed(tree: Any, mesh: Mesh) -> Any:
     """The arrays of `tree` on the devices where a program of `jit` takes them.
 

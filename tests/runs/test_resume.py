@@ -28,7 +28,7 @@ from hajax.runs import runner, stages
 from hajax.runs.directory import lock
 from hajax.runs.interrupt import stop_on_interrupt
 from hajax.runs.loading import load_run
-from hajax.runs.programs import seed_keys
+from hajax.runs.trials import seed_keys
 from hajax.training.checkpoints import list_checkpoints, read_checkpoint, restore
 
 pytestmark = pytest.mark.usefixtures("shared_programs")

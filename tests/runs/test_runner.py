@@ -12,9 +12,11 @@ from hajax.cli import report
 from hajax.cli.evaluate import results_table
 from hajax.runs import config
 from hajax.runs.directory import summarize_returns
-from hajax.runs.programs import build, evaluation_keys, rarely_run, seed_keys
+from hajax.runs.programs import evaluation_keys, rarely_run
 from hajax.runs.schedule import make_schedule
 from hajax.runs.settings import validate
+from hajax.runs.team import build
+from hajax.runs.trials import seed_keys
 
 
 def test_a_single_seed_has_no_interval():

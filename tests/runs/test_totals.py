@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 import hajax
-from hajax.runs.programs import axis_names
+from hajax.runs.team import axis_names
 from hajax.runs.totals import scalars
 
 METRICS = {

@@ -25,11 +25,11 @@ def shared_programs():
     made: dict = {}
 
     def shared(make):
-        def shared_make(team, keys, *rest):
+        def shared_make(team, trials, *rest):
             settings = repr(team.algorithm.settings), team.algorithm.name
-            key = make.__name__, id(team.env), *settings, team.loop.steps_per_iteration, keys.shape
+            key = make.__name__, id(team.env), *settings, team.loop.steps_per_iteration, trials.keys.shape
             if key not in made:
-                made[key] = team.env, make(team, keys, *rest)  # with the environment, so that its id is not reused
+                made[key] = team.env, make(team, trials, *rest)  # with the environment, so that its id is not reused
             return made[key][1]
 
         return shared_make

@@ -19,6 +19,7 @@ import pytest
 import hajax.algorithms
 import hajax.envs
 from hajax.runs import programs, runner
+from hajax.runs import team as teams
 
 MADE: dict[tuple, Any] = {}  # results of `trace` and `compile_programs`
 KEYS: dict[int, tuple[Any, tuple]] = {}  # by a loop's `id`: the loop, so that its id is not reused, and its key
@@ -27,7 +28,7 @@ KEYS: dict[int, tuple[Any, tuple]] = {}  # by a loop's `id`: the loop, so that i
 @contextmanager
 def sharing() -> Iterator[None]:
     """A context in which a run reuses the programs of an earlier run with the same settings."""
-    build, trace, compile_programs = programs.build, programs.trace, programs.compile_programs
+    build, trace, compile_programs = teams.build, programs.trace, programs.compile_programs
 
     def shared_build(settings):
         team = build(settings)
@@ -44,18 +45,19 @@ def sharing() -> Iterator[None]:
         return team
 
     def shared(make):
-        def made(team, keys, *rest):
+        def made(team, trials, *rest):
             if id(team.loop) not in KEYS:
-                return make(team, keys, *rest)
-            key = (make.__name__, keys.shape, *KEYS[id(team.loop)][1])
+                return make(team, trials, *rest)
+            population = repr(rest[-1]) if make is compile_programs else ""
+            key = (make.__name__, trials.keys.shape, population, *KEYS[id(team.loop)][1])
             if key not in MADE:
-                MADE[key] = make(team, keys, *rest)
+                MADE[key] = make(team, trials, *rest)
             return MADE[key]
 
         return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(programs, "build", shared_build)
+        patch.setattr(teams, "build", shared_build)
         patch.setattr(runner, "trace", shared(trace))
         patch.setattr(runner, "compile_programs", shared(compile_programs))
         yield

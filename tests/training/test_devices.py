@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import TINY_OFF_POLICY
+from tiny import TINY, TINY_OFF_POLICY
 from trained_on_devices import MESHES
 
 import hajax
@@ -94,6 +94,18 @@ def test_a_run_goes_on_with_another_number_of_devices(tmp_path):
     assert (alone, divided) == (1, 4)
     for column in ("step", "seed", "eval_return_mean", "train_episode_return", "train_value_loss"):
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-4, err_msg=column)
+
+
+def test_a_population_on_several_devices(tmp_path):
+    """Its points are on different devices, which exchange them. On one device, and on three with two trials each."""
+    settings = [*TINY, "total_steps=96", "vmap={actor_lr: [1e-3,1e-2,1e-1]}", "pbt.interval=32", "checkpoint.keep=1"]
+    commands = [[*settings, f"devices={count}", f"out_dir={tmp_path / str(count)}"] for count in (1, 3)]
+    run_python("-c", RUNS.format(commands=commands))
+    one, several = (np.genfromtxt(tmp_path / name / "grid.csv", delimiter=",", names=True) for name in ("1", "3"))
+    assert json.loads((tmp_path / "3" / "summary.json").read_text())["device"]["count"] == 3
+    assert (one["parent"] != one["point"]).sum() >= 4  # of two seeds, at two selections
+    for column in ("step", "seed", "point", "parent", "actor_lr", "eval_return_mean", "train_value_loss"):
+        np.testing.assert_allclose(several[column], one[column], rtol=1e-4, err_msg=column)
 
 
 def settings_of(**given):

@@ -19,9 +19,9 @@ from rich.table import Table
 from hajax.runs.console import console
 from hajax.runs.machine import slow_jax
 from hajax.runs.memory import memory_warning, shown_bytes
-from hajax.runs.programs import Team
 from hajax.runs.schedule import Schedule
 from hajax.runs.settings import TrainSettings
+from hajax.runs.team import Team
 from hajax.training.checkpoints import Checkpoint
 
 
@@ -45,7 +45,7 @@ def print_start(
         on_cpu = jax.default_backend() == "cpu"  # elsewhere the copy for a checkpoint is in host memory
         copies = 2 if settings.checkpoint.replay and on_cpu else 1
         apart = 1 if mesh is None or on_cpu else mesh.size  # the devices have memories of their own
-        warning = memory_warning(replay_bytes, settings.num_seeds, buffer_size, copies, apart)
+        warning = memory_warning(replay_bytes, settings.num_trials, buffer_size, copies, apart)
         if warning is not None:
             print(f"hajax train: warning: {warning}", file=sys.stderr)
     if checkpoint is not None and not checkpoint.facts.get("replay", True):
@@ -59,6 +59,7 @@ def print_start(
         return
     screen = console(stderr=True)
     seeds = "1 seed" if settings.num_seeds == 1 else f"{settings.num_seeds} seeds"
+    seeds += "" if settings.vmap is None else f" of {settings.num_trials // settings.num_seeds} points"
     seeds += "" if mesh is None else f" on {mesh.size} devices"
     length = f"{schedule.iterations:,} iterations of {schedule.steps_per_iteration:,} environment steps each"
     screen.print(

@@ -19,6 +19,8 @@ from hajax.runs.resume import settings_to_resume, without_options_of_run
 from hajax.runs.settings import Described, TrainSettings, as_dict, describe, validate
 
 EXIT_CODES = {"finished": 0, "interrupted": 130, "diverged": 1}
+# Settings of a run of its own, which a sweep does not take, with the value that turns them off.
+ALONE = {"distributed": False, "vmap": None}
 
 USAGE = """\
 usage: hajax train [-m] [NAME=VALUE ...]
@@ -27,6 +29,8 @@ usage: hajax train [-m] [NAME=VALUE ...]
   hajax train preset=harl/mpe algo.clip=0.1 env.num_agents=5
   hajax train out_dir=DIR resume=true
       resumes an interrupted run, bit for bit
+  hajax train vmap='{actor_lr: [1e-4, 5e-4], clip: [0.1, 0.2]}'
+      every combination in one program, then a table and a plot
   hajax train -m algo=happo,mappo,ippo seed=0,4 out_dir=DIR
       a sweep: one run after another, each in its own directory under DIR; then
       a table and curves
@@ -52,7 +56,7 @@ def train(arguments: Sequence[str]) -> int:
     parsed = config.parse(overrides)
     if given & {"-m", "--multirun"}:
         for override in parsed:
-            if override.get_key_element().lstrip("+") == "distributed" and override.value() is not False:
+            if ALONE.get(override.get_key_element().lstrip("+"), override.value()) != override.value():
                 raise Refusal(f"{override.input_line} with -m; allowed: a run of its own, without -m")
         return sweep(overrides, lambda settings, task: run_once(settings_to_resume(settings, task)))
     for override in parsed:
@@ -70,15 +74,17 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
     """One run from checked settings: further checks, training and report; returns the summary."""
     with stop_on_interrupt() as stop, hosts.together(settings.distributed):
         # JAX is slow to import, and not needed for the checks so far.
+        from hajax.cli.grid_report import report_grid
         from hajax.cli.report import print_start, print_summary, printing_warnings
         from hajax.runs.devices import make_mesh, provide_devices
         from hajax.runs.directory import finished_summary
         from hajax.runs.files import read_run
         from hajax.runs.loggers import check_loggers
         from hajax.runs.machine import check_device, use_compilation_cache
-        from hajax.runs.programs import build, decided
         from hajax.runs.runner import run
         from hajax.runs.schedule import make_schedule
+        from hajax.runs.team import build, decided
+        from hajax.runs.trials import check_points
         from hajax.viewing.curve import draw_curve
         from hajax.viewing.film import check_drawing
         from hajax.viewing.scenes import prefer_headless_rendering
@@ -93,9 +99,13 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
         settings = decided(settings)
         with printing_warnings():
             team = build(settings)
+            grid = check_points(settings, team)
         first = hosts.is_first()
         mesh = make_mesh(settings, team.env)
-        drawn = first and (settings.render is True or (settings.render == "auto" and team.env.viewer is not None))
+        if grid and settings.render is True:
+            raise Refusal("render=true with vmap; allowed: false, and `hajax render` of a point's directory afterwards")
+        wanted = settings.render is True or (settings.render == "auto" and team.env.viewer is not None)
+        drawn = first and wanted and not grid
         with refusing():
             check_loggers(settings.logger)  # not with the other settings: a run may be loaded without its loggers
             if drawn:
@@ -108,6 +118,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             settings.eval_interval,
             settings.checkpoint.interval,
             team.loop.warmup_steps,
+            settings.pbt.interval,
         )
         default = (settings.env["name"], settings.algo["name"])
         with begun(settings, default, team.loop.warmup_steps) as (path, checkpoint):
@@ -117,11 +128,11 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             if checkpoint is not None and checkpoint.step == schedule.total_steps:
                 summary = finished_summary(path, schedule.total_steps)  # nothing is left to do or to compile
             if summary is None:
-                summary = run(settings, team, schedule, path, checkpoint, stop, mesh)
-                if first:
+                summary = run(settings, team, schedule, path, checkpoint, stop, mesh, grid)
+                if first and not grid:
                     draw_curve(path / "curve.png", read_run(path))
     if first:
-        print_summary(summary, path)
+        (report_grid if grid else print_summary)(summary, path)
     if drawn and summary["status"] == "finished":
         from hajax.cli.render import render
 

@@ -30,7 +30,7 @@ def provide_devices(settings: TrainSettings) -> None:
         count = count // processes
     else:
         threads = int(os.environ.get("NPROC") or cores())  # of XLA
-        fitting = (n for n in range(1, threads + 1) if settings.num_seeds % (n * processes) == 0)
+        fitting = (n for n in range(1, threads + 1) if settings.num_trials % (n * processes) == 0)
         count = max(fitting, default=1)
     if count > 1:
         with suppress(RuntimeError):  # JAX has started, with the devices that it has
@@ -62,7 +62,7 @@ def make_mesh(settings: TrainSettings, env: Environment | BatchedEnvironment) ->
         if settings.devices != "auto":
             raise Refusal(
                 f"devices={count} divides the environments of a seed, but those of {env.spec.name} are stepped outside "
-                f"of JAX; allowed: {', '.join(map(str, divisions(seeds_only, settings.num_seeds)))}"
+                f"of JAX; allowed: {', '.join(map(str, divisions(seeds_only, settings.num_trials)))}"
             )
         count, parts = chosen(seeds_only, available)
     if count == 1:
@@ -91,14 +91,14 @@ def chosen(settings: TrainSettings, available: int) -> tuple[int, int]:
     Raises:
         Refusal: the devices do not divide the seeds or the environments.
     """
-    fitting = divisions(settings, max(available, settings.num_seeds * settings.num_envs))
+    fitting = divisions(settings, max(available, settings.num_trials * settings.num_envs))
     among = ""
     if (processes := hosts.count()) > 1:
         fitting = {count: parts for count, parts in fitting.items() if count % processes == 0}
         among = f", {processes} processes"
         if not any(count <= available for count in fitting):
             raise Refusal(
-                f"{processes} processes with num_seeds={settings.num_seeds}, num_envs={settings.num_envs} and "
+                f"{processes} processes with {_counts(settings)} and "
                 f"shard={settings.shard}; allowed: multiples of {processes}, with shard=auto of either"
             )
     if settings.devices == "auto":
@@ -107,15 +107,21 @@ def chosen(settings: TrainSettings, available: int) -> tuple[int, int]:
         count = int(settings.devices)
     else:
         raise Refusal(
-            f"devices={settings.devices} with num_seeds={settings.num_seeds}, num_envs={settings.num_envs}{among} and "
+            f"devices={settings.devices} with {_counts(settings)}{among} and "
             f"shard={settings.shard}; allowed: {', '.join(map(str, fitting))}"
         )
     return count, fitting[count]
 
 
+def _counts(settings: TrainSettings) -> str:
+    points = settings.num_trials // settings.num_seeds
+    grid = "" if settings.vmap is None else f"{points} points of vmap, "
+    return f"{grid}num_seeds={settings.num_seeds}, num_envs={settings.num_envs}"
+
+
 def divisions(settings: TrainSettings, most: int) -> dict[int, int]:
     """The numbers of devices that fit, up to `most`, with those among which the environments of a seed are divided."""
-    seeds, fitting = settings.num_seeds, {}
+    seeds, fitting = settings.num_trials, {}
     for count in range(1, most + 1):
         parts = 1
         if settings.shard == "envs":

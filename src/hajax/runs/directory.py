@@ -36,10 +36,12 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "jaxmarl")
 class RunDirectory:
     """A run's files, written during the run, so that an interrupted run keeps its results so far."""
 
-    def __init__(self, path: Path, resumed: Checkpoint | None = None, *, writes: bool = True):
+    def __init__(
+        self, path: Path, resumed: Checkpoint | None = None, *, writes: bool = True, table: str = "metrics.csv"
+    ):
         """Reads the files at `path` if the run continues from `resumed`; nothing if it is new.
 
-        Without `writes` the rows are only kept in memory.
+        Without `writes` the rows are only kept in memory. `table` is the name of the file of evaluations.
 
         Raises:
             Refusal: rows that were there when the checkpoint was saved are missing.
@@ -47,7 +49,7 @@ class RunDirectory:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.writes = writes
-        self.metrics, self.timing = Table(path / "metrics.csv", writes), Table(path / "timing.csv", writes)
+        self.metrics, self.timing = Table(path / table, writes), Table(path / "timing.csv", writes)
         if resumed is not None:
             # Not by the checkpoint's step: an evaluation at that step may have come after it, and is repeated.
             self.timing.read(lambda step: step <= resumed.facts["evaluated"])

@@ -13,6 +13,8 @@ import yaml
 from hajax.runs.errors import Refusal, user_path
 from hajax.runs.tables import RUN, read_rows, read_text
 
+GRID = "grid.csv"  # the evaluations of all points of a grid
+
 
 class RunCurve(NamedTuple):
     """The evaluations of one run: K steps, S seeds."""
@@ -30,6 +32,10 @@ def run_directory(name: str | Path) -> Path:
     path = user_path(name)
     if not (path / "config.yaml").is_file():
         raise Refusal(f"{path} holds no run (no config.yaml); allowed: a directory that `hajax train` wrote")
+    if (path / GRID).is_file():
+        runs = sorted(file.parent for file in path.glob("*/config.yaml"))
+        such = f", such as {runs[0]}" if runs else ", which it has when it ends"
+        raise Refusal(f"{path} holds the points of vmap; allowed: the run of one point{such}")
     return path
 
 

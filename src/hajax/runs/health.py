@@ -22,9 +22,9 @@ class Health(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A seed's first non-finite quantity."""
+    """A trial's first non-finite quantity."""
 
-    seed: int
+    trial: int  # its index
     iteration: int
     quantity: str
 
@@ -76,11 +76,9 @@ def watch(health: Health, found: Mapping[str, jax.Array]) -> Health:
     )
 
 
-def failures(health: Health, names: tuple[str, ...], first_seed: int) -> list[Failure]:
-    """The failed seeds in a `health` with a leading seed axis."""
+def failures(health: Health, names: tuple[str, ...]) -> list[Failure]:
+    """The failed trials in a `health` with a leading axis of trials."""
     _, failed_at, quantity = fetched(health)
     return [
-        Failure(first_seed + k, int(iteration), names[int(quantity[k])])
-        for k, iteration in enumerate(failed_at)
-        if iteration > 0
+        Failure(k, int(iteration), names[int(quantity[k])]) for k, iteration in enumerate(failed_at) if iteration > 0
     ]

@@ -9,9 +9,10 @@ import jax
 
 from hajax.runs.errors import Refusal, refusing
 from hajax.runs.files import run_directory
-from hajax.runs.programs import Team, build, hyperparameters, seed_keys
 from hajax.runs.resume import read_settings
 from hajax.runs.settings import TrainSettings
+from hajax.runs.team import Team, build
+from hajax.runs.trials import make_trials
 from hajax.training.checkpoints import read_checkpoint, restore
 from hajax.training.policy import Policy
 
@@ -49,8 +50,8 @@ def load_run(run_dir: str | Path, checkpoint: int | str = "last") -> LoadedRun:
     with refusing():
         found = read_checkpoint(path / "checkpoints", checkpoint)
         team = build(settings)
-        keys = seed_keys(settings.seed, settings.num_seeds)
-        shapes = jax.eval_shape(jax.vmap(team.algorithm.init, in_axes=(0, None)), keys, hyperparameters(team))
+        keys, hyperparameters, _ = make_trials(team, settings.seeds)
+        shapes = jax.eval_shape(jax.vmap(team.algorithm.init), keys, hyperparameters)
         states = restore(found, shapes, under="train/algorithm/", cast=True)
     return LoadedRun(
         settings, team, states, tuple(range(settings.seed, settings.seed + settings.num_seeds)), found.step

@@ -46,14 +46,12 @@ def shown_bytes(number: float) -> str:
     return f"{number:,.4g} TB"
 
 
-def memory_warning(
-    replay_bytes: int, num_seeds: int, buffer_size: int, copies: int = 1, devices: int = 1
-) -> str | None:
-    """A warning if the replays of all seeds, and their copies while a checkpoint is written, would not fit.
+def memory_warning(replay_bytes: int, trials: int, buffer_size: int, copies: int = 1, devices: int = 1) -> str | None:
+    """A warning if the replays of all trials, and their copies while a checkpoint is written, would not fit.
 
     Each of the devices holds an equal share of them in a memory of its own.
     """
-    needed, free = replay_bytes * num_seeds // devices, free_memory()
+    needed, free = replay_bytes * trials // devices, free_memory()
     if free is None or copies * needed <= free:
         return None
     fits = int(buffer_size * free / (copies * needed))
@@ -62,6 +60,6 @@ def memory_warning(
     )
     where = "in all" if devices == 1 else f"on each of {devices} devices"
     return (
-        f"algo.buffer_size={buffer_size} takes {shown_bytes(replay_bytes)} for each of num_seeds={num_seeds}, "
+        f"algo.buffer_size={buffer_size} takes {shown_bytes(replay_bytes)} for each of {trials} seeds, "
         f"{shown_bytes(needed)} {where}{saved}, but {shown_bytes(free)} are free; at most {fits} would fit"
     )

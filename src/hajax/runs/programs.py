@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import time
@@ -15,43 +14,16 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
-from hajax.algorithms import make_algorithm
-from hajax.core.algorithm import Algorithm
-from hajax.core.groups import make_groups
-from hajax.core.settings import TeamSettings
-from hajax.envs import make_env
-from hajax.envs.base import BatchedEnvironment, Environment
-from hajax.envs.batching import batched
-from hajax.envs.mamujoco import chosen_physics
-from hajax.runs.errors import RunError, refusing
-from hajax.runs.health import Health, from_environment, healthy, quantities, watch
-from hajax.runs.settings import TrainSettings
-from hajax.runs.totals import Totals, add, no_totals, scalars
-from hajax.sharding import jit, placed
+from hajax.runs.errors import RunError
+from hajax.runs.health import from_environment, healthy, quantities, watch
+from hajax.runs.team import Team
+from hajax.runs.totals import add, no_totals, scalars
+from hajax.runs.trials import Population, RunState, Trials, selection
+from hajax.sharding import jit, jit_together, placed
 from hajax.spec import EnvSpec
-from hajax.training import Loop, TrainState, make_evaluate, make_loop
 
 # Far from the small numbers that a training loop folds into its own keys.
 EVALUATION_STREAM = 0x_E7A1
-
-
-class Team(NamedTuple):
-    """The pure functions of a run, for one seed."""
-
-    algorithm: Algorithm
-    loop: Loop
-    env: Environment | BatchedEnvironment
-    evaluators: dict[str, Callable]  # column prefix -> evaluate(key, algorithm_state)
-    episode_metrics: tuple[str, ...]  # names of training metrics that are means over the episodes that ended
-    axes: tuple[tuple[str, ...], ...] = ()  # the names of the agents, and of the groups that share parameters
-
-
-class RunState(NamedTuple):
-    """What a run carries from one iteration to the next, and what a checkpoint holds."""
-
-    train: TrainState
-    totals: Totals
-    health: Health
 
 
 class Traced(NamedTuple):
@@ -59,103 +31,18 @@ class Traced(NamedTuple):
 
     init: Any  # jitted (keys, hyperparameters) -> run state
     iterate: Any  # jitted, of one seed
-    run_state: RunState  # shapes and dtypes, with a leading seed axis
+    run_state: RunState  # shapes and dtypes, with a leading axis of trials
 
 
 class Programs(NamedTuple):
-    """Programs compiled for `num_seeds`; every array has a leading seed axis."""
+    """Programs compiled for a number of trials, the leading axis of every array."""
 
     init: Callable  # (keys, hyperparameters) -> run state
     advance: Callable  # (run state, iterations, stop at a failure) -> run state; the argument is donated, if it may be
     evaluate: Callable  # (keys, algorithm state) -> {prefix: results}
+    select: Callable | None  # of a population: (keys, run state, scores) -> (run state, parents)
     quantities: tuple[str, ...]  # the names that `Health.quantity` indexes
     compile_seconds: float
-
-
-def decided(settings: TrainSettings) -> TrainSettings:
-    """The settings with what depends on the machine decided, as a run records them: the physics of a robot."""
-    if settings.env.get("name", "").startswith("mamujoco/") and settings.env.get("physics") == "auto":
-        return dataclasses.replace(settings, env=settings.env | {"physics": chosen_physics()})
-    return settings
-
-
-def make_members(settings: TrainSettings) -> tuple[Environment | BatchedEnvironment, Algorithm]:
-    """The environment and the algorithm; `Refusal` if they do not accept the settings."""
-    # `reward` in algo/*.yaml is the environments' default; it is not a setting of the algorithm.
-    options = {name: value for name, value in settings.algo.items() if name not in ("name", "reward")}
-    env_options = {name: value for name, value in settings.env.items() if name != "name"}
-    with refusing((ValueError, TypeError), {name: (f"env.{name}", value) for name, value in env_options.items()}):
-        env = make_env(settings.env.get("name", ""), **env_options)
-    with refusing(typed=typed_settings(settings)):
-        return env, make_algorithm(settings.algo.get("name", ""), env, **options)
-
-
-def build(settings: TrainSettings) -> Team:
-    """The environment, the algorithm and their functions; `Refusal` if they do not accept the settings."""
-    env, algo = make_members(settings)
-    with refusing(typed=typed_settings(settings)):
-        loop = make_loop(env, algo, num_envs=settings.num_envs, rollout_length=settings.rollout_length)
-        updates = loop.iterations(settings.total_steps) * loop.updates_per_iteration
-        if settings.lr_decay:
-            numbers = algo.hyperparameters.replace(decay_updates=updates)
-            algo = algo._replace(hyperparameters=numbers)  # the programs take them as an argument
-        evaluation = settings.eval
-        return make_team(
-            env, algo, loop, evaluation.episodes, max_steps=evaluation.max_steps, stochastic=evaluation.stochastic
-        )
-
-
-def make_team(
-    env: Environment | BatchedEnvironment,
-    algo: Algorithm,
-    loop: Loop,
-    episodes: int,
-    *,
-    max_steps: int | None = None,
-    stochastic: bool = False,
-) -> Team:
-    """The functions of a run, with evaluations of so many episodes; if `stochastic`, also with sampled actions."""
-    modes = {"eval_": True} | ({"eval_stochastic_": False} if stochastic else {})
-    evaluators = {
-        prefix: make_evaluate(env, algo, num_episodes=episodes, max_steps=max_steps, deterministic=deterministic)
-        for prefix, deterministic in modes.items()
-    }
-    _, timestep = jax.eval_shape(batched(env).reset, jax.random.split(jax.random.key(0), 1))
-    episode_metrics = ("episode_return", "episode_length", *timestep.metrics)
-    return Team(algo, loop, env, evaluators, episode_metrics, axis_names(algo))
-
-
-def axis_names(algo: Algorithm) -> tuple[tuple[str, ...], ...]:
-    """The names of the agents, and of the groups: the agent's of a group of one, otherwise `group_K`.
-
-    There are none if every agent is a group but in another order: an array does not say which of the two it follows.
-    """
-    agents = tuple(agent.name for agent in algo.spec.agents)
-    if not isinstance(algo.settings, TeamSettings):  # an algorithm of another kind
-        return (agents,)
-    made = make_groups(algo.spec, algo.settings.sharing)
-    sizes = made.member_mask.sum(1)
-    groups = tuple(agents[first] if sizes[k] == 1 else f"group_{k}" for k, first in enumerate(made.first_member))
-    if len(groups) == len(agents):
-        return (agents,) if groups == agents else ()
-    return agents, groups
-
-
-def typed_settings(settings: TrainSettings) -> dict[str, tuple[str, Any]]:
-    """The names of the library's settings at the command line, and their values."""
-    typed = {name: (f"algo.{name}", value) for name, value in settings.algo.items() if name != "name"}
-    typed |= {name: (name, getattr(settings, name)) for name in ("total_steps", "num_envs", "rollout_length")}
-    typed |= {name: (f"eval.{name}", value) for name, value in vars(settings.eval).items()}
-    # An environment's reward follows the algorithm's, unless it was set.
-    reward = settings.env.get("reward")
-    if reward is not None and reward != settings.algo.get("reward"):
-        typed["reward"] = ("env.reward", reward)
-    return typed
-
-
-def seed_keys(seed: int, num_seeds: int) -> jax.Array:
-    """`[num_seeds]` keys; seed k of a run has `jax.random.key(seed + k)`, independent of the other seeds."""
-    return jnp.stack([jax.random.key(seed + k) for k in range(num_seeds)])
 
 
 def with_simulators(team: Team, keys: jax.Array, run_state: RunState, *, repeat: bool) -> RunState:
@@ -187,6 +74,11 @@ def evaluation_keys(keys: jax.Array, steps: int) -> jax.Array:
     return jax.vmap(of_seed)(keys)
 
 
+def selection_keys(keys: jax.Array, steps: int) -> jax.Array:
+    """Keys for the selection of a population after the evaluation at that step."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, 2))(evaluation_keys(keys, steps))
+
+
 def fresh_keys(seeds: Sequence[int], steps: int) -> jax.Array:
     """Keys for an evaluation after training: other episodes than those of the run's evaluations."""
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
@@ -202,22 +94,24 @@ def check_finished(spec: EnvSpec, finished: Any) -> None:
         )
 
 
-def trace(team: Team, keys: jax.Array, mesh: Mesh | None = None) -> Traced:
-    """Traces a run's start and its iteration for as many seeds as there are keys, on the devices of `mesh`."""
-    numbers = hyperparameters(team)
+def trace(team: Team, trials: Trials, mesh: Mesh | None = None) -> Traced:
+    """Traces the start of the trials and their iteration, on the devices of `mesh`."""
+    keys, hyperparameters = trials.keys, trials.hyperparameters
     iterate = jax.jit(team.loop.iterate)  # traced once, used twice
-    shapes = jax.eval_shape(team.loop.init, keys[0], numbers)
+    shapes = jax.eval_shape(team.loop.init, keys[0], jax.tree.map(lambda x: x[0], hyperparameters))
     metrics = jax.eval_shape(lambda state: scalars(iterate(state)[1], team.axes), shapes)
 
-    def init(key: jax.Array, numbers: Any) -> RunState:
-        return RunState(team.loop.init(key, numbers), no_totals(tuple(metrics)), healthy())
+    def init(key: jax.Array, hyperparameters: Any) -> RunState:
+        return RunState(team.loop.init(key, hyperparameters), no_totals(tuple(metrics)), healthy())
 
-    init_all = jit(jax.vmap(init, in_axes=(0, None)), mesh, (False, True))
-    return Traced(init_all, iterate, jax.eval_shape(init_all, keys, numbers))
+    init_all = jit(jax.vmap(init), mesh, (False, False))
+    return Traced(init_all, iterate, jax.eval_shape(init_all, keys, hyperparameters))
 
 
-def compile_programs(team: Team, keys: jax.Array, traced: Traced, mesh: Mesh | None = None) -> Programs:
-    """Compiles for as many seeds as there are keys, divided among the devices of `mesh`.
+def compile_programs(
+    team: Team, trials: Trials, traced: Traced, mesh: Mesh | None = None, population: Population | None = None
+) -> Programs:
+    """Compiles for so many trials, divided among the devices of `mesh`, and the selection of a population.
 
     The number of iterations and the hyperparameters are arguments, so that another schedule of evaluations or another
     learning rate does not recompile.
@@ -236,7 +130,7 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced, mesh: Mesh | N
         return RunState(train_state, totals, watch(state.health, found))
 
     def advance(run_state: RunState, iterations: jax.Array, stop_at_failure: jax.Array) -> RunState:
-        """All seeds of a device stop after the iteration in which the first of them fails: runs are reproducible."""
+        """All trials of a device stop after the iteration in which the first of them fails: runs are reproducible."""
 
         def going_on(carry):
             done, state = carry
@@ -248,15 +142,22 @@ def compile_programs(team: Team, keys: jax.Array, traced: Traced, mesh: Mesh | N
         return {prefix: evaluator(key, algorithm_state) for prefix, evaluator in team.evaluators.items()}
 
     # A simulator may fail: the state before is then saved.
+    keys = trials.keys
     advance_all = jit(advance, mesh, (False, True, True), donate_argnums=() if team.env.host else 0)
     evaluate_all = jit(jax.vmap(evaluate), mesh, (False, False))
     quick = rarely_run()
     with ThreadPoolExecutor() as threads:  # the longest first, so that the others compile meanwhile
         advancing = threads.submit(advance_all.lower(traced.run_state, jnp.zeros((), int), jnp.zeros((), bool)).compile)
-        starting = threads.submit(traced.init.lower(keys, hyperparameters(team)).compile, quick)
+        starting = threads.submit(traced.init.lower(keys, trials.hyperparameters).compile, quick)
         evaluating = threads.submit(evaluate_all.lower(keys, traced.run_state.train.algorithm).compile, quick)
+        selecting = None
+        if population is not None:
+            select_all = jit_together(selection(population), mesh, donate_argnums=1)
+            scores = jnp.zeros(keys.shape)
+            selecting = threads.submit(select_all.lower(keys, traced.run_state, scores).compile, quick)
     init, advance, evaluate = (on_devices(each.result(), mesh) for each in (starting, advancing, evaluating))
-    return Programs(init, advance, evaluate, tuple(names), time.perf_counter() - started)
+    selected = None if selecting is None else on_devices(selecting.result(), mesh)
+    return Programs(init, advance, evaluate, selected, tuple(names), time.perf_counter() - started)
 
 
 def on_devices(program: Callable, mesh: Mesh | None) -> Callable:
@@ -272,8 +173,3 @@ def rarely_run() -> Any:
     level = "xla_backend_optimization_level"
     chosen = level in os.environ.get("XLA_FLAGS", "")
     return {level: 1} if jax.default_backend() == "cpu" and not chosen else None
-
-
-def hyperparameters(team: Team) -> Any:
-    """The default hyperparameters as arrays, which are passed to programs instead of being compiled into them."""
-    return jax.tree.map(lambda x: jnp.asarray(x, float), team.algorithm.hyperparameters)

@@ -15,6 +15,7 @@ class Schedule(NamedTuple):
     warmup_steps: int  # taken before the first iteration
     evaluate_after: tuple[int, ...]  # iterations done at each evaluation; starts with 0 and ends with `iterations`
     save_after: tuple[int, ...]  # iterations done at each checkpoint; likewise
+    select_after: tuple[int, ...] = ()  # iterations done at each selection of a population, after an evaluation
 
     @property
     def total_steps(self) -> int:
@@ -35,12 +36,14 @@ def make_schedule(
     eval_interval: int | None,
     checkpoint_interval: int | None = None,
     warmup_steps: int = 0,
+    select_interval: int | None = None,
 ) -> Schedule:
     """Rounds `total_steps` up to whole iterations, evaluations and checkpoints to the nearest iteration.
 
     There is an evaluation before the first iteration and one after the last, and between them one every
     `eval_interval` steps, or about 20 in all. Checkpoints are likewise every `checkpoint_interval` steps, or after
-    every evaluation.
+    every evaluation. A population is selected every `select_interval` steps, but not at the start nor at the end, and
+    evaluated before.
     """
     iterations = -((warmup_steps - total_steps) // steps_per_iteration)  # rounded up
 
@@ -52,5 +55,9 @@ def make_schedule(
         evaluate_after = [round(i * iterations / intervals) for i in range(intervals + 1)]
     else:
         evaluate_after = every(eval_interval)
+    select_after = [] if select_interval is None else every(select_interval)[1:-1]
+    evaluate_after = sorted({*evaluate_after, *select_after})
     save_after = evaluate_after if checkpoint_interval is None else every(checkpoint_interval)
-    return Schedule(iterations, steps_per_iteration, warmup_steps, tuple(evaluate_after), tuple(save_after))
+    return Schedule(
+        iterations, steps_per_iteration, warmup_steps, tuple(evaluate_after), tuple(save_after), tuple(select_after)
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from hajax.runs.errors import Refusal, refusing, shown, unknown_key
+from hajax.runs.grid import EXAMPLE, Grid, check_draws, checked_grid, number_of_points
 from hajax.runs.hosts import PLACE, is_place
 from hajax.runs.loggers import PACKAGES, check_names
 from hajax.validation import MOST, about, setting
@@ -35,6 +36,17 @@ class CheckpointSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class PopulationSettings:
+    """Settings of population-based training."""
+
+    interval: int | None = setting(
+        None, "environment steps after which the worst points of vmap go on from copies of the best; null: never", low=1
+    )
+    fraction: float = setting(0.25, "the share of the points that is replaced, at least one", low=0, high=0.5)
+    factor: float = setting(1.25, "copies have their hyperparameters multiplied or divided by it", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainSettings:
     """A training run. `algo` and `env` are a name and its options, checked by `make_algorithm` and `make_env`."""
 
@@ -42,6 +54,7 @@ class TrainSettings:
     env: dict[str, Any]
     eval: EvalSettings
     checkpoint: CheckpointSettings
+    pbt: PopulationSettings
     preset: str | None = setting(None, "a tuned schedule from a paper or code base")
     seed: int = setting(0, "the first seed; seed k of the run is seed + k", low=0, high=2**31 - 1)
     num_seeds: int = setting(4, "independent seeds, trained together by vmap", low=1, high=MOST)
@@ -82,11 +95,22 @@ class TrainSettings:
     distributed: bool | str = setting(
         False, "one run over several processes, each started with the same command", kind="distributed"
     )
+    vmap: Grid | None = setting(
+        None, "hyperparameters with the values to train in one program, every combination with every seed", kind="grid?"
+    )
+    draws: int | None = setting(
+        None, "with vmap: so many random draws of the hyperparameters instead of every combination", low=1, high=MOST
+    )
 
     @property
     def seeds(self) -> range:
         """The run's seeds."""
         return range(self.seed, self.seed + self.num_seeds)
+
+    @property
+    def num_trials(self) -> int:
+        """What a program trains: every seed, with every point of `vmap`."""
+        return self.num_seeds * number_of_points(self.vmap, self.draws)
 
 
 class Described(NamedTuple):
@@ -107,6 +131,7 @@ class Described(NamedTuple):
 # kind -> (accepts a value, allowed values in words)
 KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+    "float": (lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number"),
     "bool": (lambda value: isinstance(value, bool), "true or false"),
     "str": (lambda value: isinstance(value, str) and value != "", "text"),
     "bool|str": (lambda value: isinstance(value, bool | str) and value != "", "true, false or a directory"),
@@ -119,8 +144,9 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "distributed": (lambda value: value is False or value == "auto" or is_place(value), f"false, auto or {PLACE}"),
     "stop|continue": (lambda value: value in ("stop", "continue"), "stop or continue"),
     "loggers": (lambda value: isinstance(value, tuple), f"a list of {', '.join(PACKAGES)}"),
+    "grid": (lambda value: isinstance(value, dict), f"hyperparameters, such as {EXAMPLE}"),
 }
-SECTIONS: dict[str, type] = {"eval": EvalSettings, "checkpoint": CheckpointSettings}
+SECTIONS: dict[str, type] = {"eval": EvalSettings, "checkpoint": CheckpointSettings, "pbt": PopulationSettings}
 
 
 def validate(config: dict[str, Any]) -> TrainSettings:
@@ -131,6 +157,12 @@ def validate(config: dict[str, Any]) -> TrainSettings:
     sections = {name: _section(name, kind, _mapping(name, {name: {}} | config)) for name, kind in SECTIONS.items()}
     values = {name: checked_setting(name, config[name]) for name in run_fields() if name in config}
     settings = TrainSettings(algo=algo, env=env, **sections, **values)
+    with refusing():
+        check_draws(settings.vmap, settings.draws)
+    if settings.pbt.interval is not None and settings.num_trials < 2 * settings.num_seeds:
+        raise Refusal(
+            f"pbt.interval={settings.pbt.interval} with vmap={shown(settings.vmap)}; allowed: 2 points or more"
+        )
     if settings.seed + settings.num_seeds > 2**31:
         raise Refusal(
             f"seed={settings.seed}; allowed: at most {2**31 - settings.num_seeds} with num_seeds={settings.num_seeds}"
@@ -172,6 +204,9 @@ def checked(name: str, value: Any, kind: str, low: float | None = None, high: fl
     if base == "loggers" and isinstance(value, str | list):
         with refusing():
             value = check_names([value] if isinstance(value, str) else value)
+    if base == "grid":
+        with refusing():
+            value = checked_grid(value)
     accepts, _ = KINDS[base]
     if accepts(value) and (low is None or value >= low) and (high is None or value <= high):
         return value

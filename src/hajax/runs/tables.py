@@ -89,8 +89,8 @@ def read_text(path: Path) -> str:
 
 
 def _number(path: Path, line: int, name: str, cell: str | None) -> float:
-    """A cell as a number: steps and seeds are whole, other cells may be empty, which is NaN."""
-    whole = name in ("step", "seed")
+    """A cell as a number: steps, seeds and points are whole, other cells may be empty, which is NaN."""
+    whole = name in ("step", "seed", "point", "parent")
     try:
         if cell == "" and not whole:
             return math.nan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hajax.runs.config import compose
-from hajax.runs.programs import make_members
 from hajax.runs.settings import validate
+from hajax.runs.team import make_members
 
 SCHEDULE = ("num_envs", "rollout_length", "lr_decay")
 

@@ -17,19 +17,13 @@ from hajax.runs.errors import SimulatorFailure, simulating
 from hajax.runs.health import failures
 from hajax.runs.interrupt import stop_on_interrupt
 from hajax.runs.machine import use_compilation_cache
-from hajax.runs.programs import (
-    RunState,
-    compile_programs,
-    hyperparameters,
-    make_team,
-    seed_keys,
-    trace,
-    with_simulators,
-)
+from hajax.runs.programs import compile_programs, trace, with_simulators
 from hajax.runs.progress import TrainingProgress
 from hajax.runs.sample_watch import SampleWatch
 from hajax.runs.schedule import make_schedule
 from hajax.runs.stages import Evaluator, iterations_of, mean_return, slices
+from hajax.runs.team import make_team
+from hajax.runs.trials import RunState, make_trials
 from hajax.session.evaluations import Evaluations
 from hajax.session.saving import Saved, read_training
 from hajax.training.loop import make_loop, make_pair
@@ -128,13 +122,13 @@ def train(
         check_number("eval_interval", eval_interval, 1, whole=True)
     earlier = None if state is None else _earlier(state, algo)
     seeds = _seeds(seed, num_seeds, earlier)
-    keys = seed_keys(seeds[0], len(seeds))
     if compilation_cache is not False:
         use_compilation_cache(compilation_cache if compilation_cache is True else os.fspath(compilation_cache))
     learner = algo._replace(hyperparameters=decayed)
     team = make_team(env, learner, loop, eval_episodes, max_steps=eval_max_steps)
     schedule = make_schedule(total_steps, loop.steps_per_iteration, eval_interval, warmup_steps=loop.warmup_steps)
-    traced = trace(team, keys)
+    trials = make_trials(team, seeds)
+    traced = trace(team, trials)
     given = None if earlier is None else _continued(earlier, traced.run_state, decayed, copy=env.host is None)
     done = 0 if given is None else iterations_of(given)
     if done > schedule.iterations:
@@ -143,12 +137,12 @@ def train(
     log = Evaluations(seeds, {} if earlier is None else earlier.metrics)
     with stop_on_interrupt(("SIGINT",), STOPPING) as stop, bar, simulating(env, last=True):
         bar.compiling()
-        programs = compile_programs(team, keys, traced)
+        programs = compile_programs(team, trials, traced)
         if given is None:
-            run_state = programs.init(keys, hyperparameters(team))
+            run_state = programs.init(trials.keys, trials.hyperparameters)
         else:
-            run_state = given if env.host is None else with_simulators(team, keys, given, repeat=True)
-        evaluator = Evaluator(team, programs, schedule, keys, seeds, eval_max_steps is None, SampleWatch())
+            run_state = given if env.host is None else with_simulators(team, trials.keys, given, repeat=True)
+        evaluator = Evaluator(team, programs, schedule, trials, eval_max_steps is None, SampleWatch())
         for target in (i for i in schedule.evaluate_after if i >= done):
             try:
                 with simulating(env):
@@ -156,9 +150,9 @@ def train(
                         run_state = after
                         bar.advance(schedule.step(iterations_of(run_state)), bar.seconds + seconds)
                     done = iterations_of(run_state)
-                    failed = failures(run_state.health, programs.quantities, seeds[0])
+                    failed = failures(run_state.health, programs.quantities)
                     if failed or (done == target and not log.has(schedule.step(done))):
-                        rows, run_state = evaluator.evaluate(run_state, {x.seed for x in failed})
+                        rows, run_state = evaluator.evaluate(run_state, {x.trial for x in failed})
                         log.rows += rows
                         if rows:
                             bar.evaluated(mean_return(rows))
@@ -168,7 +162,7 @@ def train(
             if failed:
                 first = failed[0]
                 at = f"{schedule.step(first.iteration):,} steps; the training has ended"
-                warnings.warn(f"seed {first.seed}: {first.quantity} is non-finite after {at}", stacklevel=2)
+                warnings.warn(f"seed {seeds[first.trial]}: {first.quantity} is non-finite after {at}", stacklevel=2)
             if failed or stop.is_set():
                 break
     return Training(env, algo, seeds, log.metrics(), run_state)

@@ -19,8 +19,8 @@ from hajax.envs.mamujoco.in_c import STATE
 from hajax.envs.mamujoco.partitions import agents, segmented
 from hajax.envs.mamujoco.robots import ROBOTS
 from hajax.runs import config
-from hajax.runs.programs import decided
 from hajax.runs.settings import validate
+from hajax.runs.team import decided
 
 
 @pytest.mark.parametrize(
