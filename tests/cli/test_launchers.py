@@ -99,7 +99,7 @@ def test_a_preempted_job_is_queued_anew_and_ends_with_the_same_numbers(tmp_path,
 def test_every_launcher_makes_the_same_runs_and_a_killed_job_is_made_again(tmp_path):
     """Two algorithms, two environments, two seeds."""
     swept = ["algo=happo,mappo", "env=games/hasac_matrix,games/trap_of_homogeneity", "seed=0,1"]
-    swept += ["total_steps=64_000", "eval_interval=6_400"]
+    swept += ["total_steps=16_000", "eval_interval=3_200"]
     assert sweep(tmp_path / "alone", *swept).returncode == 0
     expected = results(tmp_path / "alone")
     assert len(expected) == 8

@@ -14,11 +14,11 @@ from tiny import TINY, TINY_OFF_POLICY
 import hajax
 from hajax.cli import main
 from hajax.population import perturb, select
-from hajax.runs import runner
+from hajax.runs import ending, runner
 from hajax.runs.grid import checked_grid, point_names, points
 from hajax.runs.loading import load_run
 from hajax.runs.schedule import make_schedule
-from hajax.training.checkpoints import read_checkpoint, restore
+from hajax.training.checkpoints import CheckpointError, read_checkpoint, restore
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 TWO = "vmap={actor_lr: [1e-3,1e-2]}"
@@ -73,6 +73,10 @@ class TestPoints:
         assert abs((discount == 0.9).mean() - 0.5) < 0.03
         assert all(float(f"{x:.4g}") == x for x in rate)
 
+    def test_whose_names_would_be_too_long_are_numbered(self):
+        names = [f"a_hyperparameter_of_some_length_{k}" for k in range(5)]
+        assert point_names(points({name: [0.1] for name in names}, 2, seed=0)) == ["point_0", "point_1"]
+
     def test_that_are_equal_have_names_of_their_own(self):
         assert point_names(points({"clip": [0.1]}, 3, seed=0)) == ["clip=0.1", "clip=0.1_2", "clip=0.1_3"]
 
@@ -99,6 +103,8 @@ class TestPoints:
         (["vmap={clip: {low: 1, high: 2, scale: x}}", "draws=2"], "vmap.clip.scale='x'; allowed: log, linear"),
         (["vmap={clip: {low: 1, high: 2}}"], "vmap.clip is a range with draws=null; allowed: draws=N"),
         (["draws=2"], "draws=2 with vmap=null; allowed: null, or vmap=HYPERPARAMETERS"),
+        ([TWO, "pbt.interval=10_000", "total_steps=9000"], "pbt.interval=10000 with total_steps=9000; allowed: less"),
+        (["vmap={decay_updates: [1,2]}", "lr_decay=true"], "vmap.decay_updates with lr_decay=true, which sets it"),
         (["pbt.interval=10"], "pbt.interval=10 with vmap=null; allowed: 2 points or more"),
         ([TWO, "pbt.interval=10", "pbt.fraction=0.6"], "pbt.fraction=0.6; allowed: a number >= 0 and <= 0.5"),
         ([TWO, "pbt.interval=10", "pbt.factor=0.5"], "pbt.factor=0.5; allowed: a number >= 1"),
@@ -230,8 +236,8 @@ def test_resumed_is_the_same_as_uninterrupted(population, working_directory, mon
     assert train("out_dir=parts", "resume=true") == 0
     for name in ("grid.csv", f"{names[0]}/metrics.csv"):
         assert (working_directory / "parts" / name).read_bytes() == (working_directory / "whole" / name).read_bytes()
-    changed = ["vmap={actor_lr: [1e-3,1e-2,2]}", "out_dir=parts", "resume=true"]
-    assert train(*changed) == 2
+    for changed in ["vmap={actor_lr: [1e-3,1e-2,2]}", *(["total_steps=400"] if population else [])]:
+        assert train(changed, "out_dir=parts", "resume=true") == 2
 
 
 def test_a_point_that_diverges_does_not_end_the_others(working_directory, capsys):
@@ -253,6 +259,48 @@ def test_a_point_that_diverges_does_not_end_the_others(working_directory, capsys
     assert train("out_dir=grid", "resume=true") == 0
     assert "2 of 2 diverged" in capsys.readouterr().out
     assert rows(working_directory / "grid" / "points.csv") == table
+
+
+def test_an_ending_that_fails_is_made_up_for_by_resuming(working_directory, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise CheckpointError("the disk is full")
+
+    settings = ["total_steps=64", TWO, "out_dir=grid"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ending, "save_checkpoint", full)
+        assert train("total_steps=64", TWO, "checkpoint.interval=64", "out_dir=other") == 1
+    assert "was not saved: the disk is full" in capsys.readouterr().err
+    write = ending.write_checkpoint
+
+    def later(this, directory, *rest):
+        if directory.path.name == "actor_lr=0.01":
+            full()
+        write(this, directory, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ending, "write_checkpoint", later)
+        with pytest.raises(CheckpointError):
+            train(*settings)
+    assert not (working_directory / "grid" / "summary.json").exists()
+    assert train("out_dir=grid", "resume=true") == 0
+    assert hajax.load_policy("grid/actor_lr=0.01")
+
+
+def test_runs_of_before_there_were_grids_are_pooled_with_others(working_directory):
+    for seed in (0, 2):
+        assert train("total_steps=64", f"seed={seed}", f"out_dir=runs/{seed}") == 0
+    file = working_directory / "runs" / "0" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({key: config[key] for key in config if key not in ("vmap", "draws", "pbt")}))
+    assert main(["plot", "runs", "--output", "curves.png"]) == 0
+    drawn = rows(working_directory / "curves.csv")
+    assert {(row["label"], row["num_seeds"]) for row in drawn} == {("happo", "4")}
+
+
+@pytest.mark.parametrize("name", ["grid", "points"])
+def test_curves_do_not_replace_its_tables(name, capsys):
+    assert main(["plot", "runs", "--output", f"{name}.png"]) == 2
+    assert f"would write its numbers to {name}.csv, a file of runs" in capsys.readouterr().err
 
 
 class TestSelection:

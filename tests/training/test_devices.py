@@ -42,17 +42,23 @@ def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("devices")
 
     @functools.cache
+    def started(count):
+        command = [sys.executable, str(SUPPORT / "trained_on_devices.py"), str(count), str(directory / f"{count}.npz")]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    @functools.cache
     def on(count):
-        file = directory / f"{count}.npz"
-        run_python(str(SUPPORT / "trained_on_devices.py"), str(count), str(file))
-        return dict(np.load(file))
+        started(1)  # beside the other
+        _, errors = started(count).communicate(timeout=600)
+        assert started(count).returncode == 0, errors[-4000:]
+        return dict(np.load(directory / f"{count}.npz"))
 
     return on
 
 
 @pytest.mark.parametrize(("name", "count", "how"), PLACES)
 def test_parameters_are_those_of_one_device(trained, name, count, how):
-    alone, found = trained(1), trained(count)
+    found, alone = trained(count), trained(1)
     paths = [path.removeprefix(f"{name}/one") for path in alone if path.startswith(f"{name}/one")]
     assert any("actors" in path for path in paths)
     assert any("critics" in path for path in paths)

@@ -178,7 +178,7 @@ def checked_output(output: str) -> Path:
     path = user_path(output)
     if path.suffix.lower() not in SUFFIXES:
         raise Refusal(f"--output={output} ends in {path.suffix or 'nothing'}; allowed: {', '.join(SUFFIXES)}")
-    if path.stem in ("metrics", "timing", "summary"):
+    if path.stem in ("metrics", "timing", "summary", "grid", "points"):
         raise Refusal(
             f"--output={output} would write its numbers to {path.stem}.csv, a file of runs; allowed: any other name"
         )

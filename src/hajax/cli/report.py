@@ -18,7 +18,7 @@ from rich.table import Table
 
 from hajax.runs.console import console
 from hajax.runs.machine import slow_jax
-from hajax.runs.memory import memory_warning, shown_bytes
+from hajax.runs.memory import SAVING, SELECTING, memory_warning, shown_bytes
 from hajax.runs.schedule import Schedule
 from hajax.runs.settings import TrainSettings
 from hajax.runs.team import Team
@@ -43,9 +43,12 @@ def print_start(
     if replay_bytes:
         buffer_size = team.algorithm.settings.buffer_size
         on_cpu = jax.default_backend() == "cpu"  # elsewhere the copy for a checkpoint is in host memory
-        copies = 2 if settings.checkpoint.replay and on_cpu else 1
+        twice = SAVING if settings.checkpoint.replay and on_cpu else SELECTING if settings.population else ""
+        points = settings.num_trials // settings.num_seeds
         apart = 1 if mesh is None or on_cpu else mesh.size  # the devices have memories of their own
-        warning = memory_warning(replay_bytes, settings.num_trials, buffer_size, copies, apart)
+        warning = memory_warning(
+            replay_bytes, settings.num_seeds, buffer_size, points=points, twice=twice, devices=apart
+        )
         if warning is not None:
             print(f"hajax train: warning: {warning}", file=sys.stderr)
     if checkpoint is not None and not checkpoint.facts.get("replay", True):

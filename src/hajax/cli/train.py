@@ -120,6 +120,9 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             team.loop.warmup_steps,
             settings.pbt.interval,
         )
+        if settings.population and not schedule.select_after:
+            given = f"pbt.interval={settings.pbt.interval} with total_steps={settings.total_steps}"
+            raise Refusal(f"{given}; allowed: less, so that something is selected before the end")
         default = (settings.env["name"], settings.algo["name"])
         with begun(settings, default, team.loop.warmup_steps) as (path, checkpoint):
             if first:

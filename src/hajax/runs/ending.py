@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from hajax.runs import hosts
 from hajax.runs.clock import Clock
 from hajax.runs.directory import RunDirectory, summarize_returns, versions
+from hajax.runs.errors import RunError
 from hajax.runs.files import evaluated_metrics
 from hajax.runs.grid import Values, point_names
 from hajax.runs.health import Failure
@@ -28,7 +30,7 @@ from hajax.runs.tables import Row, write_json
 from hajax.runs.team import Team
 from hajax.runs.trials import RunState, Trials
 from hajax.sharding import gathered
-from hajax.training.checkpoints import list_checkpoints, save_checkpoint
+from hajax.training.checkpoints import CheckpointError, list_checkpoints, save_checkpoint
 from hajax.training.evaluation import RETURN_OF
 
 # What the summaries of the points say in that of their grid.
@@ -132,7 +134,7 @@ def summarize_grid(this: Run, programs: Programs, outcome: Outcome) -> dict[str,
     a population, `best` has for each seed the point with the highest return, with its hyperparameters at the end.
     """
     each = [summarize(this, programs, outcome, point) for point in range(len(this.grid))]
-    names = point_names(this.grid, this.settings.pbt.interval is not None)
+    names = point_names(this.grid, this.settings.population)
     results = [
         {"run": name, "hyperparameters": _for_json(values)} | {key: own[key] for key in OF_POINT if key in own}
         for name, values, own in zip(names, this.grid, each, strict=True)
@@ -141,7 +143,7 @@ def summarize_grid(this: Run, programs: Programs, outcome: Outcome) -> dict[str,
     status = "interrupted" if outcome.iterations < this.schedule.iterations else "finished"
     head = ("algo", "env", "preset")
     summary = {key: shared.pop(key) for key in head} | {"status": status} | shared | {"points": results}
-    if this.settings.pbt.interval is not None:
+    if this.settings.population:
         summary["best"] = [_best(this, seed, names, summary["eval_step"]) for seed in this.settings.seeds]
     return summary
 
@@ -149,6 +151,7 @@ def summarize_grid(this: Run, programs: Programs, outcome: Outcome) -> dict[str,
 def _best(this: Run, seed: int, names: Sequence[str], step: int | None) -> dict[str, Any]:
     """The run, the return and the hyperparameters of the best point of a seed; without a run if none is left."""
     rows = [row for row in this.directory.metrics.rows if (row["step"], row["seed"]) == (step, seed)]
+    rows = [row for row in rows if math.isfinite(row["eval_return_mean"])]
     if not rows:
         return {"seed": seed, "run": None, "eval_return": math.nan, "hyperparameters": {}}
     row = max(rows, key=lambda row: row["eval_return_mean"])
@@ -165,25 +168,25 @@ def _for_json(values: Values) -> dict[str, float | str]:
 def write_points(this: Run, programs: Programs, outcome: Outcome) -> None:
     """Writes each point of a grid as a run of its own, which `hajax plot`, `evaluate` and `resume=true` take.
 
-    Times in its files are equal shares of those of the grid.
+    They replace those of an earlier ending. Times in the files are equal shares of those of the grid.
     """
-    run_state, seeds = gathered(outcome.run_state, keep=this.directory.writes), this.settings.num_seeds
+    run_state, seeds = gathered(kept(this, outcome.run_state), keep=this.directory.writes), this.settings.num_seeds
     if not hosts.is_first():
         return
+    seconds = _share(this.clock.seconds(), len(this.grid))
     shares = [_share(row, len(this.grid)) for row in this.directory.timing.rows]
-    for point, name in enumerate(point_names(this.grid, this.settings.pbt.interval is not None)):
+    for point, name in enumerate(point_names(this.grid, this.settings.population)):
         settings = of_point(this.settings, this.grid[point], this.directory.path / name)
         directory = RunDirectory(path := this.directory.path / name)
         directory.metrics.append(rows_of(this, this.directory.metrics.rows, point))
         directory.timing.append(shares)
         directory.open(settings)
         its = jax.tree.map(lambda x, k=point * seeds: x[k : k + seeds], run_state)
-        its, facts = part(this, its, directory, _share(this.clock.seconds(), len(this.grid)))
-        save_checkpoint(
-            directory.checkpoints, this.schedule.step(outcome.iterations), its, facts, keep=settings.checkpoint.keep
-        )
+        shutil.rmtree(directory.checkpoints, ignore_errors=True)
+        write_checkpoint(this, directory, its, this.schedule.step(outcome.iterations), seconds)
         summary = summarize(this, programs, outcome, point)
-        write_json(path / "summary.json", summary | _share(this.clock.seconds(), len(this.grid)))
+        summary.pop("last_good_checkpoint", None)  # it is in the grid's directory
+        write_json(path / "summary.json", summary | seconds)
         write_marl_eval(path)
 
 
@@ -196,6 +199,8 @@ def of_point(settings: TrainSettings, values: Values, path: Path) -> TrainSettin
         draws=None,
         pbt=PopulationSettings(),
         on_non_finite="continue",
+        devices="auto",
+        shard="auto",
         out_dir=str(path),
     )
 
@@ -208,16 +213,25 @@ def rows_of(this: Run, rows: Sequence[Row], point: int | None) -> list[Row]:
     return [{key: row[key] for key in row if key not in named} for row in rows if row["point"] == point]
 
 
-def part(
-    this: Run, run_state: RunState, directory: RunDirectory, seconds: Mapping[str, float]
-) -> tuple[RunState, dict[str, Any]]:
-    """The part of a state that a checkpoint holds, and the facts beside it."""
+def write_checkpoint(
+    this: Run, directory: RunDirectory, run_state: RunState, step: int, seconds: Mapping[str, float]
+) -> None:
+    """Writes the checkpoint of `step` into a run directory, with what it takes to go on from there."""
     timing = directory.timing.rows
     evaluated = timing[-1]["step"] if timing else -1
     facts = {"rows": len(directory.metrics.rows), "evaluated": evaluated, "seconds": dict(seconds)}
     if this.team.loop.replay_bytes and not this.settings.checkpoint.replay:
-        return with_replay(run_state, None), facts | {"replay": False}
-    return run_state, facts
+        facts["replay"] = False
+    try:
+        save_checkpoint(directory.checkpoints, step, run_state, facts, keep=this.settings.checkpoint.keep)
+    except CheckpointError as error:
+        raise RunError(f"the checkpoint of step {step:,} was not saved: {error}") from error
+
+
+def kept(this: Run, run_state: RunState) -> RunState:
+    """The part of a state that checkpoints hold."""
+    leave_out = this.team.loop.replay_bytes and not this.settings.checkpoint.replay
+    return with_replay(run_state, None) if leave_out else run_state
 
 
 def with_replay(run_state: RunState, replay: Any) -> RunState:

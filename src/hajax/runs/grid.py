@@ -13,6 +13,7 @@ from hajax.validation import check_choice, check_number, check_settings, is_list
 
 EXAMPLE = "{actor_lr: [1e-4,5e-4]}"
 RANGE = "a list of different numbers, or a range {low: 1e-5, high: 1e-2, scale: log or linear}"
+LONGEST_NAME = 120  # of a directory, in characters
 DIGITS = 4  # of a drawn value, so that it can be read, named and typed again
 
 Values = dict[str, float]  # hyperparameters by name
@@ -89,11 +90,12 @@ def number_of_points(grid: Grid | None, draws: int | None) -> int:
 def point_names(found: Sequence[Values], population: bool = False) -> list[str]:
     """The directories of the points: `actor_lr=0.0001,clip=0.2`, with a number where draws are equal.
 
-    In a population, which changes its hyperparameters, they are `point_0` and so on.
+    In a population, which changes its hyperparameters, they are `point_0` and so on; also where names would be too long
+    for a file system.
     """
-    if population:
-        return [f"point_{k}" for k in range(len(found))]
     names = [",".join(f"{name}={value:g}" for name, value in point.items()) for point in found]
+    if population or any(len(name) > LONGEST_NAME for name in names):
+        return [f"point_{k}" for k in range(len(found))]
     counts: dict[str, int] = {}
     for index, name in enumerate(names):
         counts[name] = counts.get(name, 0) + 1

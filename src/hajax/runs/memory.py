@@ -46,20 +46,25 @@ def shown_bytes(number: float) -> str:
     return f"{number:,.4g} TB"
 
 
-def memory_warning(replay_bytes: int, trials: int, buffer_size: int, copies: int = 1, devices: int = 1) -> str | None:
-    """A warning if the replays of all trials, and their copies while a checkpoint is written, would not fit.
+SAVING = "while a checkpoint is written (not with checkpoint.replay=false)"
+SELECTING = "while a population is selected"
 
-    Each of the devices holds an equal share of them in a memory of its own.
+
+def memory_warning(
+    replay_bytes: int, num_seeds: int, buffer_size: int, *, points: int = 1, twice: str = "", devices: int = 1
+) -> str | None:
+    """A warning if the replays of all seeds, at all points of a grid, would not fit, and as much again if `twice`.
+
+    `twice` says when. Each of the devices holds an equal share of them in a memory of its own.
     """
-    needed, free = replay_bytes * trials // devices, free_memory()
+    needed, free, copies = replay_bytes * num_seeds * points // devices, free_memory(), 2 if twice else 1
     if free is None or copies * needed <= free:
         return None
     fits = int(buffer_size * free / (copies * needed))
-    saved = (
-        "" if copies == 1 else ", and as much again while a checkpoint is written (not with checkpoint.replay=false)"
-    )
+    again = f", and as much again {twice}" if twice else ""
     where = "in all" if devices == 1 else f"on each of {devices} devices"
+    at = f" at each of {points} points" if points > 1 else ""
     return (
-        f"algo.buffer_size={buffer_size} takes {shown_bytes(replay_bytes)} for each of {trials} seeds, "
-        f"{shown_bytes(needed)} {where}{saved}, but {shown_bytes(free)} are free; at most {fits} would fit"
+        f"algo.buffer_size={buffer_size} takes {shown_bytes(replay_bytes)} for each of num_seeds={num_seeds}{at}, "
+        f"{shown_bytes(needed)} {where}{again}, but {shown_bytes(free)} are free; at most {fits} would fit"
     )

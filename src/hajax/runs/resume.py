@@ -116,6 +116,10 @@ def free_values(settings: TrainSettings, saved: TrainSettings, overrides: Sequen
         raise Refusal(f"total_steps={after}; allowed with resume=true: at least {before}, the run's own")
     if after > before and saved.lr_decay:
         raise Refusal(f"total_steps={after}; allowed with lr_decay=true: {before}, over which learning rates decay")
+    if after > before and saved.population:
+        raise Refusal(
+            f"total_steps={after}; allowed with pbt.interval={saved.pbt.interval}: {before}, where nothing is selected"
+        )
     checkpoint = dataclasses.replace(saved.checkpoint, **changed)
     return free | {"checkpoint": checkpoint, "resume": True, "out_dir": settings.out_dir}
 

@@ -20,12 +20,13 @@ from hajax.runs.directory import FAULT, RunDirectory
 from hajax.runs.ending import (
     Outcome,
     Run,
+    kept,
     of_point,
-    part,
     rows_of,
     summarize,
     summarize_grid,
     with_replay,
+    write_checkpoint,
     write_points,
 )
 from hajax.runs.errors import RunError, SimulatorFailure, refusing, simulating
@@ -44,7 +45,7 @@ from hajax.runs.tables import Row, write_json
 from hajax.runs.team import Team
 from hajax.runs.trials import RunState, make_trials, population_of
 from hajax.sharding import fetched, gathered
-from hajax.training.checkpoints import Checkpoint, CheckpointError, list_checkpoints, restore, save_checkpoint
+from hajax.training.checkpoints import Checkpoint, list_checkpoints, restore
 
 
 def run(
@@ -88,15 +89,15 @@ def run(
         with simulating(team.env, last=True), bar:
             this = Run(settings, team, schedule, directory, clock, trials, grid, bar, loggers, mesh, agree)
             programs, outcome = train(this, traced, run_state, stop)
+        if grid:
+            write_points(this, programs, outcome)  # before the summary, which says that nothing is left to do
         summary = summarize_grid(this, programs, outcome) if grid else summarize(this, programs, outcome)
         if first:
-            write_json(path / "summary.json", summary)  # before all else, because it is the most important file
+            write_json(path / "summary.json", summary)
     finally:
         for _, logger in loggers:
             logger.close(summary)
-    if grid:
-        write_points(this, programs, outcome)
-    elif first:
+    if first and not grid:
         write_marl_eval(path)
     return summary
 
@@ -107,7 +108,7 @@ def open_loggers(
     """The loggers of a run, or those of each point of a grid in the point's directory."""
     made: list[tuple[int | None, Path, TrainSettings]] = [(None, path, settings)]
     if grid:
-        named = enumerate(path / name for name in point_names(grid, settings.pbt.interval is not None))
+        named = enumerate(path / name for name in point_names(grid, settings.population))
         made = [(point, own, of_point(settings, grid[point], own)) for point, own in named]
     found = []
     for point, own, its in made:
@@ -148,6 +149,7 @@ def train(this: Run, traced: Traced, run_state: RunState | None, stop: threading
         if (diverged or done in schedule.evaluate_after) and together and not directory.evaluated(step):
             its_turn = done in schedule.select_after
             run_state = evaluate(this, evaluator, run_state, {failure.trial for failure in failed}, its_turn)
+            failed = failures(run_state.health, programs.quantities)  # a selection replaces them
         if not diverged and (stop.is_set() or done in schedule.save_after):
             save(this, run_state, step)
         if diverged or stop.is_set():
@@ -178,7 +180,7 @@ def evaluate(this: Run, evaluator: Evaluator, run_state: RunState, failed: set[i
     began, step = time.perf_counter(), this.schedule.step(iterations_of(run_state))
     with saving_at_fault(this, lambda: run_state):
         rows, run_state = evaluator.evaluate(run_state, failed)
-    if this.settings.pbt.interval is not None:
+    if this.settings.population:
         for row in rows:
             row["parent"] = row["point"]
     if selects:
@@ -227,14 +229,9 @@ def saving_at_fault(this: Run, before: Callable[[], RunState]) -> Iterator[None]
 
 def save(this: Run, run_state: RunState, step: int) -> None:
     """Writes the checkpoint of `step`."""
-    run_state, facts = part(this, run_state, this.directory, this.clock.seconds())
-    run_state = gathered(run_state, keep=this.directory.writes)
-    if not this.directory.writes:
-        return
-    try:
-        save_checkpoint(this.directory.checkpoints, step, run_state, facts, keep=this.settings.checkpoint.keep)
-    except CheckpointError as error:
-        raise RunError(f"the checkpoint of step {step:,} was not saved: {error}") from error
+    run_state = gathered(kept(this, run_state), keep=this.directory.writes)
+    if this.directory.writes:
+        write_checkpoint(this, this.directory, run_state, step, this.clock.seconds())
 
 
 def with_episodes(run_state: RunState, fresh: RunState) -> RunState:

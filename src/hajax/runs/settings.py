@@ -108,6 +108,11 @@ class TrainSettings:
         return range(self.seed, self.seed + self.num_seeds)
 
     @property
+    def population(self) -> bool:
+        """Whether the points of `vmap` are a population."""
+        return self.pbt.interval is not None
+
+    @property
     def num_trials(self) -> int:
         """What a program trains: every seed, with every point of `vmap`."""
         return self.num_seeds * number_of_points(self.vmap, self.draws)
@@ -159,7 +164,7 @@ def validate(config: dict[str, Any]) -> TrainSettings:
     settings = TrainSettings(algo=algo, env=env, **sections, **values)
     with refusing():
         check_draws(settings.vmap, settings.draws)
-    if settings.pbt.interval is not None and settings.num_trials < 2 * settings.num_seeds:
+    if settings.population and settings.num_trials < 2 * settings.num_seeds:
         raise Refusal(
             f"pbt.interval={settings.pbt.interval} with vmap={shown(settings.vmap)}; allowed: 2 points or more"
         )

@@ -69,6 +69,8 @@ def check_points(settings: TrainSettings, team: Team) -> tuple[Values, ...]:
             raise Refusal(
                 f"vmap.{name} is no hyperparameter of {team.algorithm.name}{other}{close}; allowed: {', '.join(known)}"
             )
+    if settings.lr_decay and "decay_updates" in known and "decay_updates" in (settings.vmap or {}):
+        raise Refusal("vmap.decay_updates with lr_decay=true, which sets it; allowed: lr_decay=false")
     for values in found:
         typed = {name: (f"vmap.{name}", value) for name, value in values.items()}
         with refusing(typed=typed):
@@ -89,7 +91,7 @@ class Population(NamedTuple):
 
 def population_of(settings: TrainSettings, team: Team) -> Population | None:
     """The population of a run; `None` without `pbt.interval`. A range of `vmap` is not left."""
-    if settings.pbt.interval is None or settings.vmap is None:
+    if not settings.population or settings.vmap is None:
         return None
     bounds = {}
     for name, given in settings.vmap.items():

@@ -14,7 +14,7 @@ from hajax.training.statistics import interquartile_mean, stratified_bootstrap_i
 # Settings of the seeds and of the execution, which do not define the method.
 NOT_THE_METHOD = (
     "seed", "num_seeds", "preset", "out_dir", "resume", "render", "checkpoint", "logger", "progress",
-    "compilation_cache", "on_non_finite", "devices", "shard", "distributed",
+    "compilation_cache", "on_non_finite", "devices", "shard", "distributed", "vmap", "draws", "pbt",
 )  # fmt: skip
 # Options of an environment that change the training, but not the returns that are compared.
 NOT_THE_TASK = ("name", "reward", "state")

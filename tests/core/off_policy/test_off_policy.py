@@ -21,7 +21,7 @@ from hajax.core.off_policy import deterministic
 from hajax.envs.base import timestep
 from hajax.envs.regulator import dynamics, linear_quadratic
 from hajax.runs import memory
-from hajax.runs.memory import memory_warning, shown_bytes
+from hajax.runs.memory import SAVING, memory_warning, shown_bytes
 from hajax.spaces import Box, Discrete, MultiDiscrete
 from hajax.training.off_policy import plan_updates, random_action
 from hajax.training.replay import end_episodes
@@ -425,11 +425,14 @@ def test_a_replay_that_does_not_fit_into_memory_is_reported():
     warning = memory_warning(10**15, 8, 1000)
     assert warning is not None
     assert warning.startswith("algo.buffer_size=1000 takes 1,000 TB for each of num_seeds=8, 8,000 TB in all, but ")
-    copies = memory_warning(10**15, 8, 1000, copies=2)
+    copies = memory_warning(10**15, 8, 1000, twice=SAVING)
     assert copies is not None
     assert (
         "8,000 TB in all, and as much again while a checkpoint is written (not with checkpoint.replay=false)" in copies
     )
+    grid = memory_warning(10**14, 8, 1000, points=3)
+    assert grid is not None
+    assert "for each of num_seeds=8 at each of 3 points, 2,400 TB in all, but " in grid
     fits, fits_twice = (int(text.split("at most ")[1].split()[0]) for text in (warning, copies))
     assert fits_twice <= fits
 
