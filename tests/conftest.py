@@ -27,6 +27,13 @@ if ctypes.util.find_library("EGL"):  # MuJoCo renders without a display, and ask
 gc.set_threshold(100_000, 50, 50)
 
 
+@pytest.fixture
+def working_directory(tmp_path, monkeypatch):
+    """The test starts in an empty directory, so that it sees what was written."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def shared_programs():
     """The module's runs take the compiled programs of earlier runs with the same settings, its own or another's."""

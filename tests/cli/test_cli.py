@@ -20,18 +20,11 @@ from hajax.runs.schedule import make_schedule
 from hajax.runs.settings import validate
 from hajax.training.statistics import interquartile_mean
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
+pytestmark = pytest.mark.usefixtures("shared_programs", "working_directory")
 
 
 def train(*arguments: str) -> int:
     return main(["train", *TINY, *arguments])
-
-
-@pytest.fixture(autouse=True)
-def working_directory(tmp_path, monkeypatch):
-    """Every test starts in an empty directory, so that it sees what was written."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def files(directory) -> list[str]:

@@ -20,14 +20,8 @@ from hajax.runs.loading import load_run
 from hajax.runs.schedule import make_schedule
 from hajax.training.checkpoints import CheckpointError, read_checkpoint, restore
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
+pytestmark = pytest.mark.usefixtures("shared_programs", "working_directory")
 TWO = "vmap={actor_lr: [1e-3,1e-2]}"
-
-
-@pytest.fixture(autouse=True)
-def working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def train(*arguments: str) -> int:

@@ -21,13 +21,7 @@ from hajax.cli import main
 from hajax.runs import directory, errors, machine, runner
 from hajax.training import checkpoints
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
-
-@pytest.fixture(autouse=True)
-def working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("shared_programs", "working_directory")
 
 
 @pytest.fixture(scope="module")

@@ -31,13 +31,7 @@ from hajax.runs.loading import load_run
 from hajax.runs.trials import seed_keys
 from hajax.training.checkpoints import list_checkpoints, read_checkpoint, restore
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
-
-@pytest.fixture(autouse=True)
-def working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("shared_programs", "working_directory")
 
 
 def train(*arguments: str) -> int:

@@ -30,10 +30,7 @@ FINAL = {
     ("mappo", "mpe/simple_reference"): [-75.0, -60.0],
 }
 
-
-@pytest.fixture(autouse=True)
-def working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("working_directory")
 
 
 @pytest.fixture

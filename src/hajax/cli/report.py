@@ -44,10 +44,9 @@ def print_start(
         buffer_size = team.algorithm.settings.buffer_size
         on_cpu = jax.default_backend() == "cpu"  # elsewhere the copy for a checkpoint is in host memory
         twice = SAVING if settings.checkpoint.replay and on_cpu else SELECTING if settings.population else ""
-        points = settings.num_trials // settings.num_seeds
         apart = 1 if mesh is None or on_cpu else mesh.size  # the devices have memories of their own
         warning = memory_warning(
-            replay_bytes, settings.num_seeds, buffer_size, points=points, twice=twice, devices=apart
+            replay_bytes, settings.num_seeds, buffer_size, points=settings.num_points, twice=twice, devices=apart
         )
         if warning is not None:
             print(f"hajax train: warning: {warning}", file=sys.stderr)
@@ -62,7 +61,7 @@ def print_start(
         return
     screen = console(stderr=True)
     seeds = "1 seed" if settings.num_seeds == 1 else f"{settings.num_seeds} seeds"
-    seeds += "" if settings.vmap is None else f" of {settings.num_trials // settings.num_seeds} points"
+    seeds += "" if settings.vmap is None else f" of {settings.num_points} points"
     seeds += "" if mesh is None else f" on {mesh.size} devices"
     length = f"{schedule.iterations:,} iterations of {schedule.steps_per_iteration:,} environment steps each"
     screen.print(

@@ -114,8 +114,7 @@ def chosen(settings: TrainSettings, available: int) -> tuple[int, int]:
 
 
 def _counts(settings: TrainSettings) -> str:
-    points = settings.num_trials // settings.num_seeds
-    grid = "" if settings.vmap is None else f"{points} points of vmap, "
+    grid = "" if settings.vmap is None else f"{settings.num_points} points of vmap, "
     return f"{grid}num_seeds={settings.num_seeds}, num_envs={settings.num_envs}"
 
 

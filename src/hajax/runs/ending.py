@@ -127,13 +127,12 @@ def summarize(this: Run, programs: Programs, outcome: Outcome, point: int | None
     }
 
 
-def summarize_grid(this: Run, programs: Programs, outcome: Outcome) -> dict[str, Any]:
-    """The contents of a grid's `summary.json`: what its points have in common, and the results of each.
+def summarize_grid(this: Run, outcome: Outcome, each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The contents of a grid's `summary.json`, from those of its points: what they share, and the results of each.
 
     Points that diverged are among the results: the grid itself has finished. Hyperparameters are those at the start. Of
     a population, `best` has for each seed the point with the highest return, with its hyperparameters at the end.
     """
-    each = [summarize(this, programs, outcome, point) for point in range(len(this.grid))]
     names = point_names(this.grid, this.settings.population)
     results = [
         {"run": name, "hyperparameters": _for_json(values)} | {key: own[key] for key in OF_POINT if key in own}
@@ -165,10 +164,11 @@ def _for_json(values: Values) -> dict[str, float | str]:
     return {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
 
 
-def write_points(this: Run, programs: Programs, outcome: Outcome) -> None:
+def write_points(this: Run, outcome: Outcome, each: Sequence[Mapping[str, Any]]) -> None:
     """Writes each point of a grid as a run of its own, which `hajax plot`, `evaluate` and `resume=true` take.
 
-    They replace those of an earlier ending. Times in the files are equal shares of those of the grid.
+    `each` has the summaries of the points. They replace those of an earlier ending. Times in the files are equal
+    shares of those of the grid.
     """
     run_state, seeds = gathered(kept(this, outcome.run_state), keep=this.directory.writes), this.settings.num_seeds
     if not hosts.is_first():
@@ -178,15 +178,15 @@ def write_points(this: Run, programs: Programs, outcome: Outcome) -> None:
     for point, name in enumerate(point_names(this.grid, this.settings.population)):
         settings = of_point(this.settings, this.grid[point], this.directory.path / name)
         directory = RunDirectory(path := this.directory.path / name)
+        directory.open(settings)
         directory.metrics.append(rows_of(this, this.directory.metrics.rows, point))
         directory.timing.append(shares)
-        directory.open(settings)
         its = jax.tree.map(lambda x, k=point * seeds: x[k : k + seeds], run_state)
         shutil.rmtree(directory.checkpoints, ignore_errors=True)
         write_checkpoint(this, directory, its, this.schedule.step(outcome.iterations), seconds)
-        summary = summarize(this, programs, outcome, point)
-        summary.pop("last_good_checkpoint", None)  # it is in the grid's directory
-        write_json(path / "summary.json", summary | seconds)
+        # The last good checkpoint is in the grid's directory.
+        own = {key: value for key, value in each[point].items() if key != "last_good_checkpoint"}
+        write_json(path / "summary.json", own | seconds)
         write_marl_eval(path)
 
 

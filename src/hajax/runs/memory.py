@@ -7,6 +7,10 @@ from pathlib import Path
 
 import jax
 
+# When the replays are in memory twice.
+SAVING = "while a checkpoint is written (not with checkpoint.replay=false)"
+SELECTING = "while a population is selected"
+
 
 def free_memory() -> int | None:
     """The free bytes on the first device, or in the machine if that is a CPU; `None` if unknown."""
@@ -44,10 +48,6 @@ def shown_bytes(number: float) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:,.4g} TB"
-
-
-SAVING = "while a checkpoint is written (not with checkpoint.replay=false)"
-SELECTING = "while a population is selected"
 
 
 def memory_warning(

@@ -141,8 +141,8 @@ def compile_programs(
     def evaluate(key: jax.Array, algorithm_state: Any) -> dict[str, dict[str, jax.Array]]:
         return {prefix: evaluator(key, algorithm_state) for prefix, evaluator in team.evaluators.items()}
 
-    # A simulator may fail: the state before is then saved.
     keys = trials.keys
+    # A simulator may fail: the state before is then saved.
     advance_all = jit(advance, mesh, (False, True, True), donate_argnums=() if team.env.host else 0)
     evaluate_all = jit(jax.vmap(evaluate), mesh, (False, False))
     quick = rarely_run()

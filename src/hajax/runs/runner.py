@@ -90,8 +90,11 @@ def run(
             this = Run(settings, team, schedule, directory, clock, trials, grid, bar, loggers, mesh, agree)
             programs, outcome = train(this, traced, run_state, stop)
         if grid:
-            write_points(this, programs, outcome)  # before the summary, which says that nothing is left to do
-        summary = summarize_grid(this, programs, outcome) if grid else summarize(this, programs, outcome)
+            each = [summarize(this, programs, outcome, point) for point in range(len(grid))]
+            write_points(this, outcome, each)  # before the summary, which says that nothing is left to do
+            summary = summarize_grid(this, outcome, each)
+        else:
+            summary = summarize(this, programs, outcome)
         if first:
             write_json(path / "summary.json", summary)
     finally:

@@ -113,9 +113,14 @@ class TrainSettings:
         return self.pbt.interval is not None
 
     @property
+    def num_points(self) -> int:
+        """The points of `vmap`; 1 without it."""
+        return number_of_points(self.vmap, self.draws)
+
+    @property
     def num_trials(self) -> int:
-        """What a program trains: every seed, with every point of `vmap`."""
-        return self.num_seeds * number_of_points(self.vmap, self.draws)
+        """What a program trains: every seed, at every point of `vmap`."""
+        return self.num_seeds * self.num_points
 
 
 class Described(NamedTuple):
@@ -164,7 +169,7 @@ def validate(config: dict[str, Any]) -> TrainSettings:
     settings = TrainSettings(algo=algo, env=env, **sections, **values)
     with refusing():
         check_draws(settings.vmap, settings.draws)
-    if settings.population and settings.num_trials < 2 * settings.num_seeds:
+    if settings.population and settings.num_points < 2:
         raise Refusal(
             f"pbt.interval={settings.pbt.interval} with vmap={shown(settings.vmap)}; allowed: 2 points or more"
         )

@@ -57,8 +57,8 @@ def build(settings: TrainSettings) -> Team:
         loop = make_loop(env, algo, num_envs=settings.num_envs, rollout_length=settings.rollout_length)
         updates = loop.iterations(settings.total_steps) * loop.updates_per_iteration
         if settings.lr_decay:
-            numbers = algo.hyperparameters.replace(decay_updates=updates)
-            algo = algo._replace(hyperparameters=numbers)  # the programs take them as an argument
+            decayed = algo.hyperparameters.replace(decay_updates=updates)
+            algo = algo._replace(hyperparameters=decayed)  # the programs take them as an argument
         evaluation = settings.eval
         return make_team(
             env, algo, loop, evaluation.episodes, max_steps=evaluation.max_steps, stochastic=evaluation.stochastic

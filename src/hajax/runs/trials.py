@@ -98,8 +98,7 @@ def population_of(settings: TrainSettings, team: Team) -> Population | None:
         said = about(type(team.algorithm.hyperparameters), name)
         its = (-math.inf if said.low is None else said.low, math.inf if said.high is None else said.high)
         bounds[name] = (given["low"], given["high"]) if isinstance(given, dict) else its
-    points = settings.num_trials // settings.num_seeds
-    return Population(points, settings.pbt.fraction, settings.pbt.factor, bounds)
+    return Population(settings.num_points, settings.pbt.fraction, settings.pbt.factor, bounds)
 
 
 def selection(population: Population) -> Callable:
@@ -122,8 +121,7 @@ def selection(population: Population) -> Callable:
 
     def select_all(keys: jax.Array, state: RunState, scores: jax.Array) -> tuple[RunState, jax.Array]:
         shape = (population.points, len(scores) // population.points)
-        by_seed = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (keys, state, scores))
-        keys, state, scores = by_seed
+        keys, state, scores = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (keys, state, scores))
         state, parents = jax.vmap(of_seed, in_axes=(0, 1, 1), out_axes=1)(keys[0], state, scores)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (state, parents))
 

@@ -64,7 +64,7 @@ def grid_figure(results: Sequence[Result], title: str) -> Figure:
 
 
 def _lines(results: Sequence[Result], name: str) -> list[tuple[str, list[Result]]]:
-    """The points that are joined by lines, with what they have in common; each on its own if that are too many."""
+    """The points that are joined by lines, with what they have in common; each on its own if lines are too many."""
     found: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda x: x.hyperparameters[name]):
         others = [f"{key}={value:g}" for key, value in result.hyperparameters.items() if key != name]
