@@ -31,11 +31,11 @@ def runs() -> dict[str, list[str]]:
     listed = {}
     for part, seeds in SEEDS.items():
         for task, (env, preset) in MPE.items():
-            where = [f"env={env}", *LONG, *seeds, "eval.episodes=200"]
+            where = [f"env={env}", *LONG, "eval.episodes=200"]
             for algo in ("happo", "mappo"):
-                listed[f"{task}_10m/{algo}{part}"] = [f"algo={algo}", "preset=harl/mpe", *where]
+                listed[f"{task}_10m/{algo}{part}"] = [f"algo={algo}", "preset=harl/mpe", *where, *seeds]
             if part == "":
-                listed[f"{task}_10m/hatrpo"] = ["algo=hatrpo", f"preset={preset}", *where]
+                listed[f"{task}_10m/hatrpo"] = ["algo=hatrpo", f"preset={preset}", *where, "num_seeds=4"]
     for robot in ROBOTS:
         where = [f"env=mamujoco/{robot}", "env.physics=mujoco", "eval.episodes=10"]
         for algo, changes in {"happo": [], "mappo": ["algo.sharing=none"]}.items():
