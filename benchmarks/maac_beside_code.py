@@ -91,10 +91,9 @@ def write(folder: Path) -> None:
 
 
 def compare(folder: Path, code: Path) -> None:
+    sys.path[0] = str(code)  # torch would import the tabulate.py beside this script
     import torch
     from torch import nn
-
-    sys.path.insert(0, str(code))
     from utils.critics import AttentionCritic
 
     torch.set_default_dtype(torch.float64)

@@ -66,7 +66,9 @@ def a2po(
 
     Here agents are ordered by what they can gain by a small step (`order`), since the paper's score, E|Â|, is the same
     for all agents with one joint advantage. The public code differs from the paper: it multiplies λ twice into the
-    traces, clips R to a fixed interval, and has a critic per agent, whose scores it divides by their values.
+    traces, clips R to a fixed interval, standardizes the advantages of all agents together, and has a critic per agent,
+    whose scores it divides by their values. Asked for the paper's, it updates the policies to the same weights
+    (`benchmarks/a2po_beside_code.py`).
     """
     settings.require("a2po", guard="interval", center_advantage=False)
     check_has(hyperparameters, A2POHyperparameters)
