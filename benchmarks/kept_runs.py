@@ -28,12 +28,12 @@ def train(settings: list[str], directory: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def make(name: str, settings: list[str], directory: Path, episodes: int) -> None:
+def make(name: str, settings: list[str], directory: Path, episodes: int, draw: int) -> None:
     """Trains in `directory`, evaluates elsewhere if `episodes` > 0, and copies the kept files to docs/results."""
     train(settings, directory)
     if episodes:
         transfer = [sys.executable, ROOT / "benchmarks" / "transfer.py", directory, "--episodes", str(episodes)]
-        subprocess.run([*transfer, "--output", directory / "transfer.json"], check=True)
+        subprocess.run([*transfer, "--draw", str(draw), "--output", directory / "transfer.json"], check=True)
     (RESULTS / name).mkdir(parents=True, exist_ok=True)
     for file in KEPT:
         if file == "transfer.json" and not episodes:
@@ -46,7 +46,7 @@ def make(name: str, settings: list[str], directory: Path, episodes: int) -> None
             config.write_text(re.sub(r"^resume: auto$", "resume: false", text, flags=re.M), encoding="utf-8")
 
 
-def main(what: str, folder: str, runs: Mapping[str, list[str]], episodes: Mapping[str, int]) -> None:
+def main(what: str, folder: str, runs: Mapping[str, list[str]], episodes: Mapping[str, int], draw: int = 0) -> None:
     """Makes the named runs, or all missing ones.
 
     Args:
@@ -54,6 +54,7 @@ def main(what: str, folder: str, runs: Mapping[str, list[str]], episodes: Mappin
         folder: the runs train in runs/`folder`.
         runs: the settings of every run, by `TASK/NAME`.
         episodes: the episodes per seed elsewhere, for the runs that are evaluated there.
+        draw: which episodes these are, see transfer.py.
     """
     parser = argparse.ArgumentParser(description=what.splitlines()[0])
     parser.add_argument("names", nargs="*", help="TASK/NAME; all that are missing otherwise")
@@ -75,6 +76,6 @@ def main(what: str, folder: str, runs: Mapping[str, list[str]], episodes: Mappin
                 print(f"{name}: another process has it; remove {begun} if none does")
                 continue
             try:
-                make(name, runs[name], directory, episodes.get(name, 0))
+                make(name, runs[name], directory, episodes.get(name, 0), draw)
             finally:
                 begun.rmdir()
