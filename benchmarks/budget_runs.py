@@ -36,6 +36,10 @@ def runs() -> dict[str, list[str]]:
                 listed[f"{task}_10m/{algo}{part}"] = [f"algo={algo}", "preset=harl/mpe", *where, *seeds]
             if part == "":
                 listed[f"{task}_10m/hatrpo"] = ["algo=hatrpo", f"preset={preset}", *where, "num_seeds=4"]
+            if part == "" and task == "spread":
+                # Is it the shared parameters by which MAPPO differs from HAPPO?
+                unshared = ["algo=mappo", "preset=harl/mpe", "algo.sharing=none"]
+                listed[f"{task}_10m/mappo_unshared"] = [*unshared, *where, *seeds]
     for robot in ROBOTS:
         where = [f"env=mamujoco/{robot}", "env.physics=mujoco", "eval.episodes=10"]
         for algo, changes in {"happo": [], "mappo": ["algo.sharing=none"]}.items():
