@@ -23,6 +23,8 @@ MPE = {
 }
 # Parts of a few hours each.
 SEEDS = {"": ["num_seeds=3"], "_more": ["seed=3", "num_seeds=3"], "_rest": ["seed=6", "num_seeds=4"]}
+# A seed of a robot takes half an hour of a core, or more.
+SINGLE = {"": ["num_seeds=1"], "_more": ["seed=1", "num_seeds=1"], "_rest": ["seed=2", "num_seeds=1"]}
 ROBOTS = ("half_cheetah_2x3", "ant_4x2")
 
 
@@ -44,8 +46,10 @@ def runs() -> dict[str, list[str]]:
         where = [f"env=mamujoco/{robot}", "env.physics=mujoco", "eval.episodes=10"]
         for algo, changes in {"happo": [], "mappo": ["algo.sharing=none"]}.items():
             name = algo if algo == "happo" else "mappo_unshared"
-            settings = [f"algo={algo}", f"preset=harl/{robot}", *where, *LONG, "num_seeds=3", *changes]
-            listed[f"{robot}_10m/{name}"] = settings
+            parts = {"": ["num_seeds=3"]} if name == "happo" and robot == "half_cheetah_2x3" else SINGLE
+            for part, seeds in parts.items():
+                settings = [f"algo={algo}", f"preset=harl/{robot}", *where, *LONG, *seeds, *changes]
+                listed[f"{robot}_10m/{name}{part}"] = settings
         settings = ["algo=hatd3", f"preset=harl/{robot}_hatd3", *where, *SHORT, "num_seeds=2"]
         listed[f"{robot}_1m/hatd3"] = settings
     return listed
