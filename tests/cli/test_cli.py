@@ -201,6 +201,9 @@ def test_sweep_repeated_leaves_what_is_there(working_directory, capsys):
     out = capsys.readouterr().out
     assert "2 of 2 runs failed:" in out
     assert "seed=0: out_dir=sweep/seed=0 already holds a run" in out
+    refused = [f"sweep/seed={seed}.error.txt" for seed in (0, 1)]
+    assert files(working_directory) == sorted([*before, *refused])
+    assert train(*sweep, "resume=auto") == 0
     assert files(working_directory) == before
 
 

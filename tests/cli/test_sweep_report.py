@@ -3,14 +3,17 @@
 import csv
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from written_runs import write_run
 
 from hajax.cli import main, sweep, sweep_report
 from hajax.cli.plot import plot
 from hajax.cli.sweep_report import report_sweep, shown_seconds
+from hajax.runs.errors import Refusal
 from hajax.training.statistics import bootstrap_interval
 
 STEPS = (0, 100)
@@ -42,7 +45,7 @@ def test_seeds_are_pooled_per_environment_and_algorithm(tmp_path, capsys):
     write_finished(tmp_path / "b", "happo", [3.0, 9.0], seed=2, wall_seconds=90.0)
     write_finished(tmp_path / "c", "mappo", [6.0, 7.0], wall_seconds=30.5)
     write_finished(tmp_path / "d", "happo", [2.0, 4.0], env="mpe/simple_reference", wall_seconds=7201.0)
-    assert report_sweep(tmp_path, {}) == []
+    assert report_sweep(tmp_path) == []
     out = capsys.readouterr().out
     spread, reference = out.index("mpe/simple_spread"), out.index("mpe/simple_reference")
     assert spread < reference
@@ -69,7 +72,7 @@ def test_seeds_are_pooled_per_environment_and_algorithm(tmp_path, capsys):
 def test_the_curves_are_those_of_hajax_plot(tmp_path, capsys):
     write_finished(tmp_path / "sweep" / "a", "happo", [1.0, 5.0])
     write_finished(tmp_path / "sweep" / "b", "mappo", [6.0, 7.0])
-    assert report_sweep(tmp_path / "sweep", {}) == []
+    assert report_sweep(tmp_path / "sweep") == []
     out = capsys.readouterr().out
     for what, name in (("table", "summary.csv"), ("curves", "plot.png"), ("numbers", "plot.csv")):
         assert f"{what}: {tmp_path / 'sweep' / name}\n" in out
@@ -87,36 +90,49 @@ def test_runs_that_failed_are_listed_and_a_diverged_one_comes_last(tmp_path, cap
     (tmp_path / "e" / "metrics.csv").write_text("broken")
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "error.txt").write_text("RuntimeError: lost\n\nTraceback")
-    assert report_sweep(tmp_path, {"d": "no space left"}) == ["a", "d", "e", "f"]
+    (tmp_path / "d.error.txt").write_text("out_dir=d already holds a run\n")
+    write_finished(tmp_path / "g", "hasac", [8.0, 8.0], status="interrupted")
+    assert report_sweep(tmp_path) == ["a", "d", "e", "f", "g"]
     out = capsys.readouterr().out
     assert out.index("4.00") < out.index("-3.00") < out.index("diverged │")
     assert "haa2c" not in out
-    assert "4 of 6 runs failed:\n  a: diverged\n  d: no space left\n  e: " in out
-    assert "  f: RuntimeError: lost\n" in out
+    assert "hasac" not in out
+    assert "5 of 7 runs failed:\n  a: diverged\n  d: out_dir=d already holds a run\n  e: " in out
+    assert "  f: RuntimeError: lost\n  g: interrupted\n" in out
     assert [row["iqm"] for row in read_table(tmp_path)] == ["", "-3.0", "4.0"]
 
 
 def test_other_runs_in_the_directory_are_left_out(tmp_path, capsys):
     write_finished(tmp_path / "a", "happo", [1.0, 5.0])
     write_finished(tmp_path / "b", "mappo", [6.0, 7.0])
-    assert report_sweep(tmp_path, {}, {"a"}) == []
+    assert report_sweep(tmp_path, {"a"}) == []
     assert "mappo" not in capsys.readouterr().out
     assert [row["label"] for row in read_table(tmp_path)] == ["happo"]
 
 
 def test_a_run_whose_process_was_killed_is_listed(tmp_path, capsys):
     write_finished(tmp_path / "a", "happo", [1.0, 5.0])
-    assert report_sweep(tmp_path, {}, {"a", "b"}) == ["b"]
+    assert report_sweep(tmp_path, {"a", "b"}) == ["b"]
     assert (
         "1 of 2 runs failed:\n  b: no results, and no error: its process ended, or it did not start\n"
         in capsys.readouterr().out
     )
 
 
+def test_a_killed_run_is_listed_in_a_search_whose_names_are_not_known(tmp_path, capsys):
+    write_finished(tmp_path / "job=0,clip=0.1", "happo", [1.0, 5.0])
+    write_finished(tmp_path / "job=1,clip=0.2", "happo", [1.0, 5.0])
+    (tmp_path / "job=1,clip=0.2" / "summary.json").unlink()
+    assert report_sweep(tmp_path) == ["job=1,clip=0.2"]
+    assert "1 of 2 runs failed:\n  job=1,clip=0.2: no results, and no error" in capsys.readouterr().out
+
+
 def test_nothing_is_written_without_results(tmp_path, capsys):
-    assert report_sweep(tmp_path, {"a": "no space left"}) == ["a"]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "error.txt").write_text("no space left\n")
+    assert report_sweep(tmp_path) == ["a"]
     assert capsys.readouterr().out == "1 of 1 runs failed:\n  a: no space left\n"
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_nothing_is_cut_at_80_columns(tmp_path, capsys, monkeypatch):
@@ -125,7 +141,7 @@ def test_nothing_is_cut_at_80_columns(tmp_path, capsys, monkeypatch):
     env = "jumanji/a_long_name_of_an_environment_with_many_options"
     write_finished(tmp_path / "a", "happo", [-123456.25, -54321.5], env=env, wall_seconds=360000.0, **sizes)
     write_finished(tmp_path / "b", "happo", [-123456.25, -54321.5], env=env, activation="relu")
-    report_sweep(tmp_path, {})
+    report_sweep(tmp_path)
     out = capsys.readouterr().out
     table = out[: out.index("table: ")].split("seeds pooled:\n")[1]
     assert max(map(len, table.splitlines())) <= 80
@@ -142,7 +158,7 @@ def test_too_many_curves_are_not_drawn(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sweep_report, "MOST_CURVES", 1)
     write_finished(tmp_path / "a", "happo", [1.0, 5.0])
     write_finished(tmp_path / "b", "mappo", [6.0, 7.0])
-    assert report_sweep(tmp_path, {}) == []
+    assert report_sweep(tmp_path) == []
     out = capsys.readouterr().out
     assert "curves: not drawn, because there would be 2; allowed: up to 1, as `hajax plot DIR ...` draws" in out
     assert not (tmp_path / "plot.png").exists()
@@ -158,7 +174,7 @@ def test_durations_have_a_suitable_unit():
 def test_a_launcher_that_fails_ends_with_the_table_and_one_line(tmp_path, capsys, monkeypatch):
     """As joblib's, whose process of a run was killed."""
 
-    def killed(*arguments):
+    def killed(*arguments, **named):
         raise RuntimeError("A worker process was terminated.\nThis could be caused by")
 
     monkeypatch.setattr(sweep, "run_job", killed)
@@ -170,6 +186,56 @@ def test_a_launcher_that_fails_ends_with_the_table_and_one_line(tmp_path, capsys
     assert err.strip().splitlines()[-1] == (
         "hajax train: the launcher ended the sweep (RuntimeError: A worker process was terminated.)"
     )
+
+
+def written(settings, task):
+    """As a training, whose return is its clip; one above 0.2 diverges."""
+    path = Path(settings.out_dir)
+    if (path / "config.yaml").exists():
+        raise Refusal(f"out_dir={path} already holds a run")
+    final = math.nan if settings.algo["clip"] > 0.2 else settings.algo["clip"]
+    status = "diverged" if math.isnan(final) else "finished"
+    write_finished(path, "happo", [final], seed=settings.seed, status=status, clip=settings.algo["clip"])
+    return {"status": status, "eval_return": {"mean": None if math.isnan(final) else final}}
+
+
+def test_runs_that_another_process_refuses_have_failed(tmp_path, capsys):
+    overrides = ["seed=0,1", f"out_dir={tmp_path}", "hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
+    assert sweep.sweep(overrides, written) == 0
+    assert "seeds pooled" in capsys.readouterr().out
+    assert sweep.sweep(overrides, written) == 1
+    out = capsys.readouterr().out
+    assert "2 of 2 runs failed:\n  seed=0: out_dir=" in out
+    assert "seeds pooled" not in out
+
+
+SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=1", "hydra.sweeper.sampler.seed=0"]
+
+
+def test_a_search_goes_on_after_trials_that_diverge_and_maximizes(tmp_path, capsys):
+    assert sweep.sweep([*SEARCH, "algo.clip=interval(0.05, 0.3)", f"out_dir={tmp_path}"], written) == 1
+    out = capsys.readouterr().out
+    clips = sorted(float(path.name.partition("clip=")[2]) for path in tmp_path.glob("job=*"))
+    diverged = [clip for clip in clips if clip > 0.2]
+    assert len(clips) == 6
+    assert 0 < len(diverged) < 6
+    assert f"{len(diverged)} of 6 runs failed:" in out
+    assert "make them again" not in out  # another search draws other values
+    found = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
+    assert found["best_value"] == found["best_params"]["algo.clip"] == max(clip for clip in clips if clip <= 0.2)
+
+
+def test_a_search_may_draw_a_value_twice(tmp_path):
+    assert sweep.sweep([*SEARCH, "algo.clip=choice(0.1, 0.2)", f"out_dir={tmp_path}"], written) == 0
+    assert len(list(tmp_path.glob("job=*"))) == 6
+
+
+def test_a_search_of_nothing_is_refused(tmp_path, capsys):
+    assert main(["train", "-m", "hydra/sweeper=optuna", f"out_dir={tmp_path}"]) == 2
+    assert "hydra/sweeper=optuna with nothing to search; allowed: " in capsys.readouterr().err
+    assert main(["train", "-m", "--print-config", "seed=0,1", f"out_dir={tmp_path}"]) == 2
+    assert "--print-config with -m; allowed: the settings of one run" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_hydra_s_own_sweeper_makes_every_combination():

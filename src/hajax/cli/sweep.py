@@ -24,6 +24,10 @@ from hajax.runs.settings import TrainSettings, validate
 
 # The longest value, and the longest name of a directory, in characters. File systems allow 255 bytes.
 LONGEST_VALUE, LONGEST_NAME = 40, 120
+# How the file with the error of a run ends if another run is in its directory.
+BESIDE = ".error.txt"
+# Settings of Optuna's sweeper.
+DIRECTION, SEARCHED = "hydra.sweeper.direction", ("hydra.sweeper.params", "hydra.sweeper.custom_search_space")
 
 
 class Swept(NamedTuple):
@@ -42,20 +46,17 @@ def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[
     from hajax.cli.sweep_report import report_sweep
     from hajax.runs.directory import new_directory
 
+    overrides = searching(overrides)
     first = check_combinations(overrides)
     out_dir = new_directory("sweep") if first.out_dir is None else user_path(first.out_dir)
     added = [config.quoted(f"out_dir={out_dir}")]
     swept = swept_settings(overrides)
-    failed: dict[str, str] = {}
+    names, ended = expected_names(overrides, swept), None
 
     def job(composed: DictConfig) -> float:
-        name, reason, score = run_job(composed, swept, run_once)
-        if reason is not None:
-            failed[name] = reason
-        return score  # what a sweeper optimizes
+        return run_job(composed, swept, run_once, numbered=names is None)
 
     run_sweep = hydra.main(str(config.conf_dir()), config.CONFIG_NAME, config.VERSION_BASE)(job)
-    names, ended = expected_names(overrides, swept), None
     with (
         sharing_cores(overrides, names),
         as_command_line(["hajax train", "--multirun", *config.for_hydra(overrides), *added]),
@@ -67,12 +68,30 @@ def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[
             raise
         except Exception as failure:  # a launcher's: `run_job` catches those of runs
             ended = f"{type(failure).__name__}: {str(failure).strip().splitlines()[0] if str(failure).strip() else ''}"
-    kept = (text for text in overrides if not text.startswith(("out_dir=", "resume=")))
-    again = [*kept, f"out_dir={out_dir}", "resume=auto"]
-    unsuccessful = report_sweep(out_dir, failed, names, again=shlex.join(["hajax", "train", "-m", *again]))
+    again = None
+    if names is not None:  # another search draws other values
+        kept = (text for text in overrides if not text.startswith(("out_dir=", "resume=")))
+        again = shlex.join(["hajax", "train", "-m", *kept, f"out_dir={out_dir}", "resume=auto"])
+    unsuccessful = report_sweep(out_dir, names, again)
     if ended is not None:
         print(f"hajax train: the launcher ended the sweep ({ended})", file=sys.stderr)
     return 1 if unsuccessful or ended else 0
+
+
+def searching(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with which Optuna maximizes unless it is told otherwise: returns are better if they are larger."""
+    parsed = config.parse(overrides)
+    keys = [override.get_key_element().lstrip("+") for override in parsed]
+    if "hydra/sweeper=optuna" not in overrides:
+        return list(overrides)
+    if not any(override.is_sweep_override() for override in parsed) and not any(
+        key.startswith(SEARCHED) for key in keys
+    ):
+        raise Refusal(
+            "hydra/sweeper=optuna with nothing to search; allowed: with a range or a choice, as "
+            "'algo.actor_lr=tag(log, interval(1e-5, 1e-2))'"
+        )
+    return [*overrides, *([] if DIRECTION in keys else [f"{DIRECTION}=maximize"])]
 
 
 def check_combinations(overrides: Sequence[str]) -> TrainSettings:
@@ -132,7 +151,9 @@ def expected_names(overrides: Sequence[str], swept: Mapping[str, Swept]) -> set[
     parsed = config.parse(overrides)
     if any(override.get_key_element().startswith(("hydra/sweeper", "hydra.sweeper")) for override in parsed):
         return None
-    if not swept or not all(override.is_discrete_sweep() for override in parsed if override.is_sweep_override()):
+    if not swept:
+        return {"job=0"}
+    if not all(override.is_discrete_sweep() for override in parsed if override.is_sweep_override()):
         return None
     tasks = itertools.product(*([f"{key}={text}" for text in setting.names] for key, setting in swept.items()))
     return {run_name(task, swept) for task in tasks}
@@ -142,22 +163,36 @@ def run_job(
     job: DictConfig,
     swept: Mapping[str, Swept],
     run_once: Callable[[TrainSettings, Sequence[str]], Mapping[str, Any]],
-) -> tuple[str, str | None, float]:
-    """One run of a sweep, in the directory named by its swept values; returns the name, the error, and the score.
+    numbered: bool = False,
+) -> float:
+    """One run of a sweep, in the directory named by its swept values; returns its score.
 
-    The error is `None` unless the run failed. The score is the mean return over the seeds at the end, NaN without one.
+    The score is the mean return over the seeds at the end. Without one it is the worst that a sweeper could be told.
 
-    A run that could not start or crashed also writes `error.txt`, for launchers whose jobs are other processes.
+    A run that could not start or crashed writes `error.txt` into its directory, or `NAME.error.txt` beside it if a run
+    was there, which is left as it is. Jobs may be other processes, whose errors are found by these files.
+
+    Args:
+        job: the settings as composed.
+        swept: the swept settings.
+        run_once: trains.
+        numbered: whether the name begins with the number of the job, since drawn values may be drawn again.
     """
     from hydra.core.hydra_config import HydraConfig
 
     hydra_job = HydraConfig.get()
     composed, task = config.plain(job), list(hydra_job.overrides.task)
-    name = run_name(task, swept) or f"job={hydra_job.job.num}"
+    number, values = f"job={hydra_job.job.num}", run_name(task, swept)
+    name = ",".join(filter(None, [number, values])) if numbered or not values else values
     path = Path(composed["out_dir"]) / name
     error, was_there = path / "error.txt", (path / "config.yaml").exists()
+    beside = path.with_name(f"{name}{BESIDE}")
+    # A sweeper that minimizes has a direction; Optuna takes infinite values, but no NaN.
+    worst = math.inf if "minimize" in str(hydra_job.sweeper.get("direction", "")).lower() else -math.inf
     try:
-        error.unlink(missing_ok=True)
+        for file in (error, beside):
+            with contextlib.suppress(NotADirectoryError):
+                file.unlink(missing_ok=True)
         summary = run_once(validate(composed | {"out_dir": str(path)}), task)
         if summary["status"] == "interrupted":
             raise KeyboardInterrupt
@@ -169,13 +204,14 @@ def run_job(
         reason = known or f"{type(failure).__name__}: {failure}"
         print(f"hajax train: {name}: {reason}", file=sys.stderr)
         details = "" if known else f"\n{traceback.format_exc()}"
-        if not (was_there and isinstance(failure, Refusal)):  # an earlier run there is left unchanged
-            with contextlib.suppress(OSError):
-                path.mkdir(parents=True, exist_ok=True)
-                error.write_text(f"{reason}\n{details}", encoding="utf-8")
-        return name, reason, math.nan
+        with contextlib.suppress(OSError):
+            if (was_there and isinstance(failure, Refusal)) or (path.exists() and not path.is_dir()):
+                error = beside
+            error.parent.mkdir(parents=True, exist_ok=True)
+            error.write_text(f"{reason}\n{details}", encoding="utf-8")
+        return worst
     mean = summary["eval_return"]["mean"]
-    return name, "diverged" if summary["status"] == "diverged" else None, math.nan if mean is None else mean
+    return worst if mean is None or not math.isfinite(mean) else mean
 
 
 def requeue(resume: bool | str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from hajax.cli.report import shown_interval, shown_return
+from hajax.cli.sweep import BESIDE
 from hajax.runs.console import console
 from hajax.runs.errors import Refusal
 from hajax.runs.files import read_run
@@ -25,18 +26,15 @@ COLUMNS = ("env", "label", "num_seeds", "step", "iqm", "ci95_low", "ci95_high", 
 MOST_CURVES = 40
 
 
-def report_sweep(
-    path: Path, failed: Mapping[str, str], names: Collection[str] | None = None, again: str | None = None
-) -> list[str]:
+def report_sweep(path: Path, names: Collection[str] | None = None, again: str | None = None) -> list[str]:
     """Prints a table per environment and the runs that failed, and writes `summary.csv`, `plot.png` and `plot.csv`.
 
     A line of a table is an algorithm, with the settings that distinguish it, and pools the seeds of its runs. If no run
     has results, nothing is written.
 
     Args:
-        path: the directory of the sweep.
-        failed: the errors of runs in this process, by the names of the runs; those of other processes are in their
-            `error.txt`. Results in the directory of a failed run are not shown, because they may be of an earlier run.
+        path: the directory of the sweep. In it are the errors of its runs, as `run_job` writes them. Results in the
+            directory of a run with an error are not shown, because they may be of an earlier run.
         names: the runs of the sweep, `None` for all in the directory.
         again: the command that makes the missing runs.
 
@@ -44,26 +42,31 @@ def report_sweep(
         The names of the runs that failed.
     """
 
-    def own(pattern: str) -> list[Path]:
-        found = [file for file in sorted(path.glob(pattern)) if file.parent.name not in failed]
-        return [file for file in found if names is None or file.parent.name in names]
+    def own(name: str) -> bool:
+        return names is None or name in names
 
-    reasons = {file.parent.name: file.read_text("utf-8").split("\n", 1)[0] for file in own("*/error.txt")}
+    errors = {file.parent.name: file for file in sorted(path.glob("*/error.txt"))}
+    errors |= {file.name.removesuffix(BESIDE): file for file in sorted(path.glob(f"*{BESIDE}"))}
+    reasons = {name: file.read_text("utf-8").split("\n", 1)[0] for name, file in errors.items() if own(name)}
+    begun = {file.parent.name for file in path.glob("*/config.yaml") if own(file.parent.name)} | set(names or ())
     summaries, curves = {}, []
-    for file in own("*/summary.json"):
+    for file in sorted(path.glob("*/summary.json")):
+        if not own(file.parent.name) or file.parent.name in errors:
+            continue
+        summary = json.loads(file.read_text("utf-8"))
+        if summary["status"] == "interrupted":
+            reasons[file.parent.name] = "interrupted"
+            continue
         try:
             curves.append(read_run(file.parent))
         except Refusal as refusal:
             reasons[file.parent.name] = str(refusal)
             continue
-        summaries[file.parent] = summary = json.loads(file.read_text("utf-8"))
+        summaries[file.parent] = summary
         if summary["status"] == "diverged":
             reasons[file.parent.name] = "diverged"
-    reasons |= failed
     found = {run.name for run in summaries} | set(reasons)
-    reasons |= dict.fromkeys(
-        set(names or ()) - found, "no results, and no error: its process ended, or it did not start"
-    )
+    reasons |= dict.fromkeys(begun - found, "no results, and no error: its process ended, or it did not start")
     groups = group_runs(curves)
     rows = [_row(group, [summaries[run.path] for run in group.runs]) for group in groups]
     _print_tables(path, rows)

@@ -55,6 +55,8 @@ def train(arguments: Sequence[str]) -> int:
         return 0
     parsed = config.parse(overrides)
     if given & {"-m", "--multirun"}:
+        if "--print-config" in given:
+            raise Refusal("--print-config with -m; allowed: the settings of one run, without -m")
         for override in parsed:
             if ALONE.get(override.get_key_element().lstrip("+"), override.value()) != override.value():
                 raise Refusal(f"{override.input_line} with -m; allowed: a run of its own, without -m")
