@@ -39,6 +39,8 @@ def shard(function: Callable[..., Any], mesh: Mesh | None = None) -> Callable[..
       ValueError: when traced, if the devices do not divide the seeds.
     """
     mesh = jax.make_mesh((jax.device_count(),), (SEEDS,)) if mesh is None else mesh
+    if mesh.axis_names == (ENVS,):  # an axis to be mapped over is needed
+        mesh = Mesh(mesh.devices[None], (SEEDS, ENVS), axis_types=mesh.axis_types * 2)
     over = tuple(name for name in mesh.axis_names if name != ENVS)
     parts = int(np.prod([mesh.shape[name] for name in over]))
 

@@ -34,14 +34,17 @@ def alone(directory, settings):
     assert done.returncode == 0, done.stderr
 
 
-def started(directory, settings, processes=2):
-    """Processes of one run, which share a machine."""
+def started(directory, settings, processes=2, second=()):
+    """Processes of one run, which share a machine; `second` are other settings of the second one."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     return [
         subprocess.Popen(
-            command(directory, [*settings, f"distributed=127.0.0.1:{port}/{index}/{processes}"]),
+            command(
+                directory,
+                [*settings, *(second if index == 1 else ()), f"distributed=127.0.0.1:{port}/{index}/{processes}"],
+            ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -148,6 +151,16 @@ def test_a_run_of_one_process_has_its_devices(tmp_path):
     assert process.returncode == 0, errors
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["device"]["count"] == 2
+
+
+def test_processes_with_other_settings_are_refused(tmp_path):
+    processes = started(tmp_path / "run", [*TINY, "total_steps=64"], second=["seed=7", "algo.actor_lr=0.3"])
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    assert errors[0] == "hajax train: process 1 has other settings than the first; see its error\n"
+    assert errors[1].startswith("hajax train: other settings than the first process: algo.actor_lr=0.3 where it has ")
+    assert "; seed=7 where it has 0; allowed: the same in all processes" in errors[1]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.evidence

@@ -96,6 +96,11 @@ class TestPoints:
         (["vmap={clip: {low: 0, high: 1}}", "draws=2"], "vmap.clip.low=0; allowed: a number > 0"),
         (["vmap={clip: {low: 1, high: 2, scale: x}}", "draws=2"], "vmap.clip.scale='x'; allowed: log, linear"),
         (["vmap={clip: {low: 1, high: 2}}"], "vmap.clip is a range with draws=null; allowed: draws=N"),
+        (["vmap={gae_lambda: {low: 0.5, high: 1.2, scale: linear}}", "draws=2"], "vmap.gae_lambda.high=1.2; allowed: "),
+        (
+            ["algo=haml", "algo.drift=kl_old_new", "algo.adaptive=true", "vmap={drift_coef: [0,0.2]}"],
+            "vmap.drift_coef=0.0; allowed: a number > 0",
+        ),
         (["draws=2"], "draws=2 with vmap=null; allowed: null, or vmap=HYPERPARAMETERS"),
         ([TWO, "pbt.interval=10_000", "total_steps=9000"], "pbt.interval=10000 with total_steps=9000; allowed: less"),
         (["vmap={decay_updates: [1,2]}", "lr_decay=true"], "vmap.decay_updates with lr_decay=true, which sets it"),

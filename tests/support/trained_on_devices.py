@@ -27,7 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # By the number of devices: the shape of the mesh over (seeds, envs), its kind of axes, and the algorithms.
 MESHES: dict[int, dict[str, tuple[tuple[int, ...], AxisType, tuple[str, ...]]]] = {
-    2: {"seeds": ((2,), AxisType.Auto, tuple(CASES)), "envs": ((1, 2), AxisType.Explicit, ("happo", "hasac"))},
+    2: {"seeds": ((2,), AxisType.Auto, tuple(CASES)), "envs": ((2,), AxisType.Explicit, ("happo", "hasac"))},
     4: {"seeds": ((4,), AxisType.Explicit, tuple(CASES)), "both": ((2, 2), AxisType.Auto, tuple(CASES))},
 }
 
@@ -61,7 +61,8 @@ def main(count: int, file: str) -> None:
         for how, (shape, kind, names) in MESHES.get(count, {}).items():
             if name not in names:
                 continue
-            mesh = jax.make_mesh(shape, ("seeds", "envs")[: len(shape)], axis_types=(kind,) * len(shape))
+            axes = ("seeds", "envs") if how == "both" else (how,)
+            mesh = jax.make_mesh(shape, axes, axis_types=(kind,) * len(shape))
             results |= trained(name, how, mesh)
     np.savez(file, **results)
 

@@ -22,6 +22,7 @@ from hajax.runs.memory import SAVING, SELECTING, memory_warning, shown_bytes
 from hajax.runs.schedule import Schedule
 from hajax.runs.settings import TrainSettings
 from hajax.runs.team import Team
+from hajax.sharding import SEEDS
 from hajax.training.checkpoints import Checkpoint
 
 
@@ -44,7 +45,8 @@ def print_start(
         buffer_size = team.algorithm.settings.buffer_size
         on_cpu = jax.default_backend() == "cpu"  # elsewhere the copy for a checkpoint is in host memory
         twice = SAVING if settings.checkpoint.replay and on_cpu else SELECTING if settings.population else ""
-        apart = 1 if mesh is None or on_cpu else mesh.size  # the devices have memories of their own
+        # Devices have memories of their own. Between programs each has all environments of its seeds.
+        apart = 1 if mesh is None or on_cpu else mesh.shape[SEEDS]
         warning = memory_warning(
             replay_bytes, settings.num_seeds, buffer_size, points=settings.num_points, twice=twice, devices=apart
         )
@@ -92,11 +94,11 @@ def print_start(
 
 @contextmanager
 def printing_warnings() -> Iterator[None]:
-    """Prints the library's warnings as the command line's, a line each."""
+    """Prints the library's warnings as the command line's, a line each, once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for warning in caught:
+    for warning in {str(warning.message): warning for warning in caught}.values():
         if issubclass(warning.category, UserWarning) and f"{os.sep}hajax{os.sep}" in warning.filename:
             print(f"hajax train: warning: {warning.message}", file=sys.stderr)
         else:

@@ -95,6 +95,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             raise_if_set(stop)
         provide_devices(settings)
         check_device()
+        hosts.check_same(as_dict(settings))
         use_compilation_cache(settings.compilation_cache)
         if settings.render is not False:
             prefer_headless_rendering()

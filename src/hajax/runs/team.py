@@ -41,13 +41,17 @@ def decided(settings: TrainSettings) -> TrainSettings:
 
 def make_members(settings: TrainSettings) -> tuple[Environment | BatchedEnvironment, Algorithm]:
     """The environment and the algorithm; `Refusal` if they do not accept the settings."""
-    # `reward` in algo/*.yaml is the environments' default; it is not a setting of the algorithm.
-    options = {name: value for name, value in settings.algo.items() if name not in ("name", "reward")}
     env_options = {name: value for name, value in settings.env.items() if name != "name"}
     with refusing((ValueError, TypeError), {name: (f"env.{name}", value) for name, value in env_options.items()}):
         env = make_env(settings.env.get("name", ""), **env_options)
     with refusing(typed=typed_settings(settings)):
-        return env, make_algorithm(settings.algo.get("name", ""), env, **options)
+        return env, make_algorithm(settings.algo.get("name", ""), env, **algorithm_options(settings))
+
+
+def algorithm_options(settings: TrainSettings) -> dict[str, Any]:
+    """The settings of the algorithm, for `make_algorithm`."""
+    # `reward` in algo/*.yaml is the environments' default; it is not a setting of the algorithm.
+    return {name: value for name, value in settings.algo.items() if name not in ("name", "reward")}
 
 
 def build(settings: TrainSettings) -> Team:

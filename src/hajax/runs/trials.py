@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hajax.algorithms import make_algorithm
 from hajax.population import perturb, select
 from hajax.runs.errors import Refusal, refusing
 from hajax.runs.grid import Values, points
 from hajax.runs.health import Health
 from hajax.runs.settings import TrainSettings
-from hajax.runs.team import Team
+from hajax.runs.team import Team, algorithm_options, typed_settings
 from hajax.runs.totals import Totals
 from hajax.training import TrainState
 from hajax.validation import about, nearest
@@ -71,10 +72,12 @@ def check_points(settings: TrainSettings, team: Team) -> tuple[Values, ...]:
             )
     if settings.lr_decay and "decay_updates" in known and "decay_updates" in (settings.vmap or {}):
         raise Refusal("vmap.decay_updates with lr_decay=true, which sets it; allowed: lr_decay=false")
-    for values in found:
-        typed = {name: (f"vmap.{name}", value) for name, value in values.items()}
-        with refusing(typed=typed):
-            team.algorithm.hyperparameters.replace(**values).validate()
+    ranges = {name: given for name, given in (settings.vmap or {}).items() if isinstance(given, dict)}
+    ends = [({name: given[end]}, f".{end}") for name, given in ranges.items() for end in ("low", "high")]
+    for values, end in [*ends, *((values, "") for values in found)]:
+        typed = {name: (f"vmap.{name}{end}", value) for name, value in values.items()}
+        with refusing(typed=typed_settings(settings) | typed):
+            make_algorithm(settings.algo["name"], team.env, **algorithm_options(settings) | values)
     if found and team.env.host is not None:
         raise Refusal(f"vmap with env={team.env.spec.name}, whose simulators are outside of JAX; allowed: vmap=null")
     return found
