@@ -81,13 +81,29 @@ def measure(agents: int, rounds: int, repeats: int) -> dict[str, dict[str, Any]]
     return results
 
 
+def table(updates: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """The measured numbers as Markdown."""
+    lines = ["| agents | update | milliseconds (range) | time | products | compilation |", "|---|---|---|---|---|---|"]
+    for agents, rows in updates.items():
+        for row, found in rows.items():
+            low, high = found["ms_range"]
+            products = found["matmul_gflop"] / rows["hasac"]["matmul_gflop"]
+            ratios = f"{found['over_hasac']:.2f} | {products:.2f} | {found['compile_over_hasac']:.2f}"
+            lines.append(f"| {agents.split()[0]} | {row} | {found['ms']:.1f} ({low:.1f} to {high:.1f}) | {ratios} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=5, help="updates in a row")
     parser.add_argument("--agents", type=int, nargs="*", default=[3, 8])
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--table", action="store_true", help="print the table of the numbers in --output")
     given = parser.parse_args()
+    if given.table:
+        print(table(json.loads(given.output.read_text(encoding="utf-8"))["updates"]))
+        return
     jax.config.update("jax_enable_compilation_cache", False)
     found = {f"{n} agents": measure(n, given.rounds, given.repeats) for n in given.agents}
     machine = {"device": jax.devices()[0].device_kind, "machine": platform.machine()}

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.evidence
 ROOT = Path(__file__).resolve().parents[2]
 
 import arithmetic  # noqa: E402
+import attention_cost  # noqa: E402
 import budget_runs  # noqa: E402
 import environment_speeds  # noqa: E402
 import foreign  # noqa: E402
@@ -501,6 +502,15 @@ def test_the_page_of_environments_has_their_speed():
     found = json.loads((ROOT / "docs" / "results" / "environments.json").read_text(encoding="utf-8"))["rates"]
     assert {*found} == {*environment_speeds.MEASURED}
     assert environment_speeds.table(found) in (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_trust_regions_has_what_updates_cost():
+    """An attention critic compiles in less than one and a half times the time of HASAC's critics."""
+    results = ROOT / "docs" / "results"
+    updates = json.loads((results / "attention_cost.json").read_text(encoding="utf-8"))["updates"]
+    assert attention_cost.table(updates) in (results / "trust_regions.md").read_text(encoding="utf-8")
+    for found in updates.values():
+        assert max(row["compile_over_hasac"] for name, row in found.items() if name != "mamt") < 1.5
 
 
 def test_the_page_of_simulators_has_the_twelve_environments():
