@@ -62,7 +62,7 @@ def make_mesh(settings: TrainSettings, env: Environment | BatchedEnvironment) ->
         if settings.devices != "auto":
             raise Refusal(
                 f"devices={count} divides the environments of a seed, but those of {env.spec.name} are stepped outside "
-                f"of JAX; allowed: {', '.join(map(str, divisions(seeds_only, settings.num_trials)))}"
+                f"of JAX; allowed: {', '.join(map(str, divisions(seeds_only)))}"
             )
         count, parts = chosen(seeds_only, available)
     if count == 1:
@@ -91,7 +91,7 @@ def chosen(settings: TrainSettings, available: int) -> tuple[int, int]:
     Raises:
         Refusal: the devices do not divide the seeds or the environments.
     """
-    fitting = divisions(settings, max(available, settings.num_trials * settings.num_envs))
+    fitting = divisions(settings)
     among = ""
     if (processes := hosts.count()) > 1:
         fitting = {count: parts for count, parts in fitting.items() if count % processes == 0}
@@ -118,18 +118,19 @@ def _counts(settings: TrainSettings) -> str:
     return f"{grid}num_seeds={settings.num_seeds}, num_envs={settings.num_envs}"
 
 
-def divisions(settings: TrainSettings, most: int) -> dict[int, int]:
-    """The numbers of devices that fit, up to `most`, with those among which the environments of a seed are divided."""
-    seeds, fitting = settings.num_trials, {}
-    for count in range(1, most + 1):
-        parts = 1
-        if settings.shard == "envs":
-            parts = count
-        elif settings.shard == "auto" and count > seeds:
-            parts = count // seeds
-        if count % parts == 0 and seeds % (count // parts) == 0 and settings.num_envs % parts == 0:
-            fitting[count] = parts
+def divisions(settings: TrainSettings) -> dict[int, int]:
+    """The numbers of devices that fit, with those among which the environments of a seed are divided."""
+    if settings.shard == "envs":
+        return {parts: parts for parts in _divisors(settings.num_envs)}
+    seeds = settings.num_trials
+    fitting = dict.fromkeys(_divisors(seeds), 1)
+    if settings.shard == "auto":
+        fitting |= {seeds * parts: parts for parts in _divisors(settings.num_envs)}
     return fitting
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def steps_on_host(env: Environment | BatchedEnvironment) -> bool:
