@@ -59,14 +59,14 @@ def draw(runs: Sequence[Path]) -> None:
     axes.set_title(task, loc="left", size=11)
     axes.grid(color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(runs[0].parent / "papers.png", dpi=150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
-    draw(parser.parse_args().runs)
+    draw([path for path in parser.parse_args().runs if path.is_dir()])
 
 
 if __name__ == "__main__":

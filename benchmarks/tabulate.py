@@ -37,8 +37,10 @@ def row(directory: Path, metric: str) -> str:
     values = metrics[metric]
     digits = 1 if metric == "return" else 3
     seeds = ", ".join(f"{value:.{digits}f}" for value in values["per_seed"])
-    low, high = values["ci95"]
-    interval = f"{values['iqm']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    interval = f"{values['iqm']:.{digits}f}"
+    if values["ci95"] is not None:  # of more than one seed
+        low, high = values["ci95"]
+        interval += f" [{low:.{digits}f}, {high:.{digits}f}]"
     return f"| `{directory.name}` | {summary['total_steps']:,} | {seeds} | {values['mean']:.{digits}f} | {interval} |"
 
 
@@ -109,6 +111,7 @@ def main() -> None:
     parser.add_argument("--transfer", action="store_true", help="returns elsewhere, from transfer.json")
     parser.add_argument("--ratios", action="store_true", help="the compound ratio of sequential updates")
     arguments = parser.parse_args()
+    arguments.runs = [path for path in arguments.runs if path.is_dir()]  # pictures may be beside them
     if arguments.ratios:
         print("\n".join([RATIOS, *map(ratio_row, arguments.runs)]))
         return
