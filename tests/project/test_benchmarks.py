@@ -308,6 +308,10 @@ def test_runs_are_tabulated_by_return_or_another_metric(tmp_path):
     (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     assert tabulate.row(run, "return") == "| `happo` | 2,000 | 0.5, 1.0 | 0.8 | 0.8 [0.5, 1.0] |"
     assert tabulate.row(run, "win") == "| `happo` | 2,000 | 0.500, 1.000 | 0.750 | 0.750 [0.500, 1.000] |"
+    alone = summary | {"eval_return": {"mean": 0.5, "iqm": 0.5, "ci95": None, "per_seed": [0.5]}}
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "summary.json").write_text(json.dumps(alone), encoding="utf-8")
+    assert tabulate.row(tmp_path / "alone", "return") == "| `alone` | 2,000 | 0.5 | 0.5 | 0.5 |"
     with pytest.raises(SystemExit, match=r"metric=wins of .*happo; allowed: return, win$"):
         tabulate.row(run, "wins")
     # Off-policy: the first evaluation, of what nobody has taught yet, comes after the warm-up.
