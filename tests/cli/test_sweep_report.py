@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from joblib.externals.loky import get_reusable_executor
 from written_runs import write_run
 
 from hajax.cli import main, sweep, sweep_report
@@ -199,6 +200,14 @@ def written(settings, task):
     return {"status": status, "eval_return": {"mean": None if math.isnan(final) else final}}
 
 
+@pytest.fixture
+def workers():
+    """Ends the processes of joblib's launcher, which wait for more work."""
+    yield
+    get_reusable_executor().shutdown(wait=True)
+
+
+@pytest.mark.usefixtures("workers")
 def test_runs_that_another_process_refuses_have_failed(tmp_path, capsys):
     overrides = ["seed=0,1", f"out_dir={tmp_path}", "hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
     assert sweep.sweep(overrides, written) == 0
