@@ -22,7 +22,6 @@ from hajax.runs.memory import SAVING, SELECTING, memory_warning, shown_bytes
 from hajax.runs.schedule import Schedule
 from hajax.runs.settings import TrainSettings
 from hajax.runs.team import Team
-from hajax.sharding import SEEDS
 from hajax.training.checkpoints import Checkpoint
 
 
@@ -46,7 +45,7 @@ def print_start(
         on_cpu = jax.default_backend() == "cpu"  # elsewhere the copy for a checkpoint is in host memory
         twice = SAVING if settings.checkpoint.replay and on_cpu else SELECTING if settings.population else ""
         # Devices have memories of their own. Between programs each has all environments of its seeds.
-        apart = 1 if mesh is None or on_cpu else mesh.shape[SEEDS]
+        apart = 1 if mesh is None or on_cpu else mesh.shape["seeds"]
         warning = memory_warning(
             replay_bytes, settings.num_seeds, buffer_size, points=settings.num_points, twice=twice, devices=apart
         )

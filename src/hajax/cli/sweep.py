@@ -19,13 +19,11 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from hajax.runs import config
-from hajax.runs.errors import Refusal, RunError, machine_limit, shown, user_path
+from hajax.runs.errors import BESIDE, Refusal, RunError, machine_limit, shown, user_path
 from hajax.runs.settings import TrainSettings, validate
 
 # The longest value, and the longest name of a directory, in characters. File systems allow 255 bytes.
 LONGEST_VALUE, LONGEST_NAME = 40, 120
-# How the file with the error of a run ends if another run is in its directory.
-BESIDE = ".error.txt"
 # Settings of Optuna's sweeper.
 DIRECTION, SEARCHED = "hydra.sweeper.direction", ("hydra.sweeper.params", "hydra.sweeper.custom_search_space")
 

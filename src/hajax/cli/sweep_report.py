@@ -12,9 +12,8 @@ import numpy as np
 from rich.table import Table
 
 from hajax.cli.report import shown_interval, shown_return
-from hajax.cli.sweep import BESIDE
 from hajax.runs.console import console
-from hajax.runs.errors import Refusal
+from hajax.runs.errors import BESIDE, Refusal
 from hajax.runs.files import read_run
 from hajax.runs.tables import write_table
 from hajax.training.statistics import bootstrap_interval, interquartile_mean

@@ -14,6 +14,9 @@ from typing import Any
 from hajax.places import user_place
 from hajax.validation import nearest
 
+# How the file with the error of a run of a sweep ends if another run is in its directory.
+BESIDE = ".error.txt"
+
 
 class Refusal(ValueError):
     """A request refused before anything was written. Its text is one line: field, value and allowed values."""
