@@ -17,7 +17,7 @@ from matplotlib.ticker import EngFormatter
 
 from hajax.runs.files import read_run
 from hajax.viewing.curve import style
-from hajax.viewing.groups import group_runs
+from hajax.viewing.groups import group_runs, steps_line
 
 PAPERS_STEPS = 10_000_000
 # In thousands.
@@ -28,7 +28,7 @@ PAPERS = {
 
 
 def draw(runs: Sequence[Path]) -> None:
-    """Every seed's curve, their mean, and the ends of the papers' curves as hollow marks of the same color."""
+    """Every seed's curve, their interquartile mean, and the ends of the papers' curves as hollow marks."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
     groups = group_runs([read_run(path) for path in runs])
@@ -37,11 +37,10 @@ def draw(runs: Sequence[Path]) -> None:
     task = tasks.pop()
     for index, group in enumerate(groups):
         look, algo = style(index) | {"marker": ""}, group.runs[0].settings["algo"]["name"]
-        seeds = [(run.steps, column) for run in group.runs for column in run.returns.T]
-        for steps, returns in seeds:
-            axes.plot(steps, returns, color=look["color"], linewidth=0.7, alpha=0.45)
-        steps, mean = seeds[0][0], sum(returns for _, returns in seeds) / len(seeds)
-        axes.plot(steps, mean, **look, label=f"{group.label}, {len(seeds)} seed{'s' * (len(seeds) > 1)}")
+        line = steps_line(group)
+        for seed in line.seeds:
+            axes.plot(*seed, color=look["color"], linewidth=0.7, alpha=0.45)
+        axes.plot(line.x, line.iqm, **look, label=f"{line.label}, {len(line.seeds)} seed{'s' * (len(line.seeds) > 1)}")
         if algo in PAPERS[task]:
             axes.plot(
                 [PAPERS_STEPS],

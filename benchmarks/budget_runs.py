@@ -23,7 +23,7 @@ MPE = {
 }
 # Parts of a few hours each.
 SEEDS = {"": ["num_seeds=3"], "_more": ["seed=3", "num_seeds=3"], "_rest": ["seed=6", "num_seeds=4"]}
-# A seed of a robot takes half an hour of a core, or more.
+# A seed of a robot takes half an hour of a core, or more. HAPPO's on HalfCheetah were made in one run.
 SINGLE = {"": ["num_seeds=1"], "_more": ["seed=1", "num_seeds=1"], "_rest": ["seed=2", "num_seeds=1"]}
 ROBOTS = ("half_cheetah_2x3", "ant_4x2")
 

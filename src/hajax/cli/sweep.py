@@ -78,18 +78,15 @@ def sweep(overrides: Sequence[str], run_once: Callable[[TrainSettings, Sequence[
 
 def searching(overrides: Sequence[str]) -> list[str]:
     """The overrides, with which Optuna maximizes unless it is told otherwise: returns are better if they are larger."""
-    parsed = config.parse(overrides)
-    keys = [override.get_key_element().lstrip("+") for override in parsed]
-    if "hydra/sweeper=optuna" not in overrides:
+    given = {override.get_key_element().lstrip("+"): override for override in config.parse(overrides)}
+    if "hydra/sweeper" not in given or given["hydra/sweeper"].value() != "optuna":
         return list(overrides)
-    if not any(override.is_sweep_override() for override in parsed) and not any(
-        key.startswith(SEARCHED) for key in keys
-    ):
+    if not any(key.startswith(SEARCHED) or override.is_sweep_override() for key, override in given.items()):
         raise Refusal(
             "hydra/sweeper=optuna with nothing to search; allowed: with a range or a choice, as "
             "'algo.actor_lr=tag(log, interval(1e-5, 1e-2))'"
         )
-    return [*overrides, *([] if DIRECTION in keys else [f"{DIRECTION}=maximize"])]
+    return [*overrides, *([] if DIRECTION in given else [f"{DIRECTION}=maximize"])]
 
 
 def check_combinations(overrides: Sequence[str]) -> TrainSettings:
@@ -185,7 +182,7 @@ def run_job(
     path = Path(composed["out_dir"]) / name
     error, was_there = path / "error.txt", (path / "config.yaml").exists()
     beside = path.with_name(f"{name}{BESIDE}")
-    # A sweeper that minimizes has a direction; Optuna takes infinite values, but no NaN.
+    # Of Optuna; other sweepers have no direction. It takes infinite values, but no NaN.
     worst = math.inf if "minimize" in str(hydra_job.sweeper.get("direction", "")).lower() else -math.inf
     try:
         for file in (error, beside):

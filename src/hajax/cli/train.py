@@ -13,7 +13,7 @@ import yaml
 
 from hajax.cli.sweep import sweep
 from hajax.runs import config, hosts, nodes
-from hajax.runs.errors import Refusal, refusing, shown, user_path
+from hajax.runs.errors import Refusal, flat, refusing, shown, user_path
 from hajax.runs.interrupt import raise_if_set, stop_on_interrupt
 from hajax.runs.resume import settings_to_resume, without_options_of_run
 from hajax.runs.settings import Described, TrainSettings, as_dict, describe, validate
@@ -95,7 +95,7 @@ def run_once(settings: TrainSettings) -> dict[str, Any]:
             raise_if_set(stop)
         provide_devices(settings)
         check_device()
-        hosts.check_same(as_dict(settings))
+        hosts.check_same(flat(as_dict(settings)))
         use_compilation_cache(settings.compilation_cache)
         if settings.render is not False:
             prefer_headless_rendering()

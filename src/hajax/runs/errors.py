@@ -117,6 +117,14 @@ def shown(value: Any) -> str:
     return str(value)
 
 
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their names as typed: `{"algo.clip": 0.2, …}`."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
 # Errors of the operating system that concern the machine and not the program. Others are raised with a traceback.
 NO_SPACE, TOO_LONG = (errno.ENOSPC, errno.EDQUOT), errno.ENAMETOOLONG
 LIMITS = (

@@ -151,13 +151,13 @@ def check_same(settings: Mapping[str, Any]) -> None:
     """Refuses a run whose processes have different settings, in all of them. All processes call it.
 
     Args:
-        settings: as of `as_dict`. `distributed` is of each process, and not compared.
+        settings: by their names as typed. `distributed` is of each process, and not compared.
     """
     if not joined():
         return
     from jax.experimental import multihost_utils
 
-    own = {name: shown(value) for name, value in _flat(settings).items() if name != "distributed"}
+    own = {name: shown(value) for name, value in settings.items() if name != "distributed"}
     text = np.frombuffer(json.dumps(own).encode(), np.uint8)
     sent = multihost_utils.broadcast_one_to_all(np.resize(text, from_first(len(text))))  # of the first's length
     first = json.loads(sent.astype(np.uint8).tobytes())
@@ -168,14 +168,6 @@ def check_same(settings: Mapping[str, Any]) -> None:
         raise Refusal(f"other settings than the first process: {'; '.join(each)}; allowed: the same in all processes")
     if different.size:
         raise Refusal(f"process {different[0]} has other settings than the first; see its error")
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings by their names as typed."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
 
 
 def agreement(stop: threading.Event) -> tuple[threading.Event, Callable[[int], int]]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from hajax.runs.errors import flat
 from hajax.validation import check_known
 
 # The package that each logger needs; `csv` is always written by the run directory.
@@ -166,17 +167,13 @@ def series(row: Row) -> Iterator[tuple[str, float]]:
         yield (f"{section}/{rest}" if section in ("eval", "train") else name), float(value)
 
 
-def as_hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | bool]:
+def as_hyperparameters(config: Mapping[str, Any]) -> dict[str, str | float | bool]:
     """A configuration as `{"algo.clip": 0.2, …}`; what is no finite number and not true or false is text."""
-    found: dict[str, str | float | bool] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            found |= as_hyperparameters(value, f"{prefix}{name}.")
-        elif isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
-            found[prefix + name] = value
-        else:
-            found[prefix + name] = json.dumps(value)
-    return found
+
+    def plain(value: Any) -> bool:
+        return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+
+    return {name: value if plain(value) else json.dumps(value) for name, value in flat(config).items()}
 
 
 def _is_installed(package: str) -> bool:

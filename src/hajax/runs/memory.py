@@ -55,14 +55,14 @@ def memory_warning(
 ) -> str | None:
     """A warning if the replays of all seeds, at all points of a grid, would not fit, and as much again if `twice`.
 
-    `twice` says when. Each of the devices holds an equal share of them in a memory of its own.
+    `twice` says when. A device with a memory of its own holds one of `devices` equal shares of them.
     """
     needed, free, copies = replay_bytes * num_seeds * points // devices, free_memory(), 2 if twice else 1
     if free is None or copies * needed <= free:
         return None
     fits = int(buffer_size * free / (copies * needed))
     again = f", and as much again {twice}" if twice else ""
-    where = "in all" if devices == 1 else f"on each of {devices} devices"
+    where = "in all" if devices == 1 else "on each device"
     at = f" at each of {points} points" if points > 1 else ""
     return (
         f"algo.buffer_size={buffer_size} takes {shown_bytes(replay_bytes)} for each of num_seeds={num_seeds}{at}, "

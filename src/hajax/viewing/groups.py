@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hajax.runs.errors import flat
 from hajax.runs.files import RunCurve
 from hajax.training.statistics import interquartile_mean, stratified_bootstrap_interval
 
@@ -99,7 +100,8 @@ def method_settings(run: RunCurve) -> dict[str, Any]:
     env = {key: value for key, value in run.settings["env"].items() if key in NOT_THE_TASK and key != "name"}
     if env.get("reward") == settings["algo"].get("reward"):  # the environment follows the algorithm
         env.pop("reward", None)
-    return dict(_flat(settings | {"env": env}))
+    # Stochastic evaluations only add columns.
+    return {key: value for key, value in flat(settings | {"env": env}).items() if key != "eval.stochastic"}
 
 
 def tell_apart(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -208,14 +210,6 @@ def line_rows(panels: Sequence[Panel]) -> list[dict[str, Any]]:
 def _identity(run: RunCurve) -> Hashable:
     settings = {"env": run.settings["env"]["name"]} | task_settings(run) | method_settings(run)
     return tuple(sorted((key, repr(value)) for key, value in settings.items()))
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif f"{prefix}{key}" != "eval.stochastic":  # only adds columns
-            yield f"{prefix}{key}", value
 
 
 def _shown(settings: Mapping[str, Any], key: str) -> str:
